@@ -1,0 +1,263 @@
+"""The params of one task, typed: `params/<task>.yaml`, one group a stage.
+
+Files are complete (every key is there), because DVC tracks groups and `-S` changes existing keys only.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from ocd_core.errors import UserError
+from ocd_core.tasks.base import StrictModel, Task
+
+PositiveInt = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class ModelParams(StrictModel):
+    """A base network: `name` in `ocd_core.models.MODELS` or `module:Class`, and its constructor's arguments."""
+
+    name: str
+    args: dict[str, Any]
+
+
+class BaseParams(StrictModel):
+    """Training of the base network by Adam with early stopping on the validation loss, or a given checkpoint."""
+
+    model: ModelParams
+    checkpoint: str | None  # a file of weights to use as they are; null: train
+    epochs: PositiveInt  # at most
+    patience: PositiveInt  # epochs without a better validation loss before it stops
+    batch_size: PositiveInt
+    lr: Positive
+    weight_decay: NonNegative
+
+
+class CandidateParams(StrictModel):
+    """Which layers can be selected; all are scored either way."""
+
+    names: list[str] | None  # null: every layer of `kinds`
+    kinds: Annotated[list[Literal["linear", "conv"]], Field(min_length=1)]
+
+
+class LayerParams(StrictModel):
+    """Which layer moves. `select: auto` takes the candidates by rank; a name overrides rank 1."""
+
+    select: str
+    candidates: CandidateParams
+
+
+class ScoringParams(StrictModel):
+    """Layer scores (Eq. 3)."""
+
+    samples: PositiveInt  # training samples, a seeded subset
+    draws: Annotated[int, Field(ge=10)]  # perturbed weights a sample
+    noise: Literal["absolute", "relative"]  # relative: times the layer's rms weight
+    scale: Positive  # standard deviation of the perturbation
+
+
+class OverfitParams(StrictModel):
+    """Overfitting of every sample by itself (Eq. 1)."""
+
+    optimizer: Literal["sgd", "adam"]
+    lr: Positive
+    steps: PositiveInt  # with until_converged: at most
+    until_converged: bool  # a sample stops when a step lowers its loss by less than `tolerance` of it
+    tolerance: Positive
+    replicas: PositiveInt  # repetitions of each sample, where a step draws its inputs
+    layout: Literal["dense", "factored"]  # what the store keeps
+    memory_mb: PositiveInt  # bound on the working set of a batch
+    shard_mb: PositiveInt  # uncompressed size of a shard
+
+
+class RepresentationParams(StrictModel):
+    """The space in which Δ is generated."""
+
+    name: Literal["dense", "factored", "pca"]
+    components: PositiveInt  # pca only
+
+
+class DenoiserParams(StrictModel):
+    """The network ε_Ω."""
+
+    name: Literal["mlp", "unet"]
+    width: PositiveInt  # mlp: hidden units; unet: channels of the first level
+    depth: PositiveInt  # mlp: residual blocks; unet: levels
+    dropout: Fraction
+
+
+class DiffusionParams(StrictModel):
+    """Training of the conditional diffusion model (Alg. 1, lines 6-11)."""
+
+    representation: RepresentationParams
+    denoiser: DenoiserParams
+    embedding: PositiveInt  # dims of e = PE(t) + E_i + E_a + E_o
+    schedule: Literal["paper", "released", "zero_snr"]
+    timesteps: Annotated[int, Field(ge=2)]
+    prediction: Literal["epsilon", "x0", "v"]
+    loss: Literal["mse", "norm"]  # norm: ||.|| as printed in Eq. 7, not squared
+    unit_variance: bool  # train on sqrt(d) Δ/||Δ|| rather than Δ/||Δ|| as printed
+    updates: PositiveInt
+    batch_size: PositiveInt
+    lr: Positive
+    ema: Fraction
+    clip: Positive
+    validate_every: PositiveInt
+    patience: PositiveInt  # validations without a better loss before it stops
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DiffusionParams":
+        if self.schedule == "zero_snr" and self.prediction == "epsilon":
+            raise ValueError(
+                "schedule zero_snr leaves no signal at t = T, where prediction epsilon divides by zero; "
+                "use prediction x0 or v, or another schedule"
+            )
+        return self
+
+
+class ScaleParams(StrictModel):
+    """Training of the scale network ρ(x, I(x)) (Eq. 8)."""
+
+    loss: Literal["eq8", "log_mse"]
+    width: PositiveInt
+    updates: PositiveInt
+    batch_size: PositiveInt
+    lr: Positive
+    validate_every: PositiveInt
+    patience: PositiveInt
+
+
+class SamplingParams(StrictModel):
+    """Drawing Δ (Alg. 2)."""
+
+    sampler: Literal["ancestral", "ddim"]
+    steps: PositiveInt  # ddim: how many of the timesteps; ancestral walks all of them
+    eta: Annotated[float, Field(ge=0, le=1)]  # ddim: 0 is deterministic after the first noise
+    renormalise: bool  # bring a drawn Ω_0 to unit norm before it is scaled
+
+
+class EvaluateParams(StrictModel):
+    """Evaluation on the test split."""
+
+    draws: PositiveInt  # networks of the ensemble
+    bootstrap: Annotated[int, Field(ge=100)]
+
+
+GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
+    "prepare": ("domain", "data"),
+    "base": ("domain", "data", "base"),
+    "layers": ("domain", "data", "base", "layer", "scoring"),
+    "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
+    "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
+    "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "scale"),
+    "evaluation": (
+        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "evaluate",
+    ),
+}  # fmt: skip
+
+
+class Params(StrictModel):
+    """All params of one task."""
+
+    domain: str
+    data: StrictModel
+    base: BaseParams
+    layer: LayerParams
+    scoring: ScoringParams
+    overfit: OverfitParams
+    diffusion: DiffusionParams
+    scale: ScaleParams
+    sampling: SamplingParams
+    evaluate: EvaluateParams
+
+    def build_task(self) -> Task:
+        """The task that these params describe."""
+        from ocd_core.tasks import task_class
+
+        return task_class(self.domain)(self.data, self.base.model.name, self.base.model.args)
+
+    def effective(self, artifact: str) -> dict[str, Any]:
+        """The groups that determine an artifact (a key of `GROUPS_UP_TO`), as plain values."""
+        return {
+            g: v if isinstance(v := getattr(self, g), str) else v.model_dump(mode="json")
+            for g in GROUPS_UP_TO[artifact]
+        }
+
+
+def params_path(task: str, root: Path | str = ".") -> Path:
+    """Where a task's params are."""
+    return Path(root) / "params" / f"{task}.yaml"
+
+
+def task_names(root: Path | str = ".") -> list[str]:
+    """The tasks that have a params file."""
+    return sorted(p.stem for p in (Path(root) / "params").glob("*.yaml"))
+
+
+def load_params(task: str, root: Path | str = ".") -> Params:
+    """Read and check `params/<task>.yaml`.
+
+    Raises:
+        UserError: no such task, not YAML, or an unknown, missing, mistyped or impossible value; the message names
+            the file and the key.
+    """
+    path = params_path(task, root)
+    if not path.is_file():
+        known = ", ".join(task_names(root)) or "none"
+        raise UserError(f"unknown task {task!r}: there is no {path} (tasks here: {known})")
+    return parse_params(read_yaml(path), str(path))
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML 1.2 file (so that 1e-4 is a number) as plain values."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse_params(values: Any, where: str) -> Params:
+    """Check plain values, as `load_params`; `where` names their origin in errors."""
+    from ocd_core.tasks import task_class
+
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: expected groups of params, found {type(values).__name__}")
+    values = dict(values)
+    domain = values.get("domain")
+    if not isinstance(domain, str):
+        raise UserError(f"{where}: domain: name the task's domain, such as 'images'")
+    try:
+        data_model = task_class(domain).Data
+    except UserError as error:
+        raise UserError(f"{where}: domain: {error}") from error
+    try:
+        values["data"] = data_model.model_validate(values.get("data"))
+    except ValidationError as error:
+        raise UserError(_readable(error, where, "data", values.get("data"))) from error
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        raise UserError(_readable(error, where, "", values)) from error
+
+
+def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> str:
+    """One line for the first problem, and how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join([p for p in [prefix] if p] + [str(part) for part in first["loc"]])
+    if first["type"] == "extra_forbidden":
+        text = "unknown key; remove it or correct its spelling"
+    elif first["type"] == "missing":
+        text = "missing; params files are complete, so add it"
+    else:
+        text = first["msg"].removeprefix("Value error, ")
+        if not isinstance(first.get("input"), dict | StrictModel):
+            text += f" (found {first.get('input')!r})"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where}: {key}: {text}{more}"

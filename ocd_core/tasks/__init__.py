@@ -1,0 +1,56 @@
+"""Domains by name, each imported only when it is asked for.
+
+A package of yours adds one by an entry point in the group `ocd.tasks`:
+
+    [project.entry-points."ocd.tasks"]
+    mydomain = "mypackage.mytask:MyTask"
+"""
+
+from importlib import import_module
+from importlib.metadata import entry_points
+
+from ocd_core.errors import UserError
+from ocd_core.tasks.base import Batch, Condition, Metric, Split, SplitName, StrictModel, Task
+
+__all__ = [
+    "Batch", "Condition", "Metric", "Split", "SplitName", "StrictModel", "Task", "domain_names", "domain_target",
+    "task_class",
+]  # fmt: skip
+
+ENTRY_POINT_GROUP = "ocd.tasks"
+DOMAINS = {
+    "images": "ocd_core.tasks.images:ImageClassification",
+}
+
+
+def domain_names() -> dict[str, str]:
+    """All domains: ours and those that installed packages register, name -> `module:Class`."""
+    return {**{p.name: p.value for p in entry_points(group=ENTRY_POINT_GROUP)}, **DOMAINS}
+
+
+def domain_target(domain: str) -> str:
+    """The `module:Class` of a domain (a `module:Class` is its own target)."""
+    target = domain if ":" in domain else domain_names().get(domain)
+    if target is None:
+        raise UserError(
+            f"unknown domain {domain!r}; known are {', '.join(sorted(domain_names()))}. "
+            f"Register your own by an entry point in the group {ENTRY_POINT_GROUP!r}, or give 'module:Class'"
+        )
+    return target
+
+
+def task_class(domain: str) -> type[Task]:
+    """The class of a domain.
+
+    Raises:
+        UserError: unknown name, or its module does not import or is not a Task.
+    """
+    target = domain_target(domain)
+    module, cls = target.split(":", 1)
+    try:
+        found = getattr(import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"cannot import domain {domain!r} ({target}): {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UserError(f"{target} is not a subclass of ocd_core.tasks.Task")
+    return found

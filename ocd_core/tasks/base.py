@@ -1,0 +1,187 @@
+"""What a domain must provide: the Task protocol.
+
+A *sample* is whatever is overfitted by itself: an image, a view (a batch of rays), a row, a recording, a
+sentence. Nothing here assumes classification. The pipeline calls a task in this order:
+`prepare` once, then `open` for each split, `build_model`, `fit` (a default for gradient training is in
+`ocd_core.base_training`), `loss` for overfitting and layer scores, `condition` for I(x), `metrics` and
+`combine` for evaluation.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from ocd_core.errors import UserError
+from ocd_core.models import build_model
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+class StrictModel(BaseModel):
+    """A group of params: unknown keys and wrong types are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N samples. inputs: what the model is called with, each (N, ...). target: (N, ...). sample_id: int64 (N,)."""
+
+    inputs: tuple[Tensor, ...]
+    target: Tensor
+    sample_id: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The same on another device."""
+        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.sample_id.to(device))
+
+
+@runtime_checkable
+class Split(Protocol):
+    """One part of the prepared data: rows 0 .. len-1."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        """The samples of these rows (int64, (N,)), in this order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Condition:
+    """I(x) = [i_L(x), a_L(x), f_θ(x)] (Eq. 4) of N samples, float32, each (N, ...)."""
+
+    layer_input: Tensor
+    layer_activation: Tensor
+    base_output: Tensor
+
+    def __len__(self) -> int:
+        return len(self.layer_input)
+
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three components in the order of Eq. 4."""
+        return self.layer_input, self.layer_activation, self.base_output
+
+    def select(self, rows: Tensor | slice) -> "Condition":
+        """The same for some of the samples (rows may repeat)."""
+        return Condition(*(p[rows] for p in self.parts()))
+
+    def to(self, device: torch.device | str) -> "Condition":
+        """The same on another device."""
+        return Condition(*(p.to(device) for p in self.parts()))
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit: the mean over samples of `per_sample`, passed through `finish`.
+
+    per_sample: (outputs (N, ...), targets (N, ...)) -> (N,). `finish` turns a mean into the reported
+    number (a square root for RMSE); it must be monotonic. `unit` is appended to the number in tables.
+    """
+
+    name: str
+    per_sample: Callable[[Tensor, Tensor], Tensor]
+    higher_is_better: bool
+    finish: Callable[[float], float] = float
+    unit: str = ""
+    decimals: int = 4
+
+
+class Task(ABC):
+    """A domain with its data, base network, loss and metrics.
+
+    Subclass it, set `Data` to the pydantic model of your params' `data` group, and register the class by an
+    entry point in the group `ocd.tasks` (or name it `module:Class` in the params). `ocd_core.testing.check_task`
+    tests that a task keeps the protocol.
+
+    Args:
+        data: the validated `data` group.
+        model_name, model_args: the base network, from the `base.model` group.
+    """
+
+    Data: ClassVar[type[StrictModel]] = StrictModel
+    # whether overfitting draws new inputs at every step (a view's rays) or sees the sample as it is
+    inputs_change_per_step: ClassVar[bool] = False
+
+    def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
+        self.data = data
+        self._model = (model_name, model_args)
+
+    @abstractmethod
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        """Read the raw data and write train, val and test into `dest`, the same for all seeds.
+
+        Returns a summary of plain values (counts, shapes, source).
+
+        Raises:
+            UserError: the raw data is missing or not what it should be.
+        """
+
+    @abstractmethod
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        """One part of what `prepare` wrote."""
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The loss of each sample by itself, (N,), in the dtype of `output`; it is what the base is trained on."""
+
+    @property
+    @abstractmethod
+    def metrics(self) -> Sequence[Metric]:
+        """What is reported, the most important first."""
+
+    def build_model(self) -> nn.Module:
+        """The base network with fresh weights. It takes `*batch.inputs` and keeps samples in the first axis."""
+        return build_model(*self._model)
+
+    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
+        """Load published weights for `base.checkpoint` (safetensors, or torch files without pickled code)."""
+        from ocd_core.checkpoints import load_weights
+
+        load_weights(model, path)
+
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        """A batch for training the base (override for augmentation or jitter)."""
+        return split.batch(sample_id)
+
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        """The inputs of one overfitting step, for replica `replica` (int64, (N,)) of each sample.
+
+        Only asked once (step 0) unless `inputs_change_per_step`.
+        """
+        return split.batch(sample_id)
+
+    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
+        """I(x) for the encoders, from the base network's own values (float32); by default as they are, flattened."""
+        return Condition(layer_input.flatten(1), activation.flatten(1), output.flatten(1))
+
+    def stored_target(self, batch: Batch) -> Tensor:
+        """What the overfit store keeps as the sample's label, (N,) or (N, ...); small and numeric."""
+        return batch.target
+
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """An ensemble's output from K networks' outputs (K, N, ...): their mean by default."""
+        return outputs_KN.mean(0)
+
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        """One unseen input from a file, for `ocd predict`: the model's inputs with a sample axis of 1."""
+        raise UserError(f"{type(self).__name__} cannot read single inputs from files")
+
+    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+        """One sample's output in words, for `ocd predict`."""
+        return {f"y{i}": float(v) for i, v in enumerate(output.flatten()[:8])}
+
+
+def whole_split(split: Split) -> Tensor:
+    """All rows of a split, int64."""
+    return torch.arange(len(split))
