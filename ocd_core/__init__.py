@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ocd_core.store import OverfitStore as OverfitStore
 
 
-
 __all__ = ["OverfitStore", "Predictor", "__version__"]
 _LAZY = {"Predictor": "ocd_core.predictor", "OverfitStore": "ocd_core.store"}
 

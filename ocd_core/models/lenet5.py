@@ -26,3 +26,6 @@ class LeNet5(nn.Module):
         h = F.relu(self.fc1(h))
         logits: Tensor = self.fc2(h)
         return logits
+
+
+MODEL = LeNet5

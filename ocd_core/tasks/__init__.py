@@ -1,6 +1,6 @@
-"""Domains by name, each imported only when it is asked for.
+"""Domains by name: a domain `name` is the class that `ocd_core.tasks.<name>` calls TASK.
 
-A package of yours adds one by an entry point in the group `ocd.tasks`:
+Found by their file's name and imported only when asked for, so that a new domain changes no shared file. A package of yours adds one by an entry point in the group `ocd.tasks`:
 
     [project.entry-points."ocd.tasks"]
     mydomain = "mypackage.mytask:MyTask"
@@ -8,6 +8,7 @@ A package of yours adds one by an entry point in the group `ocd.tasks`:
 
 from importlib import import_module
 from importlib.metadata import entry_points
+from pkgutil import iter_modules
 
 from ocd_core.errors import UserError
 from ocd_core.tasks.base import Batch, Condition, Metric, Split, SplitName, StrictModel, Task
@@ -18,14 +19,12 @@ __all__ = [
 ]  # fmt: skip
 
 ENTRY_POINT_GROUP = "ocd.tasks"
-DOMAINS = {
-    "images": "ocd_core.tasks.images:ImageClassification",
-}
 
 
 def domain_names() -> dict[str, str]:
-    """All domains: ours and those that installed packages register, name -> `module:Class`."""
-    return {**{p.name: p.value for p in entry_points(group=ENTRY_POINT_GROUP)}, **DOMAINS}
+    """All domains, name -> `module:Class`: ours, then those that installed packages register (which cannot hide ours)."""
+    ours = {m.name: f"{__name__}.{m.name}:TASK" for m in iter_modules(__path__) if m.name != "base"}
+    return {**{p.name: p.value for p in entry_points(group=ENTRY_POINT_GROUP)}, **ours}
 
 
 def domain_target(domain: str) -> str:

@@ -1,0 +1,86 @@
+"""A batch of per-sample weights applied to a batch of inputs, and what the base network says of them.
+
+Dims: N samples, P positions, O out_features, I in_features, K draws.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.layers import Cut, SplitModel
+from ocd_core.tasks.base import Batch, Condition, Task
+
+_DOUBLE = 8
+
+
+@dataclass(frozen=True)
+class BasePass:
+    """The base network on N samples: the cut, I(x) (Eq. 4, float32) and f_θ(x) (float64)."""
+
+    cut: Cut
+    condition: Condition
+    output: Tensor
+
+
+@torch.no_grad()
+def base_pass(task: Task, split: SplitModel, batch: Batch) -> BasePass:
+    """Run the base network once and keep what everything later needs."""
+    cut = split.prefix(batch.inputs)
+    return pass_from_cut(task, split, batch, cut)
+
+
+@torch.no_grad()
+def pass_from_cut(task: Task, split: SplitModel, batch: Batch, cut: Cut) -> BasePass:
+    """The same, from a prefix that was run already."""
+    activation, output = split.forward(cut)
+    condition = task.condition(batch, cut.layer_input, activation.float(), output.float())
+    return BasePass(cut, condition, output)
+
+
+@torch.no_grad()
+def outputs_with_delta(split: SplitModel, cut: Cut, delta_NOI: Tensor) -> Tensor:
+    """f(x; θ + Δ), float64 (N, ...), one Δ a sample."""
+    return split.forward(cut, delta_NOI)[1]
+
+
+@torch.no_grad()
+def outputs_with_change(split: SplitModel, cut: Cut, change_NO: Tensor) -> Tensor:
+    """f(x; θ + Δ), float64, from the change Δ x of the layer's output (one position): no matrix is formed."""
+    return split.tail(split.layer_output(cut) + change_NO.double()[:, None, :], cut)[1]
+
+
+def row_chunks(rows: int, size: int) -> Iterator[slice]:
+    """0 .. rows in slices of at most `size`."""
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+@torch.no_grad()
+def rows_within(split: SplitModel, example: Batch, memory_mb: int, matrices: int) -> int:
+    """How many samples fit a working set of about `memory_mb` MiB (at least 1).
+
+    Args:
+        example: a batch of one sample.
+        matrices: how many (O, I) float64 matrices are alive a sample.
+    """
+    values = sum(int(x.numel()) for x in example.inputs)
+
+    def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
+        nonlocal values
+        if isinstance(out, Tensor):
+            values += out.numel()
+
+    leaves = [module for module in split.model.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    try:
+        split.model(*example.inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    cut = split.prefix(example.inputs)
+    out_features, in_features = split.weight_OI.shape
+    # functional activations are not seen by hooks, and a backward pass keeps its gradients: hence 3
+    per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
+    return max(1, memory_mb * 2**20 // per_sample)

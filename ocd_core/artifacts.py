@@ -1,0 +1,175 @@
+"""Where every artifact of a run is, and how one is written: complete or absent."""
+
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocd_core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Paths of one run: a task, a seed and the rank of the layer that moves.
+
+    Raises:
+        UserError: a negative seed or a rank below 1.
+    """
+
+    task: str
+    seed: int = 0
+    rank: int = 1
+    root: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.seed < 0 or self.rank < 1:
+            raise UserError(f"seed must be at least 0 and rank at least 1 (found seed {self.seed}, rank {self.rank})")
+
+    @classmethod
+    def from_folder(cls, folder: Path | str) -> "Artifacts":
+        """The run whose rank folder this is: `…/data/<task>/seed<k>/rank<r>`."""
+        path = Path(folder).resolve()
+        seed, rank = path.parent.name, path.name
+        if not (seed.removeprefix("seed").isdigit() and rank.removeprefix("rank").isdigit()):
+            raise UserError(f"{folder} is not a run's folder; give data/<task>/seed<k>/rank<r>")
+        return cls(
+            path.parents[1].name, int(seed.removeprefix("seed")), int(rank.removeprefix("rank")), path.parents[3]
+        )
+
+    @property
+    def task_dir(self) -> Path:
+        """Everything of the task."""
+        return self.root / "data" / self.task
+
+    @property
+    def prepared(self) -> Path:
+        """The prepared data, the same for all seeds."""
+        return self.task_dir / "prepared"
+
+    @property
+    def code(self) -> Path:
+        """The fingerprint of the task's own code."""
+        return self.task_dir / "code.json"
+
+    @property
+    def seed_dir(self) -> Path:
+        """Everything of the seed."""
+        return self.task_dir / f"seed{self.seed}"
+
+    @property
+    def base(self) -> Path:
+        """The base network."""
+        return self.seed_dir / "base"
+
+    @property
+    def layers(self) -> Path:
+        """The ranking of the layers and the one used at each rank."""
+        return self.seed_dir / "layers"
+
+    @property
+    def rank_dir(self) -> Path:
+        """Everything of the selected layer."""
+        return self.seed_dir / f"rank{self.rank}"
+
+    def overfit(self, split: str) -> Path:
+        """The overfit store of a split."""
+        return self.rank_dir / "overfit" / f"{split}.zarr"
+
+    @property
+    def diffusion(self) -> Path:
+        """The conditional diffusion model."""
+        return self.rank_dir / "diffusion"
+
+    @property
+    def scale(self) -> Path:
+        """The scale network."""
+        return self.rank_dir / "scale"
+
+    @property
+    def evaluation(self) -> Path:
+        """Metrics on the test split."""
+        return self.rank_dir / "evaluation"
+
+    @property
+    def report(self) -> Path:
+        """What people read."""
+        return self.root / "reports" / self.task
+
+    @property
+    def work(self) -> Path:
+        """Work directories of stages that resume."""
+        return self.root / "data" / ".work"
+
+    def need(self, path: Path, stage: str) -> Path:
+        """`path` if it exists, else an error that names the stage that makes it."""
+        if not path.exists():
+            raise UserError(
+                f"{path} is missing; run 'dvc repro' or first 'python -m stages.{stage} --task {self.task}'"
+            )
+        return path
+
+
+@contextmanager
+def replaced_folder(dest: Path) -> Iterator[Path]:
+    """A new folder to write into; it takes the place of `dest` only if the block ends without an error."""
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    for left in dest.parent.glob(f".{dest.name}.*.partial"):
+        shutil.rmtree(left)
+    work = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".partial", dir=dest.parent))
+    work.chmod(0o755)
+    try:
+        yield work
+        if dest.exists():
+            shutil.rmtree(dest)
+        work.replace(dest)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write plain values as JSON, atomically, without NaN."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        UserError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; run the stage that makes it ('dvc repro')") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); delete it and run 'dvc repro'") from error
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of plain values as a TSV, which `dvc plots` reads; a missing or undefined value is left empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+
+    def cell(value: Any) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return ""
+        return repr(value) if isinstance(value, float) else str(value)
+
+    lines = ["\t".join(columns), *("\t".join(cell(row.get(c)) for c in columns) for row in rows)]
+    write_text(path, "\n".join(lines) + "\n")

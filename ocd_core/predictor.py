@@ -1,0 +1,163 @@
+"""Prediction with drawn weights (Alg. 2): Δ is drawn for an unseen x and the network answers with θ + Δ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ocd_core.apply import BasePass, base_pass, outputs_with_change, outputs_with_delta, row_chunks, rows_within
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.checkpoints import load_weights
+from ocd_core.config import Params, SamplingParams, parse_params
+from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.diffusion.samplers import draw
+from ocd_core.errors import UserError
+from ocd_core.layers import SplitModel
+from ocd_core.representation import Factored
+from ocd_core.scale import ScaleNetwork
+from ocd_core.tasks.base import Batch, Task
+
+_MEMORY_MB = 512
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a `Predictor` returns for N inputs and K draws.
+
+    output: the answer (N, ...): one network's, the ensemble's or the mean network's. base_output: f_θ(x).
+    draws: each network's own output (K, N, ...); empty for a mean network. rho: the estimated ‖Δ‖, (N,), or None
+    where the representation has no scale of its own.
+    """
+
+    output: Tensor
+    base_output: Tensor
+    draws: Tensor
+    rho: Tensor | None
+
+
+class Predictor:
+    """A base network with the hypernetwork that was trained for it.
+
+    Args:
+        task: the domain (how outputs combine).
+        split: the base network cut at the selected layer.
+        diffusion: draws normalised Δ.
+        scale: estimates ρ = ‖Δ‖; unused where the representation needs no scale.
+        sampling: the group `sampling`.
+        seed: of the draws; a draw is a function of (seed, draw, sample id) alone.
+    """
+
+    def __init__(
+        self, task: Task, split: SplitModel, diffusion: DiffusionModel, scale: ScaleNetwork, sampling: SamplingParams,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.task, self.split, self.sampling, self.seed = task, split, sampling, seed
+        self.diffusion = diffusion.eval()
+        self.scale = scale.eval()
+
+    @classmethod
+    def from_artifacts(cls, folder: Path | str) -> "Predictor":
+        """Load a run's folder, `data/<task>/seed<k>/rank<r>`.
+
+        Raises:
+            UserError: something is missing there or belongs to another network.
+        """
+        run = Artifacts.from_folder(folder)
+        config = read_json(run.need(run.evaluation, "evaluate") / "config.json")
+        params = parse_params(config, str(run.evaluation / "config.json"))
+        return cls.from_run(run, params)
+
+    @classmethod
+    def from_run(cls, run: Artifacts, params: Params) -> "Predictor":
+        """Load a run's artifacts, with these params for what is not stored in them (`sampling`)."""
+        task = params.build_task()
+        return cls(
+            task,
+            load_split_model(run, task),
+            DiffusionModel.load(run.need(run.diffusion, "train_diffusion")),
+            ScaleNetwork.load(run.need(run.scale, "train_scale")),
+            params.sampling,
+            run.seed,
+        )
+
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], draws: int = 1, *, sample_id: Tensor | None = None,
+        combine: Literal["ensemble", "mean_network"] = "ensemble",
+    ) -> Prediction:  # fmt: skip
+        """Draw `draws` networks for each input and answer with them.
+
+        Args:
+            inputs: what the base network takes, samples in the first axis.
+            draws: K; the answer of one draw is that network's own.
+            sample_id: int64 (N,), names the inputs in the random draws (default: 0 .. N-1).
+            combine: `ensemble` combines outputs (the task says how), `mean_network` averages the weights.
+
+        Raises:
+            UserError: no inputs, or `draws` below 1.
+        """
+        tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+        if not tensors or not len(tensors[0]) or draws < 1:
+            raise UserError(f"predict needs at least one input and one draw (draws={draws})")
+        count = len(tensors[0])
+        ids = torch.arange(count) if sample_id is None else sample_id
+        batch = Batch(tensors, torch.zeros(count), ids)
+        first = Batch(tuple(x[:1] for x in tensors), batch.target[:1], ids[:1])
+        size = rows_within(self.split, first, _MEMORY_MB, matrices=1)
+        parts = []
+        for rows in row_chunks(count, size):
+            part = Batch(tuple(x[rows] for x in tensors), batch.target[rows], ids[rows])
+            parts.append(self.predict_pass(base_pass(self.task, self.split, part), part.sample_id, draws, combine))
+        rho = [p.rho for p in parts if p.rho is not None]
+        return Prediction(
+            torch.cat([p.output for p in parts]),
+            torch.cat([p.base_output for p in parts]),
+            torch.cat([p.draws for p in parts], 1),
+            torch.cat(rho) if rho else None,
+        )
+
+    @torch.no_grad()
+    def predict_pass(
+        self, base: BasePass, sample_id: Tensor, draws: int, combine: Literal["ensemble", "mean_network"]
+    ) -> Prediction:
+        """As `predict`, for a batch on which the base network has run."""
+        space = self.diffusion.representation
+        rho = self.scale(base.condition) if space.uses_scale else None
+        layer_input = base.cut.x_NPI.mean(1)
+        outputs, total = [], torch.zeros(())
+        for k in range(draws):
+            code = draw(self.diffusion, base.condition, sample_id, self.seed, k, self.sampling)
+            if isinstance(space, Factored):
+                change = space.output_change(code, rho, layer_input)
+                if combine == "ensemble":
+                    outputs.append(outputs_with_change(self.split, base.cut, change))
+                else:
+                    total = total + change / draws
+            else:
+                delta = space.decode(code, rho, layer_input)
+                if combine == "ensemble":
+                    outputs.append(outputs_with_delta(self.split, base.cut, delta))
+                else:
+                    total = total + delta / draws
+        if combine == "mean_network":
+            apply = outputs_with_change if isinstance(space, Factored) else outputs_with_delta
+            output = apply(self.split, base.cut, total)
+            return Prediction(output, base.output, output.new_empty((0, *output.shape)), rho)
+        stacked = torch.stack(outputs)
+        output = stacked[0] if draws == 1 else self.task.combine(stacked)
+        return Prediction(output, base.output, stacked, rho)
+
+
+def load_split_model(run: Artifacts, task: Task) -> SplitModel:
+    """The run's base network, cut at the layer that its rank selects."""
+    model = task.build_model()
+    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
+    if str(run.rank) not in used:
+        raise UserError(
+            f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
+            "widen layer.candidates"
+        )
+    return SplitModel(model, used[str(run.rank)])

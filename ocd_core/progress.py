@@ -1,0 +1,27 @@
+"""Progress bars for long loops: on standard error, alive on a terminal, one line otherwise."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# called with how many units are done (of the total given to `progress_bar`) and a few words
+Progress = Callable[[int, str], None]
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Progress]:
+    """A bar; the block gets a function to call with the count so far."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    bar = Bar(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True),
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task(description, total=total, note="")
+        yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+
+def no_progress(done: int, note: str = "") -> None:
+    """For callers that want no bar."""

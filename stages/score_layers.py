@@ -1,0 +1,28 @@
+"""Score the base network's layers by the entropy of the loss under perturbation (Eq. 3) and select one."""
+
+from ocd_core.checkpoints import load_weights
+from ocd_core.scoring import layers_report, score_layers, score_table
+
+from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.config import load_params
+from ocd_core.progress import progress_bar
+from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
+
+
+def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
+    """Write data/<task>/seed<k>/layers."""
+    params = load_params(task)
+    artifacts, domain = Artifacts(task, seed), params.build_task()
+    train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
+    model = domain.build_model()
+    load_weights(model, artifacts.need(artifacts.base, "train_base") / "model.safetensors")
+    with progress_bar("score layers", 1) as progress:
+        scores = score_layers(model, domain, train, params.scoring, seed, progress)
+    with replaced_folder(artifacts.layers) as dest:
+        write_json(dest / "config.json", params.effective("layers"))
+        write_json(dest / "layers.json", layers_report(scores, params.layer))
+        write_table(dest / "scores.tsv", score_table(scores))
+
+
+if __name__ == "__main__":
+    run(main)

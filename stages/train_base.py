@@ -1,0 +1,29 @@
+"""Train the base network f_θ with early stopping on validation, or load a given checkpoint."""
+
+from ocd_core.base_training import fit_base
+from ocd_core.checkpoints import save_weights
+
+from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.config import load_params
+from ocd_core.progress import progress_bar
+from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
+
+
+def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
+    """Write data/<task>/seed<k>/base."""
+    params = load_params(task)
+    artifacts, domain = Artifacts(task, seed), params.build_task()
+    prepared = artifacts.need(artifacts.prepared, "prepare")
+    with progress_bar("train base", params.base.epochs) as progress:
+        result = fit_base(
+            domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, seed, progress
+        )
+    with replaced_folder(artifacts.base) as dest:
+        save_weights(result.model, dest / "model.safetensors")
+        write_json(dest / "config.json", params.effective("base"))
+        write_json(dest / "metrics.json", result.metrics)
+        write_table(dest / "curve.tsv", result.curve)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,32 @@
+"""Train the scale network ρ(x, I(x)) on the norms of the training samples' Δ (Eq. 8)."""
+
+import torch
+from ocd_core.scale import train_scale
+from ocd_core.store import OverfitStore
+
+from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.config import load_params
+from ocd_core.progress import progress_bar
+from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+
+
+def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1) -> None:
+    """Write data/<task>/seed<k>/rank<r>/scale."""
+    params = load_params(task)
+    artifacts = Artifacts(task, seed, rank)
+    train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
+    val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
+    with progress_bar("train scale", params.scale.updates) as progress:
+        result = train_scale(
+            train.condition(), torch.from_numpy(train.read("rho")), val.condition(),
+            torch.from_numpy(val.read("rho")), params.scale, seed, progress,
+        )  # fmt: skip
+    with replaced_folder(artifacts.scale) as dest:
+        result.network.save(dest)
+        write_json(dest / "params.json", params.effective("scale"))
+        write_json(dest / "metrics.json", result.metrics)
+        write_table(dest / "curve.tsv", result.curve)
+
+
+if __name__ == "__main__":
+    run(main)
