@@ -41,7 +41,7 @@ class RowBuilder:
     def schema(self) -> StoreSchema:
         """The shapes of the store, from one row."""
         cut, _ = self._step_inputs(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))(0)
-        check_layout(self.model, cut, self.params)
+        check_layout(self.model, cut, self.params, self.task.inputs_change_per_step)
         arrays = self._arrays(torch.zeros(1, dtype=torch.int64))
         if self.params.layout == "factored" and not np.array_equal(arrays["layer_input"][0], cut.x_NPI[0, 0].numpy()):
             raise UserError(
@@ -80,7 +80,9 @@ class RowBuilder:
     def _arrays(self, rows: Tensor) -> dict[str, np.ndarray]:
         sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
         steps = self._step_inputs(sample_id, replica)
-        result = overfit(self.model, steps, self.task.loss, self.params)
+        result = overfit(
+            self.model, steps, self.task.loss, self.params, inputs_change=self.task.inputs_change_per_step
+        )
         batch = self.split.batch(sample_id)
         # I(x) is of the whole sample, even where a step sees a part of it
         cut = self.model.prefix(batch.inputs) if self.task.inputs_change_per_step else steps(0)[0]

@@ -43,7 +43,9 @@ class Overfitted:
     loss_after_NS: Tensor
 
 
-def overfit(split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams) -> Overfitted:
+def overfit(
+    split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, *, inputs_change: bool = False
+) -> Overfitted:
     """Overfit a batch of rows by `params.steps` gradient steps each on its own loss (Eq. 1).
 
     The loss is one sample's, never divided by a batch size. With `until_converged`, a row stops as soon as a step
@@ -54,19 +56,19 @@ def overfit(split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: Ove
         inputs: step -> the cut inputs and targets; asked for steps 0 .. S (the last for the final loss alone).
         loss: per-sample loss, differentiable, in float64 for float64 outputs.
         params: the group `overfit`.
+        inputs_change: whether steps see different inputs (a view's rays); otherwise only step 0 counts.
 
     Raises:
         UserError: the factored layout where it is not exact, or a loss that is not finite.
     """
     cut = inputs(0)[0]
-    single = cut.x_NPI.shape[1] == 1
-    check_layout(split, cut, params)
-    if params.optimizer == "sgd" and single:
+    check_layout(split, cut, params, inputs_change)
+    if params.optimizer == "sgd" and cut.x_NPI.shape[1] == 1 and not inputs_change:
         return _sgd_rank_one(split, inputs, loss, params)
     return _general(split, inputs, loss, params)
 
 
-def check_layout(split: SplitModel, cut: Cut, params: OverfitParams) -> None:
+def check_layout(split: SplitModel, cut: Cut, params: OverfitParams, inputs_change: bool) -> None:
     """Refuse the factored layout where Δ is not a function of the gradient factors and i_L alone."""
     if params.layout != "factored":
         return
@@ -75,6 +77,8 @@ def check_layout(split: SplitModel, cut: Cut, params: OverfitParams) -> None:
             f"overfit.layout: factored is not exact for layer {split.layer_name!r}, which sees {cut.x_NPI.shape[1]} "
             "positions a sample (a convolution or a batch of points); use dense"
         )
+    if inputs_change:
+        raise UserError("overfit.layout: factored is not exact where each step sees other inputs; use dense")
     if params.optimizer == "adam" and params.until_converged:
         raise UserError(
             "overfit.layout: factored is not exact for adam with until_converged, whose number of steps differs by "

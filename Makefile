@@ -1,0 +1,35 @@
+# make repro: set everything up and run the default task end to end.   make test: set up, lint, types and tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# one OpenMP team that sleeps when idle: two that spin slow small-tensor loops down many times
+export OMP_WAIT_POLICY := PASSIVE
+export DVC_NO_ANALYTICS := true
+
+.PHONY: repro test lint bench setup clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+repro: setup
+	. $(BIN)/activate && dvc repro
+
+test: setup lint
+	. $(BIN)/activate && python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	. $(BIN)/activate && python -m benchmarks
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,116 @@
+"""The `ocd` command: look at tasks, stores and reports, and predict with a trained run."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ocd_core.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at and use what the OCD pipeline has made.")
+
+StoreArgument = Annotated[str, typer.Argument(help="An overfit store: a folder <split>.zarr or an fsspec URL.")]
+
+
+@app.command()
+def tasks() -> None:
+    """List the tasks that have a params file here, and the domains that are installed."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from ocd_core.config import load_params, task_names
+    from ocd_core.tasks import domain_names
+
+    table = Table("task", "domain", "base network", "layer", "params", box=None)
+    for name in task_names():
+        try:
+            params = load_params(name)
+        except UserError as error:
+            table.add_row(name, "?", "?", "?", str(error))
+            continue
+        table.add_row(name, params.domain, params.base.model.name, params.layer.select, f"params/{name}.yaml")
+    console = Console()
+    console.print(table)
+    console.print(f"\ndomains: {', '.join(sorted(domain_names()))}")
+
+
+@app.command()
+def inspect(
+    store: StoreArgument,
+    sample: Annotated[int | None, typer.Option(help="Show one row in full.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the picture (default: <split>.png here).")] = None,
+) -> None:
+    """Summarise an overfit store: a table on the terminal and a picture."""
+    from ocd_core.inspection import print_store
+    from ocd_core.plots import plot_store
+    from ocd_core.store import OverfitStore
+
+    opened = OverfitStore(store)
+    if sample is not None and not 0 <= sample < len(opened):
+        raise UserError(f"--sample {sample}: the store has rows 0 to {len(opened) - 1}")
+    print_store(opened, sample)
+    picture = out or Path(f"{Path(store).stem}.png")
+    plot_store(store, picture, sample)
+    print(f"picture: {picture}")
+
+
+@app.command()
+def verify(store: StoreArgument) -> None:
+    """Decode every shard of a store; name what is damaged. Exit status 1 if anything is."""
+    from ocd_core.store import verify_store
+
+    damages = verify_store(store)
+    for damage in damages:
+        print(damage)
+    if damages:
+        raise UserError(f"{store} has {len(damages)} damaged parts; 'python -m stages.overfit' recomputes them")
+    print(f"{store} is whole")
+
+
+@app.command()
+def predict(
+    task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Files with one input each, as the task reads them.")],
+    seed: Annotated[int, typer.Option(help="Which seed's run.")] = 0,
+    rank: Annotated[int, typer.Option(help="Which layer's run.")] = 1,
+    draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
+) -> None:
+    """Predict with weights drawn for each input; one JSON object a line."""
+    import torch
+
+    from ocd_core.artifacts import Artifacts
+    from ocd_core.predictor import Predictor
+
+    predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir)
+    for path in inputs:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+        result = predictor.predict(predictor.task.read_input(path), draws, sample_id=torch.zeros(1, dtype=torch.int64))
+        line = {
+            "input": str(path),
+            "ocd": predictor.task.describe_output(result.output[0]),
+            "base": predictor.task.describe_output(result.base_output[0]),
+            "draws": draws,
+        }
+        if result.rho is not None:
+            line["rho"] = float(result.rho[0])
+        print(json.dumps(line, ensure_ascii=False))
+
+
+@app.command()
+def report(task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k") -> None:
+    """Write reports/<task> from the artifacts and show the table."""
+    from ocd_core.reporting import print_tables, write_report
+
+    print_tables(write_report(task))
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line on standard error and exit status 1."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

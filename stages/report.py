@@ -1,0 +1,13 @@
+"""Gather a task's runs into reports/<task> and show the table."""
+
+from ocd_core.reporting import print_tables, write_report
+from stages._common import DEFAULT_TASK, TaskOption, run
+
+
+def main(task: TaskOption = DEFAULT_TASK) -> None:
+    """Write reports/<task>."""
+    print_tables(write_report(task))
+
+
+if __name__ == "__main__":
+    run(main)
