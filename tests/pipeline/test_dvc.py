@@ -1,0 +1,83 @@
+"""What users rely on: only what changed runs again."""
+
+import json
+import time
+
+from tests.pipeline.conftest import Workspace, ran_stages
+
+ALL = {
+    "task_code@mnist5k", "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
+    "overfit@mnist5k-0-1-train", "overfit@mnist5k-0-1-val", "overfit@mnist5k-0-1-test",
+    "train_diffusion@mnist5k-0-1", "train_scale@mnist5k-0-1", "evaluate@mnist5k-0-1", "report@mnist5k",
+}  # fmt: skip
+AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("task_code", "prepare", "train_base", "score_layers")}
+
+
+def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace) -> None:
+    assert ran_stages(workspace.first_output) == ALL
+    end = workspace.first_output[-3000:]
+    for title in ("base network", "OCD (one draw)", "OCD, ensemble of 2", "overfitted on test (bound)", "1500"):
+        assert title in end
+    metrics = json.loads((workspace.root / "data/mnist5k/seed0/rank1/evaluation/metrics.json").read_text())
+    assert metrics["n"] == 1500
+    assert metrics["bound"]["cross_entropy"] < metrics["base"]["cross_entropy"]
+
+
+def test_second_run_runs_nothing_and_is_quick(workspace: Workspace) -> None:
+    workspace.run("dvc", "repro")  # the disk is warm from here on
+    start = time.perf_counter()
+    output = workspace.run("dvc", "repro")
+    seconds = time.perf_counter() - start
+    assert ran_stages(output) == set()
+    assert seconds < 3, f"{seconds:.1f} s"
+
+
+def test_no_stage_leaves_files_outside_its_outs(workspace: Workspace) -> None:
+    status = workspace.run("git", "status", "--short").split()
+    assert set(status) <= {"??", "dvc.lock"}
+    assert not list(workspace.root.glob("data/**/*.partial"))
+
+
+def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
+    shown = json.loads(workspace.run("dvc", "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    evaluation = files["data/mnist5k/seed0/rank1/evaluation/metrics.json"]["data"]
+    assert 0 < evaluation["ocd"]["accuracy"] <= 1
+    table = workspace.run("dvc", "exp", "show", "--csv")
+    header, first = table.splitlines()[0], table.splitlines()[1]
+    assert "evaluation/metrics.json:ocd.accuracy" in header
+    assert "!" not in first.split(",")
+    plots = workspace.run("dvc", "plots", "show", "--json")
+    for curve in ("base/curve.tsv", "diffusion/curve.tsv", "scale/curve.tsv", "layers/scores.tsv"):
+        assert curve in plots
+
+
+def test_an_experiment_reruns_overfit_and_what_follows(workspace: Workspace) -> None:
+    workspace.run("git", "add", "dvc.lock")
+    workspace.run("git", "commit", "-qm", "lock")
+    output = workspace.run("dvc", "exp", "run", "-S", "params/mnist5k.yaml:overfit.steps=5")
+    assert ran_stages(output) == AFTER_OVERFIT
+    # and back again from the cache, without running anything
+    workspace.run("git", "checkout", "-q", "--", "params", "dvc.lock")
+    assert ran_stages(workspace.run("dvc", "repro")) == set()
+
+
+def test_a_new_seed_runs_only_the_new_seed(workspace: Workspace) -> None:
+    output = workspace.run("dvc", "exp", "run", "-S", "seeds=[0,1]")
+    expected = {s.replace("mnist5k-0", "mnist5k-1") for s in ALL} - {"task_code@mnist5k", "prepare@mnist5k"}
+    assert ran_stages(output) == expected
+    assert "± SD over seeds" in output
+
+
+def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
+    output = workspace.run("dvc", "repro", "--dry", "overfit@mnist5k-0-1-train")
+    assert ran_stages(output) == set()
+    params = workspace.root / "params.yaml"
+    before = params.read_text()
+    params.write_text(before.replace("layer_ranks: [1]", "layer_ranks: [1, 2]"))
+    try:
+        would = ran_stages(workspace.run("dvc", "repro", "--dry"))
+    finally:
+        params.write_text(before)
+    assert {s for s in would if "-0-2" in s} == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
+    assert not any("-0-1" in s or s.startswith(("prepare", "train_base", "score")) for s in would)
