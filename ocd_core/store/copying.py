@@ -1,0 +1,36 @@
+"""Copying a sound store to another place."""
+
+from pathlib import Path
+
+from fsspec.core import url_to_fs
+
+from ocd_core.errors import UserError
+from ocd_core.store.metadata import ZARR_JSON
+from ocd_core.store.source import Source
+from ocd_core.store.verify import verify_store
+
+
+def copy_store(src: Path | str, dest: str) -> None:
+    """Copy a store to a path or fsspec URL, and check both ends.
+
+    The group's zarr.json goes last, so that a copy that was interrupted is none.
+
+    Raises:
+        UserError: the store is damaged, or something is at `dest`, or the copy did not arrive whole.
+    """
+    _refuse_damaged(src, "it was not copied")
+    source = Source(src)
+    fs, root = url_to_fs(dest)
+    if fs.exists(root) and fs.find(root):
+        raise UserError(f"something is at {dest} already; choose another place or remove it")
+    for key in sorted(source.sizes(), key=lambda key: (key == ZARR_JSON, key)):
+        target = f"{root}/{key}"
+        fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+        fs.pipe_file(target, source.read(key))
+    _refuse_damaged(dest, "the copy did not arrive whole; remove it and copy again")
+
+
+def _refuse_damaged(location: Path | str, what: str) -> None:
+    damage = verify_store(location)
+    if damage:
+        raise UserError(f"{location} is damaged ({damage[0]}; {len(damage)} in all): {what}")

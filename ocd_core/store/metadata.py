@@ -1,0 +1,119 @@
+"""A store's zarr.json files: the same bytes for the same schema and attributes.
+
+They are made here, not by zarr's own writers, because the group's one must come last (it says that the store is
+complete) and because its checksum covers every attribute.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore
+
+from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, ArraySpec, Codec, StoreSchema
+
+ZARR_JSON = "zarr.json"
+RESERVED = (
+    "format", "schema_version", "schema", "fingerprint", "coordinates", "shard_samples", "metadata_sha256",
+)  # fmt: skip
+
+
+def compressors(codec: Codec, itemsize: int) -> list[BytesBytesCodec]:
+    """The codecs of a chunk; the checksum comes last, else flipped bits decode silently."""
+    known: dict[Codec, list[BytesBytesCodec]] = {
+        "none": [],
+        "lz4": [BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle", typesize=itemsize)],
+        "zstd": [ZstdCodec(level=1)],
+    }
+    return [*known[codec], Crc32cCodec()]
+
+
+def create_array(files: dict[str, Buffer], spec: ArraySpec, codec: Codec) -> zarr.Array[Any]:
+    """An array in memory whose encoded shards appear in `files` under their keys."""
+    return zarr.create_array(
+        MemoryStore(files),
+        name=spec.name,
+        shape=spec.shape,
+        dtype=spec.dtype,
+        chunks=spec.chunk,
+        shards=spec.shard,
+        filters=None,
+        compressors=compressors(codec, spec.dtype.itemsize),
+        fill_value=spec.fill,
+        attributes=dict(spec.attributes),
+        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array
+        dimension_names=spec.dims,
+        config={"write_empty_chunks": True},  # a chunk equal to the fill value must not look like a missing one
+    )
+
+
+def array_metadata(schema: StoreSchema) -> dict[str, bytes]:
+    """The zarr.json of every array, by key."""
+    files: dict[str, Buffer] = {}
+    for spec in schema.arrays().values():
+        create_array(files, spec, schema.codec)
+    return {
+        f"{name}/{ZARR_JSON}": _dump(json.loads(files[f"{name}/{ZARR_JSON}"].to_bytes())) for name in schema.arrays()
+    }
+
+
+def samples_digest(sample_id: npt.NDArray[np.int64], replica: npt.NDArray[np.int64]) -> str:
+    """Which samples a shard holds, in 64 bits."""
+    both = np.stack([sample_id, replica]).astype("<i8")
+    return hashlib.sha256(both.tobytes()).hexdigest()[:16]
+
+
+def group_attributes(
+    schema: StoreSchema,
+    attributes: dict[str, Any],
+    sample_id: npt.NDArray[np.int64],
+    replica: npt.NDArray[np.int64],
+    fingerprint: str,
+) -> dict[str, Any]:
+    """The caller's attributes and ours."""
+    clash = set(attributes) & set(RESERVED)
+    assert not clash, f"attributes {sorted(clash)} are the store's own"
+    ranges = [schema.shard_slice(shard) for shard in range(schema.shard_count)]
+    return {
+        **attributes,
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "schema": schema.to_json(),
+        "fingerprint": fingerprint,
+        "coordinates": "sample_id target",
+        "shard_samples": [samples_digest(sample_id[rows], replica[rows]) for rows in ranges],
+    }
+
+
+def group_metadata(attributes: dict[str, Any], arrays: dict[str, bytes]) -> bytes:
+    """The group's zarr.json with the arrays' ones consolidated in it, and a checksum of the whole."""
+    node = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": attributes,
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {key.removesuffix(f"/{ZARR_JSON}"): json.loads(data) for key, data in arrays.items()},
+        },
+    }
+    digest = metadata_digest(node)
+    node["attributes"] = {**attributes, "metadata_sha256": digest}
+    return _dump(node)
+
+
+def metadata_digest(node: dict[str, Any]) -> str:
+    """The checksum of a group's zarr.json, less the checksum."""
+    attributes = {k: v for k, v in node["attributes"].items() if k != "metadata_sha256"}
+    text = json.dumps({**node, "attributes": attributes}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _dump(node: Any) -> bytes:
+    return json.dumps(node, indent=1, allow_nan=False, ensure_ascii=False).encode()

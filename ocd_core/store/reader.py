@@ -1,0 +1,117 @@
+"""Reading a store: one interface for both layouts and for local and remote stores."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import zarr
+
+from ocd_core.errors import UserError
+from ocd_core.store.factored import optimizer_of, rebuild_delta
+from ocd_core.store.schema import Layout, StoreSchema
+from ocd_core.store.source import Source, missing_files, open_arrays, read_node, schema_of
+from ocd_core.tasks.base import Condition
+
+Rows = slice | npt.NDArray[Any] | None
+
+
+class OverfitStore:
+    """A finished overfit store, for reading.
+
+    Args:
+        location: a path, or an fsspec URL such as s3://bucket/train.zarr.
+
+    Raises:
+        UserError: nothing is there, it is not an overfit store, it is of another schema version, incomplete or
+            damaged as far as can be seen without decoding (`verify_store` decodes).
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        self.location = str(location)
+        source = Source(location)
+        node = read_node(source)
+        self.attributes: dict[str, Any] = node["attributes"]
+        self.schema: StoreSchema = schema_of(node)
+        lost = missing_files(source.sizes(), self.schema)
+        if lost:
+            raise UserError(
+                f"{self.location} is damaged: {lost[0]} is missing or empty ({len(lost)} such files); `ocd verify` "
+                "lists them, and the overfit stage (or dvc repro) makes them again"
+            )
+        self._arrays = open_arrays(source.zarr_store(), list(self.schema.arrays()), consolidated=True)
+
+    def __reduce__(self) -> tuple[type["OverfitStore"], tuple[str]]:
+        return type(self), (self.location,)  # open files and event loops do not travel
+
+    def __len__(self) -> int:
+        return self.schema.rows
+
+    def __repr__(self) -> str:
+        return f"OverfitStore({self.location!r}: {len(self)} samples, {self.layout})"
+
+    @property
+    def layout(self) -> Layout:
+        """`dense` or `factored`."""
+        return self.schema.layout
+
+    @property
+    def steps(self) -> int:
+        """Steps of the overfitting."""
+        return self.schema.steps
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """An array by name.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if name not in self._arrays:
+            raise UserError(f"{self.location} has no array {name!r}; it has {', '.join(self._arrays)}")
+        return self._arrays[name]
+
+    def read(self, name: str, rows: Rows = None) -> npt.NDArray[Any]:
+        """Some samples of an array: all, a slice, indices in any order, or a mask.
+
+        Raises:
+            IndexError: a row is out of range.
+        """
+        array = self.array(name)
+        if rows is None:
+            return np.asarray(array[:])
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1:
+                return np.asarray(array[start : max(start, stop)])
+        wanted = np.arange(len(self))[rows]
+        if not len(wanted):
+            return np.empty((0, *array.shape[1:]), array.dtype)
+        kept, inverse = np.unique(wanted, return_inverse=True)  # each chunk is decoded once, in order
+        return np.asarray(array.oindex[kept])[inverse]
+
+    def delta(self, row: int) -> npt.NDArray[np.float32]:
+        """Δ of one sample, (O, I) float32."""
+        delta_OI: npt.NDArray[np.float32] = self.deltas(np.array([row]))[0]
+        return delta_OI
+
+    def deltas(self, rows: Rows = None) -> npt.NDArray[np.float32]:
+        """Δ of some samples, (n, O, I) float32: read, or rebuilt from the factors."""
+        if self.layout == "dense":
+            return self.read("delta", rows)
+        return self.rebuild(self.read("grad_u", rows), self.read("layer_input", rows))
+
+    def rebuild(self, grad_u_NKO: npt.NDArray[Any], layer_input_NI: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Δ (N, O, I) float32 from the factors, with this store's optimiser."""
+        return rebuild_delta(grad_u_NKO, layer_input_NI, *self._optimizer)
+
+    def condition(self, rows: Rows = None) -> Condition:
+        """I(x) of some samples, float32."""
+        return Condition(
+            *(torch.from_numpy(self.read(name, rows)) for name in ("layer_input", "layer_activation", "base_output"))
+        )
+
+    @cached_property
+    def _optimizer(self) -> tuple[str, float]:
+        return optimizer_of(self.attributes)

@@ -1,0 +1,119 @@
+"""Where a store's files are: a folder or an fsspec URL (s3://..., memory://...), read through one interface."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import zarr
+from fsspec.core import url_to_fs
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from ocd_core.errors import UserError
+from ocd_core.store.metadata import ZARR_JSON, metadata_digest
+from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, StoreSchema
+
+
+class DamagedStoreError(UserError):
+    """An overfit store whose zarr.json cannot be trusted."""
+
+
+class Source:
+    """The files of one store.
+
+    Args:
+        location: a path, or a URL with a protocol that fsspec knows.
+
+    Raises:
+        UserError: nothing is there.
+    """
+
+    def __init__(self, location: Path | str) -> None:
+        self.location = str(location)
+        self._fs, self._root = url_to_fs(self.location)
+        if not self._fs.exists(self._root):
+            raise UserError(f"there is no store at {self.location}")
+
+    @property
+    def local(self) -> bool:
+        """Whether the files are on this machine's file system."""
+        return "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+
+    def zarr_store(self) -> Store:
+        """The same for zarr, read only."""
+        if self.local:
+            return LocalStore(self._root, read_only=True)
+        return FsspecStore.from_url(self.location, read_only=True)
+
+    def sizes(self) -> dict[str, int]:
+        """The size of every file in bytes, by key."""
+        prefix = self._root.rstrip("/") + "/"
+        found = self._fs.find(self._root, detail=True)
+        return {name.removeprefix(prefix): int(info["size"]) for name, info in found.items()}
+
+    def read(self, key: str, tail: int | None = None) -> bytes:
+        """A file's content, or its last `tail` bytes.
+
+        Raises:
+            FileNotFoundError: it is not there.
+        """
+        data: bytes = self._fs.cat_file(f"{self._root}/{key}", start=None if tail is None else -tail)
+        return data
+
+
+def read_node(source: Source) -> dict[str, Any]:
+    """The group's zarr.json.
+
+    Raises:
+        UserError: not an overfit store, incomplete, or of another schema version.
+        DamagedStoreError: it was changed since it was written.
+    """
+    where = source.location
+    try:
+        node = json.loads(source.read(ZARR_JSON))
+        attributes = node["attributes"]
+        kind = attributes.get("format")
+    except FileNotFoundError as error:
+        raise UserError(f"{where} is not an overfit store: it has no {ZARR_JSON}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedStoreError(
+            f"{where}: {ZARR_JSON} cannot be read; the store is damaged, or none of ours"
+        ) from error
+    if kind != FORMAT:
+        raise UserError(f"{where} is not an overfit store, but some other zarr group")
+    version = attributes.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise UserError(
+            f"{where} has schema version {version}, and this version of ocd_core reads {SCHEMA_VERSION}: make the "
+            "store again (dvc repro), or read it with the version that wrote it"
+        )
+    if not node.get("consolidated_metadata"):
+        raise UserError(f"{where} is incomplete: its writer has not finished; run the overfit stage again")
+    if attributes.get("metadata_sha256") != metadata_digest(node):
+        raise DamagedStoreError(f"{where}: {ZARR_JSON} was changed after it was written; the store is damaged")
+    return dict(node)
+
+
+def schema_of(node: dict[str, Any]) -> StoreSchema:
+    """The schema in a group's zarr.json."""
+    return StoreSchema.from_json(node["attributes"]["schema"])
+
+
+def missing_files(sizes: dict[str, int], schema: StoreSchema) -> list[str]:
+    """The shards that are not there or empty: zarr would read them as fill values, without an error."""
+    return [
+        spec.file(shard)
+        for spec in schema.arrays().values()
+        for shard in range(schema.shard_count)
+        if not sizes.get(spec.file(shard))
+    ]
+
+
+def open_arrays(store: Store, names: list[str], *, consolidated: bool) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a store, from its consolidated metadata or (in a work folder) from each array's own."""
+    if not consolidated:
+        return {name: zarr.open_array(store, path=name, mode="r") for name in names}
+    group = zarr.open_group(store, mode="r", use_consolidated=True)
+    found = {name: node for name in names if isinstance(node := group[name], zarr.Array)}
+    assert len(found) == len(names)
+    return found

@@ -1,0 +1,265 @@
+"""Writing a store, shard by shard, so that it can be killed at any time and go on later.
+
+Everything happens in a work folder named after the store and a fingerprint of what determines its content. A shard
+counts only if the files of all its arrays are there, decode, and hold the expected samples, so nothing has to be
+written down about progress. When all shards count, the group's zarr.json is written and the work
+folder is renamed to the store's place: a store is complete or absent.
+
+Files are replaced, never written in place: they may be hard links into a cache.
+"""
+
+import hashlib
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.core.buffer import Buffer
+
+from ocd_core.errors import UserError
+from ocd_core.store.files import flush, flush_tree, locked, sweep_partial, write_atomic
+from ocd_core.store.metadata import ZARR_JSON, array_metadata, create_array, group_attributes, group_metadata
+from ocd_core.store.schema import StoreSchema
+from ocd_core.store.source import DamagedStoreError, Source, open_arrays, read_node
+from ocd_core.store.verify import Damage, metadata_damage, shard_damage
+
+Ids = npt.NDArray[np.int64]
+
+
+class ShardSink:
+    """Writes whole shards into a work folder; small, and can be sent to other processes.
+
+    Workers may write different shards at the same time, or the same one twice: a shard's files depend on its
+    values alone.
+    """
+
+    def __init__(self, folder: Path, schema: StoreSchema, sample_id: Ids, replica: Ids) -> None:
+        self.folder = folder
+        self.schema = schema
+        self._ids = {"sample_id": sample_id, "replica": replica}
+        self._encoders: dict[str, tuple[dict[str, Buffer], zarr.Array[Any]]] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_encoders": None}
+
+    def write(self, shard: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Encode and write one shard of every array; see `StoreWriter.write`."""
+        rows = self.schema.shard_slice(shard)
+        specs = self.schema.arrays()
+        values = {**arrays, **{name: ids[rows] for name, ids in self._ids.items()}}
+        assert set(values) == set(specs), f"got {sorted(values)}, need {sorted(specs)}"
+        if self._encoders is None:
+            self._encoders = {}
+            for name, spec in specs.items():
+                files: dict[str, Buffer] = {}
+                self._encoders[name] = files, create_array(files, spec, self.schema.codec)
+        (self.folder / specs["sample_id"].file(shard)).unlink(missing_ok=True)  # no shard while it is replaced
+        for name, spec in specs.items():  # sample_id is the last
+            value = np.asarray(values[name])
+            shape = (rows.stop - rows.start, *spec.shape[1:])
+            assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
+            files, encoder = self._encoders[name]
+            encoder[rows] = value.astype(spec.dtype, casting="same_kind", copy=False)
+            write_atomic(self.folder / spec.file(shard), files.pop(spec.file(shard)).as_numpy_array())
+
+
+class StoreWriter:
+    """Makes or completes one store.
+
+    Args:
+        dest: where the finished store goes, a local path.
+        schema: its arrays.
+        attributes: plain JSON values for the group: config, layer, base checkpoint, code version, seed.
+        sample_id, replica: of all rows, int64 (rows,); no pair twice.
+        work_root: the folder of work folders, on the same file system as dest.
+        fingerprint: of everything that determines the content (params, code, inputs). Shards that an
+            interrupted run with the same fingerprint finished are kept; so are the sound ones of a store at `dest`
+            with that fingerprint, which is moved back to the work folder if it is damaged and left alone if not.
+            A store of another fingerprint at `dest` is replaced by `finish`.
+
+    Use it as a context manager, or call `close`: it holds a lock.
+
+    Raises:
+        UserError: another process is writing this store, or something else is in its place.
+    """
+
+    def __init__(
+        self,
+        dest: Path | str,
+        schema: StoreSchema,
+        attributes: dict[str, Any],
+        sample_id: npt.NDArray[Any],
+        replica: npt.NDArray[Any],
+        *,
+        work_root: Path,
+        fingerprint: str,
+    ) -> None:
+        self.dest = Path(dest).absolute()
+        self.schema = schema
+        self.fingerprint = fingerprint
+        ids = np.asarray(sample_id, np.int64), np.asarray(replica, np.int64)
+        assert ids[0].shape == ids[1].shape == (schema.rows,), "one sample_id and replica a row"
+        assert len(np.unique(np.stack(ids), axis=1).T) == schema.rows, "a sample and replica occurs twice"
+        root = Path(work_root).absolute()
+        root.mkdir(parents=True, exist_ok=True)
+        self.dest.parent.mkdir(parents=True, exist_ok=True)
+        if root.stat().st_dev != self.dest.parent.stat().st_dev:
+            raise UserError(
+                f"{root} and {self.dest.parent} must be on one file system, for a finished store is renamed"
+            )
+        self.work = root / f"{self.dest.name}-{fingerprint}"
+        key = hashlib.sha256(str(self.dest).encode()).hexdigest()[:12]
+        self._replaced = root / f"{self.dest.name}-{key}.replaced"
+        self._arrays = array_metadata(schema)
+        self._attributes = group_attributes(schema, attributes, *ids, fingerprint)
+        self._group = group_metadata(self._attributes, self._arrays)
+        self._sink = ShardSink(self.work, schema, *ids)
+        self._good: set[int] = set()
+        self._in_place = False
+        with ExitStack() as stack:
+            # one lock for the place, whatever its fingerprint, and one for the work folder, whatever its place
+            stack.enter_context(locked(root / f"{self.dest.name}-{key}.lock", str(dest)))
+            stack.enter_context(locked(root / f"{self.work.name}.lock", str(dest)))
+            self._open()
+            self._locks = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let other processes have the store; what is written stays for the next run."""
+        self._locks.close()
+
+    def missing(self) -> list[int]:
+        """The shards that are still to be written, in order."""
+        return [shard for shard in range(self.schema.shard_count) if shard not in self._good]
+
+    def write(self, shard: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Write one shard: every array but sample_id and replica, each with the samples of the shard.
+
+        Integers and floats are brought to the array's dtype. Each file appears whole, sample_id's last.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        assert not self._in_place, "nothing is missing"
+        self._good.discard(shard)
+        self._sink.write(shard, arrays)
+        self._good.add(shard)
+
+    def sink(self) -> ShardSink:
+        """What other processes write shards with; `accept` them afterwards."""
+        assert not self._in_place, "nothing is missing"
+        return self._sink
+
+    def accept(self, shard: int) -> list[Damage]:
+        """Check a shard that another process wrote; without damage it is no longer missing."""
+        damage = self._check(self.work, [shard])[shard]
+        if not damage:
+            self._good.add(shard)
+        return damage
+
+    def finish(self) -> None:
+        """Complete the store and put it in its place, in one step.
+
+        All shards must be there; those that neither this writer wrote nor `accept` saw are checked now.
+        """
+        if self._in_place:
+            return
+        self._good |= {shard for shard, damage in self._check(self.work, self.missing()).items() if not damage}
+        assert not self.missing(), f"shards {self.missing()} are not written"
+        write_atomic(self.work / ZARR_JSON, self._group)
+        flush_tree(self.work)
+        if self.dest.exists():
+            self.dest.rename(self._replaced)
+        self.work.rename(self.dest)
+        flush(self.dest.parent)
+        self._clear_replaced()
+        self._in_place = True
+
+    def _open(self) -> None:
+        """Find what there is already, in the store's place and in the work folder."""
+        self._clear_replaced()
+        damaged = self._ours_at_dest()
+        if damaged and self._intact_at_dest():
+            self._in_place = True
+            self._good = set(range(self.schema.shard_count))
+            if self.work.exists():
+                shutil.rmtree(self.work)
+            return
+        if damaged and not self.work.exists():
+            self.dest.rename(self.work)
+            damaged = False
+        self.work.mkdir(exist_ok=True)
+        sweep_partial(self.work)
+        (self.work / ZARR_JSON).unlink(missing_ok=True)
+        for key, data in self._arrays.items():
+            (self.work / key).parent.mkdir(exist_ok=True)
+            write_atomic(self.work / key, data)
+        for shard, damage in self._check(self.work, self.missing()).items():
+            if damage:
+                self._remove(shard)
+            else:
+                self._good.add(shard)
+        if damaged:
+            self._harvest()
+
+    def _harvest(self) -> None:
+        """Take the sound shards that the work folder lacks from the damaged store at `dest`, and remove that."""
+        for shard, damage in self._check(self.dest, self.missing(), consolidated=True).items():
+            if not damage:
+                for spec in self.schema.arrays().values():
+                    (self.dest / spec.file(shard)).replace(self.work / spec.file(shard))
+                self._good.add(shard)
+        shutil.rmtree(self.dest)
+
+    def _ours_at_dest(self) -> bool:
+        """Whether a store of this fingerprint is at `dest`."""
+        if self.dest.is_dir() and not any(self.dest.iterdir()):
+            self.dest.rmdir()
+        if not self.dest.exists():
+            return False
+        try:
+            node = read_node(Source(self.dest))
+        except DamagedStoreError:
+            return False
+        except UserError as error:
+            if (self.dest / "sample_id" / ZARR_JSON).is_file():  # another schema version, say
+                return False
+            raise UserError(f"{self.dest} is in the way of a store: {error}; move it or delete it") from error
+        return bool(node["attributes"]["fingerprint"] == self.fingerprint)
+
+    def _intact_at_dest(self) -> bool:
+        if (self.dest / ZARR_JSON).read_bytes() != self._group:
+            return False
+        if metadata_damage(source := Source(self.dest), read_node(source)):
+            return False
+        return not any(self._check(self.dest, list(range(self.schema.shard_count)), consolidated=True).values())
+
+    def _check(self, folder: Path, shards: list[int], *, consolidated: bool = False) -> dict[int, list[Damage]]:
+        """What is wrong with shards in a folder."""
+        if not shards:
+            return {}
+        source = Source(folder)
+        sizes = source.sizes()
+        arrays = open_arrays(source.zarr_store(), list(self.schema.arrays()), consolidated=consolidated)
+        digests = self._attributes["shard_samples"]
+        return {i: shard_damage(source, sizes, self.schema, arrays, i, digests[i]) for i in shards}
+
+    def _remove(self, shard: int) -> None:
+        """Remove a shard's files, its sample_id first: without that it is none."""
+        for spec in reversed(self.schema.arrays().values()):
+            (self.work / spec.file(shard)).unlink(missing_ok=True)
+
+    def _clear_replaced(self) -> None:
+        if self._replaced.exists():
+            shutil.rmtree(self._replaced)

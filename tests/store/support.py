@@ -1,0 +1,67 @@
+"""Small stores for the tests: seeded numbers of every shape a store can have."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocd_core.store import StoreSchema, StoreWriter
+
+ATTRIBUTES: dict[str, Any] = {
+    "config": {"overfit": {"optimizer": "sgd", "lr": 0.01, "steps": 3}},
+    "layer": "fc1",
+    "seed": 0,
+}
+
+
+def make_schema(layout="dense", rows=10, shard_rows=4, **changes) -> StoreSchema:
+    values = {
+        "layout": layout, "rows": rows, "out_features": 5, "in_features": 6, "steps": 3,
+        "layer_input": (6,), "layer_activation": (5,), "base_output": (2,), "target_shape": (),
+        "target_dtype": "int64", "shard_rows": shard_rows,
+    }  # fmt: skip
+    return StoreSchema(**{**values, **changes})
+
+
+def make_values(schema: StoreSchema, seed: int = 0) -> dict[str, np.ndarray]:
+    """Whole arrays of random numbers, sample_id and replica among them."""
+    rng = np.random.default_rng(seed)
+    values = {}
+    for name, spec in schema.arrays().items():
+        if spec.dtype.kind == "f":
+            values[name] = rng.standard_normal(spec.shape).astype(spec.dtype)
+        else:
+            values[name] = rng.integers(0, 100, spec.shape).astype(spec.dtype)
+    values["sample_id"] = rng.permutation(schema.rows).astype(np.int64)
+    return values
+
+
+def shard_of(schema: StoreSchema, values: dict[str, np.ndarray], shard: int) -> dict[str, np.ndarray]:
+    rows = schema.shard_slice(shard)
+    return {name: v[rows] for name, v in values.items() if name not in ("sample_id", "replica")}
+
+
+def open_writer(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> StoreWriter:
+    """A writer whose work folders are beside the store."""
+    options = {"attributes": ATTRIBUTES, "work_root": dest.parent / ".work", "fingerprint": "f00d", **changes}
+    attributes = options.pop("attributes")
+    return StoreWriter(dest, schema, attributes, values["sample_id"], values["replica"], **options)
+
+
+def complete(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> list[int]:
+    """Write what is missing and finish; which shards those were."""
+    with open_writer(dest, schema, values, **changes) as writer:
+        missing = writer.missing()
+        for shard in missing:
+            writer.write(shard, shard_of(schema, values, shard))
+        writer.finish()
+    return missing
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }

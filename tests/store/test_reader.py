@@ -1,0 +1,164 @@
+import json
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocd_core.errors import UserError
+from ocd_core.store import OverfitStore
+from tests.store.support import ATTRIBUTES, complete, make_schema, make_values
+
+
+@pytest.fixture(scope="module", params=["dense", "factored"])
+def stored(request, tmp_path_factory):
+    schema = make_schema(request.param, rows=23, shard_rows=5)
+    values = make_values(schema)
+    dest = tmp_path_factory.mktemp("reader") / "train.zarr"
+    complete(dest, schema, values)
+    return dest, values
+
+
+def test_attributes(stored):
+    store = OverfitStore(stored[0])
+    assert len(store) == 23
+    assert store.steps == 3
+    assert {k: store.attributes[k] for k in ATTRIBUTES} == ATTRIBUTES
+    assert store.attributes["coordinates"] == "sample_id target"
+    assert store.attributes["fingerprint"] == "f00d"
+    assert store.attributes["schema_version"] == 1
+    assert store.layout in repr(store)
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_rows(stored, data):
+    dest, values = stored
+    store = OverfitStore(dest)
+    rows = data.draw(
+        st.one_of(
+            st.none(),
+            st.slices(23),
+            st.lists(st.integers(-23, 22), max_size=9).map(lambda r: np.array(r, int)),
+            st.lists(st.booleans(), min_size=23, max_size=23).map(np.array),
+        )
+    )
+    for name in ("layer_input", "sample_id"):
+        np.testing.assert_array_equal(store.read(name, rows), values[name] if rows is None else values[name][rows])
+
+
+def test_out_of_range(stored):
+    with pytest.raises(IndexError):
+        OverfitStore(stored[0]).read("rho", np.array([23]))
+    with pytest.raises(IndexError):
+        OverfitStore(stored[0]).delta(-24)
+
+
+def test_delta_in_both_layouts(stored):
+    dest, values = stored
+    store = OverfitStore(dest)
+    if store.layout == "dense":
+        expected = values["delta"]
+    else:
+        expected = np.stack(
+            [
+                -0.01 * sum(np.outer(u, i) for u in u_KO.astype(float))
+                for u_KO, i in zip(values["grad_u"], values["layer_input"].astype(float), strict=True)
+            ]
+        )
+    assert store.deltas().dtype == np.float32
+    np.testing.assert_allclose(store.deltas(), expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(store.deltas(slice(3, 9)), expected[3:9], rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(store.delta(-1), expected[-1], rtol=1e-6, atol=1e-9)
+
+
+def test_condition(stored):
+    dest, values = stored
+    condition = OverfitStore(dest).condition(np.array([4, 1]))
+    assert len(condition) == 2
+    for part, name in zip(condition.parts(), ("layer_input", "layer_activation", "base_output"), strict=True):
+        assert part.dtype == torch.float32
+        np.testing.assert_array_equal(part.numpy(), values[name][[4, 1]])
+
+
+def test_xarray_is_silent_and_labelled(stored):
+    dest, values = stored
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ds = xr.open_zarr(dest)
+        ds.load()
+        by_step = ds.isel(step=0, sample=slice(0, 5))
+    assert set(ds.coords) == {"sample_id", "target"}
+    assert set(ds.data_vars) == set(values) - {"sample_id", "target"}
+    assert ds.sizes["sample"] == 23
+    assert by_step.loss_after.shape == (5,)
+    for name, expected in values.items():
+        np.testing.assert_array_equal(ds[name].values, expected)
+        assert ds[name].dtype == expected.dtype
+        assert ds[name].attrs["units"] == "1"
+        assert ds[name].attrs["long_name"]
+    assert ds.attrs["layer"] == "fc1"
+    moved = "delta" if "delta" in ds else "grad_u"
+    dims = {"delta": ("sample", "out_features", "in_features"), "grad_u": ("sample", "step", "out_features")}
+    assert ds[moved].dims == dims[moved]
+
+
+def test_plain_zarr(stored):
+    dest, values = stored
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = zarr.open_group(dest, mode="r")
+        for name, expected in values.items():
+            np.testing.assert_array_equal(group[name][:], expected)
+            assert group[name].metadata.dimension_names[0] == "sample"
+            codecs = group[name].metadata.to_dict()["codecs"][0]["configuration"]
+            assert codecs["codecs"][-1]["name"] == "crc32c"
+            assert codecs["index_codecs"][-1]["name"] == "crc32c"
+
+
+def test_pickle(stored):
+    again = pickle.loads(pickle.dumps(OverfitStore(stored[0])))
+    assert len(again) == 23
+
+
+def test_unknown_array(stored):
+    with pytest.raises(UserError, match="no array 'detla'; it has"):
+        OverfitStore(stored[0]).read("detla")
+
+
+def test_not_a_store(tmp_path):
+    with pytest.raises(UserError, match="there is no store at"):
+        OverfitStore(tmp_path / "none.zarr")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="not an overfit store"):
+        OverfitStore(tmp_path / "empty")
+    zarr.create_group(tmp_path / "other.zarr")
+    with pytest.raises(UserError, match="not an overfit store"):
+        OverfitStore(tmp_path / "other.zarr")
+
+
+def test_other_schema_version_and_incomplete(tmp_path):
+    schema = make_schema()
+    complete(tmp_path / "a.zarr", schema, make_values(schema))
+    node = json.loads((tmp_path / "a.zarr" / "zarr.json").read_text())
+    later = {**node, "attributes": {**node["attributes"], "schema_version": 99}}
+    (tmp_path / "a.zarr" / "zarr.json").write_text(json.dumps(later))
+    with pytest.raises(UserError, match="schema version 99"):
+        OverfitStore(tmp_path / "a.zarr")
+    del node["consolidated_metadata"]
+    (tmp_path / "a.zarr" / "zarr.json").write_text(json.dumps(node))
+    with pytest.raises(UserError, match="incomplete"):
+        OverfitStore(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("overfit", [{}, {"optimizer": "lion", "lr": 1.0}])
+def test_factored_needs_its_optimizer(tmp_path, overfit):
+    schema = make_schema("factored")
+    complete(tmp_path / "a.zarr", schema, make_values(schema), attributes={"config": {"overfit": overfit}})
+    with pytest.raises(UserError, match="optimizer"):
+        OverfitStore(tmp_path / "a.zarr").deltas()
