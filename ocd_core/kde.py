@@ -1,0 +1,110 @@
+"""The differential entropy of one-dimensional samples by a Gaussian kernel density estimate (Silverman, 1986).
+
+scipy's `gaussian_kde` takes one sample at a time and evaluates every kernel at every point. Here all rows are
+done at once: the draws are spread over the nodes of a grid by cubic interpolation of the kernel, convolved with
+the Gaussian by FFT, and -f log f is summed over the nodes. The grid has `_NODES_PER_BANDWIDTH` nodes in a bandwidth;
+the interpolation's error is of fourth order in their distance, and the sum of a smooth function that vanishes at
+both ends converges faster than any power of it.
+
+Dims: N rows, D draws, M nodes.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Doubles = NDArray[np.float64]
+
+_NODES_PER_BANDWIDTH = 10
+_TAIL = 7.0  # bandwidths beyond the outermost draws; exp(-7²/2) = 2e-11
+_WORKING_SET = 1 << 21  # numbers of float64 in a temporary array
+
+
+def silverman_factor(draws: int) -> float:
+    """Silverman's bandwidth over the sample standard deviation, in one dimension."""
+    return float((0.75 * draws) ** -0.2)
+
+
+def entropy_gkde(losses_ND: ArrayLike) -> Doubles:
+    """Differential entropy -∫ f log f of each row, in nats, float64 (N,), where f is the row's GKDE.
+
+    The value is that of `scipy.stats.gaussian_kde(row, "silverman")`, integrated numerically, within 1e-4.
+
+    Args:
+        losses_ND: at least two draws a row, finite (a CPU tensor will do).
+
+    Returns:
+        NaN for a row that is constant to within a few roundings of its largest value: it has no density.
+
+    Raises:
+        ValueError: not two-dimensional, fewer than two draws, or a value that is not finite.
+    """
+    values_ND = np.asarray(losses_ND, dtype=np.float64)
+    if values_ND.ndim != 2 or values_ND.shape[1] < 2:
+        raise ValueError(f"expected (rows, draws >= 2), found shape {values_ND.shape}")
+    if not np.isfinite(values_ND).all():
+        raise ValueError("the entropy of values that are not finite is undefined")
+    entropy_N = np.full(len(values_ND), np.nan)
+    step = max(1, _WORKING_SET // values_ND.shape[1])
+    for start in range(0, len(values_ND), step):
+        entropy_N[start : start + step] = _entropy(values_ND[start : start + step])
+    return entropy_N
+
+
+def _entropy(values_ND: Doubles) -> Doubles:
+    draws = values_ND.shape[1]
+    low_N, high_N = values_ND.min(1), values_ND.max(1)
+    # halves, since the range of the largest floats overflows
+    half_range_N = high_N / 2 - low_N / 2
+    largest_N = np.maximum(abs(low_N), abs(high_N))
+    (rows,) = np.nonzero(half_range_N > 2 * np.finfo(np.float64).eps * largest_N)
+    entropy_N = np.full(len(values_ND), np.nan)
+    if not len(rows):
+        return entropy_N
+    # in units of the range first, so that the variance neither underflows nor overflows, then of the bandwidth
+    unit_ND = (values_ND[rows] / 2 - low_N[rows, None] / 2) / half_range_N[rows, None]
+    bandwidth_N = silverman_factor(draws) * unit_ND.std(1, ddof=1)
+    unit_ND /= bandwidth_N[:, None]
+    nodes_N = np.ceil((1 / bandwidth_N + 2 * _TAIL) * _NODES_PER_BANDWIDTH)
+    size_N = np.exp2(np.ceil(np.log2(nodes_N))).astype(np.int64)
+    for size in np.unique(size_N):
+        (same,) = np.nonzero(size_N == size)
+        step = max(1, _WORKING_SET // int(size))
+        for start in range(0, len(same), step):
+            part = same[start : start + step]
+            scale_N = np.log(2 * bandwidth_N[part]) + np.log(half_range_N[rows[part]])
+            entropy_N[rows[part]] = _entropy_in_bandwidths(unit_ND[part], int(size)) + scale_N
+    return entropy_N
+
+
+def _entropy_in_bandwidths(unit_ND: Doubles, size: int) -> Doubles:
+    """The entropy of rows that start at 0, in units of their bandwidth, on a grid of `size` nodes."""
+    from scipy.fft import irfft, rfft
+    from scipy.special import entr
+
+    distance = 1 / _NODES_PER_BANDWIDTH
+    mass_NM = _spread(unit_ND * _NODES_PER_BANDWIDTH + _TAIL * _NODES_PER_BANDWIDTH, size)
+    # the Gaussian's own transform; what wraps around is beyond the tails
+    frequency_M = 2 * np.pi * np.arange(size // 2 + 1) / (size * distance)
+    density_NM = irfft(rfft(mass_NM) * np.exp(-0.5 * frequency_M**2), n=size) / distance
+    # cubic interpolation undershoots by rounding-like amounts far out
+    entropy_N: Doubles = entr(np.maximum(density_NM, 0.0)).sum(1) * distance
+    return entropy_N
+
+
+def _spread(position_ND: Doubles, size: int) -> Doubles:
+    """Each draw's mass 1/D on the four nodes about it, by the weights of cubic (Lagrange) interpolation."""
+    count, draws = position_ND.shape
+    left_ND = np.floor(position_ND)
+    f = position_ND - left_ND
+    node_ND = left_ND.astype(np.int64) + (np.arange(count) * size)[:, None]
+    weights = (
+        -f * (f - 1) * (f - 2) / 6,
+        (f + 1) * (f - 1) * (f - 2) / 2,
+        -(f + 1) * f * (f - 2) / 2,
+        (f + 1) * f * (f - 1) / 6,
+    )
+    mass = np.zeros(count * size)
+    for offset, weight_ND in enumerate(weights, start=-1):
+        mass += np.bincount((node_ND + offset).ravel(), weight_ND.ravel(), minlength=count * size)
+    mass /= draws
+    return mass.reshape(count, size)
