@@ -1,0 +1,163 @@
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from ocd_core.config import GROUPS_UP_TO, Params, load_params, parse_params, read_yaml, task_names
+from ocd_core.errors import UserError
+from tests.conftest import REPOSITORY
+
+FILES = task_names(REPOSITORY)
+
+
+def values(task: str = "mnist5k") -> dict[str, Any]:
+    return copy.deepcopy(read_yaml(REPOSITORY / "params" / f"{task}.yaml"))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The params of mnist5k with one key set (or removed, where value is ...)."""
+    found = values()
+    *groups, last = path.split(".")
+    place = found
+    for group in groups:
+        place = place[group]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return found
+
+
+def keys(tree: Any, at: str = "") -> set[str]:
+    """Every leaf's path."""
+    if not isinstance(tree, dict):
+        return {at}
+    return {at} if not tree else set().union(*(keys(v, f"{at}.{k}") for k, v in tree.items()))
+
+
+def test_there_are_params_files() -> None:
+    assert {"mnist", "mnist5k"} <= set(FILES)
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_params_files_are_complete_and_nothing_is_dropped(task: str) -> None:
+    """Every key of the config is in the file with the very value (and type) that the config holds."""
+    path = REPOSITORY / "params" / f"{task}.yaml"
+    raw = YAML(typ="safe", pure=True).load(path.read_text())
+    params = load_params(task, REPOSITORY)
+    dumped = params.model_dump(mode="json")
+    dumped["data"] = params.data.model_dump(mode="json")
+    assert keys(dumped) == keys(raw)
+    assert dumped == raw
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_params_files_say_what_they_cost_and_reach(task: str) -> None:
+    text = (REPOSITORY / "params" / f"{task}.yaml").read_text()
+    header = text[: text.index("domain:")]
+    assert all(line.startswith("#") or not line for line in header.splitlines())
+    for word in ("machine", "minutes", "expected", "paper"):
+        assert word in header.lower()
+
+
+@pytest.mark.parametrize("task", FILES)
+def test_params_files_build_their_task(task: str) -> None:
+    params = load_params(task, REPOSITORY)
+    assert params.build_task().build_model() is not None
+
+
+def test_numbers_are_yaml_1_2(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_text("a: 1e-4\nb: 010\nc: no\n")
+    assert read_yaml(tmp_path / "x.yaml") == {"a": 1e-4, "b": 10, "c": "no"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("overfit.stepz", 3, r"overfit\.stepz: unknown key"),
+        ("base.model.size", 3, r"base\.model\.size: unknown key"),
+        ("data.colour", True, r"data\.colour: unknown key"),
+        ("extra", {}, r"extra: unknown key"),
+        ("overfit.steps", ..., r"overfit\.steps: missing"),
+        ("data.classes", ..., r"data\.classes: missing"),
+        ("sampling", ..., r"sampling: missing"),
+        ("data", ..., r"data: "),
+        ("overfit.steps", "3", r"overfit\.steps: .*integer.*\(found '3'\)"),
+        ("overfit.steps", 2.5, r"overfit\.steps: .*integer"),
+        ("overfit.until_converged", 1, r"overfit\.until_converged: .*boolean"),
+        ("data.height", "28", r"data\.height: .*integer.*\(found '28'\)"),
+        ("base.model", "lenet5", r"base\.model: "),
+        ("overfit.steps", 0, r"overfit\.steps: .*greater than or equal to 1.*\(found 0\)"),
+        ("overfit.lr", 0.0, r"overfit\.lr: .*greater than 0"),
+        ("overfit.lr", float("nan"), r"overfit\.lr: "),
+        ("overfit.lr", float("inf"), r"overfit\.lr: "),
+        ("base.weight_decay", -1.0, r"base\.weight_decay: .*greater than or equal to 0"),
+        ("diffusion.ema", 1.0, r"diffusion\.ema: .*less than 1"),
+        ("diffusion.denoiser.dropout", 1.5, r"diffusion\.denoiser\.dropout: "),
+        ("sampling.eta", 2.0, r"sampling\.eta: .*less than or equal to 1"),
+        ("scoring.draws", 5, r"scoring\.draws: .*greater than or equal to 10"),
+        ("overfit.optimizer", "lbfgs", r"overfit\.optimizer: .*'sgd' or 'adam' \(found 'lbfgs'\)"),
+        ("layer.candidates.kinds", [], r"layer\.candidates\.kinds: "),
+        ("layer.candidates.kinds", ["lstm"], r"layer\.candidates\.kinds\.0: "),
+        ("diffusion.prediction", "epsilon", r"diffusion: schedule zero_snr .*divides by zero"),
+        ("data.test_size", None, r"data: .*give test_size"),
+        ("domain", "sculpture", r"domain: unknown domain 'sculpture'; known are .*images"),
+        ("domain", 3, r"domain: name the task's domain"),
+        ("domain", "ocd_core.nothing:Task", r"domain: cannot import"),
+        ("domain", "ocd_core.config:Params", r"domain: .*not a subclass"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_file_and_key(path: str, value: Any, message: str) -> None:
+    with pytest.raises(UserError, match="^params/x.yaml: " + message) as error:
+        parse_params(changed(path, value), "params/x.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_several_mistakes_are_counted() -> None:
+    found = changed("overfit.steps", 0)
+    found["sampling"]["steps"] = 0
+    with pytest.raises(UserError, match=r"\(and 1 more\)"):
+        parse_params(found, "x")
+
+
+def test_epsilon_is_possible_with_another_schedule() -> None:
+    found = changed("diffusion.prediction", "epsilon")
+    found["diffusion"]["schedule"] = "released"
+    assert parse_params(found, "x").diffusion.prediction == "epsilon"
+
+
+def test_files_that_are_not_there_or_not_yaml(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "real.yaml").write_text("a: [1\n")
+    (tmp_path / "params" / "list.yaml").write_text("- 1\n")
+    with pytest.raises(UserError, match=r"unknown task 'nope'.*tasks here: list, real"):
+        load_params("nope", tmp_path)
+    with pytest.raises(UserError, match=r"real\.yaml is not valid YAML") as error:
+        load_params("real", tmp_path)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"list\.yaml: expected groups of params, found list"):
+        load_params("list", tmp_path)
+
+
+def test_params_cannot_change() -> None:
+    params = load_params("mnist5k", REPOSITORY)
+    with pytest.raises(Exception, match="frozen"):
+        params.overfit.steps = 5
+
+
+def test_effective_params_of_an_artifact(mnist5k_params: Params) -> None:
+    raw = values()
+    assert mnist5k_params.effective("base") == {k: raw[k] for k in ("domain", "data", "base")}
+    for artifact, groups in GROUPS_UP_TO.items():
+        assert mnist5k_params.effective(artifact) == {k: raw[k] for k in groups}
+    assert parse_params(mnist5k_params.effective("evaluation"), "stored") == mnist5k_params
+
+
+def test_the_tasks_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "params").mkdir()
+    for name in ("b.yaml", "a.yaml", "notes.txt"):
+        (tmp_path / "params" / name).touch()
+    assert task_names(tmp_path) == ["a", "b"]
+    assert task_names(tmp_path / "params") == []
