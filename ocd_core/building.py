@@ -80,9 +80,7 @@ class RowBuilder:
     def _arrays(self, rows: Tensor) -> dict[str, np.ndarray]:
         sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
         steps = self._step_inputs(sample_id, replica)
-        result = overfit(
-            self.model, steps, self.task.loss, self.params, inputs_change=self.task.inputs_change_per_step
-        )
+        result = overfit(self.model, steps, self.task.loss, self.params, inputs_change=self.task.inputs_change_per_step)
         batch = self.split.batch(sample_id)
         # I(x) is of the whole sample, even where a step sees a part of it
         cut = self.model.prefix(batch.inputs) if self.task.inputs_change_per_step else steps(0)[0]

@@ -92,8 +92,9 @@ def evaluate(
         UserError: the store is of another split, or an output is not finite.
     """
     count = len(split)
-    if bound.rows_of_replica(0) != count:
-        raise UserError(f"the overfit store has {bound.rows_of_replica(0)} samples, the split {count}; run 'dvc repro'")
+    replicas = int(bound.attributes["config"]["overfit"]["replicas"])
+    if len(bound) != count * replicas:
+        raise UserError(f"the overfit store has {len(bound) // replicas} samples, the split {count}; run 'dvc repro'")
     metrics = tuple(predictor.task.metrics)
     collected: dict[str, dict[str, list[Values]]] = {row: {m.name: [] for m in metrics} for row in ROW_TITLES}
     rho: list[Values] = []
@@ -104,7 +105,7 @@ def evaluate(
         batch = split.batch(whole_split(split)[rows])
         base = base_pass(predictor.task, model, batch)
         prediction = predictor.predict_pass(base, batch.sample_id, params.draws, "ensemble")
-        delta = torch.from_numpy(bound.deltas_of_samples(batch.sample_id.numpy()))
+        delta = torch.from_numpy(bound.deltas(batch.sample_id.numpy() * replicas))  # of each sample's first replica
         outputs = {
             "base": base.output,
             "ocd": prediction.draws[0],

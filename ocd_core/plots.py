@@ -68,12 +68,12 @@ def plot_curves(run: Artifacts, dest: Path) -> None:
     ):
         rows = _read_rows(folder / "curve.tsv")
         x = "epoch" if rows and "epoch" in rows[0] else "update"
-        for name in ("train_loss", "val_loss"):
+        for name in ("loss", "train_loss", "val_loss"):
             points = [(float(r[x]), float(r[name])) for r in rows if r.get(name)]
             if points:
                 axis.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
         axis.set(title=title, xlabel=x)
-        if rows and all(float(r[n]) > 0 for r in rows for n in ("train_loss", "val_loss") if r.get(n)):
+        if rows and all(float(r[n]) > 0 for r in rows for n in ("loss", "train_loss", "val_loss") if r.get(n)):
             axis.set_yscale("log")
         axis.grid(alpha=0.3)
         axis.legend()

@@ -21,6 +21,7 @@ from ocd_core.scale import ScaleNetwork
 from ocd_core.tasks.base import Batch, Task
 
 _MEMORY_MB = 512
+_DRAW_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Predictor:
         layer_input = base.cut.x_NPI.mean(1)
         outputs, total = [], torch.zeros(())
         for k in range(draws):
-            code = draw(self.diffusion, base.condition, sample_id, self.seed, k, self.sampling)
+            code = draw(self.diffusion, base.condition, sample_id, self.seed, k, self.sampling, _DRAW_BATCH)
             if isinstance(space, Factored):
                 change = space.output_change(code, rho, layer_input)
                 if combine == "ensemble":

@@ -25,8 +25,7 @@ def run_tables(task: str, root: Path | str = ".") -> list[Table]:
 
 
 def _number(value: float, metric: dict[str, Any]) -> str:
-    scale = 100 if metric["unit"] == "%" else 1
-    return f"{value * scale:.{metric['decimals']}f}"
+    return f"{value:.{metric['decimals']}f}"
 
 
 def _cell(entries: list[dict[str, Any]], metric: dict[str, Any]) -> str:

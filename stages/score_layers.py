@@ -1,11 +1,10 @@
 """Score the base network's layers by the entropy of the loss under perturbation (Eq. 3) and select one."""
 
-from ocd_core.checkpoints import load_weights
-from ocd_core.scoring import layers_report, score_layers, score_table
-
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.checkpoints import load_weights
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
+from ocd_core.scoring import layers_report, score_layers, score_table, scoring_steps
 from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
 
 
@@ -16,7 +15,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
     train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
     model = domain.build_model()
     load_weights(model, artifacts.need(artifacts.base, "train_base") / "model.safetensors")
-    with progress_bar("score layers", 1) as progress:
+    with progress_bar("score layers", scoring_steps(model, train, params.scoring)) as progress:
         scores = score_layers(model, domain, train, params.scoring, seed, progress)
     with replaced_folder(artifacts.layers) as dest:
         write_json(dest / "config.json", params.effective("layers"))

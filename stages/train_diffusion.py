@@ -1,12 +1,12 @@
 """Train the conditional diffusion model over Δ of the training samples (Alg. 1, lines 6-11)."""
 
 from ocd_core.diffusion.training import train_diffusion
-from ocd_core.representation import encode_store, fit_representation
-from ocd_core.store import OverfitStore
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.codes import encode_store, fit_to_store
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
+from ocd_core.store import OverfitStore
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
 
@@ -16,7 +16,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
     artifacts = Artifacts(task, seed, rank)
     train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
     val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
-    representation = fit_representation(train, params.diffusion)
+    representation = fit_to_store(train, params.diffusion)
     codes, condition = encode_store(representation, train)
     val_codes, val_condition = encode_store(representation, val)
     with progress_bar("train diffusion", params.diffusion.updates) as progress:

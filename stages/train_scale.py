@@ -2,11 +2,11 @@
 
 import torch
 from ocd_core.scale import train_scale
-from ocd_core.store import OverfitStore
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
+from ocd_core.store import OverfitStore
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
 
@@ -22,7 +22,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
             torch.from_numpy(val.read("rho")), params.scale, seed, progress,
         )  # fmt: skip
     with replaced_folder(artifacts.scale) as dest:
-        result.network.save(dest)
+        result.network.save(dest, params.scale)
         write_json(dest / "params.json", params.effective("scale"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)

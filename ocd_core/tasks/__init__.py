@@ -1,6 +1,7 @@
 """Domains by name: a domain `name` is the class that `ocd_core.tasks.<name>` calls TASK.
 
-Found by their file's name and imported only when asked for, so that a new domain changes no shared file. A package of yours adds one by an entry point in the group `ocd.tasks`:
+Found by their file's name and imported only when asked for, so that a new domain changes no shared file. A package
+of yours adds one by an entry point in the group `ocd.tasks`:
 
     [project.entry-points."ocd.tasks"]
     mydomain = "mypackage.mytask:MyTask"
@@ -22,7 +23,7 @@ ENTRY_POINT_GROUP = "ocd.tasks"
 
 
 def domain_names() -> dict[str, str]:
-    """All domains, name -> `module:Class`: ours, then those that installed packages register (which cannot hide ours)."""
+    """All domains, name -> `module:Class`: ours and those that installed packages register; ours cannot be hidden."""
     ours = {m.name: f"{__name__}.{m.name}:TASK" for m in iter_modules(__path__) if m.name != "base"}
     return {**{p.name: p.value for p in entry_points(group=ENTRY_POINT_GROUP)}, **ours}
 

@@ -69,7 +69,9 @@ def test_every_params_group_that_a_stage_reads_is_tracked() -> None:
     for stage in STAGES:
         text = (REPO / "stages" / f"{stage}.py").read_text()
         used = set(re.findall(r"params\.(base|layer|scoring|overfit|diffusion|scale|sampling|evaluate)\b", text))
-        listed = {k.split(".")[0] for entry in dvc_stages()[stage].get("params", []) for ks in entry.values() for k in ks}
+        listed = {
+            k.split(".")[0] for entry in dvc_stages()[stage].get("params", []) for ks in entry.values() for k in ks
+        }
         assert used <= listed, stage
 
 
