@@ -35,7 +35,7 @@ def base_pass(task: Task, split: SplitModel, batch: Batch) -> BasePass:
 def pass_from_cut(task: Task, split: SplitModel, batch: Batch, cut: Cut) -> BasePass:
     """The same, from a prefix that was run already."""
     activation, output = split.forward(cut)
-    condition = task.condition(batch, cut.layer_input, activation.float(), output.float())
+    condition = task.condition(batch, cut.layer_input, activation.float(), output.float(), split.model)
     return BasePass(cut, condition, output)
 
 

@@ -161,8 +161,14 @@ class Task(ABC):
         """
         return split.batch(sample_id)
 
-    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
-        """I(x) for the encoders, from the base network's own values (float32); by default as they are, flattened."""
+    def condition(
+        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
+    ) -> Condition:
+        """I(x) for the encoders, from the base network's own values (float32); by default as they are, flattened.
+
+        `model` is the base network in float32, for domains whose I(x) needs more of it (a view's depth weights). The
+        target of `batch` must not be used: it is the label.
+        """
         return Condition(layer_input.flatten(1), activation.flatten(1), output.flatten(1))
 
     def stored_target(self, batch: Batch) -> Tensor:
