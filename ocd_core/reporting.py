@@ -83,13 +83,15 @@ def print_tables(tables: list[Table]) -> None:
     from rich.table import Table as RichTable
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # nothing is cut in a log
     for entry in merged(tables):
         shown = RichTable(title=caption(entry, tables[0]["task"]), title_justify="left", title_style="")
         for i, column in enumerate(entry["columns"]):
             shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
         for row in entry["rows"]:
             shown.add_row(*row)
-        console.print(shown, width=max(console.width, 100))
+        console.print(shown)
 
 
 def markdown(tables: list[Table]) -> str:
