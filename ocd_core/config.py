@@ -81,11 +81,12 @@ class RepresentationParams(StrictModel):
 
 
 class DenoiserParams(StrictModel):
-    """The network ε_Ω."""
+    """The network ε_Ω: `mlp` for codes of any shape, the U-Nets for `dense` (see `ocd_core.diffusion.denoisers`)."""
 
-    name: Literal["mlp", "unet"]
-    width: PositiveInt  # mlp: hidden units; unet: channels of the first level
-    depth: PositiveInt  # mlp: residual blocks; unet: levels
+    name: Literal["mlp", "unet", "unet_paper", "unet_released"]
+    width: PositiveInt  # mlp: hidden units; U-Nets: channels of the first level
+    depth: PositiveInt  # mlp: residual blocks; U-Nets: residual blocks of a level
+    multipliers: Annotated[list[PositiveInt], Field(min_length=1)]  # U-Nets only: channels of each level / width
     dropout: Fraction
 
 
@@ -98,11 +99,15 @@ class DiffusionParams(StrictModel):
     schedule: Literal["paper", "released", "zero_snr"]
     timesteps: Annotated[int, Field(ge=2)]
     prediction: Literal["epsilon", "x0", "v"]
-    loss: Literal["mse", "norm"]  # norm: ||.|| as printed in Eq. 7, not squared
+    loss: Literal["mse", "norm", "min_snr"]  # norm: ||.|| as printed in Eq. 7, not squared; min_snr: weighted mse
     unit_variance: bool  # train on sqrt(d) Δ/||Δ|| rather than Δ/||Δ|| as printed
     updates: PositiveInt
-    batch_size: PositiveInt
+    batch_size: PositiveInt  # samples of one update
+    accumulate: PositiveInt  # parts that a batch is cut into to save memory; the gradient is the same
+    precision: Literal["float32", "bf16"]  # bf16: autocast, the weights stay float32
     lr: Positive
+    lr_schedule: Literal["constant", "cosine"]  # cosine: down to 0 at the last update
+    warmup: Annotated[int, Field(ge=0)]  # updates over which the learning rate rises from 0
     ema: Fraction
     clip: Positive
     validate_every: PositiveInt
@@ -115,6 +120,13 @@ class DiffusionParams(StrictModel):
                 "schedule zero_snr leaves no signal at t = T, where prediction epsilon divides by zero; "
                 "use prediction x0 or v, or another schedule"
             )
+        if self.schedule == "zero_snr" and self.loss == "min_snr":
+            raise ValueError(
+                "loss min_snr gives weight 0 to t = T under schedule zero_snr, so the first step of every draw would "
+                "be untrained; use loss mse, or another schedule"
+            )
+        if self.accumulate > self.batch_size:
+            raise ValueError("accumulate cannot cut a batch into more parts than it has samples (batch_size)")
         return self
 
 
@@ -133,8 +145,8 @@ class ScaleParams(StrictModel):
 class SamplingParams(StrictModel):
     """Drawing Δ (Alg. 2)."""
 
-    sampler: Literal["ancestral", "ddim"]
-    steps: PositiveInt  # ddim: how many of the timesteps; ancestral walks all of them
+    sampler: Literal["ancestral", "ddim", "dpm"]  # dpm: DPM-Solver++ of second order
+    steps: PositiveInt  # ddim, dpm: how many of the timesteps; ancestral walks all of them
     eta: Annotated[float, Field(ge=0, le=1)]  # ddim: 0 is deterministic after the first noise
     renormalise: bool  # bring a drawn Ω_0 to unit norm before it is scaled
 

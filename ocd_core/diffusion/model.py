@@ -1,0 +1,99 @@
+"""The trained thing: encoders of I(x), PE, ε_Ω, the representation and the schedule, in one folder on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ocd_core.conditioning import ConditionEncoder, TimeEncoder
+from ocd_core.config import DiffusionParams
+from ocd_core.diffusion.denoisers import build_denoiser
+from ocd_core.diffusion.schedules import make_schedule, split_prediction
+from ocd_core.errors import UserError
+from ocd_core.representation import REPRESENTATIONS, Representation
+from ocd_core.saving import load_network, load_strictly, save_network
+from ocd_core.tasks.base import Condition
+
+KIND = "diffusion"
+
+
+class DiffusionModel(nn.Module):
+    """ε_Ω(Ω_t, (I(x), t)) of Eq. 7, and what turns its draws into Δ.
+
+    Args:
+        encoder: E_i + E_a + E_o with their standardisation.
+        representation: the codes' space; part of the model, so that a draw can be decoded.
+        params: the `diffusion` group.
+    """
+
+    def __init__(self, encoder: ConditionEncoder, representation: Representation, params: DiffusionParams) -> None:
+        super().__init__()
+        if params.embedding % 2:
+            raise UserError(f"diffusion.embedding must be even (sines and cosines), not {params.embedding}")
+        self.params = params
+        self.schedule = make_schedule(params.schedule, params.timesteps)
+        self.encoder = encoder
+        self.time = TimeEncoder(params.timesteps, params.embedding)
+        self.denoiser = build_denoiser(params.denoiser, representation.shape, params.embedding)
+        self.representation = representation
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one code."""
+        return self.representation.shape
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.time.layer.weight.device
+
+    def embed(self, cond: Condition) -> Tensor:
+        """The part of e that does not depend on t, (N, E); once a sample."""
+        e_NE: Tensor = self.encoder(cond)
+        return e_NE
+
+    def predict(self, omega_t: Tensor, t: Tensor, e0_NE: Tensor) -> Tensor:
+        """The denoiser's raw output (ε, Δ or v, by `params.prediction`), float32 (N, *shape).
+
+        omega_t: (N, *shape). t: int64 (N,) or (1,), in 1..T. e0_NE: from `embed`.
+        """
+        output: Tensor = self.denoiser(omega_t, e0_NE + self.time(t))
+        return output.float()
+
+    def denoise(self, omega_t: Tensor, t: int, e0_NE: Tensor) -> tuple[Tensor, Tensor]:
+        """(Ω̂_0, ε̂) at one timestep for all samples: what samplers ask for."""
+        output = self.predict(omega_t, torch.tensor([t], device=omega_t.device), e0_NE)
+        signal = float(self.schedule.alphas_bar[t].sqrt())
+        noise = float((1 - self.schedule.alphas_bar[t]).sqrt())
+        return split_prediction(self.params.prediction, output, omega_t, signal, noise)
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `config.json`."""
+        config: dict[str, Any] = {
+            "params": self.params.model_dump(mode="json"),
+            "condition_sizes": list(self.encoder.sizes),
+            "representation": {"name": self.representation.name, "args": self.representation.config()},
+        }
+        save_network(folder, KIND, self.state_dict(), config)
+
+    @classmethod
+    def load(cls, folder: Path) -> "DiffusionModel":
+        """What `save` wrote, in eval mode, on the CPU.
+
+        Raises:
+            UserError: missing, damaged or foreign files, or tensors that do not match the config.
+        """
+        state, config = load_network(folder, KIND)
+        try:
+            params = DiffusionParams.model_validate(config["params"])
+            encoder = ConditionEncoder(config["condition_sizes"], params.embedding)
+            described = config["representation"]
+            representation = REPRESENTATIONS[described["name"]](**described["args"])
+        except (KeyError, TypeError, ValidationError) as error:
+            first = " ".join(str(error).split())
+            raise UserError(f"{folder} was written by another version: {first}; train it again") from error
+        self = cls(encoder, representation, params)
+        load_strictly(self, state, folder)
+        return self.eval()

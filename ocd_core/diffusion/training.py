@@ -1,0 +1,218 @@
+"""Training of the conditional diffusion model: Alg. 1, lines 7-11, with all encoders trained jointly.
+
+Dims: B samples of a batch, V rows of the validation.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ocd_core.conditioning import ConditionEncoder
+from ocd_core.config import DiffusionParams
+from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
+from ocd_core.errors import UserError
+from ocd_core.optimise import Checkpoints, Progress, Row, Settings, optimise
+from ocd_core.representation import Representation
+from ocd_core.rng import derive_seed, permutation, torch_generator
+from ocd_core.tasks.base import Condition
+
+VALIDATION_ROWS = 1024  # at least: a small validation set is noised several times
+
+
+@dataclass(frozen=True)
+class DiffusionTraining:
+    """model: with the averaged weights of the best validation. curve: a row a validation. metrics: plain numbers."""
+
+    model: DiffusionModel
+    curve: list[Row]
+    metrics: dict[str, float]
+
+
+def train_diffusion(
+    codes: Tensor,
+    cond: Condition,
+    val_codes: Tensor,
+    val_cond: Condition,
+    params: DiffusionParams,
+    representation: Representation,
+    seed: int,
+    progress: Progress | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    device: torch.device | str = "cpu",
+    work_dir: Path | None = None,
+    checkpoint_every: int = 1000,
+) -> DiffusionTraining:
+    """Train ε_Ω, PE and the encoders on codes of training Δ (Alg. 1, lines 7-11).
+
+    The validation set steers early stopping and nothing else. Every batch, timestep and noise is a function of
+    (seed, update), so a run that is interrupted and started again with the same `work_dir` ends with the same bits.
+
+    Args:
+        codes: `representation.encode` of Δ with ρ > 0 (or all Δ where it does not use the scale), (N, *shape).
+        cond: I(x) of the same samples; val_codes, val_cond: of the validation split.
+        progress: called with (updates done, updates at most) after each.
+        on_row: called with each row of the curve: update, loss, val_loss, val_epsilon_mse, val_x0_mse, lr,
+            gradient_norm.
+        work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it when all is done.
+
+    Raises:
+        UserError: no samples, codes that are not finite, a loss that stops being a number, or sizes that cannot run.
+    """
+    for name, some, of in (("training", codes, cond), ("validation", val_codes, val_cond)):
+        assert some.shape[1:] == representation.shape
+        assert len(some) == len(of)
+        if len(some) == 0:
+            raise UserError(f"there are no {name} samples with Δ ≠ 0 to train the diffusion on")
+        if not torch.isfinite(some).all():
+            raise UserError(f"the Δ of some {name} samples are not finite: lower overfit.lr and overfit again")
+    with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
+        torch.manual_seed(derive_seed(seed, "diffusion weights"))
+        model = DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), representation, params)
+    model = model.to(device)
+    objective = _Objective(model, codes, cond, val_codes, val_cond, seed)
+    settings = Settings(
+        updates=params.updates,
+        lr=params.lr,
+        validate_every=params.validate_every,
+        patience=params.patience,
+        clip=params.clip,
+        ema=params.ema,
+        accumulate=params.accumulate,
+        lr_schedule=params.lr_schedule,
+        warmup=params.warmup,
+        precision=params.precision,
+    )
+    checkpoints = None
+    if work_dir is not None:
+        key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
+        checkpoints = Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
+    found = optimise(model, objective, settings, seed, "diffusion", progress, on_row, checkpoints)
+    best = next(r for r in found.curve if r["update"] == found.best_update)
+    metrics = {
+        "val_loss": found.best_loss,
+        "val_epsilon_mse": best["val_epsilon_mse"],
+        "val_x0_mse": best["val_x0_mse"],
+        "best_update": float(found.best_update),
+        "updates": float(found.updates),
+        "parameters": float(sum(p.numel() for p in model.parameters())),
+        "training_samples": float(len(codes)),
+        **representation.summary(),
+    }
+    return DiffusionTraining(model, found.curve, metrics)
+
+
+class _Noisy(NamedTuple):
+    """A batch at its timesteps: Δ's codes, t, ε, sqrt(ᾱ_t), sqrt(1 - ᾱ_t) and Ω_t."""
+
+    x0: Tensor
+    t: Tensor
+    epsilon: Tensor
+    signal: Tensor
+    noise: Tensor
+    omega_t: Tensor
+
+
+class _Objective:
+    """Eq. 7 on batches drawn by (seed, update), and on a validation set with fixed timesteps and noise."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        codes: Tensor,
+        cond: Condition,
+        val_codes: Tensor,
+        val_cond: Condition,
+        seed: int,
+    ) -> None:
+        self.model, self.params, self.seed = model, model.params, seed
+        self.codes, self.cond, self.val_codes, self.val_cond = codes, cond, val_codes, val_cond
+        bars = model.schedule.alphas_bar
+        self.signal = bars.sqrt().float().to(model.device)
+        self.noise = (1 - bars).sqrt().float().to(model.device)
+        # at t = 0 the ratio is infinite, and no t is 0
+        self.weight = min_snr_weight(self.params.prediction, model.schedule.snr).float().to(model.device)
+        self.drawn: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = None
+        steps = model.schedule.timesteps
+        rows = len(val_codes) * math.ceil(VALIDATION_ROWS / len(val_codes))
+        order_V = permutation(rows, seed, "validation timesteps")
+        self.val_t = 1 + (order_V * steps) // rows  # each timestep equally often
+
+    def draw(self, update: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(rows, t, ε) of one update's batch (Alg. 1, lines 2 and 7)."""
+        if self.drawn is None or self.drawn[0] != update:
+            generator = torch_generator(self.seed, "diffusion update", update)
+            count = (self.params.batch_size,)
+            rows = torch.randint(len(self.codes), count, generator=generator)
+            t = torch.randint(1, self.model.schedule.timesteps + 1, count, generator=generator)
+            epsilon = torch.randn((*count, *self.model.shape), generator=generator)
+            self.drawn = update, (rows, t, epsilon)
+        return self.drawn[1]
+
+    def loss(self, update: int, part: int, parts: int) -> Tensor:
+        rows, t, epsilon = (x.tensor_split(parts)[part] for x in self.draw(update))
+        noisy = self.add_noise(self.codes[rows], t, epsilon)
+        return self.per_sample(noisy, self.predict(noisy, self.cond.select(rows))).sum() / self.params.batch_size
+
+    def add_noise(self, x0: Tensor, t: Tensor, epsilon: Tensor) -> "_Noisy":
+        device = self.model.device
+        x0, t, epsilon = x0.to(device), t.to(device), epsilon.to(device)
+        per_sample = (len(t), *[1] * len(self.model.shape))
+        signal, noise = self.signal[t].view(per_sample), self.noise[t].view(per_sample)
+        return _Noisy(x0, t, epsilon, signal, noise, add_noise(x0, epsilon, signal, noise))
+
+    def predict(self, noisy: "_Noisy", cond: Condition) -> Tensor:
+        return self.model.predict(noisy.omega_t, noisy.t, self.model.embed(cond.to(self.model.device)))
+
+    def per_sample(self, noisy: "_Noisy", output: Tensor) -> Tensor:
+        """The loss of each sample, (B,)."""
+        target = training_target(self.params.prediction, noisy.x0, noisy.epsilon, noisy.signal, noisy.noise)
+        gap = (output - target).flatten(1)
+        if self.params.loss == "norm":
+            return torch.linalg.vector_norm(gap, dim=1)
+        loss_B = (gap**2).mean(1)
+        return loss_B * self.weight[noisy.t] if self.params.loss == "min_snr" else loss_B
+
+    def validate(self) -> Row:
+        totals = torch.zeros(3, dtype=torch.float64)
+        count = len(self.val_t)
+        size = max(1, self.params.batch_size // self.params.accumulate)
+        for start in range(0, count, size):
+            at = torch.arange(start, min(start + size, count))
+            rows = at % len(self.val_codes)
+            generator = torch_generator(self.seed, "validation noise", start)
+            epsilon = torch.randn((len(at), *self.model.shape), generator=generator)
+            noisy = self.add_noise(self.val_codes[rows], self.val_t[at], epsilon)
+            output = self.predict(noisy, self.val_cond.select(rows))
+            x0_hat, epsilon_hat = split_prediction(
+                self.params.prediction, output, noisy.omega_t, noisy.signal, noisy.noise
+            )
+            errors = (
+                self.per_sample(noisy, output),
+                _mean_square(epsilon_hat - noisy.epsilon),
+                _mean_square(x0_hat - noisy.x0),
+            )
+            totals += torch.stack([e.double().sum() for e in errors]).cpu()
+        loss, epsilon_mse, x0_mse = (totals / count).tolist()
+        return {"val_loss": loss, "val_epsilon_mse": epsilon_mse, "val_x0_mse": x0_mse}
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return (x.flatten(1) ** 2).mean(1)
+
+
+def _fingerprint(params: DiffusionParams, seed: int, tensors: tuple[Tensor, ...]) -> str:
+    """What a checkpoint depends on: params, seed and all data."""
+    digest = hashlib.sha256(json.dumps([params.model_dump(mode="json"), seed]).encode())
+    for x in tensors:
+        digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
+        for block in torch.split(x, 4096):
+            digest.update(block.contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()

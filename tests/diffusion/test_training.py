@@ -1,0 +1,169 @@
+import math
+
+import pytest
+import torch
+
+from ocd_core.config import SamplingParams
+from ocd_core.diffusion.samplers import draw
+from ocd_core.diffusion.schedules import make_schedule
+from ocd_core.diffusion.training import _Objective, train_diffusion
+from ocd_core.errors import UserError
+from ocd_core.representation import Dense, Factored
+from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
+
+ROWS = 24
+
+
+def train(codes=None, cond=None, val=8, representation=None, seed=0, device="cpu", **kwargs):
+    keys = ("progress", "on_row", "work_dir", "checkpoint_every")
+    rest = {k: kwargs.pop(k) for k in keys if k in kwargs}
+    representation = representation or Factored(6, 7, True)
+    codes = (
+        unit_codes(ROWS, math.prod(representation.shape)).view(-1, *representation.shape) if codes is None else codes
+    )
+    cond = condition(len(codes)) if cond is None else cond
+    held = slice(0, val)
+    return train_diffusion(
+        codes, cond, codes[held], cond.select(held), diffusion_params(**kwargs), representation, seed, device=device,
+        **rest,
+    )  # fmt: skip
+
+
+def test_eight_codes_are_learned_by_heart_and_drawn_again():
+    codes, cond = unit_codes(8, 20), condition(8)
+    found = train(
+        codes, cond, representation=Factored(20, 7, True), schedule="zero_snr", prediction="x0", timesteps=50,
+        updates=700, batch_size=64, lr=3e-3, ema=0.99, validate_every=100, denoiser=denoiser_params(width=96),
+    )  # fmt: skip
+    assert found.metrics["val_loss"] < 1e-2
+    for sampler in ("ddim", "ancestral", "dpm"):
+        sampling = SamplingParams(sampler=sampler, steps=10, eta=0.0, renormalise=True)
+        drawn = draw(found.model, cond, torch.arange(8), 0, 0, sampling, 8)
+        assert torch.cosine_similarity(drawn, codes).min() > 0.99
+
+
+def test_the_loss_is_eq_7_by_hand():
+    """Each loss and prediction type against a loop over samples in float64."""
+    codes, cond = unit_codes(10, 6), condition(10)
+    for kind in ("epsilon", "x0", "v"):
+        for loss in ("mse", "norm", "min_snr"):
+            model = train(
+                codes, cond, schedule="released", prediction=kind, loss=loss, updates=1, batch_size=5, timesteps=30
+            ).model
+            objective = _Objective(model, codes, cond, codes, cond, seed=11)
+            rows, t, epsilon = objective.draw(7)
+            bars = make_schedule("released", 30).alphas_bar
+            losses = []
+            for n in range(5):
+                bar = float(bars[t[n]])
+                a, s = math.sqrt(bar), math.sqrt(1 - bar)
+                x0, eps = codes[rows[n]].double(), epsilon[n].double()
+                omega = (a * x0 + s * eps).float()
+                output = model.predict(omega[None], t[n : n + 1], model.embed(cond.select(rows[n : n + 1])))[0].double()
+                gap = output - {"epsilon": eps, "x0": x0, "v": a * eps - s * x0}[kind]
+                if loss == "norm":
+                    losses.append(gap.norm().item())
+                else:
+                    snr = bar / (1 - bar)
+                    weight = min(snr, 5.0) / {"epsilon": snr, "x0": 1.0, "v": snr + 1}[kind]
+                    losses.append(gap.square().mean().item() * (weight if loss == "min_snr" else 1.0))
+            assert objective.loss(7, 0, 1).item() == pytest.approx(sum(losses) / 5, rel=1e-4)
+            parts = sum(objective.loss(7, p, 3).item() for p in range(3))
+            assert parts == pytest.approx(sum(losses) / 5, rel=1e-4)
+
+
+def test_batches_are_drawn_by_update_and_seed_and_cover_all_timesteps():
+    model = train(updates=1, batch_size=400, timesteps=20).model
+    codes, cond = unit_codes(ROWS, 6), condition(ROWS)
+    objective = _Objective(model, codes, cond, codes, cond, seed=1)
+    rows, t, epsilon = objective.draw(5)
+    assert (int(t.min()), int(t.max())) == (1, 20)
+    assert set(rows.tolist()) == set(range(ROWS))
+    assert abs(float(epsilon.mean())) < 0.1
+    assert float(epsilon.std()) == pytest.approx(1.0, abs=0.05)
+    again = _Objective(model, codes, cond, codes, cond, seed=1)
+    assert all(torch.equal(a, b) for a, b in zip(again.draw(5), (rows, t, epsilon), strict=True))
+    assert not torch.equal(objective.draw(6)[2], epsilon)
+    assert not torch.equal(_Objective(model, codes, cond, codes, cond, seed=2).draw(5)[2], epsilon)
+    counts = torch.bincount(objective.val_t, minlength=21)[1:]
+    assert counts.max() - counts.min() <= 1  # validation sees each timestep equally often
+
+
+def weights(found):
+    return torch.cat([p.flatten() for p in found.model.parameters()])
+
+
+def test_runs_repeat_bit_for_bit_whatever_the_global_generator_holds():
+    torch.manual_seed(1)
+    first = train(denoiser=denoiser_params(dropout=0.2))
+    torch.manual_seed(2)
+    second = train(denoiser=denoiser_params(dropout=0.2))
+    assert torch.equal(weights(first), weights(second))
+    assert first.curve == second.curve
+    assert not torch.equal(weights(first), weights(train(denoiser=denoiser_params(dropout=0.2), seed=1)))
+
+
+def test_accumulation_does_not_change_the_result():
+    whole, parts = train(updates=10), train(updates=10, accumulate=3)
+    torch.testing.assert_close(weights(whole), weights(parts), rtol=1e-3, atol=1e-5)
+
+
+def test_the_best_validated_average_is_kept_and_training_stops_at_a_plateau():
+    found = train(updates=400, validate_every=5, patience=3, lr=0.2, ema=0.0, clip=100.0)
+    losses = [row["val_loss"] for row in found.curve]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    assert len(losses) == best + 1 + 3
+    assert found.metrics["val_loss"] == losses[best]
+    assert found.metrics["updates"] == 5 * len(losses) < 400
+    codes, cond = unit_codes(ROWS, 6), condition(ROWS)
+    held = slice(0, 8)
+    objective = _Objective(found.model, codes, cond, codes[held], cond.select(held), 0)
+    with torch.no_grad():
+        assert objective.validate()["val_loss"] == pytest.approx(losses[best], rel=1e-6)
+
+
+def test_the_condition_is_used():
+    """Two groups of opposite codes: only I(x) tells which; a draw for the other group's I(x) is of that group."""
+    n = 40
+    cond = condition(n)
+    sign = torch.where(cond.base_output[:, :1] > 0, 1.0, -1.0)
+    codes = sign * unit_codes(1, 6).expand(n, 6)
+    found = train(codes, cond, updates=300, lr=3e-3, batch_size=64)
+    sampling = SamplingParams(sampler="ddim", steps=5, eta=0.0, renormalise=True)
+    drawn = draw(found.model, cond, torch.arange(n), 0, 0, sampling, n)
+    assert torch.cosine_similarity(drawn, codes).median() > 0.9
+
+
+def test_progress_and_rows_are_reported():
+    seen, rows = [], []
+    found = train(updates=7, validate_every=3, progress=lambda *x: seen.append(x), on_row=rows.append)
+    assert seen == [(k, 7) for k in range(1, 8)]
+    assert [r["update"] for r in rows] == [3, 6, 7]
+    assert rows == found.curve
+    assert set(rows[0]) == {
+        "update", "loss", "val_loss", "val_epsilon_mse", "val_x0_mse", "lr", "gradient_norm",
+    }  # fmt: skip
+    assert found.metrics["training_samples"] == ROWS
+
+
+def test_a_loss_that_is_no_number_is_refused_with_its_update():
+    with pytest.raises(UserError, match=r"loss of the diffusion became (nan|inf) at update \d+: lower its lr"):
+        train(lr=1e38, clip=1e38, updates=50)
+
+
+def test_bad_codes_are_refused():
+    codes = unit_codes(ROWS, 6)
+    codes[3, 2] = float("nan")
+    with pytest.raises(UserError, match="Δ of some training samples are not finite"):
+        train(codes)
+    with pytest.raises(UserError, match="no validation samples with Δ ≠ 0"):
+        train(val=0)
+
+
+def test_matrices_with_a_unet_train():
+    found = train(
+        representation=Dense(5, 6, True), updates=20, validate_every=20, batch_size=8, lr=2e-3, timesteps=10,
+        denoiser=denoiser_params(name="unet", width=16, depth=1, multipliers=[1, 1]),
+    )  # fmt: skip
+    assert found.curve[-1]["val_loss"] < 1.3
+    assert found.model.shape == (5, 6)
