@@ -4,7 +4,7 @@ Rows: the base network, OCD with one draw, OCD's ensemble, and the bound, which 
 own label and so cannot be reached.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,7 @@ class Evaluation:
 
     def per_sample(self) -> list[dict[str, Any]]:
         """One entry a test sample with every row's metrics."""
-        columns: Mapping[str, Values] = {
+        columns: dict[str, Values] = {
             f"{row}_{name}": array for row, values in self.values.items() for name, array in values.items()
         }
         rho = {} if self.rho is None else {"rho": self.rho}
@@ -113,8 +113,8 @@ def evaluate(
             "bound": outputs_with_delta(model, base.cut, delta),
         }
         for row, output in outputs.items():
-            for metric, values in _measure(predictor.task, metrics, row, output, batch.target):
-                collected[row][metric].append(values)
+            for metric, measured in _measure(predictor.task, metrics, row, output, batch.target):
+                collected[row][metric].append(measured)
         if prediction.rho is not None:
             rho.append(prediction.rho.double().numpy())
         progress(rows.stop, "")

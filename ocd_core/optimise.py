@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ocd_core.errors import UserError
+from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 from ocd_core.saving import replace_file
 
 Row = dict[str, float]
-Progress = Callable[[int, int], None]  # (updates done, updates at most)
 
 
 class Objective(Protocol):
@@ -167,7 +167,7 @@ def optimise(
             if on_row is not None:
                 on_row(row)
         if progress is not None:
-            progress(state.update, settings.updates)
+            progress(state.update, f"best validation loss {state.best_loss:.4g}")
         if checkpoints is not None and (state.update % checkpoints.every == 0 or state.update == settings.updates):
             _save(checkpoints, state, params, average, best, adam)
     with torch.no_grad():

@@ -118,8 +118,9 @@ def plot_store(path: Path | str, dest: Path, sample: int | None = None) -> None:
     _save(figure, dest)
 
 
-def _log10(values: np.ndarray) -> np.ndarray:
-    return np.log10(np.maximum(values, 1e-16))
+def _log10(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    logarithm: np.ndarray[Any, Any] = np.log10(np.maximum(values, 1e-16))
+    return logarithm
 
 
 def _histogram_of_norms(axis: "Axes", rho: np.ndarray[Any, Any]) -> None:

@@ -20,8 +20,12 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
     )  # fmt: skip
     with bar:
         task = bar.add_task(description, total=total, note="")
-        yield lambda done, note="": bar.update(task, completed=done, note=note)
+
+        def update(done: int, note: str) -> None:
+            bar.update(task, completed=done, note=note)
+
+        yield update
 
 
-def no_progress(done: int, note: str = "") -> None:
+def no_progress(done: int, note: str) -> None:
     """For callers that want no bar."""

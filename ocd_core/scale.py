@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ocd_core.conditioning import ConditionEncoder
 from ocd_core.config import ScaleParams
 from ocd_core.errors import UserError
-from ocd_core.optimise import Progress, Row, Settings, optimise
+from ocd_core.optimise import Row, Settings, optimise
+from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, torch_generator
 from ocd_core.saving import load_network, load_strictly, save_network
 from ocd_core.tasks.base import Condition

@@ -16,6 +16,7 @@ from ocd_core.config import SamplingParams
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.schedules import NoiseSchedule
 from ocd_core.errors import UserError
+from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import sample_normal
 from ocd_core.tasks.base import Condition
 
@@ -89,7 +90,7 @@ def draw(
     draw_index: int,
     sampling: SamplingParams,
     batch: int,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = no_progress,
 ) -> Tensor:
     """One draw of Ω_0 for each sample (Alg. 2), on the model's device, float32 (N, *shape).
 
@@ -98,7 +99,7 @@ def draw(
 
     Args:
         cond: I(x) of the N samples. sample_id: int64 (N,).
-        progress: called with (samples done, N).
+        progress: called with the count of samples done.
     """
     assert len(cond) == len(sample_id)
     model.eval()
@@ -121,8 +122,7 @@ def draw(
         else:
             code = dpm_solver(denoise, noise, model.schedule, sampling.steps)
         done.append(model.representation.normalise(code) if sampling.renormalise else code)
-        if progress is not None:
-            progress(min(start + batch, len(sample_id)), len(sample_id))
+        progress(min(start + batch, len(sample_id)), "")
     return torch.cat(done) if done else torch.empty((0, *model.shape), device=model.device)
 
 

@@ -19,7 +19,8 @@ from ocd_core.config import DiffusionParams
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
 from ocd_core.errors import UserError
-from ocd_core.optimise import Checkpoints, Progress, Row, Settings, optimise
+from ocd_core.optimise import Checkpoints, Row, Settings, optimise
+from ocd_core.progress import Progress
 from ocd_core.representation import Representation
 from ocd_core.rng import derive_seed, permutation, torch_generator
 from ocd_core.tasks.base import Condition
@@ -58,7 +59,7 @@ def train_diffusion(
     Args:
         codes: `representation.encode` of Δ with ρ > 0 (or all Δ where it does not use the scale), (N, *shape).
         cond: I(x) of the same samples; val_codes, val_cond: of the validation split.
-        progress: called with (updates done, updates at most) after each.
+        progress: called with the count of updates done after each.
         on_row: called with each row of the curve: update, loss, val_loss, val_epsilon_mse, val_x0_mse, lr,
             gradient_norm.
         work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it when all is done.
@@ -176,9 +177,13 @@ class _Objective:
         target = training_target(self.params.prediction, noisy.x0, noisy.epsilon, noisy.signal, noisy.noise)
         gap = (output - target).flatten(1)
         if self.params.loss == "norm":
-            return torch.linalg.vector_norm(gap, dim=1)
-        loss_B = (gap**2).mean(1)
-        return loss_B * self.weight[noisy.t] if self.params.loss == "min_snr" else loss_B
+            norm_B: Tensor = torch.linalg.vector_norm(gap, dim=1)
+            return norm_B
+        loss_B: Tensor = (gap**2).mean(1)
+        if self.params.loss == "min_snr":
+            weight_B: Tensor = self.weight[noisy.t]
+            loss_B = loss_B * weight_B
+        return loss_B
 
     def validate(self) -> Row:
         totals = torch.zeros(3, dtype=torch.float64)

@@ -204,5 +204,5 @@ def test_no_samples_and_progress():
     sampling = SamplingParams(sampler="ddim", steps=2, eta=0.0, renormalise=True)
     assert draw(model, cond.select(slice(0)), torch.arange(0), 0, 0, sampling, 4).shape == (0, 6)
     seen = []
-    draw(model, cond, torch.arange(20), 0, 0, sampling, 8, lambda *x: seen.append(x))
-    assert seen == [(8, 20), (16, 20), (20, 20)]
+    draw(model, cond, torch.arange(20), 0, 0, sampling, 8, lambda done, _note: seen.append(done))
+    assert seen == [8, 16, 20]
