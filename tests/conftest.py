@@ -5,6 +5,7 @@ import pytest
 
 from ocd_core.config import Params, load_params, params_path, parse_params, read_yaml
 from ocd_core.tasks.base import Task
+from tests.workspace import Workspace, make_workspace
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -48,3 +49,9 @@ def mnist_prepared(mnist_task: Task, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("mnist") / "prepared"
     mnist_task.prepare(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A copy of the repository in which the default task has run once, with small params."""
+    return make_workspace(tmp_path_factory.mktemp("workspace") / "ocd")

