@@ -37,7 +37,9 @@ def test_purposes_do_not_collide(seed: int, a: list[str | int], b: list[str | in
 
 
 def test_generators_repeat_and_differ_by_purpose() -> None:
-    assert torch.equal(torch.rand(5, generator=torch_generator(1, "a")), torch.rand(5, generator=torch_generator(1, "a")))
+    assert torch.equal(
+        torch.rand(5, generator=torch_generator(1, "a")), torch.rand(5, generator=torch_generator(1, "a"))
+    )
     assert not torch.equal(
         torch.rand(5, generator=torch_generator(1, "a")), torch.rand(5, generator=torch_generator(1, "b"))
     )
@@ -82,21 +84,17 @@ def test_a_row_depends_on_its_counter_alone(
 def test_rows_of_neighbouring_counters_are_independent_standard_normal() -> None:
     draws = sample_normal((50,), range(400), 3, "n").double().numpy()
     assert stats.kstest(draws.ravel(), "norm").pvalue > 1e-3
-    # a stream that overlapped its neighbour's would repeat numbers or correlate
+    # a row that ran into its neighbour's stream would repeat its numbers
     assert len(np.unique(draws)) > 0.999 * draws.size
     assert abs(np.corrcoef(draws[:-1].ravel(), draws[1:].ravel())[0, 1]) < 4 / np.sqrt(draws.size)
     other = sample_normal((50,), range(400), 3, "m").double().numpy()
     assert abs(np.corrcoef(draws.ravel(), other.ravel())[0, 1]) < 4 / np.sqrt(draws.size)
 
 
-def test_a_long_row_does_not_run_into_the_next_counters() -> None:
-    long, following = sample_normal((100_000,), [5, 6], 0, "long")
-    assert not set(long.tolist()[-2000:]) & set(following.tolist()[:2000]) - set(long.tolist()[:2000])
-    assert abs(float(torch.corrcoef(torch.stack([long, following]))[0, 1])) < 0.02
-
-
 def test_another_process_draws_the_same() -> None:
-    code = "from ocd_core.rng import *; print(sample_normal((2,), [7], 1, 'a').tolist(), permutation(5, 1, 'b').tolist())"
+    code = (
+        "from ocd_core.rng import *; print(sample_normal((2,), [7], 1, 'a').tolist(), permutation(5, 1, 'b').tolist())"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert found == f"{sample_normal((2,), [7], 1, 'a').tolist()} {permutation(5, 1, 'b').tolist()}"
 
