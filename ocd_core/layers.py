@@ -294,6 +294,11 @@ def _trace(model: nn.Module, layer: str) -> _Graphs | None:
         graph = _Tracer(modules[layer]).trace(model)
     except Exception:  # fx raises many kinds; the model then runs whole instead
         return None
+    if any(n.op == "get_attr" and n.target == f"{layer}.weight" for n in graph.nodes):
+        raise UserError(
+            f"the model reads the weight of layer {layer!r} outside of the layer too; a weight that moves must be used "
+            "by its layer alone"
+        )
     at = [n for n in graph.nodes if n.op == "call_module" and modules.get(str(n.target)) is modules[layer]]
     if len(at) != 1 or len(at[0].args) != 1 or at[0].kwargs:
         return None

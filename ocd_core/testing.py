@@ -320,8 +320,8 @@ def _check_conditions(task: Task, model: nn.Module, batch: Batch, layers: Sequen
     refused = []
     names = list(matrix_layers(model)) if layers is None else list(layers)
     for name in names:
-        split = SplitModel(copy.deepcopy(model).float(), name)
         try:
+            split = SplitModel(copy.deepcopy(model).float(), name)
             cut = split.prefix(batch.inputs)
         except UserError as error:
             refused.append(str(error))

@@ -445,6 +445,22 @@ def test_a_weight_that_two_layers_share() -> None:
         SplitModel(model, "layers.0")
 
 
+class TiedByHand(nn.Module):
+    """A decoder that is the transposed encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(x) @ self.fc.weight
+
+
+def test_a_weight_that_is_read_outside_of_its_layer() -> None:
+    with pytest.raises(UserError, match="reads the weight of layer 'fc' outside of the layer too"):
+        SplitModel(TiedByHand(), "fc")
+
+
 class SamplesNotFirst(nn.Module):
     def __init__(self) -> None:
         super().__init__()
