@@ -25,7 +25,7 @@ EVALUATION_BATCH = 1000
 class BaseTraining:
     """What `fit_base` returns.
 
-    model: the network of the best epoch, in eval mode, on the CPU.
+    model: the network of the best epoch, in eval mode.
     curve: one row an epoch, from 1: epoch, train_loss (mean over the epoch's batches, with dropout and augmentation),
         val_loss and val_<metric>. A loaded network has one row, epoch 0.
     metrics: epochs, best_epoch, val_loss and val_<metric> of the best epoch.
@@ -43,7 +43,6 @@ def fit_base(
     params: BaseParams,
     seed: int,
     progress: Progress = no_progress,
-    device: torch.device | str = "cpu",
 ) -> BaseTraining:
     """Train the task's base network on the mean of `task.loss`, and keep the epoch with the best validation loss.
 
@@ -55,7 +54,6 @@ def fit_base(
         params: the group `base`.
         seed: the run's seed.
         progress: called with the epochs done.
-        device: where it runs; the result is on the CPU.
 
     Raises:
         UserError: an empty split, a loss that is NaN or infinite (the message names the epoch), or a bad checkpoint
@@ -66,10 +64,9 @@ def fit_base(
     for name, split in (("train", train), ("val", val)):
         if len(split) == 0:
             raise UserError(f"the {name} split is empty")
-    devices = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices):
+    with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
-        model = task.build_model().to(device)
+        model = task.build_model()
         optimizer = torch.optim.Adam(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
         curve: list[dict[str, float]] = []
         best: dict[str, float] = {"val_loss": math.inf}
@@ -89,7 +86,7 @@ def fit_base(
             if epoch - best["best_epoch"] >= params.patience:
                 break
     model.load_state_dict(best_weights)
-    return BaseTraining(model.cpu().eval(), curve, {"epochs": len(curve), **best})
+    return BaseTraining(model.eval(), curve, {"epochs": len(curve), **best})
 
 
 def load_base(task: Task, params: BaseParams) -> nn.Module:
@@ -154,14 +151,13 @@ def _train_epoch(
     epoch: int,
 ) -> float:
     """One pass over the training split in a new order; the mean loss of its samples."""
-    device = next(model.parameters()).device
     order = permutation(len(train), seed, "base", "order", epoch)
     # batches of nearly equal size: a last batch of one sample would break batch normalisation
     batches = order.tensor_split(math.ceil(len(order) / params.batch_size))
     model.train()
     total = 0.0
     for sample_id in batches:
-        batch = task.training_batch(train, sample_id, seed, epoch).to(device)
+        batch = task.training_batch(train, sample_id, seed, epoch)
         loss_N = task.loss(model(*batch.inputs), batch.target)
         assert loss_N.shape == (len(batch),), "Task.loss must give one loss a sample"
         summed = float(loss_N.detach().double().sum())

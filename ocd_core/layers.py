@@ -120,16 +120,17 @@ class SplitModel:
     """A frozen network f_θ, cut at layer L.
 
     Usual models are traced with torch.fx, and the prefix is then computed once a sample. A model that
-    fx cannot trace is run whole for each evaluation of the tail, with the layer's output replaced:
-    the same results, more time.
+    fx cannot trace, or whose trace does not give the model's own outputs on the first inputs (a branch that
+    depends on them, a batch size that is carried past the layer), is run whole for each evaluation of the tail,
+    with the layer's output replaced: the same results, more time.
 
     Args:
         model: the base network; used in eval mode, never changed.
         layer: the dotted name of the layer.
 
     Raises:
-        UserError: see `find_layer`; also where the layer is used several times in one forward pass or
-            its input does not keep the samples in the first axis.
+        UserError: see `find_layer`; also where the layer is used several times in one forward pass (or shares its
+            weight with another one) or its input does not keep the samples in the first axis.
     """
 
     def __init__(self, model: nn.Module, layer: str) -> None:
@@ -137,6 +138,7 @@ class SplitModel:
         self.layer_name = layer
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.layer = find_layer(self.model, layer)
+        _refuse_shared_weight(self.model, self.layer, layer)
         self.double_model = copy.deepcopy(self.model).double()
         self._double_layer = find_layer(self.double_model, layer)
         bias = self._double_layer.bias
@@ -144,10 +146,11 @@ class SplitModel:
         self._graph = _trace(self.model, layer)
         if self._graph is not None:
             self._tail = copy.deepcopy(self._graph.tail).double()
+        self._compared = False
 
     @property
     def traced(self) -> bool:
-        """Whether the prefix is computed only once a sample."""
+        """Whether the prefix is computed only once a sample (settled with the first inputs)."""
         return self._graph is not None
 
     @property
@@ -163,28 +166,60 @@ class SplitModel:
     @torch.no_grad()
     def prefix(self, inputs: Sequence[Tensor]) -> Cut:
         """Run everything before the layer, in float32, for inputs with samples in the first axis."""
+        if self._graph is not None and not self._compared:
+            # two different samples, or one twice: an axis of one could hide a mistake
+            first = tuple(torch.cat([x[:2], x[:1]])[:2].clone() for x in inputs)
+            self._compared = True
+            if not self._trace_is_right(first):
+                self._graph = None
+        return self._cut(inputs)
+
+    def _cut(self, inputs: Sequence[Tensor]) -> Cut:
         count = inputs[0].shape[0]
-        if self._graph is not None:
-            layer_input, *context = self._graph.prefix(*inputs)
-            found = [layer_input]
-        else:
-            found = []
-            hook = self.layer.register_forward_pre_hook(lambda _m, args: found.append(args[0]))
-            try:
-                self.model(*inputs)
-            finally:
-                hook.remove()
-            context = list(inputs)
-        if len(found) != 1:
-            raise UserError(f"layer {self.layer_name!r} is used {len(found)} times in a forward pass; it must be once")
-        layer_input = found[0]
+        layer_input, context = self._run_prefix(inputs)
         if layer_input.shape[0] != count or layer_input.dim() < 2:
             raise UserError(
                 f"the input of layer {self.layer_name!r} has shape {tuple(layer_input.shape)} for {count} samples: "
                 "the model must keep the samples in the first axis"
             )
         shape = tuple(self.layer(layer_input[:1]).shape[1:])
-        return Cut(input_matrix(self.layer, layer_input), layer_input, shape, tuple(context))
+        return Cut(input_matrix(self.layer, layer_input), layer_input, shape, context)
+
+    def _run_prefix(self, inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """The layer's input, and what else the tail reads."""
+        if self._graph is not None:
+            layer_input, *context = self._graph.prefix(*inputs)
+            return layer_input, tuple(context)
+        found: list[Tensor] = []
+
+        def keep(_module: nn.Module, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            # a copy, because the model may go on to change this very tensor in place
+            found.append((args[0] if args else named["input"]).clone())
+
+        hook = self.layer.register_forward_pre_hook(keep, with_kwargs=True)
+        try:
+            self.model(*inputs)
+        finally:
+            hook.remove()
+        if len(found) != 1:
+            raise UserError(f"layer {self.layer_name!r} is used {len(found)} times in a forward pass; it must be once")
+        return found[0], tuple(inputs)
+
+    def _trace_is_right(self, inputs: tuple[Tensor, ...]) -> bool:
+        """Whether prefix and tail give the plain model's output for two samples together and for the second alone."""
+        try:
+            cut = self._cut([x.clone() for x in inputs])
+            if not all(isinstance(c, Tensor) and c.shape[:1] == (2,) for c in cut.context):
+                return False
+            for rows in (slice(0, 2), slice(1, 2)):
+                wanted = self.model(*(x[rows].clone() for x in inputs)).double()
+                found = self.forward(cut.select(rows))[1]
+                scale = float(wanted.abs().max())
+                if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
+                    return False
+        except Exception:  # whatever the model raises; run whole, it raises the same where it must
+            return False
+        return True
 
     def layer_output(self, cut: Cut, delta_NOI: Tensor | None = None) -> Tensor:
         """Z = (θ + Δ) x without the bias, float64, (N, P, O); Δ float, one matrix a sample or None."""
@@ -200,8 +235,8 @@ class SplitModel:
         a_L is the layer's activation after its non-linearity (before it where the model is not
         traced or no non-linearity follows).
         """
-        if self._bias is not None:
-            z_NPO = z_NPO + self._bias
+        # a new tensor either way: an activation may work in place, and z_NPO is the caller's
+        z_NPO = z_NPO.clone() if self._bias is None else z_NPO + self._bias
         if isinstance(self.layer, nn.Linear):
             out = z_NPO.reshape(len(cut), *cut.layer_shape)
         else:
@@ -219,6 +254,14 @@ class SplitModel:
     def forward(self, cut: Cut, delta_NOI: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(a_L, f(x; θ + Δ)) for one Δ a sample (None: the base network)."""
         return self.tail(self.layer_output(cut, delta_NOI), cut)
+
+
+def _refuse_shared_weight(model: nn.Module, layer: nn.Module, name: str) -> None:
+    for other, module in model.named_modules():
+        if module is not layer and any(p is layer.weight for p in module.parameters(recurse=False)):
+            raise UserError(
+                f"layer {name!r} shares its weight with {other!r}; a weight that moves must belong to one layer alone"
+            )
 
 
 @dataclass(frozen=True)
@@ -251,6 +294,11 @@ def _trace(model: nn.Module, layer: str) -> _Graphs | None:
         graph = _Tracer(modules[layer]).trace(model)
     except Exception:  # fx raises many kinds; the model then runs whole instead
         return None
+    if any(n.op == "get_attr" and n.target == f"{layer}.weight" for n in graph.nodes):
+        raise UserError(
+            f"the model reads the weight of layer {layer!r} outside of the layer too; a weight that moves must be used "
+            "by its layer alone"
+        )
     at = [n for n in graph.nodes if n.op == "call_module" and modules.get(str(n.target)) is modules[layer]]
     if len(at) != 1 or len(at[0].args) != 1 or at[0].kwargs:
         return None
@@ -267,6 +315,9 @@ def _trace(model: nn.Module, layer: str) -> _Graphs | None:
         n for n in graph.nodes
         if n in from_inputs and n not in after and n is not cut and any(u in after for u in n.users)
     ]  # fmt: skip
+    result = next(n for n in graph.nodes if n.op == "output").args[0]
+    if not isinstance(result, fx.Node) or not (result is cut or result in after):
+        return None
     users = list(cut.users)
     tap = users[0] if len(users) == 1 and _is_activation(users[0], modules) else cut
 
@@ -282,7 +333,7 @@ def _trace(model: nn.Module, layer: str) -> _Graphs | None:
         env[node] = tail_graph.placeholder(f"context_{i}")
     for node in graph.nodes:
         if node.op == "output":
-            tail_graph.output((env[tap], env[node.args[0]]))
+            tail_graph.output((env[tap], env[result]))
         elif node not in env and (node in after or node not in from_inputs):
             env[node] = tail_graph.node_copy(node, lambda n: env[n])
     parts = []

@@ -1,0 +1,523 @@
+"""`check_task` passes tasks that keep the protocol and names what is broken in those that do not."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ocd_core.checkpoints import read_tensors, save_tensors
+from ocd_core.config import Params
+from ocd_core.rng import sample_normal
+from ocd_core.tasks.base import SPLITS, Batch, Condition, Metric, Split, SplitName, StrictModel, Task
+from ocd_core.testing import check_task
+
+
+class Data(StrictModel):
+    rows: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    x: Tensor
+    y: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(3, 8)
+        self.last = nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.first(x)))
+
+
+class Good(Task):
+    """Regression of two numbers."""
+
+    Data = Data
+
+    def __init__(self) -> None:
+        super().__init__(Data(rows=6), "", {})
+
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        for k, name in enumerate(SPLITS):
+            x = sample_normal((3,), range(self.data.rows), k, "x")
+            save_tensors({"x": x, "y": x[:, :2].sin()}, dest / f"{name}.safetensors")
+        return {"rows": self.data.rows}
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        tensors = read_tensors(prepared / f"{split}.safetensors")
+        return Rows(tensors["x"], tensors["y"])
+
+    def build_model(self) -> nn.Module:
+        return Net()
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().sum(1)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return (Metric("rmse", self.loss, higher_is_better=False, finish=np.sqrt),)
+
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        return (torch.tensor([json.loads(path.read_text())]),)
+
+
+class Drawing(Good):
+    """Overfits on inputs that it draws at each step, by sample and step."""
+
+    inputs_change_per_step = True
+
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        batch = split.batch(sample_id)
+        noise = torch.stack([
+            sample_normal((3,), [int(s)], seed, "noise", step, int(r))[0]
+            for s, r in zip(sample_id, replica, strict=True)
+        ])  # fmt: skip
+        return replace(batch, inputs=(batch.inputs[0] + noise,))
+
+
+@pytest.mark.parametrize("task", [Good, Drawing])
+def test_a_good_task_passes(task: type[Task], tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("[0.5, 1.0, 2.0]")
+    check_task(task(), tmp_path / "a", example=tmp_path / "x.json")
+    check_task(task(), tmp_path / "b", layers=["last"])
+
+
+def test_the_digits_pass(mnist5k_params: Params, mnist5k_prepared: Path, tmp_path: Path) -> None:
+    class Prepared(type(mnist5k_params.build_task())):
+        """The real task, whose data is copied from where it was prepared already, to save seconds."""
+
+        def prepare(self, dest: Path) -> dict[str, Any]:
+            for file in mnist5k_prepared.iterdir():
+                (dest / file.name).write_bytes(file.read_bytes())
+            return {}
+
+    np.save(tmp_path / "digit.npy", np.zeros((28, 28), np.uint8))
+    base = mnist5k_params.base.model
+    check_task(Prepared(mnist5k_params.data, base.name, base.args), tmp_path / "t", example=tmp_path / "digit.npy")
+
+
+# --- broken tasks, one a check: a change of Good and what check_task says of it ---
+
+BROKEN: dict[str, tuple[type[Task], str]] = {}
+
+
+def broken(message: str) -> Callable[[type[Task]], type[Task]]:
+    def register(task: type[Task]) -> type[Task]:
+        BROKEN[task.__name__] = (task, message)
+        return task
+
+    return register
+
+
+class ChangedSplit(Good):
+    """A task whose batches are changed by `change`."""
+
+    def change(self, batch: Batch) -> Batch:
+        raise NotImplementedError
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        rows, change = super().open(prepared, split), self.change
+
+        class Changed:
+            def __len__(self) -> int:
+                return len(rows)
+
+            def batch(self, sample_id: Tensor) -> Batch:
+                return change(rows.batch(sample_id))
+
+        return Changed()
+
+
+class ChangedModel(Good):
+    """A task whose network's forward is `run`."""
+
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        raise NotImplementedError
+
+    def build_model(self) -> nn.Module:
+        run = self.run
+
+        class Changed(Net):
+            def forward(self, x: Tensor) -> Any:
+                return run(self, x)
+
+        return Changed()
+
+
+@broken("Data to a StrictModel")
+class WrongData(Good):
+    Data = dict
+
+
+@broken("prepare wrote no file")
+class WritesNothing(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        return {}
+
+
+@broken(r"same bytes every time, but time\.txt differ")
+class WritesTheTime(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        (dest / "time.txt").write_text(str(time.perf_counter_ns()))
+        return super().prepare(dest)
+
+
+@broken("plain values that JSON can hold")
+class SummaryOfTensors(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        super().prepare(dest)
+        return {"x": torch.ones(2)}
+
+
+@broken("must return a dict")
+class NoSummary(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        super().prepare(dest)
+        return None  # type: ignore[return-value]
+
+
+@broken("must return a Split")
+class OpensAList(Good):
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        return [1, 2, 3]  # type: ignore[return-value]
+
+
+@broken("the val split is empty")
+class EmptyVal(Good):
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        rows = super().open(prepared, split)
+        return Rows(torch.empty(0, 3), torch.empty(0, 2)) if split == "val" else rows
+
+
+@broken("in the order asked for")
+class SortsRows(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        order = batch.sample_id.argsort()
+        return replace(batch, inputs=(batch.inputs[0][order],))
+
+
+@broken("each the same at every call")
+class RandomRows(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
+
+
+@broken("whatever its neighbours")
+class NormalisesBatch(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=(batch.inputs[0] - batch.inputs[0].mean(0),))
+
+
+@broken("sample_id must be the rows that were asked for")
+class WrongIds(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, sample_id=torch.arange(len(batch)))
+
+
+@broken("inputs must be a tuple of tensors")
+class InputsAreATensor(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=batch.inputs[0])
+
+
+@broken(r"target of shape \(1, 2\) for 5 samples")
+class OneTarget(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, target=batch.target[:1])
+
+
+@broken("inputs has NaN")
+class NanInputs(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=(batch.inputs[0] / 0 * 0,))
+
+
+@broken("training_batch must be a function of its arguments")
+class RandomAugmentation(Good):
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        batch = split.batch(sample_id)
+        return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
+
+
+@broken("overfit_batch must be a function of its arguments")
+class RandomSteps(Good):
+    inputs_change_per_step = True
+
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        batch = split.batch(sample_id)
+        return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
+
+
+@broken("whatever its neighbours: draw by sample id")
+class DrawsOnceABatch(Good):
+    inputs_change_per_step = True
+
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        batch = split.batch(sample_id)
+        noise = torch.randn(len(batch), 3, generator=torch.Generator().manual_seed(seed + step))
+        return replace(batch, inputs=(batch.inputs[0] + noise,))
+
+
+@broken("set inputs_change_per_step = True")
+class ChangesUnannounced(Drawing):
+    inputs_change_per_step = False
+
+
+@broken("must return a torch.nn.Module")
+class ModelIsAFunction(Good):
+    def build_model(self) -> nn.Module:
+        return lambda x: x  # type: ignore[return-value]
+
+
+@broken("same weights for the same torch.manual_seed")
+class NumpyWeights(Good):
+    def build_model(self) -> nn.Module:
+        net = Net()
+        net.last.bias.data[0] = time.perf_counter_ns() % 1000
+        return net
+
+
+@broken("no layer that could move")
+class NoMatrix(Good):
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(3))
+
+
+@broken("must return one tensor, not a tuple")
+class TwoOutputs(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x), x
+
+
+@broken(r"output has shape \(2, 5\) for 5 samples")
+class SamplesLast(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x).T
+
+
+@broken("finite floating point")
+class NanOutput(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x) / 0
+
+
+@broken("another output at a second call")
+class AlwaysDropout(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return nn.functional.dropout(Net.forward(net, x), 0.5)
+
+
+@broken("must also run in float64")
+class Float32Constant(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x) @ torch.eye(2)
+
+
+@broken("do not cast inside of the model")
+class CastsToFloat32(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x).float()
+
+
+@broken("mixes the samples of a batch")
+class MixesSamples(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x - x.mean(0))
+
+
+@broken("no mean over the batch")
+class MeanLoss(Good):
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().mean()
+
+
+@broken("keep the dtype of the output")
+class Float32Loss(Good):
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return super().loss(output, target).float()
+
+
+@broken("loss is NaN")
+class NanLoss(Good):
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return super().loss(output, target).neg().log()
+
+
+@broken("not differentiable")
+class CountLoss(Good):
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output > target).sum(1).to(output.dtype)
+
+
+@broken("the gradient of loss is NaN")
+class NanGradient(Good):
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        zero = (output - output.detach()).sum(1)
+        return super().loss(output, target) + zero.abs().sqrt() * zero
+
+
+@broken("loss of a sample depends on the other samples")
+class ContrastiveLoss(Good):
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        loss = super().loss(output, target)
+        return loss / loss.sum()
+
+
+class ChangedMetric(Good):
+    metric: Metric
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return (self.metric,)
+
+
+@broken("metrics must be a sequence of Metric")
+class NoMetrics(Good):
+    metrics = ()
+
+
+@broken("names of their own")
+class EqualNames(Good):
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return (*super().metrics, *super().metrics)
+
+
+@broken("the names loss and n are taken")
+class TakenName(Good):
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return (Metric("loss", self.loss, higher_is_better=False),)
+
+
+@broken("metric 'm' must give one number a sample")
+class MatrixMetric(ChangedMetric):
+    metric = Metric("m", lambda output, target: output - target, higher_is_better=False)
+
+
+@broken("metric 'm' is NaN")
+class NanMetric(ChangedMetric):
+    metric = Metric("m", lambda output, target: (output - target).sum(1) / 0, higher_is_better=False)
+
+
+@broken("metric 'm' of a sample depends on the other samples")
+class RankMetric(ChangedMetric):
+    metric = Metric("m", lambda output, target: output[:, 0].argsort().argsort().double(), higher_is_better=False)
+
+
+@broken("finish of metric 'm' must be monotonic")
+class PeriodicFinish(ChangedMetric):
+    metric = Metric(
+        "m", lambda output, target: (output - target).square().sum(1), higher_is_better=False, finish=lambda x: 1.0
+    )
+
+
+@broken(r"combine must turn outputs of shape \(K, \*\(5, 2\)\)")
+class CombinesToOne(Good):
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        return outputs_KN.mean((0, 1))
+
+
+@broken("must score as one of them")
+class SumsOutputs(Good):
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        return outputs_KN.sum(0)
+
+
+@broken("must not depend on the order of the networks")
+class TakesTheFirst(Good):
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        return outputs_KN[0]
+
+
+@broken("must be an ocd_core.tasks.Condition")
+class ConditionIsATuple(Good):
+    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
+        return super().condition(batch, layer_input, activation, output).parts()  # type: ignore[return-value]
+
+
+@broken(r"base_output must be finite float32 of shape \(N, ...\) for 5 samples, not torch.float64 \(5, 2\)")
+class DoubleCondition(Good):
+    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
+        return replace(super().condition(batch, layer_input, activation, output), base_output=output.double())
+
+
+@broken("condition for layer 'first' of a sample depends on the other samples")
+class BatchCondition(Good):
+    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
+        return super().condition(batch, layer_input, activation - activation.mean(0), output)
+
+
+@broken("reads the target, which is unknown at test time")
+class LeakyCondition(Good):
+    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
+        return super().condition(batch, layer_input, activation, output - batch.target)
+
+
+@broken("cannot be cut at any of its layers")
+class UsesEachLayerTwice(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x) + Net.forward(net, 2 * x)
+
+
+@broken("stored_target must be a finite tensor")
+class StoresOneTarget(Good):
+    def stored_target(self, batch: Batch) -> Tensor:
+        return batch.target[:1]
+
+
+@broken("describe_output must return names")
+class SaysNothing(Good):
+    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+        return {}
+
+
+@broken("read_input must give the model's inputs for one sample")
+class ReadsWithoutSampleAxis(Good):
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        return (super().read_input(path)[0][0],)
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_task_is_refused(name: str, tmp_path: Path) -> None:
+    task, message = BROKEN[name]
+    (tmp_path / "x.json").write_text("[0.5, 1.0, 2.0]")
+    with pytest.raises(AssertionError, match=message):
+        check_task(task(), tmp_path / "t", example=tmp_path / "x.json")
+
+
+def test_a_named_layer_must_be_usable(tmp_path: Path) -> None:
+    class OneTwice(ChangedModel):
+        @staticmethod
+        def run(net: Net, x: Tensor) -> object:
+            hidden = torch.relu(net.first(x))
+            return net.last(hidden) + net.last(-hidden).tanh()
+
+    check_task(OneTwice(), tmp_path / "any")  # another layer can move
+    with pytest.raises(AssertionError, match=r"cannot be cut at a layer you named: layer 'last' is used 2 times"):
+        check_task(OneTwice(), tmp_path / "named", layers=["first", "last"])
