@@ -81,6 +81,10 @@ class Artifacts:
         """The overfit store of a split."""
         return self.rank_dir / "overfit" / f"{split}.zarr"
 
+    def card(self, split: str) -> Path:
+        """The data set card of that store."""
+        return self.rank_dir / "overfit" / f"{split}.card"
+
     @property
     def diffusion(self) -> Path:
         """The conditional diffusion model."""

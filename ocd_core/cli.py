@@ -41,19 +41,46 @@ def inspect(
     store: StoreArgument,
     sample: Annotated[int | None, typer.Option(help="Show one row in full.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the picture (default: <split>.png here).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page about the whole store, which opens offline.")] = None,
 ) -> None:
-    """Summarise an overfit store: a table on the terminal and a picture."""
+    """Summarise an overfit store: a table on the terminal, a picture, and a page if asked for."""
+    from ocd_core.artifacts import write_text
     from ocd_core.inspection import print_store
-    from ocd_core.plots import plot_store
+    from ocd_core.plots import save_figure
     from ocd_core.store import OverfitStore
+    from ocd_core.store_page import store_page
+    from ocd_core.store_plots import overview_figure
+    from ocd_core.store_summary import read_rows
 
     opened = OverfitStore(store)
     if sample is not None and not 0 <= sample < len(opened):
         raise UserError(f"--sample {sample}: the store has rows 0 to {len(opened) - 1}")
-    print_store(opened, sample)
     picture = out or Path(f"{Path(store).stem}.png")
-    plot_store(store, picture, sample)
+    for path in (picture, html):
+        if path is not None and path.is_dir():
+            raise UserError(f"{path} is a folder; name a file")
+    values = read_rows(opened)
+    print_store(opened, values, sample)
+    save_figure(overview_figure(opened, values, sample), picture)
     print(f"picture: {picture}")
+    if html is not None:
+        write_text(html, store_page(opened, values))
+        print(f"page: {html}")
+
+
+@app.command()
+def export(
+    store: StoreArgument,
+    dest: Annotated[str, typer.Argument(help="A folder or fsspec URL at which nothing is yet.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The folder of the base network (default: that of the store's run).")
+    ] = None,
+) -> None:
+    """Copy a store with its card and base checkpoint to another place, whole or not at all."""
+    from ocd_core.export import export_store
+
+    files = export_store(store, dest, base)["files"]
+    print(f"{dest}: {len(files)} files, {sum(f['bytes'] for f in files.values()) / 1e6:.1f} MB")
 
 
 @app.command()
@@ -113,4 +140,7 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:  # a file that a user named cannot be read or written
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)

@@ -111,7 +111,8 @@ def markdown(tables: list[Table]) -> str:
 
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
     """Write reports/<task>: table.md, table.json and pictures; returns the tables."""
-    from ocd_core.plots import plot_curves, plot_layer_scores, plot_store
+    from ocd_core.plots import plot_curves, plot_layer_scores
+    from ocd_core.store_plots import plot_store
 
     tables = run_tables(task, root)
     first = tables[0]

@@ -3,11 +3,12 @@
 from typing import Annotated
 
 import typer
-from ocd_core.checkpoints import sha256_file
 
 from ocd_core import __version__
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.building import RowBuilder, build_store
+from ocd_core.cards import write_card
+from ocd_core.checkpoints import sha256_file
 from ocd_core.config import Params, load_params
 from ocd_core.errors import UserError
 from ocd_core.fingerprint import digest, folder_content, module_code
@@ -21,7 +22,7 @@ def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1,
     split: Annotated[str | None, typer.Option(help="train, val or test; all of them by default.")] = None,
 ) -> None:  # fmt: skip
-    """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr."""
+    """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr and its card, <split>.card."""
     params = load_params(task)
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
@@ -50,6 +51,7 @@ def build(params: Params, artifacts: Artifacts, split: SplitName) -> None:
     fingerprint = digest([attributes, module_code("stages.overfit")])
     with progress_bar(f"overfit {split}", builder.rows) as progress:
         build_store(artifacts.overfit(split), builder, attributes, fingerprint, artifacts.work, progress)
+    write_card(artifacts.overfit(split), artifacts.card(split), read_json(prepared / "summary.json"))
 
 
 if __name__ == "__main__":
