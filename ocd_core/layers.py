@@ -202,6 +202,15 @@ class SplitModel:
         """
         if self._bias is not None:
             z_NPO = z_NPO + self._bias
+        return self.resume(z_NPO, cut)
+
+    @property
+    def bias_O(self) -> Tensor:
+        """The layer's bias, float64; zeros where it has none."""
+        return self.weight_OI.new_zeros(len(self.weight_OI)).double() if self._bias is None else self._bias
+
+    def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
+        """As `tail`, from the layer's output with bias."""
         if isinstance(self.layer, nn.Linear):
             out = z_NPO.reshape(len(cut), *cut.layer_shape)
         else:
