@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Doubles = NDArray[np.float64]
 
-_NODES_PER_BANDWIDTH = 10
+_NODES_PER_BANDWIDTH = 8
 _TAIL = 7.0  # bandwidths beyond the outermost draws; exp(-7²/2) = 2e-11
-_WORKING_SET = 1 << 21  # numbers of float64 in a temporary array
+_WORKING_SET = 1 << 16  # numbers in a temporary array: about the size of a cache
 
 
 def silverman_factor(draws: int) -> float:

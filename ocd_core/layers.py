@@ -235,8 +235,16 @@ class SplitModel:
         a_L is the layer's activation after its non-linearity (before it where the model is not
         traced or no non-linearity follows).
         """
-        # a new tensor either way: an activation may work in place, and z_NPO is the caller's
-        z_NPO = z_NPO.clone() if self._bias is None else z_NPO + self._bias
+# a new tensor either way: an activation may work in place, and z_NPO is the caller's
+        return self.resume(z_NPO.clone() if self._bias is None else z_NPO + self._bias, cut)
+
+    @property
+    def bias_O(self) -> Tensor:
+        """The layer's bias, float64; zeros where it has none."""
+        return self.weight_OI.new_zeros(len(self.weight_OI)).double() if self._bias is None else self._bias
+
+    def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
+        """As `tail`, from the layer's output with bias, which the model may change in place."""
         if isinstance(self.layer, nn.Linear):
             out = z_NPO.reshape(len(cut), *cut.layer_shape)
         else:

@@ -16,15 +16,16 @@ The prefix runs once a sample in float32, everything from the layer to the loss 
 Dims: N samples, D draws, P positions, I in_features, O out_features, R = min(P, I), B rows = samples × draws.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from ocd_core.apply import row_chunks
+from ocd_core.double_ops import fast_double_ops
 from ocd_core.layers import Cut, SplitModel, weight_matrix
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import torch_generator
@@ -32,8 +33,7 @@ from ocd_core.tasks.base import Batch, Task
 
 _DOUBLE = 8
 _PREFIX_BYTES = 64 << 20  # the layer's inputs (float64) of the samples that are in flight at once
-_NOISE_NUMBERS = 1 << 21  # normal numbers in a block of draws, but at least one draw
-_BLOCK = 256  # draws in a block, at most
+_NOISE_NUMBERS = 1 << 20  # normal numbers in a block of draws, but at least one draw
 # a normal number costs about as much as this many multiply-adds of a matrix product
 _NORMAL_COST = 200
 
@@ -47,7 +47,7 @@ def perturbed_losses(
     draws: int,
     seed: int,
     *,
-    memory_mb: int = 8,
+    memory_mb: int = 12,
     progress: Progress = no_progress,
 ) -> Tensor:
     """L(f(x, θ^L), y) for `draws` perturbations θ^L = θ + N(0, scale²) of the layer's weight (not its bias).
@@ -55,10 +55,10 @@ def perturbed_losses(
     Args:
         batch: N samples, on the model's device.
         scale: standard deviation of the perturbation, in the units of the weights.
-        seed: with the layer's name and the sample's id (shared regime: the number of the draw) it determines the
-            draws; the memory bound and the other samples do not change them.
-        memory_mb: bound on the working set in MiB, kept unless a single draw of one sample exceeds it. A few
-            MiB, about the processor's cache, is fastest on a CPU.
+        seed: with the layer's name, the number of the draw and (reparametrised) the sample's id it determines the
+            draws; neither the other samples nor the memory bound change them.
+        memory_mb: bound on the working set of a batch of draws in MiB, kept unless a single draw exceeds it. A few
+            times the processor's cache is fastest on a CPU.
         progress: called with the count of finished samples.
 
     Returns:
@@ -66,25 +66,24 @@ def perturbed_losses(
     """
     first = split.prefix([x[:1] for x in batch.inputs])
     rows = _rows_within(split, task, first, batch.target[:1], memory_mb)
-    perturbation = _Perturbation(split, scale, draws, seed)
-    _, positions, in_features = first.x_NPI.shape
-    shared = is_shared(positions, in_features)
-    per_sample = _DOUBLE * positions * in_features
+    positions, in_features = first.x_NPI.shape[1:]
+    perturbed = _shared if is_shared(positions, in_features) else _reparametrised
+    normal = _Normal(seed, split, draws)
+    fast = fast_double_ops()
     losses_ND = torch.empty((len(batch), draws), dtype=torch.float64)
-    for group in row_chunks(len(batch), max(1, min(rows, _PREFIX_BYTES // per_sample))):
+    for group in row_chunks(len(batch), max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features))):
         cut = split.prefix([x[group] for x in batch.inputs])
-        sample_id, target = batch.sample_id[group], batch.target[group]
-        tail_cut = Cut(cut.x_NPI[:, :0], cut.layer_input[:, :0], cut.layer_shape, cut.context)  # what the tail reads
-        parts = perturbation.shared(cut, rows) if shared else perturbation.reparametrised(cut, sample_id, rows)
-        for part in parts:
-            selected = torch.arange(part.samples.start, part.samples.stop).repeat_interleave(part.draws)
-            output = split.tail(part.z_BPO, tail_cut.select(selected))[1]
-            loss = task.loss(output, target[selected])
+        target = batch.target[group]
+        for n, at, z_DPO in perturbed(split, cut, batch.sample_id[group].tolist(), scale, normal, rows):
+            count = len(z_DPO)
+            with fast:
+                output = split.resume(z_DPO, _repeated(cut, n, count))[1]
+            loss = task.loss(output, target[n : n + 1].expand(count, *target.shape[1:]))
             assert loss.dtype == torch.float64, loss.dtype
-            assert loss.shape == (len(selected),), loss.shape
-            into = losses_ND[group][part.samples]
-            into[:, part.first_draw : part.first_draw + part.draws] = loss.view(-1, part.draws).cpu()
-        progress(group.stop, "")
+            assert loss.shape == (count,), loss.shape
+            losses_ND[group.start + n, at : at + count] = loss
+            if at + count == draws:
+                progress(group.start + n + 1, "")
     return losses_ND
 
 
@@ -93,60 +92,60 @@ def is_shared(positions: int, in_features: int) -> bool:
     return positions > 1 and positions + _NORMAL_COST > in_features
 
 
-@dataclass(frozen=True)
-class _Part:
-    """The layer's perturbed output without bias (float64) for some samples × `draws` consecutive draws."""
+def _reparametrised(
+    split: SplitModel, cut: Cut, ids: Sequence[int], scale: float, normal: "_Normal", rows: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """(sample, first draw, the layer's perturbed output with bias, float64) for at most `rows` draws at a time."""
+    z_NPO1 = (split.layer_output(cut) + split.bias_O)[..., None]
+    factor_NPR = _factor(cut.x_NPI.double()) * scale
+    shape = factor_NPR.shape[2], z_NPO1.shape[2]
+    for n, (factor_PR, z_PO1) in enumerate(zip(factor_NPR, z_NPO1, strict=True)):
+        for start, noise_ROD in normal.blocks(shape, "sample", ids[n]):
+            for part in row_chunks(noise_ROD.shape[2], rows):
+                yield n, start + part.start, _product(factor_PR, noise_ROD[..., part].double(), z_PO1)
 
-    samples: slice
-    first_draw: int
-    draws: int
-    z_BPO: Tensor
+
+def _shared(
+    split: SplitModel, cut: Cut, ids: Sequence[int], scale: float, normal: "_Normal", rows: int
+) -> Iterator[tuple[int, int, Tensor]]:
+    """The same from drawn weights, which all samples see."""
+    x_NPI = cut.x_NPI.double()
+    weight_IO1, bias_O1 = split.weight_OI.double().T[..., None], split.bias_O[:, None]
+    for start, noise_IOD in normal.blocks(weight_IO1.shape[:2], "shared"):
+        for part in row_chunks(noise_IOD.shape[2], rows):
+            weight_IOD = weight_IO1 + scale * noise_IOD[..., part].double()
+            for n in range(len(ids)):
+                yield n, start + part.start, _product(x_NPI[n], weight_IOD, bias_O1)
 
 
-class _Perturbation:
-    """Perturbed outputs of the layer, in parts of at most `rows` rows (at least one)."""
+def _product(a_PR: Tensor, b_ROD: Tensor, offset: Tensor) -> Tensor:
+    """A B + offset for all draws in one product, (D, P, O); the draws stay innermost in memory (see `double_ops`)."""
+    z_POD = (a_PR @ b_ROD.flatten(1)).unflatten(1, b_ROD.shape[1:])
+    return z_POD.add_(offset).permute(2, 0, 1)
 
-    def __init__(self, split: SplitModel, scale: float, draws: int, seed: int) -> None:
-        self._split, self._scale, self._draws, self._seed = split, scale, draws, seed
 
-    def reparametrised(self, cut: Cut, sample_id: Tensor, rows: int) -> Iterator[_Part]:
-        z_NPO = self._split.layer_output(cut)
-        factor_NPR = _factor(cut.x_NPI.double()) * self._scale
-        inner, units = factor_NPR.shape[2], z_NPO.shape[2]
-        block = min(_BLOCK, max(1, _NOISE_NUMBERS // (inner * units)))
-        ids = sample_id.tolist()
+class _Normal:
+    """Standard normal numbers in blocks of draws; a block is set by the layer's size alone."""
+
+    def __init__(self, seed: int, split: SplitModel, draws: int) -> None:
+        self._seed, self._split, self._draws = seed, split, draws
+
+    def blocks(self, shape: Sequence[int], *purpose: str | int) -> Iterator[tuple[int, Tensor]]:
+        """(first draw, numbers (*shape, D)); float32, which is exact enough for noise and fast to draw."""
+        block = max(1, _NOISE_NUMBERS // math.prod(shape))
         for start in range(0, self._draws, block):
-            count = min(block, self._draws - start)
-            per_part = max(1, rows // count)  # samples
-            for samples in row_chunks(len(cut), per_part):
-                noise_NDRO = torch.stack(
-                    [
-                        self._normal((count, inner, units), "sample", ids[n], start)
-                        for n in range(*samples.indices(len(ids)))
-                    ]
-                )
-                for part in row_chunks(count, rows):
-                    moved = factor_NPR[samples, None] @ noise_NDRO[:, part].double()
-                    z_NDPO = z_NPO[samples, None] + moved
-                    yield _Part(samples, start + part.start, part.stop - part.start, z_NDPO.flatten(0, 1))
+            generator = torch_generator(self._seed, "perturbation", self._split.layer_name, *purpose, start)
+            noise = torch.randn((*shape, min(block, self._draws - start)), generator=generator)
+            yield start, noise.to(self._split.device)
 
-    def shared(self, cut: Cut, rows: int) -> Iterator[_Part]:
-        x_NPI = cut.x_NPI.double()
-        weight_IO = self._split.weight_OI.double().T
-        block = min(_BLOCK, max(1, _NOISE_NUMBERS // weight_IO.numel()))
-        for start in range(0, self._draws, block):
-            count = min(block, self._draws - start)
-            noise_DIO = self._normal((count, *weight_IO.shape), "shared", start)
-            for part in row_chunks(count, rows):
-                weight_DIO = weight_IO + self._scale * noise_DIO[part].double()
-                for n, x_PI in enumerate(x_NPI):
-                    z_DPO = torch.bmm(x_PI.expand(len(weight_DIO), -1, -1), weight_DIO)
-                    yield _Part(slice(n, n + 1), start + part.start, part.stop - part.start, z_DPO)
 
-    def _normal(self, shape: tuple[int, ...], *purpose: str | int) -> Tensor:
-        """Standard normal numbers, float32; exact enough for noise, and several times faster than float64."""
-        generator = torch_generator(self._seed, "perturbation", self._split.layer_name, *purpose)
-        return torch.randn(shape, generator=generator).to(self._split.device)
+def _repeated(cut: Cut, row: int, count: int) -> Cut:
+    """One sample `count` times, as far as the tail reads it: no copy is made."""
+
+    def repeat(x: Tensor) -> Tensor:
+        return x[row : row + 1].expand(count, *x.shape[1:])
+
+    return Cut(repeat(cut.x_NPI), repeat(cut.layer_input), cut.layer_shape, tuple(map(repeat, cut.context)))
 
 
 def _factor(x_NPI: Tensor) -> Tensor:
@@ -158,14 +157,14 @@ def _factor(x_NPI: Tensor) -> Tensor:
     return triangle_NRP.mT
 
 
-class _OutputBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _OutputBytes(TorchFunctionMode):
     """Counts the bytes of every operation's result."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.total: int = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor):
             self.total += out.numel() * out.element_size()
