@@ -18,8 +18,6 @@ from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import derive_seed, permutation
 from ocd_core.tasks.base import Split, Task, whole_split
 
-EVALUATION_BATCH = 1000
-
 
 @dataclass(frozen=True)
 class BaseTraining:
@@ -111,10 +109,10 @@ def _loaded(task: Task, train: Split, val: Split, params: BaseParams) -> BaseTra
 
 
 @torch.no_grad()
-def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int = EVALUATION_BATCH) -> dict[str, float]:
+def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int | None = None) -> dict[str, float]:
     """Mean loss and metrics of a network on a split, as it is used (eval mode; the network's mode is restored).
 
-    Per-sample values are summed in float64. Returns `loss`, every metric of the task by name, and `n`, the count of
+    Per-sample values are summed in float64. batch_size: None takes the task's `evaluation_batch`. Returns `loss`, every metric of the task by name, and `n`, the count of
     samples.
 
     Raises:
@@ -127,7 +125,7 @@ def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int =
     model.eval()
     sums = dict.fromkeys(["loss", *(m.name for m in task.metrics)], 0.0)
     try:
-        for sample_id in torch.split(whole_split(split), batch_size):
+        for sample_id in torch.split(whole_split(split), batch_size or task.evaluation_batch):
             batch = split.batch(sample_id).to(device)
             output = model(*batch.inputs)
             sums["loss"] += float(task.loss(output, batch.target).double().sum())

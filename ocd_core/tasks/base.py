@@ -112,6 +112,8 @@ class Task(ABC):
     Data: ClassVar[type[StrictModel]] = StrictModel
     # whether overfitting draws new inputs at every step (a view's rays) or sees the sample as it is
     inputs_change_per_step: ClassVar[bool] = False
+    # samples that the base network sees at once outside of training; few where one sample is large
+    evaluation_batch: ClassVar[int] = 1000
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
         self.data = data
