@@ -235,7 +235,7 @@ class SplitModel:
         a_L is the layer's activation after its non-linearity (before it where the model is not
         traced or no non-linearity follows).
         """
-# a new tensor either way: an activation may work in place, and z_NPO is the caller's
+        # a new tensor either way: an activation may work in place, and z_NPO is the caller's
         return self.resume(z_NPO.clone() if self._bias is None else z_NPO + self._bias, cut)
 
     @property
