@@ -16,6 +16,10 @@ from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
 
 
+# torch says so of even kernels, which are the point of one case
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
+
+
 class Residual(nn.Module):
     """The layer's own input, and an earlier value, are read again after the layer."""
 
