@@ -15,7 +15,6 @@ from ocd_core.layers import SplitModel, find_layer, input_matrix, layer_kind, ma
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
 
-
 # torch says so of even kernels, which are the point of one case
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 

@@ -51,11 +51,12 @@ def ran_stages(output: str) -> set[str]:
     return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage '")}
 
 
-def edit_params(path: Path, changes: dict[str, dict[str, object]]) -> None:
+def edit_params(path: Path, changes: dict[str, dict[str, object]], **values_at_top: object) -> None:
     yaml = YAML()
     values = yaml.load(path)
     for group, keys in changes.items():
         values[group].update(keys)
+    values.update(values_at_top)
     with path.open("w") as file:
         yaml.dump(values, file)
 

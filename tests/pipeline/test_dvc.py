@@ -3,7 +3,7 @@
 import json
 import resource
 
-from tests.workspace import Workspace, ran_stages
+from tests.workspace import Workspace, edit_params, ran_stages
 
 ALL = {
     "task_code@mnist5k", "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
@@ -46,7 +46,7 @@ def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
     assert 50 < evaluation["ocd"]["accuracy"] <= 100
     table = workspace.run("dvc", "exp", "show", "--csv")
     header, first = table.splitlines()[0], table.splitlines()[1]
-    assert "evaluation/metrics.json:ocd.accuracy" in header
+    assert "ocd.accuracy" in header.split(",")
     assert "!" not in first.split(",")
     plots = workspace.run("dvc", "plots", "show", "--json")
     for curve in ("base/curve.tsv", "diffusion/curve.tsv", "scale/curve.tsv", "layers/scores.tsv"):
@@ -71,14 +71,8 @@ def test_a_new_seed_runs_only_the_new_seed(workspace: Workspace) -> None:
 
 
 def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
-    output = workspace.run("dvc", "repro", "--dry", "overfit@mnist5k-0-1-train")
-    assert ran_stages(output) == set()
-    params = workspace.root / "params.yaml"
-    before = params.read_text()
-    params.write_text(before.replace("layer_ranks: [1]", "layer_ranks: [1, 2]"))
-    try:
-        would = ran_stages(workspace.run("dvc", "repro", "--dry"))
-    finally:
-        params.write_text(before)
-    assert {s for s in would if "-0-2" in s} == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
-    assert not any("-0-1" in s or s.startswith(("prepare", "train_base", "score")) for s in would)
+    workspace.run("git", "checkout", "-q", "--", "params.yaml", "params", "dvc.lock")
+    edit_params(workspace.root / "params.yaml", {}, layer_ranks=[1, 2])
+    would = ran_stages(workspace.run("dvc", "repro", "--dry"))
+    workspace.run("git", "checkout", "-q", "--", "params.yaml")
+    assert would == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s} | {"report@mnist5k"}
