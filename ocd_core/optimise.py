@@ -7,6 +7,7 @@ a run goes on bit for bit: all randomness is a function of (seed, update), so no
 
 import contextlib
 import math
+import pickle
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,7 +257,10 @@ def _resume(
     """Take over a checkpoint of this very run, if there is one; returns its update."""
     if checkpoints is None or not checkpoints.path.is_file():
         return 0
-    whole: dict[str, Any] = torch.load(checkpoints.path, weights_only=True, map_location=params[0].device)
+    try:
+        whole: dict[str, Any] = torch.load(checkpoints.path, weights_only=True, map_location=params[0].device)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"the checkpoint {checkpoints.path} is damaged; delete it to start over") from error
     if whole["fingerprint"] != checkpoints.fingerprint:
         return 0
     with torch.no_grad():

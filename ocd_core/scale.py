@@ -136,13 +136,14 @@ def train_scale(
     objective = _Objective(network.to(device), rho, cond, val_rho, val_cond, params, seed)
     settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
     found = optimise(network, objective, settings, seed, "scale network", progress, on_row)
-    constant = float(rho.median())
+    held_out = scale_metrics(network.estimate(val_cond).cpu(), val_rho, float(rho.median()))
     metrics = {
         "val_loss": found.best_loss,
         "best_update": float(found.best_update),
         "updates": float(found.updates),
         "training_zero_rho": float((rho_N == 0).sum()),
-        **{f"val_{k}": v for k, v in scale_metrics(network.estimate(val_cond).cpu(), val_rho, constant).items()},
+        # the rank correlation of one sample, say, is not defined; such a number is absent
+        **{f"val_{k}": v for k, v in held_out.items() if not math.isnan(v)},
     }
     return ScaleTraining(network, found.curve, metrics)
 

@@ -1,4 +1,9 @@
-"""Train the conditional diffusion model over Δ of the training samples (Alg. 1, lines 6-11)."""
+"""Train the conditional diffusion model over Δ of the training samples (Alg. 1, lines 6-11).
+
+An interrupted training goes on from its last checkpoint, under data/.work.
+"""
+
+import shutil
 
 from ocd_core.diffusion.training import train_diffusion
 
@@ -19,15 +24,18 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
     representation = fit_to_store(train, params.diffusion)
     codes, condition = encode_store(representation, train)
     val_codes, val_condition = encode_store(representation, val)
+    work = artifacts.work / f"diffusion-{task}-seed{seed}-rank{rank}"
     with progress_bar("train diffusion", params.diffusion.updates) as progress:
         result = train_diffusion(
-            codes, condition, val_codes, val_condition, params.diffusion, representation, seed, progress
-        )
+            codes, condition, val_codes, val_condition, params.diffusion, representation, seed, progress,
+            work_dir=work,
+        )  # fmt: skip
     with replaced_folder(artifacts.diffusion) as dest:
         result.model.save(dest)
         write_json(dest / "params.json", params.effective("diffusion"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@
 - `unet_paper`: as in section 3.3: padded to a square, attention at each level, two attentions in the bottleneck.
 - `unet_released`: as in the authors' code: padded to a square, attention at resolution 16 and in the bottleneck.
 
-The U-Nets are diffusers' `UNet2DModel`; their sizes are params (the paper: width 128 and six levels of it, the
-released LeNet5 one: multipliers 1, 1, 2, 2, 4, 4).
+The U-Nets are diffusers' `UNet2DModel`; their sizes are params, those of the paper and of the authors' code are below.
 
 Dims: N samples, E dims of e, d entries of a code, W width.
 """
@@ -21,6 +20,12 @@ from torch import Tensor, nn
 
 from ocd_core.config import DenoiserParams
 from ocd_core.errors import UserError
+
+PAPER_UNET = DenoiserParams(name="unet_paper", width=128, depth=2, multipliers=[1] * 6, dropout=0.0)  # section 4
+RELEASED_LENET5_UNET = DenoiserParams(
+    name="unet_released", width=128, depth=2, multipliers=[1, 1, 2, 2, 4, 4], dropout=0.4
+)
+RELEASED_TINYNERF_UNET = DenoiserParams(name="unet_released", width=64, depth=2, multipliers=[1, 2, 2, 4], dropout=0.2)
 
 
 def build_denoiser(params: DenoiserParams, shape: Sequence[int], embedding: int) -> nn.Module:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ocd_core.conditioning import ConditionEncoder
 from ocd_core.config import DiffusionParams
+from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
 from ocd_core.errors import UserError
@@ -74,6 +75,7 @@ def train_diffusion(
             raise UserError(f"there are no {name} samples with Δ ≠ 0 to train the diffusion on")
         if not torch.isfinite(some).all():
             raise UserError(f"the Δ of some {name} samples are not finite: lower overfit.lr and overfit again")
+    refuse_impossible(params, representation.shape, device)
     with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
         torch.manual_seed(derive_seed(seed, "diffusion weights"))
         model = DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), representation, params)

@@ -1,0 +1,105 @@
+"""What training a denoiser takes, so that a size that cannot run is refused before hours of it.
+
+The activations are counted, not modelled: the forward pass runs on tensors without storage, and what autograd would
+keep for the backward pass is added up.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ocd_core.config import DiffusionParams
+from ocd_core.diffusion.denoisers import build_denoiser
+from ocd_core.errors import UserError
+
+_COPIES = 6  # of float32 weights: themselves, gradients, Adam's two moments, the moving average, its best state
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes at least: all copies of the weights, and the activations of one part of a batch."""
+
+    weights: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """Bytes at least."""
+        return self.weights + self.activations
+
+
+def training_memory(
+    params: DiffusionParams, shape: Sequence[int], device: torch.device | str = "cpu"
+) -> TrainingMemory:
+    """What training the denoiser on codes of this shape takes; nothing of it is allocated.
+
+    Raises:
+        UserError: see `build_denoiser`.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    device = torch.device(device)
+    part = -(-params.batch_size // params.accumulate)
+    kept: dict[int, tuple[Tensor, int]] = {}  # the tensor is held so that its storage's address stays its own
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[storage._cdata] = (x, storage.nbytes())
+        return x
+
+    with FakeTensorMode(), torch.device(device):
+        net = build_denoiser(params.denoiser, shape, params.embedding)
+        inputs = torch.empty(part, *shape), torch.empty(part, params.embedding)
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
+            torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"),
+        ):
+            net(*inputs)
+    own = {p.untyped_storage()._cdata for p in net.parameters()}
+    weights = 4 * _COPIES * sum(p.numel() for p in net.parameters())
+    return TrainingMemory(weights, sum(size for key, (_, size) in kept.items() if key not in own))
+
+
+def available_memory(device: torch.device | str) -> int | None:
+    """Bytes that could be allocated now, or None where the system does not say."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    limits = []
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
+        limits += [1024 * int(found[1])] if found else []
+    group = Path("/sys/fs/cgroup")  # a container's own limit
+    try:
+        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        if limit != "max":
+            limits.append(int(limit) - int(used))
+    except OSError:
+        pass
+    return min(limits) if limits else None
+
+
+def refuse_impossible(params: DiffusionParams, shape: Sequence[int], device: torch.device | str) -> None:
+    """Raise where training cannot fit into the device's free memory.
+
+    Raises:
+        UserError: names the denoiser, the estimate, what is free and which params to change.
+    """
+    need, free = training_memory(params, shape, device), available_memory(device)
+    if free is None or need.total <= free:
+        return
+    remedy = f"raise diffusion.accumulate (now {params.accumulate})" if need.weights < free else "lower denoiser.width"
+    raise UserError(
+        f"training denoiser {params.denoiser.name} on codes of shape {tuple(shape)} takes at least {_gb(need.total)} "
+        f"of memory ({_gb(need.weights)} for the weights and their optimiser, {_gb(need.activations)} for a part of a "
+        f"batch) and {_gb(free)} are free: {remedy}, use a smaller representation, or a machine with more memory"
+    )
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"

@@ -1,0 +1,84 @@
+"""Interrupted trainings, also by SIGKILL in the middle of a save: the result has the same bits."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from ocd_core.diffusion.training import train_diffusion
+from ocd_core.representation import Factored
+from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
+
+
+def train(work_dir=None, progress=None, **changes):
+    params = diffusion_params(
+        updates=18, validate_every=5, batch_size=8, accumulate=2, lr_schedule="cosine", warmup=3,
+        denoiser=denoiser_params(width=16, dropout=0.2), **changes,
+    )  # fmt: skip
+    codes, cond = unit_codes(20, 6), condition(20)
+    held = slice(0, 8)
+    return train_diffusion(
+        codes, cond, codes[held], cond.select(held), params, Factored(6, 7, True), 0, progress, work_dir=work_dir,
+        checkpoint_every=4,
+    )  # fmt: skip
+
+
+def same(a, b):
+    return a.curve == b.curve and all(
+        torch.equal(p, q) for p, q in zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
+    )
+
+
+KILLED = """
+import os, signal, sys, torch
+from tests.diffusion.test_resume import train
+
+saves, real_save, real_fsync = [], torch.save, os.fsync
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def save(whole, path):
+    saves.append(path)
+    real_save(whole, path)
+    if sys.argv[2] == "writing" and len(saves) == 3:
+        os.truncate(path, path.stat().st_size // 2)
+        die()
+
+def fsync(fd):
+    real_fsync(fd)
+    if sys.argv[2] == "renaming" and len(saves) == 3:
+        die()
+
+torch.save, os.fsync = save, fsync
+train(__import__("pathlib").Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("phase", ["writing", "renaming"])
+def test_sigkill_during_a_save(tmp_path, phase):
+    died = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path), phase], env={**os.environ, "PYTHONPATH": "."}, check=False
+    )
+    assert died.returncode == -signal.SIGKILL
+    assert (tmp_path / "checkpoint.pt.partial").exists()
+    done = []
+    resumed = train(tmp_path, lambda k, _: done.append(k))
+    assert done[0] == 9  # the second checkpoint was whole, at update 8
+    assert same(resumed, train())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt"]
+
+
+def test_checkpoints_of_other_params_or_data_are_not_used(tmp_path):
+    train(tmp_path)
+    done = []
+    other = train(tmp_path, lambda k, _: done.append(k), clip=0.5)
+    assert done[0] == 1
+    assert same(other, train(clip=0.5))
+    done.clear()
+    again = train(tmp_path, lambda k, _: done.append(k), clip=0.5)
+    assert done == []  # the finished run is taken as it is
+    assert same(again, other)
