@@ -188,7 +188,8 @@ def draw_steps(axis: "Axes", values: RowValues) -> None:
     axis.plot(steps, loss.mean(0), "s-", markersize=4, label="mean")
     if len(steps) <= 11:
         axis.set_xticks(steps)
-    axis.set(title="loss along the steps", xlabel="step", ylabel="loss", yscale="log")
+    scale = "log" if loss.max() > loss.min() else "linear"
+    axis.set(title="loss along the steps", xlabel="step", ylabel="loss", yscale=scale)
     axis.grid(alpha=0.3, which="both")
     axis.legend(fontsize="small")
 

@@ -77,7 +77,19 @@ class OverfitStore:
 
         Raises:
             IndexError: a row is out of range.
+            UserError: the store is damaged there.
         """
+        try:
+            return self._read(name, rows)
+        except (IndexError, UserError):
+            raise
+        except Exception as error:  # codecs raise many kinds; each means the same
+            raise UserError(
+                f"{self.location} is damaged: {name} does not decode ({' '.join(str(error).split())[:120]}); `ocd verify` "
+                "lists what is, and the overfit stage (or dvc repro) makes it again"
+            ) from error
+
+    def _read(self, name: str, rows: Rows) -> npt.NDArray[Any]:
         array = self.array(name)
         if rows is None:
             return np.asarray(array[:])

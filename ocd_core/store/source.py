@@ -30,7 +30,10 @@ class Source:
 
     def __init__(self, location: Path | str) -> None:
         self.location = str(location)
-        self._fs, self._root = url_to_fs(self.location)
+        try:
+            self._fs, self._root = url_to_fs(self.location)
+        except (ValueError, ImportError) as error:  # a protocol that fsspec does not know, or lacks a package for
+            raise UserError(f"{self.location}: {' '.join(str(error).split())}") from error
         if not self._fs.exists(self._root):
             raise UserError(f"there is no store at {self.location}")
 

@@ -1,0 +1,220 @@
+"""Every command of `ocd`, with what users get wrong: one line on standard error, a status other than 0."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from ocd_core.cli import main
+from tests.store_cases import class_store
+from tests.toy_task import PARAMS
+
+REPOSITORY = Path(__file__).parents[1]
+STAGES = ("task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale", "evaluate")
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory) -> Path:
+    """A folder in which every stage but the report has run on the toy task; tests must not change it."""
+    root = tmp_path_factory.mktemp("toy")
+    (root / "params").mkdir()
+    with (root / "params" / "toy.yaml").open("w") as file:
+        YAML().dump(PARAMS, file)
+    (root / "params" / "broken.yaml").write_text("domain: nothing\n")
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        for stage in STAGES:
+            importlib.import_module(f"stages.{stage}").main(task="toy")
+    finally:
+        os.chdir(before)
+    return root
+
+
+class Done:
+    def __init__(self, status, output) -> None:
+        self.status, self.out, self.err = status, output.out, output.err
+
+    def refused(self, *words: str) -> None:
+        """One line on standard error that holds these words."""
+        assert self.status == 1
+        assert self.err.startswith("error: ")
+        assert self.err.count("\n") == 1, self.err
+        for word in words:
+            assert word in self.err
+
+
+@pytest.fixture
+def ocd(monkeypatch, capsys):
+    """Run `ocd` in this process, as its entry point does."""
+
+    def run(*arguments) -> Done:
+        monkeypatch.setattr(sys, "argv", ["ocd", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Done(ended.value.code or 0, capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    class_store(tmp_path / "train.zarr")
+    return Path("train.zarr")
+
+
+@pytest.fixture
+def in_run(toy_run, monkeypatch) -> Path:
+    monkeypatch.chdir(toy_run)
+    return toy_run / "data/toy/seed0/rank1/overfit/test.zarr"
+
+
+def test_the_command_itself(tmp_path):
+    """Through a process: no traceback, the status of the shell."""
+    command = [sys.executable, "-c", "from ocd_core.cli import main; main()", "verify", "none.zarr"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no store at none.zarr\n")
+
+
+def test_help_and_unknown_words(ocd):
+    assert "inspect" in ocd("--help").out
+    for command in ("tasks", "inspect", "verify", "export", "predict", "report"):
+        assert ocd(command, "--help").status == 0
+    for wrong in (["nonsense"], ["inspect"], ["inspect", "a.zarr", "--sample", "x"]):
+        done = ocd(*wrong)
+        assert done.status == 2
+        assert "Traceback" not in done.err
+
+
+def test_tasks(ocd, in_run):
+    done = ocd("tasks")
+    assert done.status == 0
+    assert "tests.toy_task:ToyTask" in done.out
+    assert "unknown domain 'nothing'" in " ".join(done.out.split())
+    assert "images" in done.out
+
+
+def test_inspect(ocd, store, tmp_path):
+    done = ocd("inspect", store, "--sample", 7)
+    assert done.status == 0
+    assert "row 7: " in done.out
+    assert "30 rows" in done.out
+    assert (tmp_path / "train.png").read_bytes()[:4] == b"\x89PNG"
+    assert [p.name for p in tmp_path.glob("*.html")] == []
+
+
+def test_inspect_to_other_places(ocd, store, tmp_path):
+    done = ocd("inspect", store, "--out", "new/a.png", "--html", "pages/a.html")
+    assert "new/a.png" in done.out
+    assert "pages/a.html" in done.out
+    assert (tmp_path / "new/a.png").is_file()
+    assert (tmp_path / "pages/a.html").read_text().startswith("<!doctype html>")
+    assert not (tmp_path / "train.png").exists()
+
+
+@pytest.mark.parametrize("sample", ["-1", "30"])
+def test_inspect_a_row_that_is_not_there(ocd, store, sample):
+    ocd("inspect", store, f"--sample={sample}").refused(f"--sample {sample}", "rows 0 to 29")
+
+
+def test_inspect_where_nothing_can_be_written(ocd, store, tmp_path):
+    (tmp_path / "file").write_text("x")
+    ocd("inspect", store, "--out", tmp_path).refused("is a folder")
+    ocd("inspect", store, "--html", tmp_path).refused("is a folder")
+    ocd("inspect", store, "--out", "file/a.png").refused("file")
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+def test_what_is_no_store(ocd, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    ocd(command, "none.zarr").refused("no store at none.zarr")
+    ocd(command, "memory://none.zarr").refused("no store at memory://none.zarr")
+    ocd(command, "nosuch://none.zarr").refused("nosuch://none.zarr", "Protocol not known")
+    (tmp_path / "foreign").mkdir()
+    ocd(command, "foreign").refused("foreign is not an overfit store")
+    (tmp_path / "foreign" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    ocd(command, "foreign").refused("some other zarr group")
+
+
+def test_verify_a_sound_store(ocd, store):
+    done = ocd("verify", store)
+    assert (done.status, done.out) == (0, "train.zarr is whole\n")
+
+
+def test_verify_names_a_flipped_bit(ocd, store):
+    path = store / "delta" / "c.2.0.0"
+    data = bytearray(path.read_bytes())
+    data[10] ^= 16
+    path.write_bytes(data)
+    done = ocd("verify", store)
+    done.refused("1 damaged part;")
+    assert done.out == "shard 2 of delta (samples 8 to 11): its content does not match its checksum\n"
+    ocd("inspect", store, "--sample", 9).refused("train.zarr is damaged", "delta", "ocd verify")
+
+
+def test_inspect_a_store_that_lacks_a_shard(ocd, store):
+    (store / "rho" / "c.0").unlink()
+    ocd("inspect", store).refused("rho/c.0 is missing")
+    assert "shard 0 of rho (samples 0 to 3): the file is missing" in ocd("verify", store).out
+
+
+def test_export(ocd, in_run, tmp_path):
+    done = ocd("export", in_run, tmp_path / "public")
+    assert done.status == 0
+    assert "MB" in done.out
+    card = json.loads((tmp_path / "public/test.card/card.json").read_text())
+    assert (card["rows"], card["licence"], card["source"]) == (40, "CC0-1.0", "random points")
+    assert ocd("verify", tmp_path / "public/test.zarr").status == 0
+    ocd("export", in_run, tmp_path / "public").refused("exists already")
+    ocd("export", tmp_path / "none.zarr", tmp_path / "b").refused("no store")
+
+
+def test_the_overfit_stage_writes_cards(toy_run):
+    folder = toy_run / "data/toy/seed0/rank1/overfit"
+    for split in ("train", "val", "test"):
+        assert json.loads((folder / f"{split}.card/card.json").read_text())["split"] == split
+    assert sorted(p.suffix for p in folder.iterdir()) == [".card"] * 3 + [".zarr"] * 3
+
+
+def test_predict(ocd, in_run, tmp_path):
+    (tmp_path / "a.json").write_text("[1.0, 0.5]")
+    (tmp_path / "b.json").write_text("[-1.0, 0.5]")
+    done = ocd("predict", "toy", tmp_path / "a.json", tmp_path / "b.json", "--draws", 3)
+    assert done.status == 0, done.err
+    first, second = (json.loads(line) for line in done.out.splitlines())
+    assert first["input"].endswith("a.json")
+    assert first["draws"] == 3
+    assert first["rho"] > 0
+    assert first["base"] != second["base"]
+    assert set(first["ocd"]) == set(first["base"]) == {"y0", "y1"}
+    assert ocd("predict", "toy", tmp_path / "a.json", "--draws", 3).out == done.out.splitlines()[0] + "\n"
+
+
+def test_predict_refusals(ocd, in_run, tmp_path):
+    good = tmp_path / "a.json"
+    good.write_text("[1.0, 0.5]")
+    ocd("predict", "unknown", good).refused("unknown")
+    ocd("predict", "toy", good, "--seed", 3).refused("seed3")
+    ocd("predict", "toy", good, "--rank", 2).refused("rank2")
+    ocd("predict", "toy", good, "--rank", 0).refused("rank at least 1")
+    ocd("predict", "toy", good, "--draws", 0).refused("draws=0")
+    ocd("predict", "toy", tmp_path / "none.json").refused("none.json does not exist")
+    (tmp_path / "bad.json").write_text("{")
+    ocd("predict", "toy", tmp_path / "bad.json").refused("bad.json", "not a JSON list")
+
+
+def test_report(ocd, in_run, toy_run):
+    done = ocd("report", "toy")
+    assert done.status == 0
+    assert "overfitted on test (bound)" in done.out
+    made = sorted(p.name for p in (toy_run / "reports/toy").iterdir())
+    assert made == ["curves.png", "layer_scores.png", "overfit_test.png", "table.json", "table.md"]
+    ocd("report", "unknown").refused("no evaluated run of task 'unknown'")
