@@ -13,6 +13,8 @@ from ocd_core.layers import Cut, SplitModel
 from ocd_core.tasks.base import Batch, Condition, Task
 
 _DOUBLE = 8
+# Float32 activations of one batch on a CPU. Larger batches are no faster (their activations leave the cache) or slower
+_CPU_BATCH_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -61,10 +63,13 @@ def row_chunks(rows: int, size: int) -> Iterator[slice]:
 def rows_within(split: SplitModel, example: Batch, memory_mb: int, matrices: int) -> int:
     """How many samples fit a working set of about `memory_mb` MiB (at least 1).
 
+    On a CPU the network's activations also have to fit the cache, roughly: more samples a batch gain nothing there.
+
     Args:
         example: a batch of one sample.
         matrices: how many (O, I) float64 matrices are alive a sample.
     """
+    example = example.to(split.device)
     values = sum(int(x.numel()) for x in example.inputs)
 
     def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
@@ -83,4 +88,7 @@ def rows_within(split: SplitModel, example: Batch, memory_mb: int, matrices: int
     out_features, in_features = split.weight_OI.shape
     # functional activations are not seen by hooks, and a backward pass keeps its gradients: hence 3
     per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
-    return max(1, memory_mb * 2**20 // per_sample)
+    rows = memory_mb * 2**20 // per_sample
+    if split.device.type == "cpu":
+        rows = min(rows, _CPU_BATCH_BYTES // (4 * values))
+    return max(1, rows)

@@ -1,10 +1,16 @@
-"""The overfit stage's loop: every row of a split, shard by shard, into a store (Alg. 1, lines 1-5)."""
+"""The overfit stage's loop: every row of a split, shard by shard, into a store (Alg. 1, lines 1-5).
+
+While one shard is encoded and written by a thread, the next one is computed: two sets of shard buffers take turns, so
+memory does not grow with the number of samples, and Δ is written straight into them.
+"""
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -12,92 +18,135 @@ from ocd_core.apply import pass_from_cut, row_chunks, rows_within
 from ocd_core.config import OverfitParams
 from ocd_core.errors import UserError
 from ocd_core.layers import Cut, SplitModel
-from ocd_core.overfit import Overfitted, check_layout, overfit
+from ocd_core.overfit import check_layout, one_position, overfit
 from ocd_core.progress import Progress, no_progress
 from ocd_core.store import StoreSchema, StoreWriter
-from ocd_core.tasks.base import Split, Task
+from ocd_core.tasks.base import Batch, Condition, Split, Task
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 # (O, I) float64 matrices alive a row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
 _MATRICES = {"sgd": 3, "adam": 6}
+_SHARDS_ALIVE = 3  # one is filled, one is written, and its encoded bytes
 
 
 class RowBuilder:
     """Turns rows of a split into the arrays of the store.
 
     A row is one repetition (replica) of one sample: row r is sample r // replicas, replica r % replicas.
+
+    Raises:
+        UserError: the factored layout where it is not exact, or shards that do not fit `memory_mb`.
     """
 
     def __init__(self, task: Task, split_model: SplitModel, split: Split, params: OverfitParams, seed: int) -> None:
         self.task, self.model, self.split, self.params, self.seed = task, split_model, split, params, seed
         self.rows = len(split) * params.replicas
-        example = split.batch(torch.zeros(1, dtype=torch.int64))
-        self.batch_rows = rows_within(split_model, example, params.memory_mb, _MATRICES[params.optimizer])
+        batch_mb = params.memory_mb - _SHARDS_ALIVE * params.shard_mb
+        if batch_mb < params.shard_mb:
+            raise UserError(
+                f"overfit.memory_mb: {params.memory_mb} MiB do not hold {_SHARDS_ALIVE + 1} shards of "
+                f"overfit.shard_mb: {params.shard_mb} MiB; raise the first or lower the second"
+            )
+        zero = torch.zeros(1, dtype=torch.int64)
+        cut, _ = self._step_inputs(zero, zero)(0)
+        change = task.inputs_change_per_step
+        check_layout(split_model, cut, params, change)
+        matrices = 0 if one_position(cut, change) else _MATRICES[params.optimizer]
+        self.batch_rows = rows_within(split_model, split.batch(zero), batch_mb, matrices)
 
-    def ids(self) -> tuple[np.ndarray, np.ndarray]:
+    def ids(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """sample_id and replica of every row, int64."""
         rows = np.arange(self.rows)
         return rows // self.params.replicas, rows % self.params.replicas
 
     def schema(self) -> StoreSchema:
-        """The shapes of the store, from one row."""
-        cut, _ = self._step_inputs(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))(0)
-        check_layout(self.model, cut, self.params, self.task.inputs_change_per_step)
-        arrays = self._arrays(torch.zeros(1, dtype=torch.int64))
-        if self.params.layout == "factored" and not np.array_equal(arrays["layer_input"][0], cut.x_NPI[0, 0].numpy()):
+        """The shapes of the store, from one row.
+
+        Raises:
+            UserError: the factored layout, where the domain's condition() does not keep i_L.
+        """
+        zero = torch.zeros(1, dtype=torch.int64)
+        steps = self._step_inputs(zero, zero)
+        cut, _ = steps(0)
+        condition = pass_from_cut(self.task, self.model, steps.batch(0), cut).condition
+        if self.params.layout == "factored" and not torch.equal(condition.layer_input, cut.x_NPI[:, 0]):
             raise UserError(
                 "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps "
                 "something else in its place; use dense"
             )
+        target = self.task.stored_target(steps.batch(0)).cpu().numpy()
         out_features, in_features = self.model.weight_OI.shape
-        row_bytes = sum(a.nbytes for a in arrays.values())
-        shard_rows = max(1, min(self.rows, self.params.shard_mb * 2**20 // row_bytes))
-        return StoreSchema(
+        return StoreSchema.plan(
+            shard_mb=self.params.shard_mb,
             layout=self.params.layout,
             rows=self.rows,
             out_features=out_features,
             in_features=in_features,
             steps=self.params.steps,
-            layer_input=arrays["layer_input"].shape[1:],
-            layer_activation=arrays["layer_activation"].shape[1:],
-            base_output=arrays["base_output"].shape[1:],
-            target_shape=arrays["target"].shape[1:],
-            target_dtype=str(arrays["target"].dtype),
-            shard_rows=shard_rows,
+            layer_input=tuple(condition.layer_input.shape[1:]),
+            layer_activation=tuple(condition.layer_activation.shape[1:]),
+            base_output=tuple(condition.base_output.shape[1:]),
+            target_shape=target.shape[1:],
+            target_dtype=str(target.dtype),
         )
 
-    def arrays(self, rows: slice, progress: Progress = no_progress) -> dict[str, np.ndarray]:
-        """The arrays of these rows, computed in batches within the memory bound."""
-        parts = []
+    def buffers(self, schema: StoreSchema) -> Arrays:
+        """Arrays of a full shard to be filled by `fill`, all but sample_id and replica."""
+        return {
+            name: np.empty((min(schema.shard_rows, schema.rows), *spec.shape[1:]), spec.dtype)
+            for name, spec in schema.arrays().items()
+            if name not in ("sample_id", "replica")
+        }
+
+    def fill(self, rows: slice, buffers: Arrays, progress: Progress = no_progress) -> Arrays:
+        """Compute these rows, in batches within the memory bound, into the first rows of `buffers`; views of those.
+
+        The batches start at `rows.start`, so that a shard depends on its rows alone: not on what was computed before
+        it, nor by whom.
+        """
+        views = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
         for chunk in row_chunks(rows.stop - rows.start, self.batch_rows):
             index = torch.arange(rows.start + chunk.start, rows.start + chunk.stop)
-            parts.append(self._arrays(index))
+            self._fill(index, {name: view[chunk] for name, view in views.items()})
             progress(rows.start + chunk.stop, "")
-        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        return views
 
     def _step_inputs(self, sample_id: Tensor, replica: Tensor) -> "_StepInputs":
         return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed)
 
-    def _arrays(self, rows: Tensor) -> dict[str, np.ndarray]:
+    def _fill(self, rows: Tensor, views: Arrays) -> None:
         sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
         steps = self._step_inputs(sample_id, replica)
-        result = overfit(self.model, steps, self.task.loss, self.params, inputs_change=self.task.inputs_change_per_step)
-        batch = self.split.batch(sample_id)
-        # I(x) is of the whole sample, even where a step sees a part of it
-        cut = self.model.prefix(batch.inputs) if self.task.inputs_change_per_step else steps(0)[0]
-        condition = pass_from_cut(self.task, self.model, batch, cut).condition
-        arrays = {
+        change = self.task.inputs_change_per_step
+        result = overfit(
+            self.model, steps, self.task.loss, self.params, inputs_change=change,
+            out_NOI=torch.from_numpy(views["delta"]) if "delta" in views else None,
+        )  # fmt: skip
+        if change:  # I(x) is of the whole sample, even where a step sees a part of it
+            batch = self.split.batch(sample_id).to(self.model.device)
+            cut = self.model.prefix(batch.inputs)
+            condition = pass_from_cut(self.task, self.model, batch, cut).condition
+        else:
+            batch, cut = steps.batch(0), steps(0)[0]
+            condition = self._condition(batch, cut, result.activation, result.output)
+        values = {
             "layer_input": condition.layer_input,
             "layer_activation": condition.layer_activation,
             "base_output": condition.base_output,
             "rho": result.rho_N,
             "loss_before": result.loss_before_N,
             "loss_after": result.loss_after_NS,
-            "sample_id": sample_id,
-            "replica": replica,
             "target": self.task.stored_target(batch),
-            **_change(result),
         }
-        return {name: value.cpu().numpy() for name, value in arrays.items()}
+        if result.grad_u_NSO is not None:
+            values["grad_u"] = result.grad_u_NSO
+        for name, value in values.items():
+            torch.from_numpy(views[name]).copy_(value)
+
+    def _condition(self, batch: Batch, cut: Cut, activation: Tensor, output: Tensor) -> Condition:
+        with torch.no_grad():
+            return self.task.condition(batch, cut.layer_input, activation.float(), output.float(), self.model.model)
 
 
 class _StepInputs:
@@ -107,22 +156,23 @@ class _StepInputs:
         self, task: Task, model: SplitModel, split: Split, sample_id: Tensor, replica: Tensor, seed: int
     ) -> None:
         self._args = (task, model, split, sample_id, replica, seed)
-        self._kept: tuple[int, tuple[Cut, Tensor]] | None = None
+        self._kept: tuple[int, Batch, Cut] | None = None
 
     def __call__(self, step: int) -> tuple[Cut, Tensor]:
+        _, batch, cut = self._at(step)
+        return cut, batch.target
+
+    def batch(self, step: int) -> Batch:
+        """The inputs and targets themselves."""
+        return self._at(step)[1]
+
+    def _at(self, step: int) -> tuple[int, Batch, Cut]:
         task, model, split, sample_id, replica, seed = self._args
         wanted = step if task.inputs_change_per_step else 0
         if self._kept is None or self._kept[0] != wanted:
             batch = task.overfit_batch(split, sample_id, replica, wanted, seed).to(model.device)
-            self._kept = (wanted, (model.prefix(batch.inputs), batch.target))
-        return self._kept[1]
-
-
-def _change(result: Overfitted) -> dict[str, Tensor]:
-    if result.delta_NOI is not None:
-        return {"delta": result.delta_NOI}
-    assert result.grad_u_NSO is not None
-    return {"grad_u": result.grad_u_NSO}
+            self._kept = (wanted, batch, model.prefix(batch.inputs))
+        return self._kept
 
 
 def build_store(
@@ -130,16 +180,30 @@ def build_store(
 ) -> int:
     """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
 
+    An error of the writing thread (a full disk) ends the loop at the next shard.
+
     Args:
         attributes: group attributes (the effective config, the layer, the base checkpoint's sha256, …).
         fingerprint: of params, code and inputs; only work of the same fingerprint is resumed.
         work: where unfinished stores live.
     """
     sample_id, replica = builder.ids()
-    with StoreWriter(
-        dest, builder.schema(), dict(attributes), sample_id, replica, work_root=work, fingerprint=fingerprint
-    ) as writer:
-        for shard in writer.missing():
-            writer.write(shard, builder.arrays(writer.schema.shard_slice(shard), progress))
+    schema = builder.schema()
+    with (
+        StoreWriter(
+            dest, schema, dict(attributes), sample_id, replica, work_root=work, fingerprint=fingerprint
+        ) as writer,
+        ThreadPoolExecutor(1, "store") as thread,
+    ):
+        missing = writer.missing()
+        turns = [builder.buffers(schema) for _ in missing[:2]]
+        writing: Future[None] | None = None
+        for turn, shard in enumerate(missing):
+            arrays = builder.fill(schema.shard_slice(shard), turns[turn % 2], progress)
+            if writing is not None:
+                writing.result()  # its buffers are the next turn's
+            writing = thread.submit(writer.write, shard, arrays)
+        if writing is not None:
+            writing.result()
         writer.finish()
     return builder.rows

@@ -5,10 +5,13 @@ gradient at the layer's output and x the layer's input, so one backward pass thr
 batch gives every sample's gradient, and the rest is batched matrix products. The tail is in float64 (see
 `ocd_core.layers`), Δ is kept in float32.
 
+Where the layer sees one vector a sample (one position, the same at each step), no matrix is formed while stepping:
+see `_one_position`.
+
 Dims: N rows, S steps, P positions, O out_features, I in_features.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +30,9 @@ _ADAM_BETAS = (0.9, 0.999)  # torch.optim.Adam's defaults
 _ADAM_EPS = 1e-8
 
 
+_BLOCK_BYTES = 2**20  # of a (rows, O, I) float32 temporary on a CPU: it should stay in the cache of one core
+
+
 @dataclass(frozen=True)
 class Overfitted:
     """What overfitting a batch of rows gives.
@@ -34,6 +40,7 @@ class Overfitted:
     delta_NOI: θ_s - θ, float32, or None for the factored layout; grad_u_NSO: the gradient at the layer's output at
     each step, float64, or None for the dense one. rho_N = ‖Δ‖ (Frobenius), loss_before_N under θ, loss_after_NS
     after each step: float64. Where a step draws its own inputs, the loss after a step is on the next step's inputs.
+    activation, output: a_L and f_θ(x) of the base network on the inputs of step 0, float64, (N, ...).
     """
 
     delta_NOI: Tensor | None
@@ -41,10 +48,18 @@ class Overfitted:
     rho_N: Tensor
     loss_before_N: Tensor
     loss_after_NS: Tensor
+    activation: Tensor
+    output: Tensor
 
 
 def overfit(
-    split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, *, inputs_change: bool = False
+    split: SplitModel,
+    inputs: StepInputs,
+    loss: SampleLoss,
+    params: OverfitParams,
+    *,
+    inputs_change: bool = False,
+    out_NOI: Tensor | None = None,
 ) -> Overfitted:
     """Overfit a batch of rows by `params.steps` gradient steps each on its own loss (Eq. 1).
 
@@ -57,15 +72,21 @@ def overfit(
         loss: per-sample loss, differentiable, in float64 for float64 outputs.
         params: the group `overfit`.
         inputs_change: whether steps see different inputs (a view's rays); otherwise only step 0 counts.
+        out_NOI: where Δ of the dense layout goes, float32, on any device: saves a copy of it. It is then the result's
+            delta_NOI.
 
     Raises:
         UserError: the factored layout where it is not exact, or a loss that is not finite.
     """
     cut = inputs(0)[0]
     check_layout(split, cut, params, inputs_change)
-    if params.optimizer == "sgd" and cut.x_NPI.shape[1] == 1 and not inputs_change:
-        return _sgd_rank_one(split, inputs, loss, params)
-    return _general(split, inputs, loss, params)
+    run = _one_position if one_position(cut, inputs_change) else _general
+    return run(split, inputs, loss, params, out_NOI)
+
+
+def one_position(cut: Cut, inputs_change: bool) -> bool:
+    """Whether each sample's gradients are outer products with one x, so that overfitting needs no matrices."""
+    return cut.x_NPI.shape[1] == 1 and not inputs_change
 
 
 def check_layout(split: SplitModel, cut: Cut, params: OverfitParams, inputs_change: bool) -> None:
@@ -86,15 +107,23 @@ def check_layout(split: SplitModel, cut: Cut, params: OverfitParams, inputs_chan
         )
 
 
-def _tail_gradient(
-    split: SplitModel, z_NPO: Tensor, cut: Cut, target: Tensor, loss: SampleLoss
-) -> tuple[Tensor, Tensor]:
-    """Each sample's loss (N,) and its gradient at the layer's output (N, P, O)."""
+@dataclass(frozen=True)
+class _Gradient:
+    """loss_N and its gradient u_NPO at the layer's output; a_L and f(x) there."""
+
+    loss_N: Tensor
+    u_NPO: Tensor
+    activation: Tensor
+    output: Tensor
+
+
+def _tail_gradient(split: SplitModel, z_NPO: Tensor, cut: Cut, target: Tensor, loss: SampleLoss) -> _Gradient:
     z_NPO = z_NPO.detach().requires_grad_(True)
     with torch.enable_grad():
-        loss_N = loss(split.tail(z_NPO, cut)[1], target)
+        activation, output = split.tail(z_NPO, cut)
+        loss_N = loss(output, target)
         (u_NPO,) = torch.autograd.grad(loss_N.sum(), z_NPO)
-    return _finite(loss_N.detach()), u_NPO
+    return _Gradient(_finite(loss_N.detach()), u_NPO, activation.detach(), output.detach())
 
 
 @torch.no_grad()
@@ -126,91 +155,201 @@ class _Convergence:
         self._last = loss_N
 
 
-def _sgd_rank_one(split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams) -> Overfitted:
-    """SGD, one position: Δ = -lr (Σ_k u_k) ⊗ x, and a step moves the output by -lr ‖x‖² u; no matrix is formed."""
+def _one_position(
+    split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None
+) -> Overfitted:
+    """One position, the same inputs at each step: every gradient is u_k ⊗ x.
+
+    Only the layer's output has to be known while stepping, and Δ is formed once, in the end.
+    """
     cut, target = inputs(0)
     z_NPO = split.layer_output(cut)
-    squared_N11 = cut.x_NPI.double().square().sum(2, keepdim=True)
-    loss_N, u_NPO = _tail_gradient(split, z_NPO, cut, target, loss)
-    state = _Convergence(loss_N, params)
-    before, after, grads = loss_N, [], []
+    update = (_RankOneSgd if params.optimizer == "sgd" else _OuterAdam)(cut.x_NPI[:, 0], params.lr)
+    first = now = _tail_gradient(split, z_NPO, cut, target, loss)
+    state = _Convergence(first.loss_N, params)
+    after, grads = [], []
     for step in range(params.steps):
-        u_NPO = u_NPO * state.moving[:, None, None]
-        grads.append(u_NPO[:, 0])
-        z_NPO = z_NPO - params.lr * squared_N11 * u_NPO
+        moving_N1 = state.moving[:, None]
+        u_NO = now.u_NPO[:, 0] * moving_N1
+        if params.layout == "factored":
+            grads.append(u_NO)
+        z_NPO = z_NPO + update(u_NO, moving_N1)[:, None]
         if step + 1 < params.steps:
-            loss_N, u_NPO = _tail_gradient(split, z_NPO, cut, target, loss)
+            now = _tail_gradient(split, z_NPO, cut, target, loss)
+            loss_N = now.loss_N
         else:
             loss_N = _tail_loss(split, z_NPO, cut, target, loss)
         state.after_step(loss_N)
         after.append(loss_N)
-    grad_u_NSO = torch.stack(grads, 1)
-    total_NO = -params.lr * grad_u_NSO.sum(1)
-    rho_N = total_NO.norm(dim=1) * squared_N11[:, 0, 0].sqrt()
     dense = params.layout == "dense"
+    if dense and out_NOI is None:
+        out_NOI = torch.empty(len(cut), *split.weight_OI.shape, device=split.device)
     return Overfitted(
-        delta_NOI=total_NO.float()[:, :, None] * cut.x_NPI if dense else None,
-        grad_u_NSO=None if dense else grad_u_NSO,
-        rho_N=rho_N,
-        loss_before_N=before,
+        delta_NOI=out_NOI if dense else None,
+        grad_u_NSO=None if dense else torch.stack(grads, 1),
+        rho_N=update.finish(out_NOI if dense else None),
+        loss_before_N=first.loss_N,
         loss_after_NS=torch.stack(after, 1),
+        activation=first.activation,
+        output=first.output,
     )
 
 
-def _general(split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams) -> Overfitted:
-    """Any optimiser and any number of positions, with Δ as a matrix a row."""
+class _RankOneSgd:
+    """SGD on gradients u_k ⊗ x: Δ = -lr (Σ_k u_k) ⊗ x, and a step moves the output by -lr ‖x‖² u."""
+
+    def __init__(self, x_NI: Tensor, lr: float) -> None:
+        self._x_NI, self._lr = x_NI, lr
+        self._squared_N1 = x_NI.double().square().sum(1, keepdim=True)
+        self._total_NO: Tensor | None = None
+
+    def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
+        """Take a step; how it moves the layer's output, (N, O) float64."""
+        step_NO = -self._lr * u_NO
+        self._total_NO = step_NO if self._total_NO is None else self._total_NO + step_NO
+        return self._squared_N1 * step_NO
+
+    def finish(self, out_NOI: Tensor | None) -> Tensor:
+        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64."""
+        assert self._total_NO is not None
+        if out_NOI is not None:
+            _outer(self._total_NO.float(), self._x_NI, out_NOI)
+        rho_N: Tensor = self._total_NO.norm(dim=1) * self._squared_N1[:, 0].sqrt()
+        return rho_N
+
+
+def _outer(left_NO: Tensor, right_NI: Tensor, out_NOI: Tensor) -> None:
+    if out_NOI.device == left_NO.device:
+        torch.mul(left_NO[:, :, None], right_NI[:, None, :], out=out_NOI)
+    else:
+        out_NOI.copy_(left_NO[:, :, None] * right_NI[:, None, :])
+
+
+class _OuterAdam:
+    """Adam (torch.optim.Adam with its defaults) on gradients u_k ⊗ x.
+
+    Its moments are sums of u_j ⊗ x and of u_j² ⊗ x² with weights that all elements share: m ⊗ x and v ⊗ x², m and v
+    being the moments of u alone. With a_k = m / (1 - β1^k) and b_k = √(v / (1 - β2^k)), step k adds
+
+        -lr a_k x / (b_k |x| + ε)  =  -lr sign(x) a_k / (b_k + ε / |x|)
+
+    to Δ, element by element. Two passes over a matrix a step, in blocks that fit the cache; no moments are kept.
+    Where x is 0, ε / |x| is infinite and the element stays 0, as it should.
+
+    The elements are in float32, which Δ is kept in anyway; u, m, v and the layer's output in float64.
+    """
+
+    def __init__(self, x_NI: Tensor, lr: float) -> None:
+        self._lr = lr
+        self._x_NI = x_NI
+        self._floor_NI = _ADAM_EPS / x_NI.abs()
+        self._mean_NO: Tensor | None = None
+        self._square_NO: Tensor | None = None
+        self._steps: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
+        """Take a step; how it moves the layer's output, (N, O) float64."""
+        (beta1, beta2), k = _ADAM_BETAS, len(self._steps) + 1
+        mean_NO, square_NO = (1 - beta1) * u_NO, (1 - beta2) * u_NO.square()
+        self._mean_NO = mean_NO if self._mean_NO is None else beta1 * self._mean_NO + mean_NO
+        self._square_NO = square_NO if self._square_NO is None else beta2 * self._square_NO + square_NO
+        top_NO = ((-self._lr / (1 - beta1**k)) * moving_N1 * self._mean_NO).float()
+        root_NO = (self._square_NO / (1 - beta2**k)).sqrt().float()
+        self._steps.append((top_NO, root_NO))
+        change_NO = torch.empty_like(top_NO)
+        for rows, part_NOI, _ in self._blocks():
+            torch.add(root_NO[rows, :, None], self._floor_NI[rows, None, :], out=part_NOI)
+            torch.div(top_NO[rows, :, None], part_NOI, out=part_NOI)
+            change_NO[rows] = (part_NOI @ self._x_NI[rows, :, None].abs())[:, :, 0]
+        return change_NO.double()
+
+    def finish(self, out_NOI: Tensor | None) -> Tensor:
+        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64."""
+        sign_NI = self._x_NI.sign()
+        rho_N = []
+        for rows, part_NOI, sum_NOI in self._blocks():
+            sum_NOI.zero_()
+            for top_NO, root_NO in self._steps:
+                torch.add(root_NO[rows, :, None], self._floor_NI[rows, None, :], out=part_NOI)
+                sum_NOI.addcdiv_(top_NO[rows, :, None], part_NOI)
+            # squares of small numbers would be 0 in float32
+            rho_N.append(torch.linalg.vector_norm(sum_NOI, dim=(1, 2), dtype=torch.float64))
+            if out_NOI is not None:
+                if out_NOI.device == sum_NOI.device:
+                    torch.mul(sum_NOI, sign_NI[rows, None, :], out=out_NOI[rows])
+                else:
+                    out_NOI[rows].copy_(sum_NOI.mul_(sign_NI[rows, None, :]))
+        return torch.cat(rho_N)
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Row ranges with two temporaries (rows, O, I)."""
+        assert self._mean_NO is not None
+        rows, outs, ins = len(self._x_NI), self._mean_NO.shape[1], self._x_NI.shape[1]
+        size = rows if self._x_NI.is_cuda else max(1, min(rows, _BLOCK_BYTES // (4 * outs * ins)))
+        first, second = self._x_NI.new_empty(2, size, outs, ins)
+        for start in range(0, rows, size):
+            count = min(size, rows - start)
+            yield slice(start, start + count), first[:count], second[:count]
+
+
+def _general(
+    split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None
+) -> Overfitted:
+    """Any number of positions, inputs that change: Δ as a matrix a row, in float64."""
+    assert params.layout == "dense"
     cut, target = inputs(0)
     rows, (out_features, in_features) = len(cut), split.weight_OI.shape
     delta_NOI = torch.zeros(rows, out_features, in_features, dtype=torch.float64, device=split.device)
-    update = _Adam(delta_NOI, params.lr) if params.optimizer == "adam" else _Sgd(params.lr)
-    before: Tensor | None = None
+    update = (_Adam if params.optimizer == "adam" else _Sgd)(delta_NOI, params.lr)
+    first: _Gradient | None = None
     state: _Convergence | None = None
-    after, grads = [], []
+    after = []
     for step in range(params.steps):
-        loss_N, u_NPO = _tail_gradient(split, split.layer_output(cut, delta_NOI), cut, target, loss)
-        if state is None:
-            before, state = loss_N, _Convergence(loss_N, params)
+        z_NPO = split.layer_output(cut, delta_NOI if step else None)
+        now = _tail_gradient(split, z_NPO, cut, target, loss)
+        if first is None or state is None:
+            first, state = now, _Convergence(now.loss_N, params)
         else:
-            state.after_step(loss_N)
-            after.append(loss_N)
-        if params.layout == "factored":
-            grads.append(u_NPO[:, 0])
-        grad_NOI = u_NPO.transpose(1, 2) @ cut.x_NPI.double()
-        delta_NOI = update(delta_NOI, grad_NOI, state.moving[:, None, None])
+            state.after_step(now.loss_N)
+            after.append(now.loss_N)
+        update(now.u_NPO.transpose(1, 2) @ cut.x_NPI.double(), state.moving[:, None, None])
         cut, target = inputs(step + 1)
     after.append(_tail_loss(split, split.layer_output(cut, delta_NOI), cut, target, loss))
-    assert before is not None
-    dense = params.layout == "dense"
+    assert first is not None
     return Overfitted(
-        delta_NOI=delta_NOI.float() if dense else None,
-        grad_u_NSO=None if dense else torch.stack(grads, 1),
+        delta_NOI=delta_NOI.float() if out_NOI is None else out_NOI.copy_(delta_NOI),
+        grad_u_NSO=None,
         rho_N=delta_NOI.flatten(1).norm(dim=1),
-        loss_before_N=before,
+        loss_before_N=first.loss_N,
         loss_after_NS=torch.stack(after, 1),
+        activation=first.activation,
+        output=first.output,
     )
 
 
 class _Sgd:
-    def __init__(self, lr: float) -> None:
-        self._lr = lr
+    """SGD on matrices: moves `delta` in place."""
 
-    def __call__(self, delta: Tensor, grad: Tensor, moving: Tensor) -> Tensor:
-        return delta - self._lr * moving * grad
+    def __init__(self, delta: Tensor, lr: float) -> None:
+        self._delta, self._lr = delta, lr
+
+    def __call__(self, grad: Tensor, moving: Tensor) -> None:
+        self._delta.addcmul_(grad, moving, value=-self._lr)
 
 
 class _Adam:
-    """torch.optim.Adam with its defaults, a state a row."""
+    """torch.optim.Adam with its defaults on matrices, a state a row: moves `delta` in place."""
 
     def __init__(self, delta: Tensor, lr: float) -> None:
-        self._lr = lr
+        self._delta, self._lr = delta, lr
         self._mean = torch.zeros_like(delta)
         self._square = torch.zeros_like(delta)
         self._step = 0
 
-    def __call__(self, delta: Tensor, grad: Tensor, moving: Tensor) -> Tensor:
+    def __call__(self, grad: Tensor, moving: Tensor) -> None:
         self._step += 1
-        (b1, b2), k = _ADAM_BETAS, self._step
-        self._mean.lerp_(grad, 1 - b1)
-        self._square.mul_(b2).addcmul_(grad, grad, value=1 - b2)
-        denominator = (self._square / (1 - b2**k)).sqrt_().add_(_ADAM_EPS)
-        return delta - (self._lr / (1 - b1**k)) * moving * self._mean / denominator
+        (beta1, beta2), k = _ADAM_BETAS, self._step
+        self._mean.lerp_(grad, 1 - beta1)
+        self._square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        root = torch.div(self._square, 1 - beta2**k, out=grad).sqrt_().add_(_ADAM_EPS)
+        self._delta.addcdiv_(self._mean * moving, root, value=-self._lr / (1 - beta1**k))

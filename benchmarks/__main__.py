@@ -1,0 +1,30 @@
+"""`python -m benchmarks [name ...]`: run all benchmarks, or those named, and print their tables as Markdown."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+# before torch is imported: one thread, and no team of threads that spins while it waits
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+KNOWN = sorted(p.stem.removeprefix("bench_") for p in Path(__file__).parent.glob("bench_*.py"))
+
+
+def main(names: list[str]) -> int:
+    unknown = sorted(set(names) - set(KNOWN))
+    if unknown:
+        print(f"error: unknown benchmark {unknown[0]!r}; known are {', '.join(KNOWN)}", file=sys.stderr)
+        return 1
+    from benchmarks.machine import describe
+
+    print(describe())
+    for name in names or KNOWN:
+        print(f"\n## {name}\n", flush=True)
+        importlib.import_module(f"benchmarks.bench_{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,187 @@
+"""Overfitting every one of 60,000 digits into a store: LeNet5, fc1, one torch thread.
+
+Two yardsticks, in the same process and turn by turn with what they are compared with: the *loop* (the procedure of the
+released code: a batch of one, a deep copy of the base, torch.optim, three full forward and backward passes), and the
+*ceiling* P (samples a second of the batched forward pass of the frozen prefix alone, in the batches that the stage
+uses).
+"""
+
+import copy
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks import mnist
+from benchmarks.machine import in_subprocess, peak_rss_mib, table, timed
+from ocd_core.apply import row_chunks, rows_within
+from ocd_core.building import RowBuilder, build_store
+from ocd_core.config import OverfitParams
+from ocd_core.layers import SplitModel
+from ocd_core.progress import no_progress
+from ocd_core.tasks.images import ImageClassification, ImageSplit
+
+TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
+LOOP_ROWS = 300
+MEMORY_MB, SHARD_MB = 512, 32  # as in params/mnist.yaml
+CASES = {  # optimiser, layout, the least share of P that is asked for
+    "sgd factored": ("sgd", "factored", 0.8),
+    "sgd dense": ("sgd", "dense", 0.5),
+    "adam factored": ("adam", "factored", None),
+    "adam dense": ("adam", "dense", 0.25),
+}
+
+
+def params(optimizer: str, layout: str, memory_mb: int = MEMORY_MB) -> OverfitParams:
+    return OverfitParams.model_validate(
+        {
+            "optimizer": optimizer, "lr": 0.01 if optimizer == "sgd" else 5e-4, "steps": 3, "until_converged": False,
+            "tolerance": 1e-3, "replicas": 1, "layout": layout, "memory_mb": memory_mb, "shard_mb": SHARD_MB,
+        }
+    )  # fmt: skip
+
+
+def store(
+    folder: Path, task: ImageClassification, model: SplitModel, split: ImageSplit, p: OverfitParams
+) -> dict[str, Any]:
+    """Build one store, as the stage does, and remove it."""
+    dest = folder / "bench.zarr"
+    attributes = {"config": {"overfit": p.model_dump()}}
+    builder = RowBuilder(task, model, split, p, 0)
+    wall, cpu = timed(lambda: build_store(dest, builder, attributes, "bench", folder / "work", no_progress))
+    size = sum(path.stat().st_size for path in dest.rglob("*") if path.is_file())
+    shutil.rmtree(dest)
+    return {"wall": wall, "cpu": cpu, "bytes": size}
+
+
+def ceiling(model: SplitModel, split: ImageSplit, batch: int) -> tuple[float, float]:
+    """Seconds (clock, processor) of the prefix alone on all samples, in batches of `batch`."""
+    inputs = [split.batch(torch.arange(chunk.start, chunk.stop)).inputs for chunk in row_chunks(len(split), batch)]
+
+    def run() -> None:
+        for values in inputs:
+            model.prefix(values)
+
+    return timed(run)
+
+
+def loop(task: ImageClassification, model: SplitModel, split: ImageSplit, optimizer: str) -> tuple[float, float]:
+    """Seconds (clock, processor) of the released procedure on LOOP_ROWS samples."""
+    base = copy.deepcopy(model.model).requires_grad_(True)
+    make = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
+    p = params(optimizer, "dense")
+    batches = [split.batch(torch.tensor([row])) for row in range(LOOP_ROWS)]
+
+    def run() -> None:
+        for batch in batches:
+            net = copy.deepcopy(base)
+            weight = net.get_parameter(f"{model.layer_name}.weight")
+            update = make([weight], lr=p.lr)
+            for _ in range(p.steps):
+                net.zero_grad()
+                task.loss(net(*batch.inputs), batch.target).mean().backward()
+                update.step()
+            (weight - base.get_parameter(f"{model.layer_name}.weight")).detach()
+
+    return timed(run)
+
+
+def turns(folder: Path, rows: int, cores: int) -> dict[str, Any]:
+    """All cases and yardsticks TURNS times, after a short warm-up; every figure is a list over turns."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+    torch.set_num_threads(1)
+    task, model, split = mnist.load(folder, rows)
+    _, _, few = mnist.load(folder, 2000)
+    batch = rows_within(model, split.batch(torch.zeros(1, dtype=torch.int64)), MEMORY_MB, 0)
+    found: dict[str, list[Any]] = {name: [] for name in ("P", "loop sgd", "loop adam", *CASES)}
+    for turn in range(-1, TURNS):
+        data = few if turn < 0 else split
+        measured: dict[str, Any] = {
+            "P": ceiling(model, data, batch),
+            "loop sgd": loop(task, model, split, "sgd"),
+            "loop adam": loop(task, model, split, "adam"),
+        }
+        for name, (optimizer, layout, _) in CASES.items():
+            measured[name] = store(folder, task, model, data, params(optimizer, layout))
+        for name, value in measured.items():
+            if turn >= 0:
+                found[name].append(value)
+    return {"batch": batch, **found}
+
+
+def memory(folder: Path, rows: int, optimizer: str, layout: str) -> dict[str, float]:
+    """Peak memory of this process before and after one store, MiB."""
+    torch.set_num_threads(1)
+    task, model, split = mnist.load(folder, rows)
+    before = peak_rss_mib()
+    done = store(folder, task, model, split, params(optimizer, layout))
+    return {"before": before, "peak": peak_rss_mib(), **done}
+
+
+def _ratio_table(found: dict[str, Any], rows: int) -> str:
+    """Samples a second on the clock and against both yardsticks; ratios are medians of the ratios within a turn."""
+    ceilings = [rows / wall for wall, _ in found["P"]]
+    lines = []
+    for name in ("loop sgd", "loop adam", "P", *CASES):
+        count = LOOP_ROWS if name.startswith("loop") else rows
+        optimizer = "adam" if "adam" in name else "sgd"
+        loops = [LOOP_ROWS / wall for wall, _ in found[f"loop {optimizer}"]]
+        walls = [v["wall"] if isinstance(v, dict) else v[0] for v in found[name]]
+        cpus = [v["cpu"] if isinstance(v, dict) else v[1] for v in found[name]]
+        share = statistics.median(count / w / p for w, p in zip(walls, ceilings, strict=True))
+        cpu_share = statistics.median(
+            p_cpu / rows / (c / count) for c, (_, p_cpu) in zip(cpus, found["P"], strict=True)
+        )
+        times = statistics.median(count / w / one for w, one in zip(walls, loops, strict=True))
+        asked = CASES[name][2] if name in CASES else None
+        lines.append(
+            [
+                name,
+                f"{count / statistics.median(walls):,.0f}",
+                f"{statistics.median(cpus) / count * 1e6:.1f}",
+                f"{share:.3f}" if name.startswith("loop") else f"{share:.2f}",
+                f"{cpu_share:.3f}" if name.startswith("loop") else f"{cpu_share:.2f}",
+                f"{asked:.2f}" if asked else "",
+                f"{times:.0f}",
+                f"{statistics.median(walls):.1f}" if not name.startswith("loop") else "",
+                f"{found[name][0]['bytes'] / 2**20:,.0f}" if name in CASES else "",
+            ]
+        )
+    return table(
+        ["", "samples/s", "CPU µs a sample", "of P", "of P, by CPU time", "asked", "times the loop", "s in all", "MiB"],
+        lines,
+    )
+
+
+def main() -> None:
+    rows = int(os.environ.get("OCD_BENCH_ROWS", mnist.ROWS))
+    with tempfile.TemporaryDirectory(prefix="ocd-bench-", dir=os.environ.get("OCD_BENCH_DIR")) as name:
+        source = mnist.prepare(Path(name))
+        print(f"{source}; {rows:,} samples, median of {TURNS} turns.\n", flush=True)
+        available = len(os.sched_getaffinity(0))
+        for cores in sorted({1, min(2, available)}, reverse=True):
+            found = in_subprocess("benchmarks.bench_overfit", what="turns", folder=name, rows=rows, cores=cores)
+            print(f"### {cores} core{'s' * (cores > 1)} (batches of {found['batch']})\n")
+            print(_ratio_table(found, rows) + "\n", flush=True)
+        lines = []
+        for optimizer, layout in (("sgd", "dense"), ("adam", "dense"), ("sgd", "factored")):
+            for count in (rows // 4, rows):
+                got = in_subprocess(
+                    "benchmarks.bench_overfit", what="memory", folder=name, rows=count, optimizer=optimizer,
+                    layout=layout,
+                )  # fmt: skip
+                lines.append([f"{optimizer} {layout}, {count:,}", f"{got['before']:,.0f}", f"{got['peak']:,.0f}"])
+        print(f"### Memory (overfit.memory_mb: {MEMORY_MB}, overfit.shard_mb: {SHARD_MB})\n")
+        print(table(["", "MiB before", "peak MiB"], lines), flush=True)
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    measure = {"turns": turns, "memory": memory}[given.pop("what")]
+    print(json.dumps(measure(Path(given.pop("folder")), **given)))

@@ -1,0 +1,57 @@
+"""What the figures were measured on, and how."""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "numpy", "zarr", "numcodecs")
+
+
+def describe() -> str:
+    """The machine and the versions, as Markdown."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return (
+        f"{os.cpu_count()} cores of {model}, {memory:.0f} GiB of memory; {platform.system()}, "
+        f"Python {platform.python_version()}, {versions}. One torch thread. "
+        f"Load average at the start: {os.getloadavg()[0]:.1f}."
+    )
+
+
+def timed(run: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the clock, and of processor time of all threads of this process."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    run()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def peak_rss_mib() -> float:
+    """The most memory that this process has held, in MiB (ru_maxrss would count its parent's, too)."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 1024
+
+
+def in_subprocess(module: str, **arguments: Any) -> Any:
+    """What `python -m module '<json>'` prints as its last line, which is JSON."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are aligned to the right."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
