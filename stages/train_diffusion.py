@@ -5,11 +5,10 @@ An interrupted training goes on from its last checkpoint, under data/.work.
 
 import shutil
 
-from ocd_core.diffusion.training import train_diffusion
-
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.codes import encode_store, fit_to_store
 from ocd_core.config import load_params
+from ocd_core.diffusion.training import train_diffusion
 from ocd_core.progress import progress_bar
 from ocd_core.store import OverfitStore
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run

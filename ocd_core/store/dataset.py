@@ -1,11 +1,12 @@
 """A torch data set over a store: shuffled by shard, read ahead by a thread.
 
-Dims: N samples of a batch, K steps, O out_features, I in_features.
+Dims: N samples of a batch, S steps, O out_features, I in_features.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -21,12 +22,12 @@ from ocd_core.tasks.base import Condition
 class OverfitBatch:
     """N samples of a store.
 
-    delta_NOI: float32, or None where factors were asked for. grad_u_NKO: float32, or None where they were not
+    delta_NOI: float32, or None where factors were asked for. grad_u_NSO: float32, or None where they were not
     (i is condition.layer_input). rho_N: float32. sample_id_N: int64.
     """
 
     delta_NOI: Tensor | None
-    grad_u_NKO: Tensor | None
+    grad_u_NSO: Tensor | None
     condition: Condition
     rho_N: Tensor
     sample_id_N: Tensor
@@ -38,7 +39,7 @@ class OverfitBatch:
         """The same for some of the samples."""
         return OverfitBatch(
             None if self.delta_NOI is None else self.delta_NOI[rows],
-            None if self.grad_u_NKO is None else self.grad_u_NKO[rows],
+            None if self.grad_u_NSO is None else self.grad_u_NSO[rows],
             self.condition.select(rows),
             self.rho_N[rows],
             self.sample_id_N[rows],
@@ -89,31 +90,35 @@ class OverfitDataset(IterableDataset[OverfitBatch]):
         worker = get_worker_info()
         share = (worker.id, worker.num_workers) if worker else (0, 1)
         left: OverfitBatch | None = None
-        for group in _read_ahead(self._groups(*share)):
-            pool = group if left is None else _join(left, group)
-            whole = len(pool) // self.batch_size * self.batch_size
-            for start in range(0, whole, self.batch_size):
-                yield pool.select(slice(start, start + self.batch_size))
-            left = pool.select(slice(whole, None))
-        if left is not None and len(left) and not self.drop_last:
+        for pool in _read_ahead(self._pools(*share)):
+            at = 0
+            if left is not None:
+                at = self.batch_size - len(left)
+                left = _join(left, pool.take(slice(0, at)))
+                if len(left) < self.batch_size:
+                    continue
+                yield left
+            while at + self.batch_size <= len(pool):
+                yield pool.take(slice(at, at + self.batch_size))
+                at += self.batch_size
+            left = pool.take(slice(at, None)) if at < len(pool) else None
+        if left is not None and not self.drop_last:
             yield left
 
-    def _groups(self, worker: int, workers: int) -> Iterator[OverfitBatch]:
+    def _pools(self, worker: int, workers: int) -> Iterator["_Pool"]:
         """`mix` shards at a time, shuffled."""
-        rng = numpy_generator(self.seed, "overfit-store", self.epoch)
         shards = np.arange(self.store.schema.shard_count)
         if self.shuffle:
-            rng.shuffle(shards)
+            shards = numpy_generator(self.seed, "overfit-store", self.epoch).permutation(shards)
         shards = shards[worker::workers]
         for first in range(0, len(shards), self.mix):
-            group = [self._read(self.store.schema.shard_slice(int(s))) for s in shards[first : first + self.mix]]
-            pool = _join(*group)
+            parts = [self._read(self.store.schema.shard_slice(int(s))) for s in shards[first : first + self.mix]]
+            count = sum(map(len, parts))
+            order = torch.arange(count)
             if self.shuffle:
-                order = numpy_generator(self.seed, "overfit-store", self.epoch, int(shards[first])).permutation(
-                    len(pool)
-                )
-                pool = pool.select(torch.from_numpy(order))
-            yield pool
+                purpose = ("overfit-store", self.epoch, int(shards[first]))
+                order = torch.from_numpy(numpy_generator(self.seed, *purpose).permutation(count))
+            yield _Pool(parts, order)
 
     def _read(self, rows: slice) -> OverfitBatch:
         store = self.store
@@ -126,6 +131,25 @@ class OverfitDataset(IterableDataset[OverfitBatch]):
         )
 
 
+class _Pool:
+    """Some shards, and an order over all their samples; only batches are copied."""
+
+    def __init__(self, parts: list[OverfitBatch], order: Tensor) -> None:
+        self._parts, self._order = parts, order
+        self._starts = torch.tensor([0, *(len(p) for p in parts)]).cumsum(0)
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def take(self, places: slice) -> OverfitBatch:
+        """The samples at these places of the order."""
+        wanted = self._order[places]
+        part_of = torch.bucketize(wanted, self._starts[1:], right=True)
+        found = [p.select(wanted[part_of == i] - self._starts[i]) for i, p in enumerate(self._parts)]
+        back = torch.argsort(torch.argsort(part_of, stable=True))  # from by part to the order
+        return _join(*found).select(back)
+
+
 def _join(*parts: OverfitBatch) -> OverfitBatch:
     def cat(name: str) -> Tensor | None:
         values = [getattr(p, name) for p in parts]
@@ -136,11 +160,14 @@ def _join(*parts: OverfitBatch) -> OverfitBatch:
     assert rho_N is not None
     assert sample_id_N is not None
     return OverfitBatch(
-        cat("delta_NOI"), cat("grad_u_NKO"), Condition(*(torch.cat(c) for c in conditions)), rho_N, sample_id_N
+        cat("delta_NOI"), cat("grad_u_NSO"), Condition(*(torch.cat(c) for c in conditions)), rho_N, sample_id_N
     )
 
 
-def _read_ahead(source: Iterator[OverfitBatch]) -> Iterator[OverfitBatch]:
+_Item = TypeVar("_Item")
+
+
+def _read_ahead(source: Iterator[_Item]) -> Iterator[_Item]:
     """The items of `source`, the next of which is made in a thread while one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         coming = pool.submit(next, source, None)

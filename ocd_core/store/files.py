@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ from ocd_core.errors import UserError
 PARTIAL = ".partial"
 
 
-def write_atomic(path: Path, data: Any) -> None:
-    """Write bytes beside `path` and rename: at any time the file is the old one, the new one or absent.
+def write_atomic(path: Path, pieces: Iterable[Any]) -> None:
+    """Write pieces of bytes beside `path` and rename: at any time the file is the old one, the new one or absent.
 
     A file that other names are hard-linked to keeps its content under those. Not flushed to disk: see `flush`.
 
@@ -26,7 +26,7 @@ def write_atomic(path: Path, data: Any) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("wb") as file:
-            file.write(data)
+            file.writelines(pieces)
         partial.replace(path)
     except BaseException as error:
         partial.unlink(missing_ok=True)

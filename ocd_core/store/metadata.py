@@ -16,7 +16,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
-from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, ArraySpec, Codec, StoreSchema
+from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, Codec, StoreSchema
 
 ZARR_JSON = "zarr.json"
 RESERVED = (
@@ -25,42 +25,35 @@ RESERVED = (
 
 
 def compressors(codec: Codec, itemsize: int) -> list[BytesBytesCodec]:
-    """The codecs of a chunk; the checksum comes last, else flipped bits decode silently."""
+    """The codecs of a chunk, for zarr; the checksum comes last, else flipped bits decode silently."""
     known: dict[Codec, list[BytesBytesCodec]] = {
         "none": [],
-        "lz4": [BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle", typesize=itemsize)],
+        "lz4": [BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle", typesize=itemsize)],
         "zstd": [ZstdCodec(level=1)],
     }
     return [*known[codec], Crc32cCodec()]
-
-
-def create_array(files: dict[str, Buffer], spec: ArraySpec, codec: Codec) -> zarr.Array[Any]:
-    """An array in memory whose encoded shards appear in `files` under their keys."""
-    return zarr.create_array(
-        MemoryStore(files),
-        name=spec.name,
-        shape=spec.shape,
-        dtype=spec.dtype,
-        chunks=spec.chunk,
-        shards=spec.shard,
-        filters=None,
-        compressors=compressors(codec, spec.dtype.itemsize),
-        fill_value=spec.fill,
-        attributes=dict(spec.attributes),
-        chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array
-        dimension_names=spec.dims,
-        config={"write_empty_chunks": True},  # a chunk equal to the fill value must not look like a missing one
-    )
 
 
 def array_metadata(schema: StoreSchema) -> dict[str, bytes]:
     """The zarr.json of every array, by key."""
     files: dict[str, Buffer] = {}
     for spec in schema.arrays().values():
-        create_array(files, spec, schema.codec)
-    return {
-        f"{name}/{ZARR_JSON}": _dump(json.loads(files[f"{name}/{ZARR_JSON}"].to_bytes())) for name in schema.arrays()
-    }
+        zarr.create_array(
+            MemoryStore(files),
+            name=spec.name,
+            shape=spec.shape,
+            dtype=spec.dtype,
+            chunks=spec.chunk,
+            shards=spec.shard,
+            filters=None,
+            compressors=compressors(schema.codec, spec.dtype.itemsize),
+            fill_value=spec.fill,
+            attributes=dict(spec.attributes),
+            chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array
+            dimension_names=spec.dims,
+        )
+    keys = [f"{name}/{ZARR_JSON}" for name in schema.arrays()]
+    return {key: _dump(json.loads(files[key].to_bytes())) for key in keys}
 
 
 def samples_digest(sample_id: npt.NDArray[np.int64], replica: npt.NDArray[np.int64]) -> str:

@@ -1,5 +1,7 @@
 """Reading a store: one interface for both layouts and for local and remote stores."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ import zarr
 
 from ocd_core.errors import UserError
 from ocd_core.store.factored import optimizer_of, rebuild_delta
-from ocd_core.store.schema import Layout, StoreSchema
+from ocd_core.store.schema import ArraySpec, Layout, StoreSchema
+from ocd_core.store.shards import decode_shard
 from ocd_core.store.source import Source, missing_files, open_arrays, read_node, schema_of
 from ocd_core.tasks.base import Condition
 
@@ -31,17 +34,17 @@ class OverfitStore:
 
     def __init__(self, location: Path | str) -> None:
         self.location = str(location)
-        source = Source(location)
-        node = read_node(source)
+        self._source = Source(location)
+        node = read_node(self._source)
         self.attributes: dict[str, Any] = node["attributes"]
         self.schema: StoreSchema = schema_of(node)
-        lost = missing_files(source.sizes(), self.schema)
+        lost = missing_files(self._source.sizes(), self.schema)
         if lost:
             raise UserError(
                 f"{self.location} is damaged: {lost[0]} is missing or empty ({len(lost)} such files); `ocd verify` "
                 "lists them, and the overfit stage (or dvc repro) makes them again"
             )
-        self._arrays = open_arrays(source.zarr_store(), list(self.schema.arrays()), consolidated=True)
+        self._arrays = open_arrays(self._source, self.schema)
 
     def __reduce__(self) -> tuple[type["OverfitStore"], tuple[str]]:
         return type(self), (self.location,)  # open files and event loops do not travel
@@ -77,31 +80,55 @@ class OverfitStore:
 
         Raises:
             IndexError: a row is out of range.
-            UserError: the store is damaged there.
+            UserError: what is read is damaged.
         """
-        try:
-            return self._read(name, rows)
-        except (IndexError, UserError):
-            raise
-        except Exception as error:  # codecs raise many kinds; each means the same
-            raise UserError(
-                f"{self.location} is damaged: {name} does not decode ({' '.join(str(error).split())[:120]}); `ocd verify` "
-                "lists what is, and the overfit stage (or dvc repro) makes it again"
-            ) from error
-
-    def _read(self, name: str, rows: Rows) -> npt.NDArray[Any]:
         array = self.array(name)
         if rows is None:
-            return np.asarray(array[:])
+            rows = slice(None)
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
-                return np.asarray(array[start : max(start, stop)])
+                return self._read_range(name, start, max(start, stop))
         wanted = np.arange(len(self))[rows]
         if not len(wanted):
             return np.empty((0, *array.shape[1:]), array.dtype)
         kept, inverse = np.unique(wanted, return_inverse=True)  # each chunk is decoded once, in order
-        return np.asarray(array.oindex[kept])[inverse]
+        with self._damage_named(name):
+            return np.asarray(array.oindex[kept])[inverse]
+
+    def _read_range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows start to stop, by shard: whole ones in one go."""
+        spec, size = self.schema.arrays()[name], self.schema.shard_rows
+        if slice(start, stop) == self.schema.shard_slice(min(start // size, self.schema.shard_count - 1)):
+            with self._damage_named(name):
+                return self._read_shard(spec, start // size)
+        values = np.empty((stop - start, *spec.shape[1:]), spec.dtype)
+        for shard in range(start // size, -(-stop // size)):
+            whole = self.schema.shard_slice(shard)
+            part = slice(max(start, whole.start), min(stop, whole.stop))
+            with self._damage_named(name):
+                values[part.start - start : part.stop - start] = (
+                    self._read_shard(spec, shard) if part == whole else self._arrays[name][part]
+                )
+        return values
+
+    def _read_shard(self, spec: ArraySpec, shard: int) -> npt.NDArray[Any]:
+        rows = self.schema.shard_slice(shard)
+        data = self._source.read(spec.file(shard))
+        values, broken = decode_shard(spec, self.schema.codec, data, rows.stop - rows.start)
+        if values is None:
+            raise ValueError(broken[0].problem)
+        return values
+
+    @contextmanager
+    def _damage_named(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # codecs and checksums raise many kinds; each means the same
+            raise UserError(
+                f"{self.location} is damaged: {name} does not decode ({' '.join(str(error).split())[:120]}); `ocd verify` "
+                "lists what is, and the overfit stage (or dvc repro) makes it again"
+            ) from error
 
     def delta(self, row: int) -> npt.NDArray[np.float32]:
         """Δ of one sample, (O, I) float32."""
@@ -114,6 +141,24 @@ class OverfitStore:
             return self.read("delta", rows)
         return self.rebuild(self.read("grad_u", rows), self.read("layer_input", rows))
 
+    def rows_of_replica(self, replica: int) -> int:
+        """How many rows are of this repetition: the count of samples, if every sample has it."""
+        return int((self._ids[1] == replica).sum())
+
+    def deltas_of_samples(self, sample_id: npt.NDArray[Any], replica: int = 0) -> npt.NDArray[np.float32]:
+        """Δ (n, O, I) float32 of samples by their rows in the prepared data.
+
+        Raises:
+            UserError: a sample is not in this store.
+        """
+        rows = np.flatnonzero(self._ids[1] == replica)
+        order = rows[np.argsort(self._ids[0][rows])]
+        known = self._ids[0][order]
+        lost = np.asarray(sample_id)[~np.isin(sample_id, known)]
+        if len(lost):
+            raise UserError(f"{self.location} has no sample {lost[0]} with replica {replica}")
+        return self.deltas(order[np.searchsorted(known, sample_id)])
+
     def rebuild(self, grad_u_NKO: npt.NDArray[Any], layer_input_NI: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Δ (N, O, I) float32 from the factors, with this store's optimiser."""
         return rebuild_delta(grad_u_NKO, layer_input_NI, *self._optimizer)
@@ -123,6 +168,10 @@ class OverfitStore:
         return Condition(
             *(torch.from_numpy(self.read(name, rows)) for name in ("layer_input", "layer_activation", "base_output"))
         )
+
+    @cached_property
+    def _ids(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        return self.read("sample_id"), self.read("replica")
 
     @cached_property
     def _optimizer(self) -> tuple[str, float]:

@@ -54,13 +54,13 @@ class Source:
         found = self._fs.find(self._root, detail=True)
         return {name.removeprefix(prefix): int(info["size"]) for name, info in found.items()}
 
-    def read(self, key: str, tail: int | None = None) -> bytes:
-        """A file's content, or its last `tail` bytes.
+    def read(self, key: str) -> bytes:
+        """A file's content.
 
         Raises:
             FileNotFoundError: it is not there.
         """
-        data: bytes = self._fs.cat_file(f"{self._root}/{key}", start=None if tail is None else -tail)
+        data: bytes = self._fs.cat_file(f"{self._root}/{key}")
         return data
 
 
@@ -112,11 +112,9 @@ def missing_files(sizes: dict[str, int], schema: StoreSchema) -> list[str]:
     ]
 
 
-def open_arrays(store: Store, names: list[str], *, consolidated: bool) -> dict[str, zarr.Array[Any]]:
-    """The arrays of a store, from its consolidated metadata or (in a work folder) from each array's own."""
-    if not consolidated:
-        return {name: zarr.open_array(store, path=name, mode="r") for name in names}
-    group = zarr.open_group(store, mode="r", use_consolidated=True)
-    found = {name: node for name in names if isinstance(node := group[name], zarr.Array)}
-    assert len(found) == len(names)
+def open_arrays(source: Source, schema: StoreSchema) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a finished store."""
+    group = zarr.open_group(source.zarr_store(), mode="r", use_consolidated=True)
+    found = {name: node for name in schema.arrays() if isinstance(node := group[name], zarr.Array)}
+    assert len(found) == len(schema.arrays())
     return found

@@ -10,6 +10,8 @@ Files are replaced, never written in place: they may be hard links into a cache.
 
 import hashlib
 import shutil
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -17,21 +19,20 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.core.buffer import Buffer
 
 from ocd_core.errors import UserError
 from ocd_core.store.files import flush, flush_tree, locked, sweep_partial, write_atomic
-from ocd_core.store.metadata import ZARR_JSON, array_metadata, create_array, group_attributes, group_metadata
+from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
 from ocd_core.store.schema import StoreSchema
-from ocd_core.store.source import DamagedStoreError, Source, open_arrays, read_node
+from ocd_core.store.shards import encode_shard
+from ocd_core.store.source import DamagedStoreError, Source, read_node
 from ocd_core.store.verify import Damage, metadata_damage, shard_damage
 
 Ids = npt.NDArray[np.int64]
 
 
 class ShardSink:
-    """Writes whole shards into a work folder; small, and can be sent to other processes.
+    """Writes whole shards into a work folder; can be sent to other processes.
 
     Workers may write different shards at the same time, or the same one twice: a shard's files depend on its
     values alone.
@@ -41,30 +42,25 @@ class ShardSink:
         self.folder = folder
         self.schema = schema
         self._ids = {"sample_id": sample_id, "replica": replica}
-        self._encoders: dict[str, tuple[dict[str, Buffer], zarr.Array[Any]]] | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_encoders": None}
-
-    def write(self, shard: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Encode and write one shard of every array; see `StoreWriter.write`."""
+    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Path]:
+        """Encode and write one shard of every array, see `StoreWriter.write`; returns its files."""
         rows = self.schema.shard_slice(shard)
         specs = self.schema.arrays()
         values = {**arrays, **{name: ids[rows] for name, ids in self._ids.items()}}
+        for name, ids in self._ids.items():
+            assert np.array_equal(arrays.get(name, ids[rows]), ids[rows]), f"{name} is not what was announced"
         assert set(values) == set(specs), f"got {sorted(values)}, need {sorted(specs)}"
-        if self._encoders is None:
-            self._encoders = {}
-            for name, spec in specs.items():
-                files: dict[str, Buffer] = {}
-                self._encoders[name] = files, create_array(files, spec, self.schema.codec)
-        (self.folder / specs["sample_id"].file(shard)).unlink(missing_ok=True)  # no shard while it is replaced
-        for name, spec in specs.items():  # sample_id is the last
+        for name, spec in specs.items():
             value = np.asarray(values[name])
             shape = (rows.stop - rows.start, *spec.shape[1:])
             assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
-            files, encoder = self._encoders[name]
-            encoder[rows] = value.astype(spec.dtype, casting="same_kind", copy=False)
-            write_atomic(self.folder / spec.file(shard), files.pop(spec.file(shard)).as_numpy_array())
+            values[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
+        paths = {name: self.folder / spec.file(shard) for name, spec in specs.items()}
+        paths["sample_id"].unlink(missing_ok=True)  # no shard while it is replaced
+        for name, spec in specs.items():  # sample_id is the last
+            write_atomic(paths[name], encode_shard(spec, self.schema.codec, values[name]))
+        return list(paths.values())
 
 
 class StoreWriter:
@@ -120,6 +116,9 @@ class StoreWriter:
         self._sink = ShardSink(self.work, schema, *ids)
         self._good: set[int] = set()
         self._in_place = False
+        # the disk works while the next shard is computed; a shard in the page cache counts as written
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
+        self._flushes: list[Future[None]] = []
         with ExitStack() as stack:
             # one lock for the place, whatever its fingerprint, and one for the work folder, whatever its place
             stack.enter_context(locked(root / f"{self.dest.name}-{key}.lock", str(dest)))
@@ -137,14 +136,15 @@ class StoreWriter:
 
     def close(self) -> None:
         """Let other processes have the store; what is written stays for the next run."""
+        self._flusher.shutdown(cancel_futures=True)
         self._locks.close()
 
     def missing(self) -> list[int]:
         """The shards that are still to be written, in order."""
         return [shard for shard in range(self.schema.shard_count) if shard not in self._good]
 
-    def write(self, shard: int, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        """Write one shard: every array but sample_id and replica, each with the samples of the shard.
+    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write one shard: every array with the samples of the shard (sample_id and replica may be left out).
 
         Integers and floats are brought to the array's dtype. Each file appears whole, sample_id's last.
 
@@ -153,8 +153,9 @@ class StoreWriter:
         """
         assert not self._in_place, "nothing is missing"
         self._good.discard(shard)
-        self._sink.write(shard, arrays)
+        paths = self._sink.write(shard, arrays)
         self._good.add(shard)
+        self._flushes += [self._flusher.submit(flush, path) for path in paths]
 
     def sink(self) -> ShardSink:
         """What other processes write shards with; `accept` them afterwards."""
@@ -163,7 +164,7 @@ class StoreWriter:
 
     def accept(self, shard: int) -> list[Damage]:
         """Check a shard that another process wrote; without damage it is no longer missing."""
-        damage = self._check(self.work, [shard])[shard]
+        damage = self._check(Source(self.work), [shard])[shard]
         if not damage:
             self._good.add(shard)
         return damage
@@ -175,9 +176,11 @@ class StoreWriter:
         """
         if self._in_place:
             return
-        self._good |= {shard for shard, damage in self._check(self.work, self.missing()).items() if not damage}
+        self._good |= {shard for shard, damage in self._check(Source(self.work), self.missing()).items() if not damage}
         assert not self.missing(), f"shards {self.missing()} are not written"
-        write_atomic(self.work / ZARR_JSON, self._group)
+        write_atomic(self.work / ZARR_JSON, [self._group])
+        for flushed in self._flushes:
+            flushed.result()
         flush_tree(self.work)
         if self.dest.exists():
             self.dest.rename(self._replaced)
@@ -204,8 +207,8 @@ class StoreWriter:
         (self.work / ZARR_JSON).unlink(missing_ok=True)
         for key, data in self._arrays.items():
             (self.work / key).parent.mkdir(exist_ok=True)
-            write_atomic(self.work / key, data)
-        for shard, damage in self._check(self.work, self.missing()).items():
+            write_atomic(self.work / key, [data])
+        for shard, damage in self._check(Source(self.work), self.missing()).items():
             if damage:
                 self._remove(shard)
             else:
@@ -215,7 +218,7 @@ class StoreWriter:
 
     def _harvest(self) -> None:
         """Take the sound shards that the work folder lacks from the damaged store at `dest`, and remove that."""
-        for shard, damage in self._check(self.dest, self.missing(), consolidated=True).items():
+        for shard, damage in self._check(Source(self.dest), self.missing()).items():
             if not damage:
                 for spec in self.schema.arrays().values():
                     (self.dest / spec.file(shard)).replace(self.work / spec.file(shard))
@@ -239,21 +242,16 @@ class StoreWriter:
         return bool(node["attributes"]["fingerprint"] == self.fingerprint)
 
     def _intact_at_dest(self) -> bool:
-        if (self.dest / ZARR_JSON).read_bytes() != self._group:
+        source = Source(self.dest)
+        if source.read(ZARR_JSON) != self._group or metadata_damage(source, read_node(source)):
             return False
-        if metadata_damage(source := Source(self.dest), read_node(source)):
-            return False
-        return not any(self._check(self.dest, list(range(self.schema.shard_count)), consolidated=True).values())
+        return not any(self._check(source, list(range(self.schema.shard_count))).values())
 
-    def _check(self, folder: Path, shards: list[int], *, consolidated: bool = False) -> dict[int, list[Damage]]:
-        """What is wrong with shards in a folder."""
-        if not shards:
-            return {}
-        source = Source(folder)
+    def _check(self, source: Source, shards: list[int]) -> dict[int, list[Damage]]:
+        """What is wrong with shards."""
         sizes = source.sizes()
-        arrays = open_arrays(source.zarr_store(), list(self.schema.arrays()), consolidated=consolidated)
         digests = self._attributes["shard_samples"]
-        return {i: shard_damage(source, sizes, self.schema, arrays, i, digests[i]) for i in shards}
+        return {shard: shard_damage(source, sizes, self.schema, shard, digests[shard]) for shard in shards}
 
     def _remove(self, shard: int) -> None:
         """Remove a shard's files, its sample_id first: without that it is none."""

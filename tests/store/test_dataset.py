@@ -42,7 +42,7 @@ def test_factors(stores):
     store = stores["factored"]
     batch = next(iter(OverfitDataset(store, 7, seed=1, factors=True, shuffle=False)))
     assert batch.delta_NOI is None
-    np.testing.assert_array_equal(batch.grad_u_NKO.numpy(), store.read("grad_u", slice(0, 7)))
+    np.testing.assert_array_equal(batch.grad_u_NSO.numpy(), store.read("grad_u", slice(0, 7)))
 
 
 def test_order(stores):

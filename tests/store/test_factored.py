@@ -7,11 +7,11 @@ import torch
 from ocd_core.store.factored import rebuild_delta
 
 
-def loop(u_KO, i_I, optimizer, lr):
+def loop(u_SO, i_I, optimizer, lr):
     """What the optimiser itself makes of the gradients u_k ⊗ i, float64."""
-    weight = torch.zeros(u_KO.shape[1], len(i_I), dtype=torch.float64, requires_grad=True)
+    weight = torch.zeros(u_SO.shape[1], len(i_I), dtype=torch.float64, requires_grad=True)
     step = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[optimizer]([weight], lr=lr)
-    for u_O in u_KO:
+    for u_O in u_SO:
         weight.grad = torch.outer(torch.from_numpy(u_O), torch.from_numpy(i_I))
         step.step()
     return weight.detach().numpy()
@@ -22,12 +22,12 @@ def loop(u_KO, i_I, optimizer, lr):
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_equals_the_optimizer(optimizer, scale, steps):
     rng = np.random.default_rng(steps)
-    u_NKO = rng.standard_normal((6, steps, 5)) * scale * 10.0 ** rng.integers(-3, 3, (6, 1, 5))
+    u_NSO = rng.standard_normal((6, steps, 5)) * scale * 10.0 ** rng.integers(-3, 3, (6, 1, 5))
     i_NI = np.maximum(rng.standard_normal((6, 7)), 0).astype(np.float32)  # zeros, as after a ReLU
-    found = rebuild_delta(u_NKO.astype(np.float32), i_NI, optimizer, 5e-3)
+    found = rebuild_delta(u_NSO.astype(np.float32), i_NI, optimizer, 5e-3)
     assert found.dtype == np.float32
     for n in range(6):
-        expected = loop(u_NKO[n], i_NI[n].astype(np.float64), optimizer, 5e-3)
+        expected = loop(u_NSO[n], i_NI[n].astype(np.float64), optimizer, 5e-3)
         assert np.linalg.norm(found[n] - expected) <= 1e-6 * np.linalg.norm(expected)
 
 
@@ -44,21 +44,18 @@ def test_hand_worked_adam():
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_steps_not_taken(optimizer):
+def test_a_diverged_sample_shows_and_keeps_to_itself(optimizer):
     rng = np.random.default_rng(0)
-    u_NKO, i_NI = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 5))
-    short = rebuild_delta(u_NKO[:1, :2], i_NI[:1], optimizer, 0.01)
-    u_NKO[0, 2:] = np.nan
-    found = rebuild_delta(u_NKO, i_NI, optimizer, 0.01)
-    np.testing.assert_array_equal(found[:1], short)
+    u_NSO, i_NI = rng.standard_normal((2, 4, 3)), rng.standard_normal((2, 5))
+    u_NSO[0, 2:] = np.nan
+    found = rebuild_delta(u_NSO, i_NI, optimizer, 0.01)
+    assert np.isnan(found[0]).all()
     assert np.isfinite(found[1]).all()
-    u_NKO[1, 1, 0] = np.nan  # part of a step is no stop but a fault, and shows
-    assert np.isnan(rebuild_delta(u_NKO, i_NI, optimizer, 0.01)[1]).any()
 
 
 def test_batches_do_not_matter(monkeypatch):
     rng = np.random.default_rng(0)
-    u_NKO, i_NI = rng.standard_normal((7, 3, 4)), rng.standard_normal((7, 5))
-    whole = rebuild_delta(u_NKO, i_NI, "adam", 0.01)
+    u_NSO, i_NI = rng.standard_normal((7, 3, 4)), rng.standard_normal((7, 5))
+    whole = rebuild_delta(u_NSO, i_NI, "adam", 0.01)
     monkeypatch.setattr("ocd_core.store.factored.BATCH_BYTES", 8 * 4 * 5 * 3)
-    np.testing.assert_array_equal(rebuild_delta(u_NKO, i_NI, "adam", 0.01), whole)
+    np.testing.assert_array_equal(rebuild_delta(u_NSO, i_NI, "adam", 0.01), whole)

@@ -67,8 +67,8 @@ def test_delta_in_both_layouts(stored):
     else:
         expected = np.stack(
             [
-                -0.01 * sum(np.outer(u, i) for u in u_KO.astype(float))
-                for u_KO, i in zip(values["grad_u"], values["layer_input"].astype(float), strict=True)
+                -0.01 * sum(np.outer(u, i) for u in u_SO.astype(float))
+                for u_SO, i in zip(values["grad_u"], values["layer_input"].astype(float), strict=True)
             ]
         )
     assert store.deltas().dtype == np.float32
@@ -162,3 +162,36 @@ def test_factored_needs_its_optimizer(tmp_path, overfit):
     complete(tmp_path / "a.zarr", schema, make_values(schema), attributes={"config": {"overfit": overfit}})
     with pytest.raises(UserError, match="optimizer"):
         OverfitStore(tmp_path / "a.zarr").deltas()
+
+
+def test_samples_by_id(tmp_path):
+    schema = make_schema(rows=6, shard_rows=4)
+    values = make_values(schema)
+    values["sample_id"], values["replica"] = np.array([5, 5, 2, 2, 9, 9]), np.array([0, 1] * 3)
+    complete(tmp_path / "a.zarr", schema, values)
+    store = OverfitStore(tmp_path / "a.zarr")
+    assert [store.rows_of_replica(r) for r in (0, 1, 2)] == [3, 3, 0]
+    np.testing.assert_array_equal(store.deltas_of_samples(np.array([9, 5, 9])), values["delta"][[4, 0, 4]])
+    np.testing.assert_array_equal(store.deltas_of_samples(np.array([2]), replica=1), values["delta"][[3]])
+    for absent in (0, 3, 10):
+        with pytest.raises(UserError, match=f"no sample {absent} with replica 0"):
+            store.deltas_of_samples(np.array([5, absent]))
+    with pytest.raises(UserError, match="no sample 5 with replica 7"):
+        store.deltas_of_samples(np.array([5]), replica=7)
+
+
+def test_reading_damage_is_a_clear_error(tmp_path):
+    schema = make_schema()
+    complete(tmp_path / "a.zarr", schema, make_values(schema))
+    path = tmp_path / "a.zarr" / schema.arrays()["delta"].file(0)
+    data = bytearray(path.read_bytes())
+    data[7] ^= 1
+    path.write_bytes(data)
+    store = OverfitStore(tmp_path / "a.zarr")
+    for rows in (None, slice(1, 3), np.array([2])):
+        with pytest.raises(UserError, match=r"delta does not decode .*`ocd verify`"):
+            store.read("delta", rows)
+    assert np.isfinite(store.read("delta", slice(4, 8))).all()
+    path.unlink()
+    with pytest.raises(UserError, match="delta cannot be read"):
+        store.read("delta")

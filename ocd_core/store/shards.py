@@ -1,0 +1,120 @@
+"""A shard as a file: zarr's `sharding_indexed` format, byte for byte what zarr itself writes.
+
+Encoded here because zarr's general path takes several times as long for these simple shards (chunks along one
+axis, each written once), and decoded here so that damage is found chunk by chunk in one pass.
+
+The file is the encoded chunks in order, then the index (offset and length of each, little-endian uint64), then the
+index' CRC32C. An encoded chunk ends in its own CRC32C. Chunks that lie wholly behind the array's end are not there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+from numcodecs import blosc, zstd
+
+from ocd_core.store.schema import ArraySpec, Codec
+
+Bytes = npt.NDArray[np.uint8]
+
+_ABSENT = 2**64 - 1
+_CRC = 4  # bytes
+
+# Its own threads would make the order of blocks, and so the bytes, a matter of chance
+blosc.use_threads = False
+
+
+class _Compressor(Protocol):
+    def encode(self, buf: Any) -> Any: ...
+
+    def decode(self, buf: Any) -> Any: ...
+
+
+@cache
+def _compressor(codec: Codec, itemsize: int) -> _Compressor | None:
+    """The numcodecs twin of `metadata.compressors`."""
+    known: dict[Codec, _Compressor | None] = {
+        "none": None,
+        "lz4": blosc.Blosc("lz4", 1, blosc.NOSHUFFLE, typesize=itemsize),
+        "zstd": zstd.Zstd(1),
+    }
+    return known[codec]
+
+
+@dataclass(frozen=True)
+class BrokenChunk:
+    """Rows of a shard (counted from its start) that cannot be read, and why."""
+
+    rows: range
+    problem: str
+
+
+def encode_shard(spec: ArraySpec, codec: Codec, values: npt.NDArray[Any]) -> Iterator[Any]:
+    """The pieces of a shard's file; `values` are its rows, fewer than a full shard's in the last one."""
+    compressor = _compressor(codec, spec.dtype.itemsize)
+    index = np.full((spec.chunks_per_shard, 2), _ABSENT, "<u8")
+    offset = 0
+    stored = spec.dtype.newbyteorder("<")
+    for number, start in enumerate(range(0, len(values), spec.chunk[0])):
+        chunk = values[start : start + spec.chunk[0]]
+        if len(chunk) < spec.chunk[0]:
+            padded = np.full(spec.chunk, spec.fill, stored)
+            padded[: len(chunk)] = chunk
+            chunk = padded
+        raw = np.ascontiguousarray(chunk, stored).reshape(-1).view("u1")
+        data = raw if compressor is None else compressor.encode(raw)
+        yield data
+        yield _crc(data)
+        index[number] = offset, len(data) + _CRC
+        offset += len(data) + _CRC
+    tail = index.tobytes()
+    yield tail
+    yield _crc(tail)
+
+
+def decode_shard(
+    spec: ArraySpec, codec: Codec, data: bytes, rows: int
+) -> tuple[npt.NDArray[Any] | None, list[BrokenChunk]]:
+    """The first `rows` rows of a shard's file, or None and what keeps them from being read."""
+    view = np.frombuffer(data, np.uint8)
+    size = spec.chunks_per_shard * 16 + _CRC
+    if len(view) < size or view[-_CRC:].tobytes() != _crc(view[-size:-_CRC]):
+        return None, [BrokenChunk(range(rows), "its index does not match its checksum: truncated or overwritten")]
+    index = np.frombuffer(data, "<u8", 2 * spec.chunks_per_shard, len(data) - size).reshape(-1, 2)
+    values = np.empty((rows, *spec.shape[1:]), spec.dtype)
+    broken = []
+    for number, start in enumerate(range(0, rows, spec.chunk[0])):
+        stop = min(rows, start + spec.chunk[0])
+        offset, length = (int(v) for v in index[number])
+        try:
+            values[start:stop] = _decode_chunk(spec, codec, view, offset, length)[: stop - start]
+        except _ChunkError as error:
+            broken.append(BrokenChunk(range(start, stop), str(error)))
+    return (None if broken else values), broken
+
+
+class _ChunkError(Exception):
+    """A chunk that cannot be read."""
+
+
+def _decode_chunk(spec: ArraySpec, codec: Codec, view: Bytes, offset: int, length: int) -> npt.NDArray[Any]:
+    if offset == _ABSENT:
+        raise _ChunkError("a chunk is absent")
+    encoded = view[offset : offset + length]
+    if len(encoded) < _CRC or encoded[-_CRC:].tobytes() != _crc(encoded[:-_CRC]):
+        raise _ChunkError("its content does not match its checksum")
+    compressor = _compressor(codec, spec.dtype.itemsize)
+    try:
+        raw = encoded[:-_CRC] if compressor is None else compressor.decode(encoded[:-_CRC])
+        return np.frombuffer(raw, spec.dtype.newbyteorder("<")).reshape(spec.chunk)
+    except (ValueError, RuntimeError) as error:
+        raise _ChunkError(f"it does not decode ({error})") from error
+
+
+def _crc(data: bytes | Bytes) -> bytes:
+    value: int = google_crc32c.value(data)
+    return value.to_bytes(_CRC, "little")
