@@ -112,8 +112,8 @@ def _loaded(task: Task, train: Split, val: Split, params: BaseParams) -> BaseTra
 def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int | None = None) -> dict[str, float]:
     """Mean loss and metrics of a network on a split, as it is used (eval mode; the network's mode is restored).
 
-    Per-sample values are summed in float64. batch_size: None takes the task's `evaluation_batch`. Returns `loss`, every metric of the task by name, and `n`, the count of
-    samples.
+    Per-sample values are summed in float64. batch_size: None takes the task's `evaluation_batch`. Returns `loss`,
+    every metric of the task by name, and `n`, the count of samples.
 
     Raises:
         UserError: the split is empty.
