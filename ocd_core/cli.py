@@ -92,9 +92,8 @@ def verify(store: StoreArgument) -> None:
     for damage in damages:
         print(damage)
     if damages:
-        raise UserError(
-            f"{store} has {len(damages)} damaged part{'s' * (len(damages) > 1)}; 'python -m stages.overfit' recomputes them"
-        )
+        parts = f"{len(damages)} damaged part{'s' * (len(damages) > 1)}"
+        raise UserError(f"{store} has {parts}; 'python -m stages.overfit' recomputes them")
     print(f"{store} is whole")
 
 

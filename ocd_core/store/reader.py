@@ -125,8 +125,9 @@ class OverfitStore:
         try:
             yield
         except Exception as error:  # codecs and checksums raise many kinds; each means the same
+            reason = " ".join(str(error).split())[:120]
             raise UserError(
-                f"{self.location} is damaged: {name} does not decode ({' '.join(str(error).split())[:120]}); `ocd verify` "
+                f"{self.location} is damaged: {name} does not decode ({reason}); `ocd verify` "
                 "lists what is, and the overfit stage (or dvc repro) makes it again"
             ) from error
 
