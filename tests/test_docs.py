@@ -42,7 +42,7 @@ def test_commands_parse_and_name_what_exists(page: str, command: str) -> None:
             assert dry.returncode == 0, dry.stderr
     if words[:2] == ["python", "-m"]:
         module = Path(*words[2].split("."))
-        assert (REPO / module.with_suffix(".py")).is_file() or (REPO / module).is_dir() or words[2] == "pip"
+        assert (REPO / module.with_suffix(".py")).is_file() or (REPO / module).is_dir() or words[2] in ("pip", "pytest")
     for param in re.findall(r"-S '?params/(\w+)\.yaml:([\w.]+)=", command):
         from ruamel.yaml import YAML
 

@@ -73,6 +73,6 @@ def test_a_new_seed_runs_only_the_new_seed(workspace: Workspace) -> None:
 def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
     workspace.run("git", "checkout", "-q", "--", "params.yaml", "params", "dvc.lock")
     edit_params(workspace.root / "params.yaml", {}, layer_ranks=[1, 2])
-    would = ran_stages(workspace.run("dvc", "repro", "--dry"))
+    out_of_date = set(json.loads(workspace.run("dvc", "status", "--json")))
     workspace.run("git", "checkout", "-q", "--", "params.yaml")
-    assert would == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s} | {"report@mnist5k"}
+    assert out_of_date == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
