@@ -1,6 +1,6 @@
 """The data set card of a store: what it holds and how to open it, for people (README.md) and programs (card.json).
 
-A card is a function of the store and of what is known about the source data alone: no date, no path, no machine.
+A card is a function of the store and of what is known about the source data alone: it has no date and names no machine.
 """
 
 import math
@@ -212,7 +212,8 @@ def _config(config: Mapping[str, Any] | None) -> str:
         return "Not recorded."
     lines = ["| parameter | value |", "| --- | --- |"]
     for key, value in flat(config).items():
-        lines.append(f"| {key} | `{value}` |")
+        text = str(value).replace("|", "\\|")
+        lines.append(f"| {key} | `{text}` |")
     return "\n".join(lines)
 
 

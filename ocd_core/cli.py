@@ -92,8 +92,8 @@ def verify(store: StoreArgument) -> None:
     for damage in damages:
         print(damage)
     if damages:
-        parts = f"{len(damages)} damaged part{'s' * (len(damages) > 1)}"
-        raise UserError(f"{store} has {parts}; 'python -m stages.overfit' recomputes them")
+        count = f"{len(damages)} damaged part{'s' if len(damages) > 1 else ''}"
+        raise UserError(f"{store} has {count}; 'python -m stages.overfit' recomputes what is lost")
     print(f"{store} is whole")
 
 
