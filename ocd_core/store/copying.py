@@ -2,11 +2,9 @@
 
 from pathlib import Path
 
-from fsspec.core import url_to_fs
-
 from ocd_core.errors import UserError
 from ocd_core.store.metadata import ZARR_JSON
-from ocd_core.store.source import Source
+from ocd_core.store.source import Source, filesystem
 from ocd_core.store.verify import verify_store
 
 
@@ -20,7 +18,7 @@ def copy_store(src: Path | str, dest: str) -> None:
     """
     _refuse_damaged(src, "it was not copied")
     source = Source(src)
-    fs, root = url_to_fs(dest)
+    fs, root = filesystem(dest)
     if fs.exists(root) and fs.find(root):
         raise UserError(f"something is at {dest} already; choose another place or remove it")
     for key in sorted(source.sizes(), key=lambda key: (key == ZARR_JSON, key)):

@@ -6,7 +6,7 @@ import os
 import socket
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,27 @@ def write_atomic(path: Path, pieces: Iterable[Any]) -> None:
         UserError: the disk is full.
     """
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    with _full_disk_named(path):
+        try:
+            with partial.open("wb") as file:
+                file.writelines(pieces)
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
     try:
-        with partial.open("wb") as file:
-            file.writelines(pieces)
-        partial.replace(path)
-    except BaseException as error:
-        partial.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"no space left on the disk of {path.parent}: free some and run the same command again; "
-                "what is finished is kept"
-            ) from error
-        raise
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space left on the disk of {path.parent}: free some and run the same command again; "
+            "what is finished is kept"
+        ) from error
 
 
 def sweep_partial(folder: Path) -> None:
@@ -48,7 +57,8 @@ def flush(path: Path) -> None:
     """Have the operating system put a file's content, or a folder's names, on the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(fd)
+        with _full_disk_named(path):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -72,15 +82,15 @@ def locked(path: Path, what: str) -> Iterator[None]:
         file = path.open("a+")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip() or "another process"
             file.close()
             raise UserError(f"{what} is being written by {holder}; wait for it to end, or stop it first") from error
-        # a holder that ended meanwhile has removed the name: then this lock guards nothing
-        if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-            break
-        file.close()
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                break
+        file.close()  # a holder that ended meanwhile has removed the name, so this lock guards nothing
     try:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")

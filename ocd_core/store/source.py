@@ -6,12 +6,28 @@ from typing import Any
 
 import zarr
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from ocd_core.errors import UserError
 from ocd_core.store.metadata import ZARR_JSON, metadata_digest
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, StoreSchema
+
+
+def filesystem(location: str) -> tuple[Any, str]:
+    """The fsspec file system of a path or URL, and the place in it without a slash at the end.
+
+    Raises:
+        UserError: a protocol that fsspec does not know, or lacks a package for.
+    """
+    if "://" not in location:
+        return LocalFileSystem(), str(Path(location).absolute())
+    try:
+        fs, root = url_to_fs(location)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{location}: {' '.join(str(error).split())}") from error
+    return fs, str(root).rstrip("/")
 
 
 class DamagedStoreError(UserError):
@@ -30,17 +46,14 @@ class Source:
 
     def __init__(self, location: Path | str) -> None:
         self.location = str(location)
-        try:
-            self._fs, self._root = url_to_fs(self.location)
-        except (ValueError, ImportError) as error:  # a protocol that fsspec does not know, or lacks a package for
-            raise UserError(f"{self.location}: {' '.join(str(error).split())}") from error
+        self._fs, self._root = filesystem(self.location)
         if not self._fs.exists(self._root):
             raise UserError(f"there is no store at {self.location}")
 
     @property
     def local(self) -> bool:
         """Whether the files are on this machine's file system."""
-        return "file" in (self._fs.protocol if isinstance(self._fs.protocol, tuple) else (self._fs.protocol,))
+        return isinstance(self._fs, LocalFileSystem)
 
     def zarr_store(self) -> Store:
         """The same for zarr, read only."""
@@ -50,7 +63,7 @@ class Source:
 
     def sizes(self) -> dict[str, int]:
         """The size of every file in bytes, by key."""
-        prefix = self._root.rstrip("/") + "/"
+        prefix = self._root + "/"
         found = self._fs.find(self._root, detail=True)
         return {name.removeprefix(prefix): int(info["size"]) for name, info in found.items()}
 

@@ -52,9 +52,8 @@ def verify_store(location: Path | str, progress: Callable[[int, int], None] | No
         return [Damage(None, None, range(0), str(error))]
     schema = schema_of(node)
     found = metadata_damage(source, node)
-    sizes = source.sizes()
     for shard, digest in enumerate(node["attributes"]["shard_samples"]):
-        found += shard_damage(source, sizes, schema, shard, digest)
+        found += shard_damage(source, schema, shard, digest)
         if progress:
             progress(shard + 1, schema.shard_count)
     return found
@@ -76,18 +75,22 @@ def metadata_damage(source: Source, node: dict[str, Any]) -> list[Damage]:
     return found
 
 
-def shard_damage(source: Source, sizes: dict[str, int], schema: StoreSchema, shard: int, digest: str) -> list[Damage]:
+def shard_damage(source: Source, schema: StoreSchema, shard: int, digest: str) -> list[Damage]:
     """What is wrong with one shard, over all arrays; `digest` says which samples it must hold."""
     found = []
     ids: dict[str, npt.NDArray[np.int64]] = {}
     rows = schema.shard_slice(shard)
     whole = range(rows.start, rows.stop)
     for name, spec in schema.arrays().items():
-        size = sizes.get(spec.file(shard))
-        if not size:
-            found.append(Damage(shard, name, whole, "the file is missing" if size is None else "the file is empty"))
+        try:
+            data = source.read(spec.file(shard))
+        except FileNotFoundError:
+            found.append(Damage(shard, name, whole, "the file is missing"))
             continue
-        values, broken = decode_shard(spec, schema.codec, source.read(spec.file(shard)), len(whole))
+        if not data:
+            found.append(Damage(shard, name, whole, "the file is empty"))
+            continue
+        values, broken = decode_shard(spec, schema.codec, data, len(whole))
         found += [Damage(shard, name, whole[chunk.rows.start : chunk.rows.stop], chunk.problem) for chunk in broken]
         if name in ("sample_id", "replica") and values is not None:
             ids[name] = values

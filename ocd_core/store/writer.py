@@ -2,8 +2,8 @@
 
 Everything happens in a work folder named after the store and a fingerprint of what determines its content. A shard
 counts only if the files of all its arrays are there, decode, and hold the expected samples, so nothing has to be
-written down about progress. When all shards count, the group's zarr.json is written and the work
-folder is renamed to the store's place: a store is complete or absent.
+written down about progress. When all shards count, the group's zarr.json is written and the work folder is renamed
+to the store's place: a store is complete or absent.
 
 Files are replaced, never written in place: they may be hard links into a cache.
 """
@@ -12,7 +12,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -155,7 +155,7 @@ class StoreWriter:
         self._good.discard(shard)
         paths = self._sink.write(shard, arrays)
         self._good.add(shard)
-        self._flushes += [self._flusher.submit(flush, path) for path in paths]
+        self._flushes += [self._flusher.submit(_flush_ahead, path) for path in paths]
 
     def sink(self) -> ShardSink:
         """What other processes write shards with; `accept` them afterwards."""
@@ -217,13 +217,14 @@ class StoreWriter:
             self._harvest()
 
     def _harvest(self) -> None:
-        """Take the sound shards that the work folder lacks from the damaged store at `dest`, and remove that."""
+        """Take the sound shards that the work folder lacks from the damaged store at `dest`, then remove that."""
         for shard, damage in self._check(Source(self.dest), self.missing()).items():
             if not damage:
                 for spec in self.schema.arrays().values():
                     (self.dest / spec.file(shard)).replace(self.work / spec.file(shard))
                 self._good.add(shard)
-        shutil.rmtree(self.dest)
+        self.dest.rename(self._replaced)
+        self._clear_replaced()
 
     def _ours_at_dest(self) -> bool:
         """Whether a store of this fingerprint is at `dest`."""
@@ -249,9 +250,8 @@ class StoreWriter:
 
     def _check(self, source: Source, shards: list[int]) -> dict[int, list[Damage]]:
         """What is wrong with shards."""
-        sizes = source.sizes()
         digests = self._attributes["shard_samples"]
-        return {shard: shard_damage(source, sizes, self.schema, shard, digests[shard]) for shard in shards}
+        return {shard: shard_damage(source, self.schema, shard, digests[shard]) for shard in shards}
 
     def _remove(self, shard: int) -> None:
         """Remove a shard's files, its sample_id first: without that it is none."""
@@ -261,3 +261,8 @@ class StoreWriter:
     def _clear_replaced(self) -> None:
         if self._replaced.exists():
             shutil.rmtree(self._replaced)
+
+
+def _flush_ahead(path: Path) -> None:
+    with suppress(FileNotFoundError):  # its shard is being written again; `finish` flushes what is there in the end
+        flush(path)

@@ -86,11 +86,17 @@ def test_condition(stored):
         np.testing.assert_array_equal(part.numpy(), values[name][[4, 1]])
 
 
-def test_xarray_is_silent_and_labelled(stored):
+@pytest.mark.parametrize("with_dask", [True, False])
+def test_xarray_is_silent_and_labelled(stored, monkeypatch, with_dask):
+    if with_dask:
+        pytest.importorskip("dask.array")
+    else:
+        monkeypatch.setattr("xarray.namedarray.parallelcompat.list_chunkmanagers", dict)  # what xarray then finds
     dest, values = stored
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ds = xr.open_zarr(dest)
+        assert bool(ds.rho.chunks) == with_dask
         ds.load()
         by_step = ds.isel(step=0, sample=slice(0, 5))
     assert set(ds.coords) == {"sample_id", "target"}
