@@ -3,6 +3,8 @@
 import json
 import resource
 
+import pytest
+
 from tests.workspace import Workspace, edit_params, ran_stages
 
 ALL = {
@@ -37,6 +39,17 @@ def test_no_stage_leaves_files_outside_its_outs(workspace: Workspace) -> None:
     status = workspace.run("git", "status", "--short").split()
     assert set(status) <= {"??", "dvc.lock"}
     assert not list(workspace.root.glob("data/**/*.partial"))
+
+
+def test_artifacts_share_their_disk_space_with_the_cache(workspace: Workspace) -> None:
+    try:
+        (workspace.root / "linked").hardlink_to(workspace.root / "params.yaml")
+    except OSError:
+        pytest.skip("this file system has no hard links")
+    (workspace.root / "linked").unlink()
+    stores = [p for p in (workspace.root / "data/mnist5k/seed0/rank1/overfit").rglob("*") if p.is_file()]
+    assert len(stores) > 30
+    assert all(p.stat().st_nlink >= 2 for p in stores)
 
 
 def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
