@@ -2,8 +2,8 @@
 
     python -m benchmarks.bench_scoring
 
-One thread; the two are timed in turns, so that other work on the machine slows both, and the median of the
-rounds' ratios counts. LeNet5 on 28 x 28 digits (scikit-learn's, enlarged); time does not depend on the weights.
+One thread, its CPU time; the two are timed in turns, so that other work on the machine slows both, and the median of
+the rounds' ratios counts. LeNet5 on 28 x 28 digits (scikit-learn's, enlarged); time does not depend on the weights.
 The loop is what one would write first: float64 (as the scores need it), one sample, `copy_` of the perturbed
 weights, forward pass, loss.
 """
@@ -16,10 +16,12 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ocd_core.kde import entropy_gkde
@@ -77,17 +79,18 @@ def loop(model: torch.nn.Module, layer: str, image: Tensor, label: Tensor, draws
     return losses
 
 
-def seconds(work: Callable[[], object]) -> float:
-    start = time.thread_time()
-    work()
-    return time.thread_time() - start
-
-
-def rounds(*works: Callable[[], object]) -> list[tuple[float, ...]]:
-    """Seconds of each work in each round, after a warm-up."""
-    for work in works:
-        work()
-    return [tuple(seconds(work) for work in works) for _ in range(ROUNDS)]
+def rounds(*works: Callable[[], Any]) -> tuple[list[tuple[float, ...]], tuple[list[Any], ...]]:
+    """Seconds of each work in each round, after a warm-up; and what they returned."""
+    results = tuple([work()] for work in works)
+    times = []
+    for _ in range(ROUNDS):
+        spent = []
+        for work, result in zip(works, results, strict=True):
+            start = time.thread_time()
+            result.append(work())
+            spent.append(time.thread_time() - start)
+        times.append(tuple(spent))
+    return times, results
 
 
 def median(values) -> float:
@@ -102,20 +105,22 @@ def main() -> int:
     double.load_state_dict(model.state_dict())
     image, label = batch.inputs[0][:1].double(), batch.target[:1]
     print(
-        f"{SAMPLES} samples x {DRAWS} draws against {LOOP_DRAWS} turns of the loop; microseconds for a draw and sample\n"
+        f"{SAMPLES} samples x {DRAWS} draws against {LOOP_DRAWS} turns of the loop; microseconds for a draw and sample"
     )
-    print(f"{'layer':7}{'loop':>9}{'here':>9}{'ratio':>8}{'asked':>7}  bound by")
+    print("KS: p-value of the two-sample test of the loop's losses and these, for one sample\n")
+    print(f"{'layer':7}{'loop':>9}{'here':>9}{'ratio':>8}{'asked':>7}{'KS':>7}  bound by")
     failed = []
     for name in matrix_layers(model):
         split = SplitModel(model, name)
-        times = rounds(
+        times, (plain, losses) = rounds(
             lambda name=name: loop(double, name, image, label, LOOP_DRAWS),
             lambda split=split: perturbed_losses(split, task, batch, SCALE, DRAWS, 0),
         )
         slow, fast = [t[0] / LOOP_DRAWS for t in times], [t[1] / SAMPLES / DRAWS for t in times]
         ratio = median(a / b for a, b in zip(slow, fast, strict=True))
         print(
-            f"{name:7}{median(slow) * 1e6:9.1f}{median(fast) * 1e6:9.2f}{ratio:8.1f}{AT_LEAST[name]:7}  {BOUND_BY[name]}",
+            f"{name:7}{1e6 * median(slow):9.1f}{1e6 * median(fast):9.2f}{ratio:8.1f}{AT_LEAST[name]:7}"
+            f"{ks_2samp(torch.cat(plain), losses[0][0]).pvalue:7.2f}  {BOUND_BY[name]}",
             flush=True,
         )
         if ratio < AT_LEAST[name]:
@@ -138,7 +143,7 @@ def compare_entropies() -> None:
         grid = np.linspace(rows[0].min() - 0.01, rows[0].max() + 0.01, 1000)
         return float(entr(kde(grid)).sum() * (grid[1] - grid[0]))
 
-    times = rounds(by_scipy, lambda: entropy_gkde(rows))
+    times, _ = rounds(by_scipy, lambda: entropy_gkde(rows))
     slow, fast = median(t[0] for t in times), median(t[1] / len(rows) for t in times)
     print(
         f"\nentropy of 10,000 draws: scipy on 1,000 points {slow * 1e3:.1f} ms, here {fast * 1e3:.2f} ms "

@@ -3,13 +3,13 @@
 torch's fast kernels are for float32: in float64 a convolution unfolds one sample after the other, and a pooling goes
 number by number. Inside `fast_double_ops()` the samples are innermost in memory instead (shape and meaning of
 every tensor stay), so that a processor's vector units work along them: a convolution is one matrix product for
-each row of its kernel, a pooling the elementwise maximum of slices. Poolings give the same bits; convolutions differ by
+each row of its output, a pooling the elementwise maximum of slices. Poolings give the same bits; convolutions differ by
 the order of their sums (some 1e-16). Calls with options or types that are not covered go to torch.
 
-Dims: N samples, C channels, H height, W width, K kernel width × channels, O channels of the output.
+Dims: N samples, C channels, H height, W width, O channels of the output.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,8 +24,12 @@ class fast_double_ops(TorchFunctionMode):  # noqa: N801
     def __init__(self) -> None:
         super().__init__()
         # matrices of the kernels met so far; the weights are kept too, so that an id stays theirs
-        self._kernels: dict[int, tuple[Tensor, list[Tensor]]] = {}
-        self._instead = {torch.conv2d: self._conv2d, torch.max_pool2d: _max_pool2d, F.max_pool2d: _max_pool2d}
+        self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
+        self._instead: dict[Any, Callable[..., Tensor | None]] = {
+            torch.conv2d: self._conv2d,
+            torch.max_pool2d: _max_pool2d,
+            F.max_pool2d: _max_pool2d,
+        }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         instead = self._instead.get(func)
@@ -42,39 +46,36 @@ class fast_double_ops(TorchFunctionMode):  # noqa: N801
         dilation: int | Sequence[int] = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        if not _covered(input) or groups != 1 or isinstance(padding, str):
+        (step_y, step_x), (gap_y, gap_x) = _pair(stride), _pair(dilation)
+        if not _covered(input) or groups != 1 or isinstance(padding, str) or gap_y > 1:
             return None
-        (step_y, step_x), (pad_y, pad_x), (gap_y, gap_x) = _pair(stride), _pair(padding), _pair(dilation)
+        pad_y, pad_x = _pair(padding)
         units, channels, kernel_y, kernel_x = weight.shape
         x_CHWN = input.permute(1, 2, 3, 0)
         if pad_y or pad_x:
             x_CHWN = F.pad(x_CHWN, (0, 0, pad_x, pad_x, pad_y, pad_y))
-        x_CHWN = x_CHWN.contiguous()
+        if x_CHWN.stride(3) != 1:
+            x_CHWN = x_CHWN.contiguous()
         _, height, width, count = x_CHWN.shape
-        out_y = (height - gap_y * (kernel_y - 1) - 1) // step_y + 1
-        out_x = (width - gap_x * (kernel_x - 1) - 1) // step_x + 1
+        out_y, out_x = (height - kernel_y) // step_y + 1, (width - gap_x * (kernel_x - 1) - 1) // step_x + 1
         if out_y < 1 or out_x < 1 or count == 0:
             return None
-        start = input.new_zeros(1) if bias is None else bias[:, None]
-        if (kernel_y, kernel_x) == (height, width):  # it sees everything at once
-            out = torch.addmm(start, weight.flatten(1), x_CHWN.view(-1, count))
-            return out.view(units, 1, 1, count).permute(3, 0, 1, 2)
+        # what a row of the kernel sees of a row of the image: columns (x, n), rows (kernel's x, channel). The rows of
+        # the image follow each other in memory, so what the whole kernel sees is a window, and nothing is copied for it
         c, h, w, n = x_CHWN.stride()
-        shifted = x_CHWN.as_strided((kernel_x, channels, height, out_x, count), (gap_x * w, c, h, step_x * w, n))
-        shifted_KHR = shifted.reshape(kernel_x * channels, height, out_x * count)
-        out = start
-        for row, kernel_OK in enumerate(self._rows(weight)):
-            seen_KHR = shifted_KHR.narrow(1, gap_y * row, step_y * (out_y - 1) + 1)
-            if step_y > 1:
-                seen_KHR = seen_KHR[:, ::step_y]
-            seen = seen_KHR.reshape(kernel_OK.shape[1], -1)
-            out = torch.addmm(start, kernel_OK, seen) if row == 0 else out.addmm_(kernel_OK, seen)
-        return out.view(units, out_y, out_x, count).permute(3, 0, 1, 2)
+        seen = x_CHWN.as_strided(
+            (height, kernel_x, channels, out_x, count), (h, gap_x * w, c, step_x * w, n), x_CHWN.storage_offset()
+        ).contiguous()
+        columns, inner = out_x * count, kernel_x * channels
+        windows = seen.as_strided((out_y, kernel_y * inner, columns), (step_y * inner * columns, columns, 1))
+        start = input.new_zeros(1) if bias is None else bias[:, None]
+        out = torch.baddbmm(start, self._matrix(weight).expand(out_y, -1, -1), windows)
+        return out.view(out_y, units, out_x, count).permute(3, 1, 0, 2)
 
-    def _rows(self, weight: Tensor) -> list[Tensor]:
-        """The kernel's rows as matrices (O, K)."""
+    def _matrix(self, weight: Tensor) -> Tensor:
+        """The kernel as a matrix (O, height · width · C)."""
         if id(weight) not in self._kernels:
-            self._kernels[id(weight)] = weight, list(weight.permute(2, 0, 3, 1).flatten(2).contiguous())
+            self._kernels[id(weight)] = weight, weight.permute(0, 2, 3, 1).flatten(1).contiguous()
         return self._kernels[id(weight)][1]
 
 
@@ -94,8 +95,9 @@ def _max_pool2d(
     out_y, out_x = input.shape[2] // high, input.shape[3] // wide
     if out_y < 1 or out_x < 1:
         return None
-    rows = _largest(input.narrow(2, 0, out_y * high).unflatten(2, (out_y, high)).unbind(3))
-    return _largest(rows.narrow(3, 0, out_x * wide).unflatten(3, (out_x, wide)).unbind(4))
+    count, channels, _, width = input.shape
+    rows = _largest(input.narrow(2, 0, out_y * high).view(count, channels, out_y, high, width).unbind(3))
+    return _largest(rows.narrow(3, 0, out_x * wide).view(count, channels, out_y, out_x, wide).unbind(4))
 
 
 def _largest(parts: Sequence[Tensor]) -> Tensor:

@@ -16,7 +16,6 @@ The prefix runs once a sample in float32, everything from the layer to the loss 
 Dims: N samples, D draws, P positions, I in_features, O out_features, R = min(P, I), B rows = samples × draws.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from ocd_core.apply import row_chunks
 from ocd_core.double_ops import fast_double_ops
-from ocd_core.layers import Cut, SplitModel, weight_matrix
+from ocd_core.layers import Cut, SplitModel, layer_kind, weight_matrix
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import torch_generator
 from ocd_core.tasks.base import Batch, Task
@@ -47,7 +46,7 @@ def perturbed_losses(
     draws: int,
     seed: int,
     *,
-    memory_mb: int = 12,
+    memory_mb: int = 10,
     progress: Progress = no_progress,
 ) -> Tensor:
     """L(f(x, θ^L), y) for `draws` perturbations θ^L = θ + N(0, scale²) of the layer's weight (not its bias).
@@ -67,14 +66,15 @@ def perturbed_losses(
     first = split.prefix([x[:1] for x in batch.inputs])
     rows = _rows_within(split, task, first, batch.target[:1], memory_mb)
     positions, in_features = first.x_NPI.shape[1:]
-    perturbed = _shared if is_shared(positions, in_features) else _reparametrised
-    normal = _Normal(seed, split, draws)
+    source = _Draws(split, scale, draws, seed, rows)
+    perturbed = source.shared if is_shared(positions, in_features) else source.reparametrised
     fast = fast_double_ops()
     losses_ND = torch.empty((len(batch), draws), dtype=torch.float64)
+    done = 0
     for group in row_chunks(len(batch), max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features))):
         cut = split.prefix([x[group] for x in batch.inputs])
         target = batch.target[group]
-        for n, at, z_DPO in perturbed(split, cut, batch.sample_id[group].tolist(), scale, normal, rows):
+        for n, at, z_DPO in perturbed(cut, batch.sample_id[group].tolist()):
             count = len(z_DPO)
             with fast:
                 output = split.resume(z_DPO, _repeated(cut, n, count))[1]
@@ -82,8 +82,8 @@ def perturbed_losses(
             assert loss.dtype == torch.float64, loss.dtype
             assert loss.shape == (count,), loss.shape
             losses_ND[group.start + n, at : at + count] = loss
-            if at + count == draws:
-                progress(group.start + n + 1, "")
+            done += count
+            progress(done // draws, "")
     return losses_ND
 
 
@@ -92,51 +92,56 @@ def is_shared(positions: int, in_features: int) -> bool:
     return positions > 1 and positions + _NORMAL_COST > in_features
 
 
-def _reparametrised(
-    split: SplitModel, cut: Cut, ids: Sequence[int], scale: float, normal: "_Normal", rows: int
-) -> Iterator[tuple[int, int, Tensor]]:
-    """(sample, first draw, the layer's perturbed output with bias, float64) for at most `rows` draws at a time."""
-    z_NPO1 = (split.layer_output(cut) + split.bias_O)[..., None]
-    factor_NPR = _factor(cut.x_NPI.double()) * scale
-    shape = factor_NPR.shape[2], z_NPO1.shape[2]
-    for n, (factor_PR, z_PO1) in enumerate(zip(factor_NPR, z_NPO1, strict=True)):
-        for start, noise_ROD in normal.blocks(shape, "sample", ids[n]):
-            for part in row_chunks(noise_ROD.shape[2], rows):
-                yield n, start + part.start, _product(factor_PR, noise_ROD[..., part].double(), z_PO1)
+class _Draws:
+    """The layer's perturbed outputs, at most `rows` draws of one sample at a time.
 
+    Both regimes yield (sample, number of the first draw, output with bias (D, P, O) in float64).
+    """
 
-def _shared(
-    split: SplitModel, cut: Cut, ids: Sequence[int], scale: float, normal: "_Normal", rows: int
-) -> Iterator[tuple[int, int, Tensor]]:
-    """The same from drawn weights, which all samples see."""
-    x_NPI = cut.x_NPI.double()
-    weight_IO1, bias_O1 = split.weight_OI.double().T[..., None], split.bias_O[:, None]
-    for start, noise_IOD in normal.blocks(weight_IO1.shape[:2], "shared"):
-        for part in row_chunks(noise_IOD.shape[2], rows):
-            weight_IOD = weight_IO1 + scale * noise_IOD[..., part].double()
-            for n in range(len(ids)):
-                yield n, start + part.start, _product(x_NPI[n], weight_IOD, bias_O1)
+    def __init__(self, split: SplitModel, scale: float, draws: int, seed: int, rows: int) -> None:
+        self._split, self._scale, self._draws, self._seed, self._rows = split, scale, draws, seed, rows
+        self._convolution = layer_kind(split.layer) == "conv"
 
+    def reparametrised(self, cut: Cut, ids: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
+        z_NPO = self._split.layer_output(cut) + self._split.bias_O
+        factor_NPR = _factor(cut.x_NPI.double()) * self._scale
+        for n, (factor_PR, z_PO) in enumerate(zip(factor_NPR, z_NPO, strict=True)):
+            for start, noise_DRO in self._noise(factor_PR.shape[1], "sample", ids[n]):
+                for part in row_chunks(len(noise_DRO), self._rows):
+                    yield n, start + part.start, self._product(factor_PR, noise_DRO[part].double(), z_PO)
 
-def _product(a_PR: Tensor, b_ROD: Tensor, offset: Tensor) -> Tensor:
-    """A B + offset for all draws in one product, (D, P, O); the draws stay innermost in memory (see `double_ops`)."""
-    z_POD = (a_PR @ b_ROD.flatten(1)).unflatten(1, b_ROD.shape[1:])
-    return z_POD.add_(offset).permute(2, 0, 1)
+    def shared(self, cut: Cut, ids: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
+        x_NPI, bias_O = cut.x_NPI.double(), self._split.bias_O
+        weight_IO = self._split.weight_OI.double().T
+        for start, noise_DIO in self._noise(len(weight_IO), "shared"):
+            for part in row_chunks(len(noise_DIO), self._rows):
+                weight_DIO = weight_IO + self._scale * noise_DIO[part].double()
+                for n in range(len(ids)):
+                    yield n, start + part.start, self._product(x_NPI[n], weight_DIO, bias_O)
 
+    def _noise(self, inner: int, *purpose: str | int) -> Iterator[tuple[int, Tensor]]:
+        """Standard normal numbers (D, inner, O) in blocks of draws that are set by the layer's size alone.
 
-class _Normal:
-    """Standard normal numbers in blocks of draws; a block is set by the layer's size alone."""
-
-    def __init__(self, seed: int, split: SplitModel, draws: int) -> None:
-        self._seed, self._split, self._draws = seed, split, draws
-
-    def blocks(self, shape: Sequence[int], *purpose: str | int) -> Iterator[tuple[int, Tensor]]:
-        """(first draw, numbers (*shape, D)); float32, which is exact enough for noise and fast to draw."""
-        block = max(1, _NOISE_NUMBERS // math.prod(shape))
+        Float32 is exact enough for noise and several times faster to draw than float64.
+        """
+        units = len(self._split.weight_OI)
+        block = max(1, _NOISE_NUMBERS // (inner * units))
         for start in range(0, self._draws, block):
             generator = torch_generator(self._seed, "perturbation", self._split.layer_name, *purpose, start)
-            noise = torch.randn((*shape, min(block, self._draws - start)), generator=generator)
-            yield start, noise.to(self._split.device)
+            noise_DRO = torch.randn((min(block, self._draws - start), inner, units), generator=generator)
+            yield start, noise_DRO.to(self._split.device)
+
+    def _product(self, a_PR: Tensor, b_DRO: Tensor, offset: Tensor) -> Tensor:
+        """A B + offset for each draw (offset: (O,) or (P, O))."""
+        positions, inner = a_PR.shape
+        draws, _, units = b_DRO.shape
+        if positions == inner == 1:
+            return torch.addcmul(offset, a_PR, b_DRO)
+        if not self._convolution:
+            return torch.baddbmm(offset, a_PR.expand(draws, -1, -1), b_DRO)
+        # one product for all draws, which stay innermost in memory, as the next convolution likes it
+        z_POD = (a_PR @ b_DRO.permute(1, 2, 0).reshape(inner, -1)).view(positions, units, draws)
+        return z_POD.add_(offset[..., None]).permute(2, 0, 1)
 
 
 def _repeated(cut: Cut, row: int, count: int) -> Cut:

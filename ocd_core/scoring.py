@@ -13,7 +13,7 @@ samples have none ranks after every layer where at least half have one: on most 
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import nn
 
 from ocd_core.config import LayerParams, ScoringParams
 from ocd_core.errors import UserError
-from ocd_core.kde import entropy_gkde
+from ocd_core.kde import Doubles, entropy_gkde
 from ocd_core.layers import SplitModel, layer_kind, matrix_layers
 from ocd_core.perturb import layer_scale, perturbed_losses
 from ocd_core.progress import Progress, no_progress
@@ -30,9 +30,12 @@ from ocd_core.rng import permutation
 from ocd_core.tasks.base import Split, Task
 
 __all__ = [
-    "LayerScore", "close_call", "entropy_gkde", "layers_report", "rank_layers", "score_layers", "score_table",
-    "scores_from_json", "scores_to_json", "select_layer",
+    "LayerScore", "close_call", "convergence_table", "entropy_gkde", "layers_report", "rank_layers", "score_layers",
+    "score_table", "scores_from_json", "scores_to_json", "scoring_steps", "select_layer",
 ]  # fmt: skip
+
+_HALVINGS = 4  # of the draws, in `LayerScore.convergence`
+_FEWEST_DRAWS = 10
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class LayerScore:
     kind: `linear` or `conv`. parameters: of its weight. entropy: the score, nats; NaN where no sample has a density.
     stderr: standard error of that mean over samples. samples: how many were perturbed, `without_density` of
     which are not in the mean. draws: perturbations a sample. scale_absolute: their standard deviation. rank: from 1.
+    convergence: (draws, the score from so many of them), doubling. per_sample: the entropy of each sample's
+    loss, NaN without density, the same samples for every layer; not in `layers.json`.
     """
 
     name: str
@@ -54,6 +59,8 @@ class LayerScore:
     draws: int
     scale_absolute: float
     rank: int
+    convergence: tuple[tuple[int, float], ...] = ()
+    per_sample: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
 
 def score_layers(
@@ -75,9 +82,7 @@ def score_layers(
         UserError: no layer can be perturbed, or a loss is not finite.
     """
     sample_id = permutation(len(split), seed, "scored samples")[: params.samples].sort().values
-    replica = torch.zeros_like(sample_id)
-    # what a step of the overfitting sees: of a view, the rays of the first step
-    batch = task.overfit_batch(split, sample_id, replica, 0, seed)
+    batch = task.scoring_batch(split, sample_id, seed)
     scores: list[LayerScore] = []
     for index, (name, layer) in enumerate(matrix_layers(model).items()):
         try:
@@ -97,8 +102,7 @@ def score_layers(
                 f"layer {name!r}: a loss under perturbation is not finite; lower scoring.scale (the standard deviation "
                 f"is {scale:g}) or check the base network"
             )
-        entropy_N = entropy_gkde(losses_ND.numpy())
-        scores.append(_score(name, layer, entropy_N, params.draws, scale))
+        scores.append(_score(name, layer, losses_ND.numpy(), scale))
     if not scores:
         raise UserError("the base network has no layer that can be scored (Linear, Conv1d or Conv2d without groups)")
     return rank_layers(scores)
@@ -113,22 +117,35 @@ def scoring_steps(model: nn.Module, split: Split, params: ScoringParams) -> int:
     return len(matrix_layers(model)) * min(params.samples, len(split))
 
 
-def _score(name: str, layer: nn.Module, entropy_N: np.ndarray, draws: int, scale: float) -> LayerScore:
-    found = entropy_N[~np.isnan(entropy_N)]
+def _score(name: str, layer: nn.Module, losses_ND: Doubles, scale: float) -> LayerScore:
+    count, draws = losses_ND.shape
+    entropy_N = entropy_gkde(losses_ND)
+    mean, stderr, without = _mean(entropy_N)
+    fewer = [d for d in (draws >> k for k in range(_HALVINGS, 0, -1)) if d >= _FEWEST_DRAWS]
     weight = layer.weight
     assert isinstance(weight, torch.Tensor)
     return LayerScore(
         name=name,
         kind=layer_kind(layer),
         parameters=weight.numel(),
-        entropy=float(found.mean()) if len(found) else math.nan,
-        stderr=float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan,
-        samples=len(entropy_N),
-        without_density=len(entropy_N) - len(found),
+        entropy=mean,
+        stderr=stderr,
+        samples=count,
+        without_density=without,
         draws=draws,
         scale_absolute=scale,
         rank=0,
+        convergence=(*((d, _mean(entropy_gkde(losses_ND[:, :d]))[0]) for d in fewer), (draws, mean)),
+        per_sample=tuple(entropy_N.tolist()),
     )
+
+
+def _mean(entropy_N: Doubles) -> tuple[float, float, int]:
+    """Mean and standard error over the samples with a density, and how many have none."""
+    found = entropy_N[~np.isnan(entropy_N)]
+    mean = float(found.mean()) if len(found) else math.nan
+    stderr = float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan
+    return mean, stderr, len(entropy_N) - len(found)
 
 
 def rank_layers(scores: Sequence[LayerScore]) -> list[LayerScore]:
@@ -141,16 +158,21 @@ def rank_layers(scores: Sequence[LayerScore]) -> list[LayerScore]:
 
 
 def close_call(scores: Sequence[LayerScore]) -> str | None:
-    """A warning where the two best of these layers are within their standard errors of each other, else None."""
+    """A warning where the two best of these layers are within their standard errors of each other, else None.
+
+    The layers are scored on the same samples, so the error is that of the paired differences, if `per_sample` is there.
+    """
     if len(scores) < 2:
         return None
     first, second = scores[:2]
     gap, error = first.entropy - second.entropy, math.hypot(first.stderr, second.stderr)
-    if not gap <= error:
+    if first.per_sample and len(first.per_sample) == len(second.per_sample):
+        gap, error, _ = _mean(np.subtract(first.per_sample, second.per_sample))
+    if gap > error:
         return None
     return (
-        f"the scores of {first.name} and {second.name} differ by {gap:.3g} ± {error:.2g}: their order may be chance; "
-        "raise scoring.samples, or name the layer"
+        f"the scores of {first.name} and {second.name} differ by {gap:.3g} with a standard error of {error:.2g}: which "
+        "is first may be chance; raise scoring.samples, or name the layer"
     )
 
 
@@ -188,20 +210,37 @@ def _order(scores: Sequence[LayerScore], params: LayerParams) -> list[str]:
 
 
 def scores_to_json(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
-    """Plain values, an undefined number as None."""
-    return [
-        {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(score).items()} for score in scores
-    ]
+    """Plain values without `per_sample`, an undefined number as None."""
+    rows = []
+    for score in scores:
+        row = {k: _plain(v) for k, v in asdict(score).items() if k not in ("per_sample", "convergence")}
+        rows.append(row | {"convergence": [[draws, _plain(entropy)] for draws, entropy in score.convergence]})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def scores_from_json(rows: Sequence[dict[str, Any]]) -> list[LayerScore]:
     """The inverse of `scores_to_json`."""
-    defined: list[dict[str, Any]] = [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
-    return [LayerScore(**row) for row in defined]
+
+    def number(value: Any) -> Any:
+        return math.nan if value is None else value
+
+    return [
+        LayerScore(
+            **{k: number(v) for k, v in row.items() if k != "convergence"},
+            convergence=tuple((int(draws), number(entropy)) for draws, entropy in row["convergence"]),
+        )
+        for row in rows
+    ]
 
 
 def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str, Any]:
-    """What `layers.json` holds: `scores` of all layers, and the layer `used` at each rank ("1", "2", …).
+    """What `layers.json` holds: `scores` of all layers, the layer `used` at each rank ("1", "2", …), and `warning`.
+
+    The warning (or None) is that of `close_call` among the candidates; there is none where a name is given.
 
     Raises:
         UserError: as `select_layer`.
@@ -209,7 +248,9 @@ def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str
     used = {str(rank): name for rank, name in enumerate(_order(scores, params), start=1)}
     if not used:
         raise UserError(f"layer.candidates: no scored layer is of kind {' or '.join(params.candidates.kinds)}")
-    return {"scores": scores_to_json(scores), "used": used}
+    by_name = {s.name: s for s in scores}
+    warning = close_call([by_name[name] for name in used.values()]) if params.select == "auto" else None
+    return {"scores": scores_to_json(scores), "used": used, "warning": warning}
 
 
 def score_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
@@ -227,4 +268,13 @@ def score_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
             "scale_absolute": row["scale_absolute"],
         }
         for row in scores_to_json(scores)
+    ]
+
+
+def convergence_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
+    """Rows for a plot of the score against the number of draws."""
+    return [
+        {"layer": score.name, "draws": draws, "entropy": _plain(entropy)}
+        for score in scores
+        for draws, entropy in score.convergence
     ]

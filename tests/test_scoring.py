@@ -1,15 +1,23 @@
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import entr
+from scipy.stats import gaussian_kde
 
 from ocd_core.config import CandidateParams, LayerParams, ScoringParams
 from ocd_core.errors import UserError
+from ocd_core.kde import entropy_gkde
+from ocd_core.layers import SplitModel
 from ocd_core.models.mlp import MLP
+from ocd_core.perturb import perturbed_losses
 from ocd_core.scoring import (
     LayerScore,
     close_call,
+    convergence_table,
     layers_report,
     rank_layers,
     score_layers,
@@ -18,7 +26,7 @@ from ocd_core.scoring import (
     scores_to_json,
     select_layer,
 )
-from tests.scoring_helpers import ArraySplit, ArrayTask
+from tests.scoring_helpers import ArraySplit, ArrayTask, losses_by_loop
 
 
 def score(name, entropy, kind="linear", without=0, stderr=0.1, rank=0):
@@ -89,6 +97,22 @@ def test_close_call():
     assert close_call([score("a", 2.0), score("b", 1.9)])
     assert close_call([score("a", 2.0), score("b", 1.0)]) is None
     assert close_call([score("a", 2.0)]) is None
+    assert layers_report(rank_layers([score("a", 2.0), score("b", 1.9)]), layer())["warning"].startswith(
+        "the scores of a"
+    )
+    assert layers_report(rank_layers([score("a", 2.0), score("b", 1.9)]), layer("b"))["warning"] is None
+
+
+def test_close_call_pairs_the_samples():
+    # the samples differ by far more than the layers do, but each in the same way
+    b = [1.0, 5.0, 9.0, 3.0]
+    scores = [score("a", 4.65, stderr=1.7), score("b", 4.5, stderr=1.7)]
+    assert close_call(scores)
+    a = [x + d for x, d in zip(b, (0.1, 0.2, 0.1, 0.2), strict=True)]
+    paired = [replace(s, per_sample=tuple(v)) for s, v in zip(scores, (a, b), strict=True)]
+    assert close_call(paired) is None
+    unclear = [paired[0], replace(paired[1], per_sample=(1.5, 4.0, 9.5, 3.5))]
+    assert "standard error" in close_call(unclear)
 
 
 def mlp_data(samples=6):
@@ -112,6 +136,68 @@ def test_same_seed_same_scores_and_the_model_stays():
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert {s.name for s in first} == {"layers.0", "layers.1"}
     assert [s.samples for s in first] == [4, 4]
+
+
+def test_convergence_is_the_score_of_the_first_draws():
+    torch.manual_seed(0)
+    model, split = MLP(5, 3, (8,)), mlp_data()
+    first = score_layers(model, ArrayTask(), split, params(samples=6, draws=80), 0)[0]
+    assert [d for d, _ in first.convergence] == [10, 20, 40, 80]
+    assert first.convergence[-1][1] == first.entropy
+    batch = split.batch(torch.arange(6))
+    losses = perturbed_losses(SplitModel(model, first.name), ArrayTask(), batch, 0.1, 80, 0)
+    assert first.convergence[1][1] == pytest.approx(entropy_gkde(losses[:, :20]).mean(), rel=1e-12)
+    assert np.mean(first.per_sample) == pytest.approx(first.entropy, rel=1e-12)
+    assert convergence_table([first])[0] == {"layer": first.name, "draws": 10, "entropy": first.convergence[0][1]}
+    assert scores_from_json(scores_to_json([first])) == [first]
+
+
+@pytest.mark.parametrize("layer_name", ["layers.0", "layers.1"])
+def test_score_of_a_plain_loop(layer_name):
+    """Eq. 3 sample by sample and draw by draw, with scipy's density."""
+    torch.manual_seed(0)
+    model, split = MLP(5, 3, (8,)), mlp_data(4)
+    got = {s.name: s for s in score_layers(model, ArrayTask(), split, params(draws=1000), 0)}[layer_name]
+    entropies = []
+    for i in range(4):
+        row = losses_by_loop(model, layer_name, split.x[i], split.y[i], 0.1, 1000, seed=i).numpy()
+        kde = gaussian_kde(row, "silverman")
+        grid = np.linspace(row.min() - np.ptp(row), row.max() + np.ptp(row), 2000)
+        entropies.append(entr(kde(grid)).sum() * (grid[1] - grid[0]))
+    # the standard error of one entropy from 1,000 draws is about 0.03
+    assert got.per_sample == pytest.approx(entropies, abs=0.15)
+    assert got.entropy == pytest.approx(np.mean(entropies), abs=0.07)
+
+
+def test_a_layer_that_cannot_be_cut_is_left_out_with_a_warning():
+    class Twice(MLP):
+        def forward(self, x):
+            return self.layers[1](self.layers[0](self.layers[0](x)))
+
+    with pytest.warns(UserWarning, match=r"layers\.0.*left out.*2 times"):
+        scores = score_layers(Twice(5, 3, (5,)), ArrayTask(), mlp_data(), params(), 0)
+    assert [s.name for s in scores] == ["layers.1"]
+    with pytest.raises(UserError, match="no layer that can be scored"):
+        score_layers(torch.nn.Flatten(), ArrayTask(), mlp_data(), params(), 0)
+
+
+def test_released_lenet5_ranks_as_found(shared_data, mnist_task, mnist_prepared):
+    """Absolute noise: conv3 first, and fc1 first among the linear layers; relative noise: fc2 first."""
+    model = mnist_task.build_model()
+    mnist_task.load_checkpoint(model, shared_data / "released" / "checkpoint_lenet5.pth")
+    train = mnist_task.open(mnist_prepared, "train")
+    ranking = {
+        noise: score_layers(model, mnist_task, train, params(samples=30, draws=200, noise=noise, scale=scale), 0)
+        for noise, scale in (("absolute", 0.1), ("relative", 0.5))
+    }
+    names = {noise: [s.name for s in scores] for noise, scores in ranking.items()}
+    assert names["absolute"][0] == "conv3"
+    assert names["relative"][0] == "fc2"
+    auto = layer(kinds=["linear"])
+    assert select_layer(ranking["absolute"], auto, 1) == "fc1"
+    assert select_layer(ranking["relative"], auto, 1) == "fc2"
+    assert layers_report(ranking["absolute"], auto)["warning"] is None
+    assert all(s.without_density == 0 for scores in ranking.values() for s in scores)
 
 
 def test_relative_noise_is_absolute_noise_times_the_rms_weight():

@@ -163,6 +163,13 @@ class Task(ABC):
         """
         return split.batch(sample_id)
 
+    def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
+        """The inputs on which the layers are scored: by default the first step's of the overfitting.
+
+        Override where that is more than many draws can afford (a view's rays).
+        """
+        return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), 0, seed)
+
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
     ) -> Condition:
