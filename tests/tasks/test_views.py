@@ -1,7 +1,5 @@
 import json
 import math
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +8,8 @@ from PIL import Image
 from pydantic import ValidationError
 
 from ocd_core.apply import base_pass, outputs_with_delta
-from ocd_core.config import OverfitParams
+from ocd_core.base_training import fit_base
+from ocd_core.config import BaseParams, ModelParams, OverfitParams
 from ocd_core.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
 from ocd_core.errors import UserError
 from ocd_core.layers import SplitModel
@@ -18,7 +17,7 @@ from ocd_core.models.vgg import VGG11Features, pooled_features
 from ocd_core.overfit import overfit
 from ocd_core.tasks import task_class
 from ocd_core.tasks.base import Batch, whole_split
-from ocd_core.tasks.views import ViewsData, ViewSynthesis, psnr, ssim
+from ocd_core.tasks.views import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
 
 SIZE = 16
 DEMO = {
@@ -452,6 +451,26 @@ def test_ensemble_is_the_mean_picture():
     assert torch.equal(make_task(DEMO).combine(outputs), outputs.mean(0))
 
 
+# --- base training
+
+
+def test_base_training_lowers_the_loss_of_whole_views_and_sees_them_one_at_a_time(prepared, monkeypatch):
+    task = make_task(DEMO, base_rays=128)
+    train, val = (task.open(prepared, s) for s in ("train", "val"))
+    seen = []
+    whole_views = ViewSplit.batch
+    monkeypatch.setattr(ViewSplit, "batch", lambda self, rows: seen.append(len(rows)) or whole_views(self, rows))
+    params = BaseParams(
+        model=ModelParams(name="tinynerf", args=MODEL), checkpoint=None, epochs=15, patience=15, batch_size=2, lr=5e-3,
+        weight_decay=0.0,
+    )  # fmt: skip
+    found = fit_base(task, train, val, params, seed=0)
+    losses = [row["val_loss"] for row in found.curve]
+    assert min(losses) < 0.6 * losses[0]
+    assert found.metrics["val_psnr"] == pytest.approx(-10 * math.log10(min(losses)))
+    assert set(seen) == {1}
+
+
 # --- overfitting
 
 
@@ -532,23 +551,15 @@ def test_bad_camera_files(tmp_path, content, message):
 # --- the authors' checkpoint
 
 
-@pytest.fixture
-def shared():
-    folder = os.environ.get("OCD_TEST_DATA")
-    if not folder:
-        pytest.skip("set OCD_TEST_DATA to the folder of real data sets")
-    return Path(folder)
-
-
-def test_released_checkpoint_reaches_its_error_on_lego(shared, tmp_path):
+def test_released_checkpoint_reaches_its_error_on_lego(shared_data, tmp_path):
     """The authors' base on every twentieth test view of lego over black, 32 mid-bin depths from 2 to 6."""
-    values = {**BLENDER, "path": str(shared / "blender" / "lego"), "depths": 32}
+    values = {**BLENDER, "path": str(shared_data / "blender" / "lego"), "depths": 32}
     task = ViewSynthesis(ViewsData.model_validate(values), "tinynerf", {})
     assert task.prepare(tmp_path)["splits"] == {
         "train": {"samples": 90}, "val": {"samples": 10}, "test": {"samples": 200},
     }  # fmt: skip
     model = task.build_model()
-    task.load_checkpoint(model, shared / "released" / "checkpoint_tinynerf.pt")
+    task.load_checkpoint(model, shared_data / "released" / "checkpoint_tinynerf.pt")
     split = task.open(tmp_path, "test")
     errors = []
     with torch.no_grad():
