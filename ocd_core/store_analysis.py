@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ocd_core.rng import numpy_generator
 from ocd_core.store import OverfitStore
-from ocd_core.store_summary import Float64, Int64, RowValues, row_pieces, subset
+from ocd_core.store_summary import Float64, Int64, RowValues, ranged, row_pieces, subset
 
 MEAN_BYTES = 2**30  # of Δ read for the means
 COMPARED_BYTES = 2**27  # of Δ held at once for the neighbours
@@ -81,11 +81,10 @@ def mean_deltas(store: OverfitStore, values: RowValues, most_bytes: int = MEAN_B
     labels = None if values.classes is None else values.target[chosen]
     total: dict[int | None, Float64] = {}
     count: dict[int | None, int] = {}
-    at = 0
-    for piece in row_pieces(values.rows[chosen], row_bytes):
-        delta_NOI = store.deltas(piece)
-        label = None if labels is None else labels[at : at + len(piece)]
-        at += len(piece)
+    rows = values.rows[chosen]
+    for piece in row_pieces(rows, row_bytes):
+        delta_NOI = store.deltas(ranged(rows[piece]))
+        label = None if labels is None else labels[piece]
         for key in [None] if label is None else np.unique(label).tolist():
             part = delta_NOI if label is None else delta_NOI[label == key]
             total[key] = total.get(key, 0.0) + part.sum(0, dtype=np.float64)
@@ -100,7 +99,9 @@ def singular_values(store: OverfitStore, most: int = MOST_DECOMPOSED) -> Float64
     affordable = int(_SVD_COST / (20 * min(outs, ins) ** 2 * max(outs, ins)))
     rows = subset(len(store), min(most, max(4, affordable)), "singular values")
     pieces = row_pieces(rows, 2 * _row_bytes(store))
-    return np.concatenate([np.linalg.svd(store.deltas(p).astype(np.float64), compute_uv=False) for p in pieces])
+    return np.concatenate(
+        [np.linalg.svd(store.deltas(ranged(rows[p])).astype(np.float64), compute_uv=False) for p in pieces]
+    )
 
 
 def nearest_neighbours(store: OverfitStore, values: RowValues, most: int = MOST_COMPARED) -> Neighbours | None:
@@ -115,19 +116,18 @@ def nearest_neighbours(store: OverfitStore, values: RowValues, most: int = MOST_
     if len(chosen) < 2:
         return None
     unit_ND = np.empty((len(chosen), store.schema.out_features * store.schema.in_features), np.float32)
-    at = 0
-    for piece in row_pieces(values.rows[chosen], 2 * _row_bytes(store)):
-        flat = store.deltas(piece).reshape(len(piece), -1).astype(np.float64)
+    rows = values.rows[chosen]
+    for piece in row_pieces(rows, 2 * _row_bytes(store)):
+        flat = store.deltas(ranged(rows[piece])).astype(np.float64).reshape(-1, unit_ND.shape[1])
         norm = np.linalg.norm(flat, axis=1, keepdims=True)
-        unit_ND[at : at + len(piece)] = flat / np.where(norm > 0, norm, 1)
-        at += len(piece)
+        unit_ND[piece] = flat / np.where(norm > 0, norm, 1)
     cosine_NN = np.clip((unit_ND @ unit_ND.T).astype(np.float64), -1, 1)
     np.fill_diagonal(cosine_NN, -np.inf)
     near = np.argsort(-cosine_NN, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(chosen) - 1)]
     other_near = _random_other(len(chosen))
     at_row = np.arange(len(chosen))
     return Neighbours(
-        values.rows[chosen],
+        rows,
         near,
         np.take_along_axis(cosine_NN, near, axis=1),
         other_near,

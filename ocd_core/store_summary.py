@@ -115,10 +115,16 @@ def spread(values: Float64) -> dict[str, float]:
     return {"min": low, "q25": first, "median": median, "q75": third, "max": high, "mean": float(values.mean())}
 
 
-def row_pieces(rows: Int64, row_bytes: int, most_bytes: int = _READ_BYTES) -> list[Int64]:
-    """`rows` in pieces of about `most_bytes`, at least one row each."""
+def row_pieces(rows: Int64, row_bytes: int, most_bytes: int = _READ_BYTES) -> list[slice]:
+    """Where to cut `rows` into pieces of about `most_bytes`, at least one row each."""
     size = max(1, most_bytes // max(1, row_bytes))
-    return [rows[start : start + size] for start in range(0, len(rows), size)]
+    return [slice(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+
+
+def ranged(rows: Int64) -> slice | Int64:
+    """Rows in ascending order, as a slice where none is left out: a store reads that faster and in less memory."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 
 
 def _classes(store: OverfitStore, target: npt.NDArray[Any]) -> int | None:
@@ -131,4 +137,4 @@ def _classes(store: OverfitStore, target: npt.NDArray[Any]) -> int | None:
 
 def _predicted(store: OverfitStore, rows: Int64) -> Int64:
     pieces = row_pieces(rows, 4 * store.schema.base_output[0])
-    return np.concatenate([store.read("base_output", piece).argmax(1) for piece in pieces])
+    return np.concatenate([store.read("base_output", ranged(rows[piece])).argmax(1) for piece in pieces])

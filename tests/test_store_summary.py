@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ocd_core.store import OverfitStore
-from ocd_core.store_summary import array_sizes, read_rows, row_pieces, spread, subset
+from ocd_core.store_summary import array_sizes, ranged, read_rows, row_pieces, spread, subset
 from tests.store.support import complete, make_schema, make_values
 from tests.store_cases import class_store, value_store
 
@@ -59,9 +59,15 @@ def test_subset_is_all_or_a_seeded_part():
 def test_pieces_cover_the_rows_within_the_bound():
     rows = np.arange(10) * 3
     pieces = row_pieces(rows, row_bytes=100, most_bytes=350)
-    assert [len(p) for p in pieces] == [3, 3, 3, 1]
-    np.testing.assert_array_equal(np.concatenate(pieces), rows)
+    assert [len(rows[p]) for p in pieces] == [3, 3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate([rows[p] for p in pieces]), rows)
     assert len(row_pieces(rows, row_bytes=1000, most_bytes=350)) == 10
+
+
+def test_rows_without_a_gap_are_a_slice():
+    assert ranged(np.arange(3, 8)) == slice(3, 8)
+    assert ranged(np.array([4])) == slice(4, 5)
+    np.testing.assert_array_equal(ranged(np.array([3, 5])), [3, 5])
 
 
 def test_sizes_are_those_of_the_files(tmp_path):
