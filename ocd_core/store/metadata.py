@@ -6,6 +6,8 @@ complete) and because its checksum covers every attribute.
 
 import hashlib
 import json
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,8 @@ def compressors(codec: Codec, itemsize: int) -> list[BytesBytesCodec]:
     return [*known[codec], Crc32cCodec()]
 
 
-def array_metadata(schema: StoreSchema) -> dict[str, bytes]:
+@cache
+def array_metadata(schema: StoreSchema) -> Mapping[str, bytes]:
     """The zarr.json of every array, by key."""
     files: dict[str, Buffer] = {}
     for spec in schema.arrays().values():
@@ -84,7 +87,7 @@ def group_attributes(
     }
 
 
-def group_metadata(attributes: dict[str, Any], arrays: dict[str, bytes]) -> bytes:
+def group_metadata(attributes: dict[str, Any], arrays: Mapping[str, bytes]) -> bytes:
     """The group's zarr.json with the arrays' ones consolidated in it, and a checksum of the whole."""
     node = {
         "zarr_format": 3,

@@ -25,7 +25,7 @@ from ocd_core.store.files import flush, flush_tree, locked, sweep_partial, write
 from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.shards import encode_shard
-from ocd_core.store.source import DamagedStoreError, Source, read_node
+from ocd_core.store.source import DamagedStoreError, Source, missing_files, read_node
 from ocd_core.store.verify import Damage, metadata_damage, shard_damage
 
 Ids = npt.NDArray[np.int64]
@@ -34,8 +34,8 @@ Ids = npt.NDArray[np.int64]
 class ShardSink:
     """Writes whole shards into a work folder; can be sent to other processes.
 
-    Workers may write different shards at the same time, or the same one twice: a shard's files depend on its
-    values alone.
+    Workers may write different shards at the same time, or the same one twice, even one that outlived the run that
+    started it: a shard's bytes depend on its values alone, and each file is replaced at once.
     """
 
     def __init__(self, folder: Path, schema: StoreSchema, sample_id: Ids, replica: Ids) -> None:
@@ -57,7 +57,6 @@ class ShardSink:
             assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
             values[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
         paths = {name: self.folder / spec.file(shard) for name, spec in specs.items()}
-        paths["sample_id"].unlink(missing_ok=True)  # no shard while it is replaced
         for name, spec in specs.items():  # sample_id is the last
             write_atomic(paths[name], encode_shard(spec, self.schema.codec, values[name]))
         return list(paths.values())
@@ -173,11 +172,17 @@ class StoreWriter:
         """Complete the store and put it in its place, in one step.
 
         All shards must be there; those that neither this writer wrote nor `accept` saw are checked now.
+
+        Raises:
+            UserError: files were taken away meanwhile, or the disk is full.
         """
         if self._in_place:
             return
-        self._good |= {shard for shard, damage in self._check(Source(self.work), self.missing()).items() if not damage}
+        source = Source(self.work)
+        self._good |= {shard for shard, damage in self._check(source, self.missing()).items() if not damage}
         assert not self.missing(), f"shards {self.missing()} are not written"
+        if lost := missing_files(source.sizes(), self.schema):
+            raise UserError(f"{self.work / lost[0]} has vanished since it was written; run the same command again")
         write_atomic(self.work / ZARR_JSON, [self._group])
         for flushed in self._flushes:
             flushed.result()

@@ -56,3 +56,17 @@ def test_refusals(dest, memory, tmp_path):
     with pytest.raises(UserError, match="not copied"):
         copy_store(dest, "memory://bucket/a.zarr")
     assert not memory.exists("/bucket/a.zarr")
+
+
+def test_unknown_protocol():
+    with pytest.raises(UserError, match="nowhere"):
+        OverfitStore("nowhere://bucket/a.zarr")
+
+
+def test_local_paths_are_taken_literally(dest):
+    """`::` chains file systems in a URL, and `~` is a name like any other."""
+    odd = dest.rename(dest.parent / "a::b ~c#d.zarr")
+    assert len(OverfitStore(odd)) == 10
+    assert verify_store(odd) == []
+    copy_store(odd, str(dest.parent / "zip::copy.zarr"))
+    assert file_hashes(dest.parent / "zip::copy.zarr") == file_hashes(odd)

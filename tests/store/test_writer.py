@@ -1,6 +1,8 @@
 import errno
 import os
 import pickle
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +269,45 @@ def test_unfinished_shards_keep_a_store_from_being_finished(tmp_path):
         with pytest.raises(AssertionError, match=r"\[1, 2\]"):
             writer.finish()
     assert not (tmp_path / "a.zarr").exists()
+
+
+def test_files_that_vanish_keep_a_store_from_being_finished(tmp_path):
+    schema = make_schema()
+    values = make_values(schema)
+    dest = tmp_path / "a.zarr"
+    with open_writer(dest, schema, values) as writer:
+        for shard in writer.missing():
+            writer.write(shard, shard_of(schema, values, shard))
+        (writer.work / schema.arrays()["rho"].file(1)).unlink()
+        with pytest.raises(UserError, match="vanished"):
+            writer.finish()
+    assert complete(dest, schema, values) == [1]
+
+
+def test_really_full_disk(tmp_path):
+    """A file system of 1 MiB, where this user may mount one."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a tmpfs")
+    try:
+        schema = make_schema(rows=12, out_features=40, in_features=60, layer_input=(60,))
+        values = make_values(schema)
+        dest = mount / "a.zarr"
+        ballast = mount / "ballast"
+        with open_writer(dest, schema, values) as writer:
+            for shard in (0, 1):
+                writer.write(shard, shard_of(schema, values, shard))
+            ballast.write_bytes(bytes(shutil.disk_usage(mount).free - 16 * 1024))
+            with pytest.raises(UserError, match="no space left"):
+                writer.write(2, shard_of(schema, values, 2))
+            assert not list(writer.work.rglob("*.partial"))
+        ballast.unlink()
+        assert complete(dest, schema, values) == [2]
+        assert verify_store(dest) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
 
 
 def test_wrong_shapes_and_names_are_refused(tmp_path):
