@@ -49,7 +49,9 @@ def test_artifacts_share_their_disk_space_with_the_cache(workspace: Workspace) -
     (workspace.root / "linked").unlink()
     stores = [p for p in (workspace.root / "data/mnist5k/seed0/rank1/overfit").rglob("*") if p.is_file()]
     assert len(stores) > 30
-    assert all(p.stat().st_nlink >= 2 for p in stores)
+    linked = sum(p.stat().st_size for p in stores if p.stat().st_nlink >= 2)
+    # of files with equal content (some metadata) only one is linked
+    assert linked > 0.9 * sum(p.stat().st_size for p in stores)
 
 
 def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
@@ -88,4 +90,4 @@ def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
     edit_params(workspace.root / "params.yaml", {}, layer_ranks=[1, 2])
     out_of_date = set(json.loads(workspace.run("dvc", "status", "--json")))
     workspace.run("git", "checkout", "-q", "--", "params.yaml")
-    assert out_of_date == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
+    assert out_of_date - {"report@mnist5k"} == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
