@@ -21,10 +21,11 @@ def copy_store(src: Path | str, dest: str) -> None:
     fs, root = filesystem(dest)
     if fs.exists(root) and fs.find(root):
         raise UserError(f"something is at {dest} already; choose another place or remove it")
-    for key in sorted(source.sizes(), key=lambda key: (key == ZARR_JSON, key)):
-        target = f"{root}/{key}"
-        fs.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-        fs.pipe_file(target, source.read(key))
+    keys = sorted(source.sizes(), key=lambda key: (key == ZARR_JSON, key))
+    for folder in sorted({f"{root}/{key}".rsplit("/", 1)[0] for key in keys}):
+        fs.makedirs(folder, exist_ok=True)
+    for key in keys:
+        fs.pipe_file(f"{root}/{key}", source.read(key))
     _refuse_damaged(dest, "the copy did not arrive whole; remove it and copy again")
 
 

@@ -113,5 +113,5 @@ def _expected() -> dict[str, str]:
 
 EXPECTED = _expected()
 
-StoreMachine.TestCase.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=6, stateful_step_count=12, deadline=None)
 TestStoreMachine = StoreMachine.TestCase
