@@ -88,7 +88,7 @@ def score_layers(
         try:
             cut_model = SplitModel(model, name)
             local = batch.to(cut_model.device)
-            cut_model.prefix([x[:1] for x in local.inputs])
+            cut_model.prefix([x[:2] for x in local.inputs])
         except UserError as error:
             warnings.warn(f"layer {name!r} is left out of the ranking: {error}", stacklevel=2)
             continue

@@ -141,7 +141,7 @@ def test_the_working_set_is_bounded():
             return super().resume(z, cut)
 
     perturbed_losses(Watched(network, "layer"), ArrayTask(), split.batch(torch.tensor([0])), 0.1, 2000, 0, memory_mb=1)
-    assert sum(seen) == 2001  # one to measure by
+    assert sum(n for n in seen if n > 2) == 2000  # before them: a few single ones to measure by and to check the cut
     assert 100 < max(seen) < 2**20 / (8 * 27 * 3)  # three times the layer's output, at least
 
 
