@@ -152,7 +152,8 @@ class SplitModel:
             # on a CPU pooling takes half of a small convolutional network's time, and a third of that with the
             # channels innermost; the selected layer's weight must stay a matrix in memory
             if isinstance(module, nn.Conv2d) and module is not self.layer:
-                module.to(memory_format=torch.channels_last)
+                weight = module.weight.contiguous(memory_format=torch.channels_last)
+                module.weight = nn.Parameter(weight, requires_grad=False)
                 self._channels_last = True
 
     @property
