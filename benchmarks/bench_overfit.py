@@ -2,8 +2,8 @@
 
 Two yardsticks, in the same process and turn by turn with what they are compared with: the *loop* (the procedure of the
 released code: a batch of one, a deep copy of the base, torch.optim, three full forward and backward passes), and the
-*ceiling* P (samples a second of the batched forward pass of the frozen prefix alone, in the batches that the stage
-uses).
+*ceiling* P (samples a second of the batched forward pass of the frozen prefix alone, as the network stands, in the
+batches that the stage uses). `own prefix` is the same as `SplitModel` runs it, channels innermost.
 """
 
 import copy
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from benchmarks import mnist
 from benchmarks.machine import in_subprocess, peak_rss_mib, table, timed
@@ -60,13 +62,31 @@ def store(
     return {"wall": wall, "cpu": cpu, "bytes": size}
 
 
-def ceiling(model: SplitModel, split: ImageSplit, batch: int) -> tuple[float, float]:
-    """Seconds (clock, processor) of the prefix alone on all samples, in batches of `batch`."""
-    inputs = [split.batch(torch.arange(chunk.start, chunk.stop)).inputs for chunk in row_chunks(len(split), batch)]
+def _batches(split: ImageSplit, batch: int) -> list[Tensor]:
+    return [split.batch(torch.arange(c.start, c.stop)).inputs[0] for c in row_chunks(len(split), batch)]
+
+
+def ceiling(folder: Path, split: ImageSplit, batch: int) -> tuple[float, float]:
+    """Seconds (clock, processor) of LeNet5's layers before fc1 on all samples: plain torch, none of this project."""
+    net, inputs = mnist.network(folder), _batches(split, batch)
+
+    @torch.inference_mode()
+    def run() -> None:
+        for x in inputs:
+            h = F.max_pool2d(F.relu(net.conv1(x)), 2)
+            h = F.max_pool2d(F.relu(net.conv2(h)), 2)
+            F.relu(net.conv3(h)).flatten(1)
+
+    return timed(run)
+
+
+def own_prefix(model: SplitModel, split: ImageSplit, batch: int) -> tuple[float, float]:
+    """The same as the stage runs it."""
+    inputs = _batches(split, batch)
 
     def run() -> None:
-        for values in inputs:
-            model.prefix(values)
+        for x in inputs:
+            model.prefix((x,))
 
     return timed(run)
 
@@ -99,11 +119,12 @@ def turns(folder: Path, rows: int, cores: int) -> dict[str, Any]:
     task, model, split = mnist.load(folder, rows)
     _, _, few = mnist.load(folder, 2000)
     batch = rows_within(model, split.batch(torch.zeros(1, dtype=torch.int64)), MEMORY_MB, 0)
-    found: dict[str, list[Any]] = {name: [] for name in ("P", "loop sgd", "loop adam", *CASES)}
+    found: dict[str, list[Any]] = {name: [] for name in ("P", "own prefix", "loop sgd", "loop adam", *CASES)}
     for turn in range(-1, TURNS):
         data = few if turn < 0 else split
         measured: dict[str, Any] = {
-            "P": ceiling(model, data, batch),
+            "P": ceiling(folder, data, batch),
+            "own prefix": own_prefix(model, data, batch),
             "loop sgd": loop(task, model, split, "sgd"),
             "loop adam": loop(task, model, split, "adam"),
         }
@@ -128,7 +149,7 @@ def _ratio_table(found: dict[str, Any], rows: int) -> str:
     """Samples a second on the clock and against both yardsticks; ratios are medians of the ratios within a turn."""
     ceilings = [rows / wall for wall, _ in found["P"]]
     lines = []
-    for name in ("loop sgd", "loop adam", "P", *CASES):
+    for name in ("loop sgd", "loop adam", "P", "own prefix", *CASES):
         count = LOOP_ROWS if name.startswith("loop") else rows
         optimizer = "adam" if "adam" in name else "sgd"
         loops = [LOOP_ROWS / wall for wall, _ in found[f"loop {optimizer}"]]

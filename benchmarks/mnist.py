@@ -57,10 +57,15 @@ def _train(net: LeNet5, pictures: Pictures) -> None:
             optimizer.step()
 
 
+def network(folder: Path) -> LeNet5:
+    """The trained LeNet5."""
+    net = LeNet5()
+    load_weights(net, folder / "lenet5.safetensors")
+    return net.eval().requires_grad_(False)
+
+
 def load(folder: Path, rows: int = ROWS, layer: str = "fc1") -> tuple[ImageClassification, SplitModel, ImageSplit]:
     """The task, the base network cut at `layer`, and the first `rows` digits."""
     tensors = read_tensors(folder / "digits.safetensors")
-    net = LeNet5()
-    load_weights(net, folder / "lenet5.safetensors")
     split = ImageSplit(Pictures(tensors["image"][:rows], tensors["label"][:rows]), DATA)
-    return ImageClassification(DATA, "lenet5", {"classes": 10}), SplitModel(net, layer), split
+    return ImageClassification(DATA, "lenet5", {"classes": 10}), SplitModel(network(folder), layer), split

@@ -60,7 +60,7 @@ def row_chunks(rows: int, size: int) -> Iterator[slice]:
 
 
 @torch.no_grad()
-def rows_within(split: SplitModel, example: Batch, memory_mb: int, matrices: int) -> int:
+def rows_within(split: SplitModel, example: Batch, memory_mb: float, matrices: int) -> int:
     """How many samples fit a working set of about `memory_mb` MiB (at least 1).
 
     On a CPU the network's activations also have to fit the cache, roughly: more samples a batch gain nothing there.
@@ -88,7 +88,7 @@ def rows_within(split: SplitModel, example: Batch, memory_mb: int, matrices: int
     out_features, in_features = split.weight_OI.shape
     # functional activations are not seen by hooks, and a backward pass keeps its gradients: hence 3
     per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
-    rows = memory_mb * 2**20 // per_sample
+    rows = int(memory_mb * 2**20) // per_sample
     if split.device.type == "cpu":
         rows = min(rows, _CPU_BATCH_BYTES // (4 * values))
     return max(1, rows)

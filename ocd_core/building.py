@@ -36,18 +36,15 @@ class RowBuilder:
     A row is one repetition (replica) of one sample: row r is sample r // replicas, replica r % replicas.
 
     Raises:
-        UserError: the factored layout where it is not exact, or shards that do not fit `memory_mb`.
+        UserError: the factored layout where it is not exact.
     """
 
     def __init__(self, task: Task, split_model: SplitModel, split: Split, params: OverfitParams, seed: int) -> None:
         self.task, self.model, self.split, self.params, self.seed = task, split_model, split, params, seed
         self.rows = len(split) * params.replicas
-        batch_mb = params.memory_mb - _SHARDS_ALIVE * params.shard_mb
-        if batch_mb < params.shard_mb:
-            raise UserError(
-                f"overfit.memory_mb: {params.memory_mb} MiB do not hold {_SHARDS_ALIVE + 1} shards of "
-                f"overfit.shard_mb: {params.shard_mb} MiB; raise the first or lower the second"
-            )
+        # smaller shards where memory is short
+        self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
+        batch_mb = params.memory_mb - _SHARDS_ALIVE * self._shard_mb
         zero = torch.zeros(1, dtype=torch.int64)
         cut, _ = self._step_inputs(zero, zero)(0)
         change = task.inputs_change_per_step
@@ -78,7 +75,7 @@ class RowBuilder:
         target = self.task.stored_target(steps.batch(0)).cpu().numpy()
         out_features, in_features = self.model.weight_OI.shape
         return StoreSchema.plan(
-            shard_mb=self.params.shard_mb,
+            shard_mb=self._shard_mb,
             layout=self.params.layout,
             rows=self.rows,
             out_features=out_features,
