@@ -92,7 +92,7 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
                  "lr": 0.02},
         "layer": {"select": "head"},
         "scoring": {"samples": 6, "draws": 30},
-        "overfit": {"memory_mb": 1, "shard_mb": 1},
+        "overfit": {"memory_mb": 8, "shard_mb": 1},
         "diffusion": {"updates": 60, "batch_size": 16, "validate_every": 20, "embedding": 16,
                       "denoiser": {**values["diffusion"]["denoiser"], "width": 16, "depth": 1}},
         "scale": {"updates": 60, "batch_size": 16, "validate_every": 20, "width": 16},

@@ -57,7 +57,6 @@ class ShardSink:
             assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
             values[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
         paths = {name: self.folder / spec.file(shard) for name, spec in specs.items()}
-        paths["sample_id"].unlink(missing_ok=True)  # no shard while it is replaced
         for name, spec in specs.items():  # sample_id is the last
             write_atomic(paths[name], encode_shard(spec, self.schema.codec, values[name]))
         return list(paths.values())
@@ -153,6 +152,7 @@ class StoreWriter:
         """
         assert not self._in_place, "nothing is missing"
         self._good.discard(shard)
+        (self.work / self.schema.arrays()["sample_id"].file(shard)).unlink(missing_ok=True)  # none while it is replaced
         paths = self._sink.write(shard, arrays)
         self._good.add(shard)
         self._flushes += [self._flusher.submit(_flush_ahead, path) for path in paths]
