@@ -4,8 +4,11 @@ While one shard is encoded and written by a thread, the next one is computed: tw
 memory does not grow with the number of samples, and Δ is written straight into them.
 """
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +18,18 @@ import torch
 from torch import Tensor
 
 from ocd_core.apply import pass_from_cut, row_chunks, rows_within
-from ocd_core.config import OverfitParams
+from ocd_core.artifacts import Artifacts
+from ocd_core.checkpoints import sha256_file
+from ocd_core.config import OverfitParams, Params
 from ocd_core.errors import UserError
+from ocd_core.executors import SERIAL, Execution, MakeShard, run_shards
+from ocd_core.fingerprint import digest, module_code, task_code
 from ocd_core.layers import Cut, SplitModel
 from ocd_core.overfit import check_layout, one_position, overfit
+from ocd_core.predictor import load_split_model
 from ocd_core.progress import Progress, no_progress
-from ocd_core.store import StoreSchema, StoreWriter
-from ocd_core.tasks.base import Batch, Condition, Split, Task
+from ocd_core.store import Damage, ShardSink, StoreSchema, StoreWriter
+from ocd_core.tasks.base import Batch, Condition, Split, SplitName, Task
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -172,35 +180,160 @@ class _StepInputs:
         return self._kept
 
 
-def build_store(
-    dest: Path, builder: RowBuilder, attributes: Mapping[str, Any], fingerprint: str, work: Path, progress: Progress
-) -> int:
-    """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
+@dataclass(frozen=True)
+class Recipe:
+    """What a `RowBuilder` is made from: small, so that any worker can make its own.
 
-    An error of the writing thread (a full disk) ends the loop at the next shard.
+    device: `cpu`, or `cuda` for a GPU of the machine it is made on.
+    """
+
+    artifacts: Artifacts
+    params: Params
+    split: SplitName
+    device: str = "cpu"
+
+    def builder(self, worker: int = 0) -> RowBuilder:
+        """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
+        task = self.params.build_task()
+        device = f"cuda:{worker % torch.cuda.device_count()}" if self.device == "cuda" else self.device
+        model = load_split_model(self.artifacts, task, device)
+        split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
+        return RowBuilder(task, model, split, self.params.overfit, self.artifacts.seed)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """The shards of one store, for workers: they compute and write, and send nothing back."""
+
+    recipe: Recipe
+    schema: StoreSchema
+    folder: Path
+    fingerprint: str
+    base_sha256: str
+    code: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, schema: StoreSchema, folder: Path, fingerprint: str) -> "ShardJob":
+        """A job for a work folder; paths become absolute, for workers are anywhere."""
+        artifacts = replace(recipe.artifacts, root=recipe.artifacts.root.absolute())
+        base, code = sha256_file(_weights(artifacts)), _own_code(recipe.params)
+        return cls(replace(recipe, artifacts=artifacts), schema, folder, fingerprint, base, code)
+
+    def open(self, worker: int) -> MakeShard:
+        """Load what the shards need.
+
+        Raises:
+            UserError: this worker has other code or another base network than where the job comes from.
+        """
+        torch.set_num_threads(1)
+        if _code_at_start(self.recipe.params) != self.code:
+            raise UserError("a worker runs other code than this process: update it and start the workers again")
+        if sha256_file(_weights(self.recipe.artifacts)) != self.base_sha256:
+            raise UserError(f"a worker sees another {_weights(self.recipe.artifacts)}: workers need the same folder")
+        builder = self.recipe.builder(worker)
+        sink = ShardSink(self.folder, self.schema, *builder.ids())
+
+        def make(shard: int) -> None:
+            sink.write(shard, builder.fill(self.schema.shard_slice(shard), builder.buffers(self.schema)))
+
+        return make
+
+
+def _weights(artifacts: Artifacts) -> Path:
+    return artifacts.base / "model.safetensors"
+
+
+def _own_code(params: Params) -> str:
+    return digest([module_code(__name__), task_code(params)])
+
+
+_started_with: dict[str, str] = {}
+
+
+def _code_at_start(params: Params) -> str:
+    """The code as it was when this process first used it: a worker that lives long does not see changes."""
+    return _started_with.setdefault(f"{params.domain} {params.base.model.name}", _own_code(params))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums depend on how many threads share them; a shard must not depend on where it is computed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def build_store(
+    dest: Path, builder: RowBuilder, attributes: Mapping[str, Any], fingerprint: str, work: Path, progress: Progress,
+    recipe: Recipe | None = None, execution: Execution = SERIAL,
+) -> int:  # fmt: skip
+    """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
 
     Args:
         attributes: group attributes (the effective config, the layer, the base checkpoint's sha256, …).
         fingerprint: of params, code and inputs; only work of the same fingerprint is resumed.
         work: where unfinished stores live.
+        recipe: of `builder`, for workers.
+        execution: how shards are run. The store is the same.
+
+    Raises:
+        UserError: the disk is full, another process writes this store, or a shard cannot be made.
     """
     sample_id, replica = builder.ids()
     schema = builder.schema()
-    with (
-        StoreWriter(
-            dest, schema, dict(attributes), sample_id, replica, work_root=work, fingerprint=fingerprint
-        ) as writer,
-        ThreadPoolExecutor(1, "store") as thread,
-    ):
+    with StoreWriter(
+        dest, schema, dict(attributes), sample_id, replica, work_root=work, fingerprint=fingerprint
+    ) as writer:
         missing = writer.missing()
-        turns = [builder.buffers(schema) for _ in missing[:2]]
-        writing: Future[None] | None = None
+        if execution.executor == "serial":
+            _fill_here(writer, missing, builder, progress)
+        elif missing:
+            assert recipe is not None
+            _fill_elsewhere(writer, missing, recipe, execution, progress)
+        writer.finish()
+    return builder.rows
+
+
+def _fill_here(writer: StoreWriter, missing: list[int], builder: RowBuilder, progress: Progress) -> None:
+    """A thread writes one shard while the next one is computed; its error ends the loop at the next shard."""
+    turns = [builder.buffers(writer.schema) for _ in missing[:2]]
+    writing: Future[None] | None = None
+    with _one_thread(), ThreadPoolExecutor(1, "store") as thread:
         for turn, shard in enumerate(missing):
-            arrays = builder.fill(schema.shard_slice(shard), turns[turn % 2], progress)
+            arrays = builder.fill(writer.schema.shard_slice(shard), turns[turn % 2], progress)
             if writing is not None:
                 writing.result()  # its buffers are the next turn's
             writing = thread.submit(writer.write, shard, arrays)
         if writing is not None:
             writing.result()
-        writer.finish()
-    return builder.rows
+
+
+def _fill_elsewhere(
+    writer: StoreWriter, missing: list[int], recipe: Recipe, execution: Execution, progress: Progress
+) -> None:
+    job = ShardJob.of(recipe, writer.schema, writer.sink().folder, writer.fingerprint)
+    done = writer.schema.rows - sum(_size(writer.schema.shard_slice(shard)) for shard in missing)
+
+    def accept(shard: int) -> list[Damage]:
+        nonlocal done
+        damage = writer.accept(shard)
+        if not damage:
+            done += _size(writer.schema.shard_slice(shard))
+            progress(done, "")
+        return damage
+
+    run_shards(job, missing, execution, accept, default_workers(recipe.device))
+
+
+def _size(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def default_workers(device: str) -> int:
+    """One worker a GPU, or a core that this process may use."""
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -151,8 +151,8 @@ class Predictor:
         return Prediction(output, base.output, stacked, rho)
 
 
-def load_split_model(run: Artifacts, task: Task) -> SplitModel:
-    """The run's base network, cut at the layer that its rank selects."""
+def load_split_model(run: Artifacts, task: Task, device: str = "cpu") -> SplitModel:
+    """The run's base network on a device, cut at the layer that its rank selects."""
     model = task.build_model()
     load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
     used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
@@ -161,4 +161,4 @@ def load_split_model(run: Artifacts, task: Task) -> SplitModel:
             f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
             "widen layer.candidates"
         )
-    return SplitModel(model, used[str(run.rank)])
+    return SplitModel(model.to(device), used[str(run.rank)])

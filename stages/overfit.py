@@ -1,47 +1,76 @@
 """Overfit every sample of a split by itself and keep Δ, I(x), ρ and losses in a store (Alg. 1, lines 1-5)."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from ocd_core import __version__
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.building import RowBuilder, build_store
+from ocd_core.building import Recipe, build_store
 from ocd_core.cards import write_card
 from ocd_core.checkpoints import sha256_file
-from ocd_core.config import Params, load_params
+from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.executors import Execution
 from ocd_core.fingerprint import digest, folder_content, module_code
-from ocd_core.predictor import load_split_model
 from ocd_core.progress import progress_bar
-from ocd_core.tasks.base import SPLITS, SplitName
+from ocd_core.tasks.base import SPLITS
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+
+ExecutorOption = Annotated[
+    str, typer.Option(envvar="OCD_EXECUTOR", help="serial, process (workers of this machine) or dask.")
+]
+WorkersOption = Annotated[
+    int | None, typer.Option(envvar="OCD_WORKERS", help="How many workers; one a GPU or core by default.")
+]
+SchedulerOption = Annotated[
+    str | None, typer.Option(envvar="OCD_SCHEDULER", help="A dask scheduler, tcp://host:8786; else one starts here.")
+]
+DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu, cuda, or auto: cuda if there is one.")]
 
 
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1,
     split: Annotated[str | None, typer.Option(help="train, val or test; all of them by default.")] = None,
+    executor: ExecutorOption = "serial", workers: WorkersOption = None, scheduler: SchedulerOption = None,
+    device: DeviceOption = "auto",
 ) -> None:  # fmt: skip
-    """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr and its card, <split>.card."""
+    """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr and its card, <split>.card.
+
+    How shards are run does not change them, so it is no param.
+    """
     params = load_params(task)
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
+    execution = Execution.choose(executor, workers, scheduler)
+    recipe = Recipe(Artifacts(task, seed, rank), params, "train", choose_device(device))
     for name in SPLITS if split is None else [s for s in SPLITS if s == split]:
-        build(params, Artifacts(task, seed, rank), name)
+        build(replace(recipe, split=name), execution)
 
 
-def build(params: Params, artifacts: Artifacts, split: SplitName) -> None:
+def choose_device(name: str) -> str:
+    """`cpu` or `cuda`."""
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"unknown device {name!r}; known are auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch sees no GPU here")
+    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def build(recipe: Recipe, execution: Execution) -> None:
     """Make one split's store."""
-    domain = params.build_task()
-    model = load_split_model(artifacts, domain)
-    prepared = artifacts.need(artifacts.prepared, "prepare")
-    builder = RowBuilder(domain, model, domain.open(prepared, split), params.overfit, artifacts.seed)
+    artifacts, params, split = recipe.artifacts, recipe.params, recipe.split
+    builder = recipe.builder()
+    prepared = artifacts.prepared
     attributes = {
         "task": artifacts.task,
         "split": split,
         "seed": artifacts.seed,
         "rank": artifacts.rank,
-        "layer": model.layer_name,
+        "layer": builder.model.layer_name,
         "config": params.effective("overfit"),
         "base_sha256": sha256_file(artifacts.base / "model.safetensors"),
         "code_version": __version__,
@@ -50,7 +79,9 @@ def build(params: Params, artifacts: Artifacts, split: SplitName) -> None:
     }
     fingerprint = digest([attributes, module_code("stages.overfit")])
     with progress_bar(f"overfit {split}", builder.rows) as progress:
-        build_store(artifacts.overfit(split), builder, attributes, fingerprint, artifacts.work, progress)
+        build_store(
+            artifacts.overfit(split), builder, attributes, fingerprint, artifacts.work, progress, recipe, execution
+        )
     write_card(artifacts.overfit(split), artifacts.card(split), read_json(prepared / "summary.json"))
 
 

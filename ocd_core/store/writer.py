@@ -152,6 +152,7 @@ class StoreWriter:
         """
         assert not self._in_place, "nothing is missing"
         self._good.discard(shard)
+        (self.work / self.schema.arrays()["sample_id"].file(shard)).unlink(missing_ok=True)  # none while it is replaced
         paths = self._sink.write(shard, arrays)
         self._good.add(shard)
         self._flushes += [self._flusher.submit(_flush_ahead, path) for path in paths]
