@@ -1,12 +1,11 @@
 """Draw Δ for the test samples (Alg. 2) and measure base, OCD and bound."""
 
-from ocd_core.store import OverfitStore
-
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.config import load_params
 from ocd_core.evaluation import evaluate
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
+from ocd_core.store import OverfitStore
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
 

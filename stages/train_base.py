@@ -1,9 +1,8 @@
 """Train the base network f_θ with early stopping on validation, or load a given checkpoint."""
 
+from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.base_training import fit_base
 from ocd_core.checkpoints import save_weights
-
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
 from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run

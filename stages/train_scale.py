@@ -1,11 +1,11 @@
 """Train the scale network ρ(x, I(x)) on the norms of the training samples' Δ (Eq. 8)."""
 
 import torch
-from ocd_core.scale import train_scale
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
+from ocd_core.scale import train_scale
 from ocd_core.store import OverfitStore
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
