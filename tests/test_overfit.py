@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ocd_core import overfit as overfit_module
 from ocd_core.config import OverfitParams
 from ocd_core.errors import UserError
 from ocd_core.layers import SplitModel, find_layer
@@ -215,3 +216,40 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     bad[2] = float("nan")
     with pytest.raises(UserError, match="1 of 12 samples is not finite"):
         overfit(split, lambda _s: (split.prefix((bad,)), y), cross_entropy, params())
+
+
+@pytest.mark.parametrize("loss", [squared_error, absolute_error])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_convolution_with_stride_padding_and_dilation_equals_the_loop(optimizer: str, loss) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        net = nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2)),
+            nn.Tanh(), nn.Flatten(), nn.LazyLinear(2),
+        )  # fmt: skip
+        x, y = torch.randn(5, 2, 8, 7), torch.randn(5, 2, dtype=torch.float64)
+        net(x)
+    net.eval()
+    p = params(optimizer=optimizer, lr=0.02)
+    split = SplitModel(net, "2")
+    expected, _ = loop(net, "2", x, y, loss, p)
+    found = overfit(split, lambda _step: (split.prefix((x,)), y), loss, p)
+    error = relative_error(found.delta_NOI, expected)
+    assert error.median() < 1e-5
+    assert error.max() < 1e-3
+
+
+def test_adam_in_blocks_of_a_row_equals_whole_batches(monkeypatch) -> None:
+    """Blocks only bound the temporaries; an input of exactly zero moves nothing."""
+    net, x, y = LENET
+    split = SplitModel(net, "fc1")
+    cut = split.prefix((x,))
+    assert (cut.x_NPI == 0).any()
+    p = params(optimizer="adam", lr=5e-4, steps=5)
+    whole = overfit(split, lambda _s: (cut, y), cross_entropy, p)
+    monkeypatch.setattr(overfit_module, "_BLOCK_BYTES", 1)
+    out = torch.full_like(whole.delta_NOI, torch.nan)
+    rows = overfit(split, lambda _s: (cut, y), cross_entropy, p, out_NOI=out)
+    assert rows.delta_NOI is out
+    torch.testing.assert_close(out, whole.delta_NOI, rtol=1e-5, atol=1e-12)
+    assert torch.equal(out[cut.x_NPI.expand_as(out) == 0], torch.zeros(int((cut.x_NPI.expand_as(out) == 0).sum())))
