@@ -1,7 +1,6 @@
 """Weights on disk: safetensors, loaded strictly; nothing is ever unpickled into code."""
 
 import hashlib
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
 
 _NAMED = 3  # how many tensors an error names
@@ -23,18 +23,11 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     from safetensors.torch import save_file
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # copies, because safetensors refuses tensors that share memory (tied weights, views)
     whole = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    try:
-        save_file(whole, partial)
-        partial.chmod(0o644)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    replace_file(path, lambda partial: save_file(whole, partial))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
-from ocd_core.saving import replace_file
 
 Row = dict[str, float]
 

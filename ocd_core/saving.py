@@ -6,31 +6,18 @@ refused rather than loaded.
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 FORMAT = 1
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)`, bring it to the disk, and only then give it its name.
-
-    A process that is killed leaves either the old file or the new one, and at most a `*.partial` beside it, which
-    the next call overwrites.
-    """
-    partial = path.with_name(path.name + ".partial")
-    write(partial)
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def save_network(folder: Path, kind: str, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:

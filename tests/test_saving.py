@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
-from ocd_core.saving import load_network, load_strictly, replace_file, save_network
+from ocd_core.saving import load_network, load_strictly, save_network
 
 
 def write(folder, **config):
