@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro test lint bench setup clean
+.PHONY: repro test lint bench faults setup clean
 
 setup: $(READY)
 
@@ -30,6 +30,9 @@ lint: setup
 
 bench: setup
 	. $(BIN)/activate && python -m benchmarks
+
+faults: setup
+	. $(BIN)/activate && python -m tests.faults.campaign
 
 clean:
 	rm -rf $(VENV)

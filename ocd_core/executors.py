@@ -104,9 +104,9 @@ class _Failures:
     def __init__(self) -> None:
         self._count: Counter[int] = Counter()
 
-    def note(self, shard: int, problem: str) -> None:
-        self._count[shard] += 1
-        if self._count[shard] == _TRIES:
+    def note(self, shard: int, problem: str, tries: int = 1) -> None:
+        self._count[shard] += tries
+        if self._count[shard] >= _TRIES:
             raise UserError(
                 f"shard {shard} failed {_TRIES} times, the last time because {problem}; finished shards are kept, so "
                 "the same command goes on from there"
@@ -215,7 +215,7 @@ def _end_with_parent() -> None:
 
 def _on_dask(job: Job, shards: Sequence[int], workers: int, scheduler: str | None, accept: Accept) -> None:
     try:
-        from distributed import as_completed
+        from distributed import KilledWorker, as_completed
     except ImportError as error:
         raise UserError("--executor dask needs an extra: pip install 'ocd-core[distributed]'") from error
     waiting, failures = deque(shards), _Failures()
@@ -234,9 +234,10 @@ def _on_dask(job: Job, shards: Sequence[int], workers: int, scheduler: str | Non
             submit()
         for future in done:
             shard = running.pop(future.key)
-            problem = _problem(shard, future.exception() if future.status != "finished" else None, accept)
-            if problem:
-                failures.note(shard, problem)
+            error = future.exception() if future.status != "finished" else None
+            problem = _problem(shard, error, accept)
+            if problem:  # the scheduler itself gives a shard whose worker died to others, several times
+                failures.note(shard, problem, _TRIES if isinstance(error, KilledWorker) else 1)
                 waiting.append(shard)
             if waiting:
                 submit()
@@ -251,7 +252,7 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with (
             dask.config.set({"distributed.scheduler.allowed-failures": _TRIES - 1}),
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address=None,
+                n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,

@@ -1,0 +1,74 @@
+"""`make faults`: kill the overfit stage at 50 random moments; after each kill a rerun must repair everything.
+
+    python -m tests.faults.campaign [--kills 50] [--seed N]
+
+It prints the seed of its moments.
+"""
+
+import argparse
+import random
+import secrets
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.faults.killing import kill_once, seconds_undisturbed
+from tests.faults.support import (
+    SHARDS,
+    assert_undisturbed,
+    copy_run,
+    file_hashes,
+    finished_shards,
+    make_run,
+    overfit,
+    store_of,
+    work_of,
+)  # fmt: skip
+
+
+def campaign(kills: int, seed: int, folder: Path) -> Counter[str]:
+    """Kill and repair so many times; how often the stage was at which point. Fails at the first difference."""
+    rng = random.Random(seed)
+    ready = folder / "ready"
+    ready.mkdir()
+    make_run(ready)
+    whole = copy_run(ready, folder / "whole")
+    seconds_undisturbed(whole)  # the first process also waits for the fork server
+    again = copy_run(ready, folder / "again")
+    longest = seconds_undisturbed(again)
+    undisturbed = file_hashes(store_of(whole).parent)
+    assert file_hashes(store_of(again).parent) == undisturbed
+    points: Counter[str] = Counter()
+    for number in range(kills):
+        root = copy_run(ready, folder / f"run{number}")
+        alive = kill_once(root, longest, rng)
+        left = work_of(root)
+        kept = finished_shards(left or store_of(root))
+        point = (
+            f"{len(kept)} of {SHARDS} shards" if left else "store in place" if store_of(root).exists() else "nothing"
+        )
+        points[f"{point}, killed" if alive else "ended before the kill"] += 1
+        overfit(root)
+        assert kept.items() <= finished_shards(store_of(root)).items(), "a finished shard was made again"
+        assert_undisturbed(root, undisturbed)
+    return points
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=None, help="of the moments")
+    args = parser.parse_args()
+    seed = secrets.randbelow(2**32) if args.seed is None else args.seed
+    print(f"{args.kills} kills, seed {seed}")
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        points = campaign(args.kills, seed, Path(folder))
+    for point, times in sorted(points.items()):
+        print(f"{times:4d}  {point}")
+    print(f"all repaired, byte for byte ({time.monotonic() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The overfit stage in a process that is killed: by itself at a fixed moment, or slowed down and from outside."""
+
+import random
+import signal
+import time
+from pathlib import Path
+from unittest import mock
+
+import stages.overfit
+from ocd_core.building import RowBuilder
+from ocd_core.store import StoreWriter, writer
+from tests.faults.support import SHARDS, overfit, spawn_clean, store_of
+from tests.store.faulty import counted, die, half_a_file, is_group
+
+
+def is_third(number: int, *_args: object) -> bool:
+    return number == 3
+
+
+# phase -> what kills the process, and the shards that are finished by then. A shard has ten files.
+PHASES = {
+    "before the first shard": (lambda: mock.patch.object(StoreWriter, "write", die), 0),
+    "while computing a shard": (
+        lambda: mock.patch.object(RowBuilder, "fill", counted(RowBuilder.fill, lambda n, *_: n == 4)), None,
+    ),
+    "in mid-shard": (lambda: mock.patch.object(writer, "encode_shard", half_a_file(writer.encode_shard, 25)), 2),
+    "between shards": (
+        lambda: mock.patch.object(StoreWriter, "write", counted(StoreWriter.write, is_third, die_after=True)),
+        3,
+    ),
+    "while consolidating": (
+        lambda: mock.patch.object(Path, "replace", counted(Path.replace, lambda n, _s, target: is_group(target))),
+        SHARDS,
+    ),
+    "before the rename": (lambda: mock.patch.object(Path, "rename", die), SHARDS),
+    "before the card": (lambda: mock.patch.object(stages.overfit, "write_card", die), SHARDS),
+}  # fmt: skip
+
+
+def die_in(phase: str, root: Path) -> None:
+    with PHASES[phase][0]():
+        overfit(root)
+
+
+def slowly(root: Path) -> None:
+    """The stage, stretched so that a kill falls anywhere in it."""
+    real = writer.encode_shard
+
+    def slow(*args):
+        for piece in real(*args):
+            time.sleep(0.001)
+            yield piece
+
+    with mock.patch.object(writer, "encode_shard", slow):
+        overfit(root)
+
+
+def hold(root: Path, held, release) -> None:
+    """The stage, which stops before its first shard until told to go on."""
+
+    def wait(*_args: object) -> None:
+        held.set()
+        release.wait()
+
+    with mock.patch.object(StoreWriter, "write", wait):
+        overfit(root)
+
+
+def seconds_undisturbed(root: Path) -> float:
+    """How long `slowly` takes."""
+    start = time.monotonic()
+    process = spawn_clean(slowly, root)
+    process.join()
+    assert process.exitcode == 0
+    return time.monotonic() - start
+
+
+def kill_once(root: Path, longest: float, rng: random.Random) -> bool:
+    """Start `slowly` and kill it after up to `longest` seconds; whether it was still running."""
+    process = spawn_clean(slowly, root)
+    process.join(rng.uniform(0, longest))
+    process.kill()
+    process.join()
+    assert process.exitcode in (0, -signal.SIGKILL), process.exitcode
+    assert process.exitcode or store_of(root).exists()
+    return process.exitcode != 0

@@ -1,0 +1,124 @@
+"""A toy run whose overfit stores have several shards, and what can go wrong while the stage makes them.
+
+The processes that are killed come from a fork server that has imported what they need and in which nothing ran.
+"""
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from ocd_core.artifacts import Artifacts, write_json
+from ocd_core.checkpoints import save_tensors
+from ocd_core.config import load_params
+from tests.toy import ToyTask, run_stages, write_toy_params
+from tests.workspace import REPO
+
+SHARDS = 6
+# a wide network, so that shards of 1 MiB hold a few of the 48 samples of the train split
+WIDE = {
+    "base": {"model": {"name": "tests.toy:PointSet", "args": {"width": 10000}}},
+    "layer": {"select": "head"},
+    "overfit": {"memory_mb": 8, "shard_mb": 1},
+}
+
+
+class AccidentTask(ToyTask):
+    """The toy; where the file that OCD_TEST_ACCIDENT names is, the process dies in the middle of a shard.
+
+    The file holds how often, and which sample is the deadly one.
+    """
+
+    def overfit_batch(self, split, sample_id, replica, step, seed):
+        flag = Path(os.environ.get("OCD_TEST_ACCIDENT", "/nonexistent"))
+        if flag.exists():
+            left, sample = map(int, flag.read_text().split())
+            if left and sample in sample_id and len(sample_id) > 1:
+                flag.write_text(f"{left - 1} {sample}")
+                os._exit(9)
+        return super().overfit_batch(split, sample_id, replica, step, seed)
+
+
+def make_run(root: Path) -> None:
+    """Everything that the overfit stage reads, in `root`."""
+    write_toy_params(root, **WIDE)
+    params = root / "params" / "toy.yaml"
+    params.write_text(params.read_text().replace("tests.toy:ToyTask", "tests.faults.support:AccidentTask"))
+
+    def stages() -> None:
+        run_stages(upto="prepare")
+        artifacts, task = Artifacts("toy"), load_params("toy").build_task()
+        torch.manual_seed(0)
+        save_tensors(dict(task.build_model().state_dict()), artifacts.base / "model.safetensors")
+        write_json(artifacts.layers / "layers.json", {"used": {"1": "head"}})
+
+    run_in(root, stages)
+
+
+def run_in(root: Path, what: Callable[[], None]) -> None:
+    with contextlib.chdir(root):
+        what()
+
+
+def overfit(root: Path, *, executor: str = "serial", workers: int | None = None, split: str | None = "train") -> None:
+    """The stage, in this process."""
+    from stages.overfit import main
+
+    run_in(root, lambda: main("toy", split=split, executor=executor, workers=workers))
+
+
+def stage_environment() -> dict[str, str]:
+    """For `python -m stages.overfit` in a run's folder."""
+    return {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+
+
+def store_of(root: Path, split: str = "train") -> Path:
+    return Artifacts("toy", root=root).overfit(split)
+
+
+def work_of(root: Path) -> Path | None:
+    """The work folder of an unfinished store."""
+    found = [path for path in (root / "data" / ".work").glob("*.zarr-*") if path.is_dir()]
+    assert len(found) <= 1
+    return found[0] if found else None
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*")) if path.is_file()
+    }  # fmt: skip
+
+
+def finished_shards(folder: Path) -> dict[int, tuple[int, int]]:
+    """Shard -> inode and time of its last file (an inode is soon used again): the shards that are there whole."""
+    files = {int(path.name.removeprefix("c.")): path.stat() for path in (folder / "sample_id").glob("c.?")}
+    return {shard: (file.st_ino, file.st_mtime_ns) for shard, file in files.items()}
+
+
+def copy_run(source: Path, dest: Path) -> Path:
+    shutil.copytree(source, dest)
+    return dest
+
+
+def assert_undisturbed(root: Path, expected: dict[str, str]) -> None:
+    """The overfit folder (store and card) is byte for byte that of a run that nothing happened to."""
+    assert file_hashes(store_of(root).parent) == expected
+    assert not list(root.rglob("*.partial"))
+    assert list((root / "data" / ".work").iterdir()) == []
+
+
+def spawn_clean(target: Callable[..., None], *args: object) -> ForkServerProcess:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.faults.killing"])
+    with mock.patch.dict(os.environ, PYTHONPATH=str(REPO)):
+        process = context.Process(target=target, args=args)
+        process.start()
+    return process
