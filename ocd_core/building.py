@@ -28,10 +28,11 @@ from ocd_core.layers import Cut, SplitModel
 from ocd_core.overfit import check_layout, one_position, overfit
 from ocd_core.predictor import load_split_model
 from ocd_core.progress import Progress, no_progress
-from ocd_core.store import Damage, ShardSink, StoreSchema, StoreWriter
+from ocd_core.store import Damage, RemoteSink, RemoteWriter, ShardSink, StoreSchema, StoreWriter
 from ocd_core.tasks.base import Batch, Condition, Split, SplitName, Task
 
 Arrays = dict[str, npt.NDArray[Any]]
+Writer = StoreWriter | RemoteWriter
 
 # (O, I) float64 matrices alive a row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
 _MATRICES = {"sgd": 3, "adam": 6}
@@ -207,17 +208,17 @@ class ShardJob:
 
     recipe: Recipe
     schema: StoreSchema
-    folder: Path
+    place: Path | str
     fingerprint: str
     base_sha256: str
     code: str
 
     @classmethod
-    def of(cls, recipe: Recipe, schema: StoreSchema, folder: Path, fingerprint: str) -> "ShardJob":
-        """A job for a work folder; paths become absolute, for workers are anywhere."""
+    def of(cls, recipe: Recipe, schema: StoreSchema, place: Path | str, fingerprint: str) -> "ShardJob":
+        """A job for a work folder or a URL; paths become absolute, for workers are anywhere."""
         artifacts = replace(recipe.artifacts, root=recipe.artifacts.root.absolute())
         base, code = sha256_file(_weights(artifacts)), _own_code(recipe.params)
-        return cls(replace(recipe, artifacts=artifacts), schema, folder, fingerprint, base, code)
+        return cls(replace(recipe, artifacts=artifacts), schema, place, fingerprint, base, code)
 
     def open(self, worker: int) -> MakeShard:
         """Load what the shards need.
@@ -231,7 +232,11 @@ class ShardJob:
         if sha256_file(_weights(self.recipe.artifacts)) != self.base_sha256:
             raise UserError(f"a worker sees another {_weights(self.recipe.artifacts)}: workers need the same folder")
         builder = self.recipe.builder(worker)
-        sink = ShardSink(self.folder, self.schema, *builder.ids())
+        sink: ShardSink | RemoteSink
+        if isinstance(self.place, str):
+            sink = RemoteSink(self.place, self.schema, *builder.ids())
+        else:
+            sink = ShardSink(self.place, self.schema, *builder.ids())
 
         def make(shard: int) -> None:
             sink.write(shard, builder.fill(self.schema.shard_slice(shard), builder.buffers(self.schema)))
@@ -267,15 +272,16 @@ def _one_thread() -> Iterator[None]:
 
 
 def build_store(
-    dest: Path, builder: RowBuilder, attributes: Mapping[str, Any], fingerprint: str, work: Path, progress: Progress,
-    recipe: Recipe | None = None, execution: Execution = SERIAL,
+    dest: Path | str, builder: RowBuilder, attributes: Mapping[str, Any], fingerprint: str, work: Path,
+    progress: Progress, recipe: Recipe | None = None, execution: Execution = SERIAL,
 ) -> int:  # fmt: skip
     """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
 
     Args:
+        dest: a path, or an fsspec URL as text.
         attributes: group attributes (the effective config, the layer, the base checkpoint's sha256, …).
         fingerprint: of params, code and inputs; only work of the same fingerprint is resumed.
-        work: where unfinished stores live.
+        work: where unfinished stores live; not used for a URL.
         recipe: of `builder`, for workers.
         execution: how shards are run. The store is the same.
 
@@ -284,9 +290,13 @@ def build_store(
     """
     sample_id, replica = builder.ids()
     schema = builder.schema()
-    with StoreWriter(
-        dest, schema, dict(attributes), sample_id, replica, work_root=work, fingerprint=fingerprint
-    ) as writer:
+    args = (schema, dict(attributes), sample_id, replica)
+    writer: Writer
+    if isinstance(dest, str):
+        writer = RemoteWriter(dest, *args, fingerprint=fingerprint)
+    else:
+        writer = StoreWriter(dest, *args, work_root=work, fingerprint=fingerprint)
+    with writer:
         missing = writer.missing()
         if execution.executor == "serial":
             _fill_here(writer, missing, builder, progress)
@@ -297,7 +307,7 @@ def build_store(
     return builder.rows
 
 
-def _fill_here(writer: StoreWriter, missing: list[int], builder: RowBuilder, progress: Progress) -> None:
+def _fill_here(writer: Writer, missing: list[int], builder: RowBuilder, progress: Progress) -> None:
     """A thread writes one shard while the next one is computed; its error ends the loop at the next shard."""
     turns = [builder.buffers(writer.schema) for _ in missing[:2]]
     writing: Future[None] | None = None
@@ -312,9 +322,11 @@ def _fill_here(writer: StoreWriter, missing: list[int], builder: RowBuilder, pro
 
 
 def _fill_elsewhere(
-    writer: StoreWriter, missing: list[int], recipe: Recipe, execution: Execution, progress: Progress
+    writer: Writer, missing: list[int], recipe: Recipe, execution: Execution, progress: Progress
 ) -> None:
-    job = ShardJob.of(recipe, writer.schema, writer.sink().folder, writer.fingerprint)
+    sink = writer.sink()
+    place = sink.url if isinstance(sink, RemoteSink) else sink.folder
+    job = ShardJob.of(recipe, writer.schema, place, writer.fingerprint)
     done = writer.schema.rows - sum(_size(writer.schema.shard_slice(shard)) for shard in missing)
 
     def accept(shard: int) -> list[Damage]:

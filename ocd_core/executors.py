@@ -234,10 +234,10 @@ def _on_dask(job: Job, shards: Sequence[int], workers: int, scheduler: str | Non
             submit()
         for future in done:
             shard = running.pop(future.key)
-            error = future.exception() if future.status != "finished" else None
-            problem = _problem(shard, error, accept)
+            failure = future.exception() if future.status != "finished" else None
+            problem = _problem(shard, failure, accept)
             if problem:  # the scheduler itself gives a shard whose worker died to others, several times
-                failures.note(shard, problem, _TRIES if isinstance(error, KilledWorker) else 1)
+                failures.note(shard, problem, _TRIES if isinstance(failure, KilledWorker) else 1)
                 waiting.append(shard)
             if waiting:
                 submit()

@@ -1,6 +1,8 @@
 """Overfit every sample of a split by itself and keep Δ, I(x), ρ and losses in a store (Alg. 1, lines 1-5)."""
 
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -15,6 +17,7 @@ from ocd_core.errors import UserError
 from ocd_core.executors import Execution
 from ocd_core.fingerprint import digest, folder_content, module_code
 from ocd_core.progress import progress_bar
+from ocd_core.store import put_folder
 from ocd_core.tasks.base import SPLITS
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
@@ -35,18 +38,21 @@ def main(
     split: Annotated[str | None, typer.Option(help="train, val or test; all of them by default.")] = None,
     executor: ExecutorOption = "serial", workers: WorkersOption = None, scheduler: SchedulerOption = None,
     device: DeviceOption = "auto",
+    store: Annotated[str | None, typer.Option(help="Write below this fsspec URL (s3://bucket/run) instead.")] = None,
 ) -> None:  # fmt: skip
     """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr and its card, <split>.card.
 
     How shards are run does not change them, so it is no param.
     """
+    if store is not None and "://" not in store:
+        raise UserError(f"--store {store}: give a URL such as s3://bucket/run, or leave it out")
     params = load_params(task)
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     execution = Execution.choose(executor, workers, scheduler)
     recipe = Recipe(Artifacts(task, seed, rank), params, "train", choose_device(device))
     for name in SPLITS if split is None else [s for s in SPLITS if s == split]:
-        build(replace(recipe, split=name), execution)
+        build(replace(recipe, split=name), execution, store)
 
 
 def choose_device(name: str) -> str:
@@ -60,8 +66,8 @@ def choose_device(name: str) -> str:
     return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
-def build(recipe: Recipe, execution: Execution) -> None:
-    """Make one split's store."""
+def build(recipe: Recipe, execution: Execution, url: str | None = None) -> None:
+    """Make one split's store and card, below `url` if given."""
     artifacts, params, split = recipe.artifacts, recipe.params, recipe.split
     builder = recipe.builder()
     prepared = artifacts.prepared
@@ -78,11 +84,16 @@ def build(recipe: Recipe, execution: Execution) -> None:
         "prepared": folder_content(prepared),
     }
     fingerprint = digest([attributes, module_code("stages.overfit")])
+    dest = artifacts.overfit(split) if url is None else f"{url.rstrip('/')}/{split}.zarr"
     with progress_bar(f"overfit {split}", builder.rows) as progress:
-        build_store(
-            artifacts.overfit(split), builder, attributes, fingerprint, artifacts.work, progress, recipe, execution
-        )
-    write_card(artifacts.overfit(split), artifacts.card(split), read_json(prepared / "summary.json"))
+        build_store(dest, builder, attributes, fingerprint, artifacts.work, progress, recipe, execution)
+    summary = read_json(prepared / "summary.json")
+    if url is None:
+        write_card(dest, artifacts.card(split), summary)
+    else:
+        with TemporaryDirectory() as folder:
+            write_card(dest, Path(folder, "card"), summary)
+            put_folder(Path(folder, "card"), f"{url.rstrip('/')}/{split}.card")
 
 
 if __name__ == "__main__":

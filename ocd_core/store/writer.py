@@ -10,7 +10,7 @@ Files are replaced, never written in place: they may be hard links into a cache.
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -45,21 +45,31 @@ class ShardSink:
 
     def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Path]:
         """Encode and write one shard of every array, see `StoreWriter.write`; returns its files."""
-        rows = self.schema.shard_slice(shard)
-        specs = self.schema.arrays()
-        values = {**arrays, **{name: ids[rows] for name, ids in self._ids.items()}}
-        for name, ids in self._ids.items():
-            assert np.array_equal(arrays.get(name, ids[rows]), ids[rows]), f"{name} is not what was announced"
-        assert set(values) == set(specs), f"got {sorted(values)}, need {sorted(specs)}"
-        for name, spec in specs.items():
-            value = np.asarray(values[name])
-            shape = (rows.stop - rows.start, *spec.shape[1:])
-            assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
-            values[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
-        paths = {name: self.folder / spec.file(shard) for name, spec in specs.items()}
-        for name, spec in specs.items():  # sample_id is the last
-            write_atomic(paths[name], encode_shard(spec, self.schema.codec, values[name]))
-        return list(paths.values())
+        paths = []
+        for key, pieces in encoded_shard(self.schema, self._ids, shard, arrays):
+            paths.append(self.folder / key)
+            write_atomic(paths[-1], pieces)
+        return paths
+
+
+def encoded_shard(
+    schema: StoreSchema, all_ids: Mapping[str, Ids], shard: int, arrays: Mapping[str, npt.NDArray[Any]]
+) -> Iterator[tuple[str, Iterable[Any]]]:
+    """The files of one shard, as (key, pieces of bytes), encoded one by one; that of sample_id is the last."""
+    rows = schema.shard_slice(shard)
+    specs = schema.arrays()
+    ids = {name: values[rows] for name, values in all_ids.items()}
+    for name, values in ids.items():
+        assert np.array_equal(arrays.get(name, values), values), f"{name} is not what was announced"
+    found = {**arrays, **ids}
+    assert set(found) == set(specs), f"got {sorted(found)}, need {sorted(specs)}"
+    for name, spec in specs.items():
+        value = np.asarray(found[name])
+        shape = (rows.stop - rows.start, *spec.shape[1:])
+        assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
+        found[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
+    for name, spec in specs.items():
+        yield spec.file(shard), encode_shard(spec, schema.codec, found[name])
 
 
 class StoreWriter:

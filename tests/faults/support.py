@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import torch
@@ -67,11 +68,11 @@ def run_in(root: Path, what: Callable[[], None]) -> None:
         what()
 
 
-def overfit(root: Path, *, executor: str = "serial", workers: int | None = None, split: str | None = "train") -> None:
-    """The stage, in this process."""
+def overfit(root: Path, **options: Any) -> None:
+    """The stage for the train split, in this process."""
     from stages.overfit import main
 
-    run_in(root, lambda: main("toy", split=split, executor=executor, workers=workers))
+    run_in(root, lambda: main("toy", split="train", **options))
 
 
 def stage_environment() -> dict[str, str]:

@@ -1,0 +1,168 @@
+"""Writing a store straight to an fsspec URL, where files appear whole but a folder cannot be renamed.
+
+Shards go to their place at once. The group's zarr.json, without which no reader takes the folder for a store, goes
+last; until then a note says which work (which fingerprint) the shards belong to, so that it can go on later.
+
+There are no locks in object stores. Two processes with the same fingerprint write the same bytes; another
+fingerprint is refused: nothing that this writer did not begin is ever replaced.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from ocd_core.errors import UserError
+from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
+from ocd_core.store.schema import StoreSchema
+from ocd_core.store.source import DamagedStoreError, Source, filesystem, read_node
+from ocd_core.store.verify import Damage, metadata_damage, shard_damage
+from ocd_core.store.writer import Ids, encoded_shard
+
+NOTE = "unfinished.json"
+
+
+class RemoteSink:
+    """Writes whole shards below a URL; can be sent to other processes and machines."""
+
+    def __init__(self, url: str, schema: StoreSchema, sample_id: Ids, replica: Ids) -> None:
+        self.url = url
+        self.schema = schema
+        self._ids = {"sample_id": sample_id, "replica": replica}
+
+    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Encode and write one shard of every array, see `StoreWriter.write`."""
+        fs, root = filesystem(self.url)
+        for key, pieces in encoded_shard(self.schema, self._ids, shard, arrays):
+            _put(fs, f"{root}/{key}", b"".join(pieces))
+
+
+class RemoteWriter:
+    """Makes or completes one store at a URL; used as `StoreWriter` is.
+
+    Args:
+        url: where the store is to be: nothing, or what an earlier writer of this fingerprint left. Of a damaged
+            store the sound shards are kept.
+        schema, attributes, sample_id, replica, fingerprint: see `StoreWriter`.
+
+    Raises:
+        UserError: something else is there.
+    """
+
+    def __init__(
+        self, url: str, schema: StoreSchema, attributes: dict[str, Any], sample_id: npt.NDArray[Any],
+        replica: npt.NDArray[Any], *, fingerprint: str,
+    ) -> None:  # fmt: skip
+        self.url, self.schema, self.fingerprint = url, schema, fingerprint
+        ids = np.asarray(sample_id, np.int64), np.asarray(replica, np.int64)
+        self._fs, self._root = filesystem(url)
+        self._arrays = array_metadata(schema)
+        self._attributes = group_attributes(schema, attributes, *ids, fingerprint)
+        self._group = group_metadata(self._attributes, self._arrays)
+        self._sink = RemoteSink(url, schema, *ids)
+        self._good: set[int] = set()
+        self._in_place = False
+        self._open()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        """What is written stays for the next run."""
+
+    def missing(self) -> list[int]:
+        """The shards that are still to be written, in order."""
+        return [shard for shard in range(self.schema.shard_count) if shard not in self._good]
+
+    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Write one shard."""
+        self._sink.write(shard, arrays)
+        self._good.add(shard)
+
+    def sink(self) -> RemoteSink:
+        """What other processes write shards with; `accept` them afterwards."""
+        return self._sink
+
+    def accept(self, shard: int) -> list[Damage]:
+        """Read and check a shard that another process wrote; without damage it is no longer missing."""
+        damage = self._damage(shard)
+        if not damage:
+            self._good.add(shard)
+        return damage
+
+    def finish(self) -> None:
+        """Complete the store; all shards must be there."""
+        if self._in_place:
+            return
+        assert not self.missing(), f"shards {self.missing()} are not written"
+        for key, data in self._arrays.items():
+            _put(self._fs, self._key(key), data)
+        _put(self._fs, self._key(ZARR_JSON), self._group)
+        self._remove(NOTE)
+        self._in_place = True
+
+    def _open(self) -> None:
+        self._fs.invalidate_cache()
+        if self._fs.exists(self._key(ZARR_JSON)):
+            if self._ours() != self.fingerprint:
+                raise UserError(f"another store is at {self.url}; choose another place or remove it")
+            source = Source(self.url)
+            damaged = self._look()
+            whole = self._fs.cat_file(self._key(ZARR_JSON)) == self._group
+            if whole and not damaged and not metadata_damage(source, read_node(source)):
+                self._in_place = True
+                self._remove(NOTE)
+                return
+            _put(self._fs, self._key(NOTE), self._note())
+            self._remove(ZARR_JSON)
+        elif self._fs.exists(self._key(NOTE)):
+            if self._fs.cat_file(self._key(NOTE)) != self._note():
+                raise UserError(
+                    f"an unfinished store of other params, code or data is at {self.url}; choose another place or "
+                    "remove it"
+                )
+            self._look()
+        elif self._fs.exists(self._root) and self._fs.find(self._root):
+            raise UserError(f"something is at {self.url} already; choose another place or remove it")
+        else:
+            _put(self._fs, self._key(NOTE), self._note())
+
+    def _look(self) -> list[int]:
+        """Find the sound shards; the others."""
+        self._good = {shard for shard in range(self.schema.shard_count) if not self._damage(shard)}
+        return self.missing()
+
+    def _damage(self, shard: int) -> list[Damage]:
+        return shard_damage(Source(self.url), self.schema, shard, self._attributes["shard_samples"][shard])
+
+    def _ours(self) -> str | None:
+        try:
+            return str(read_node(Source(self.url))["attributes"]["fingerprint"])
+        except DamagedStoreError:
+            note = self._key(NOTE)
+            return self.fingerprint if self._fs.exists(note) and self._fs.cat_file(note) == self._note() else None
+
+    def _note(self) -> bytes:
+        return json.dumps({"fingerprint": self.fingerprint}).encode()
+
+    def _key(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    def _remove(self, key: str) -> None:
+        if self._fs.exists(self._key(key)):
+            self._fs.rm_file(self._key(key))
+
+
+def _put(fs: Any, path: str, data: bytes) -> None:
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(path, data)
+
+
+def put_folder(folder: Path, url: str) -> None:
+    """Write the files of a flat folder below a URL, each one whole or not at all."""
+    fs, root = filesystem(url)
+    for path in sorted(folder.iterdir()):
+        _put(fs, f"{root}/{path.name}", path.read_bytes())
