@@ -193,10 +193,19 @@ class Recipe:
     split: SplitName
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"unknown device {self.device!r}; known are cpu, cuda")
+
     def builder(self, worker: int = 0) -> RowBuilder:
         """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
+        device = self.device
+        if device == "cuda":
+            if not torch.cuda.is_available():
+                raise UserError("--device cuda (OCD_DEVICE): torch sees no GPU here")
+            device = f"cuda:{worker % torch.cuda.device_count()}"
+            torch.backends.cudnn.allow_tf32 = False  # convolutions of 10 bits would not be those of a CPU
         task = self.params.build_task()
-        device = f"cuda:{worker % torch.cuda.device_count()}" if self.device == "cuda" else self.device
         model = load_split_model(self.artifacts, task, device)
         split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
         return RowBuilder(task, model, split, self.params.overfit, self.artifacts.seed)

@@ -30,14 +30,14 @@ WorkersOption = Annotated[
 SchedulerOption = Annotated[
     str | None, typer.Option(envvar="OCD_SCHEDULER", help="A dask scheduler, tcp://host:8786; else one starts here.")
 ]
-DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu, cuda, or auto: cuda if there is one.")]
+DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu or cuda.")]
 
 
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1,
     split: Annotated[str | None, typer.Option(help="train, val or test; all of them by default.")] = None,
     executor: ExecutorOption = "serial", workers: WorkersOption = None, scheduler: SchedulerOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = "cpu",
     store: Annotated[str | None, typer.Option(help="Write below this fsspec URL (s3://bucket/run) instead.")] = None,
 ) -> None:  # fmt: skip
     """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr and its card, <split>.card.
@@ -50,20 +50,9 @@ def main(
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     execution = Execution.choose(executor, workers, scheduler)
-    recipe = Recipe(Artifacts(task, seed, rank), params, "train", choose_device(device))
+    recipe = Recipe(Artifacts(task, seed, rank), params, "train", device)
     for name in SPLITS if split is None else [s for s in SPLITS if s == split]:
         build(replace(recipe, split=name), execution, store)
-
-
-def choose_device(name: str) -> str:
-    """`cpu` or `cuda`."""
-    import torch
-
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"unknown device {name!r}; known are auto, cpu, cuda")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: torch sees no GPU here")
-    return "cuda" if name != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def build(recipe: Recipe, execution: Execution, url: str | None = None) -> None:

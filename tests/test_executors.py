@@ -127,6 +127,13 @@ def test_options_that_make_no_sense(options, message: str) -> None:
         Execution.choose(*options)
 
 
+@pytest.mark.parametrize(("device", "message"), [("tpu", "unknown device 'tpu'"), ("cuda", "torch sees no GPU")])
+def test_devices_that_are_not_there(ready: Path, monkeypatch, device: str, message: str) -> None:  # noqa: F811
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match=message):
+        overfit(ready, device=device)
+
+
 def test_no_scheduler_there(job: Notes, monkeypatch) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr("ocd_core.executors._JOIN_SECONDS", 1)

@@ -9,7 +9,6 @@ from ocd_core.store.verify import Damage, verify_store
 from ocd_core.store.writer import ShardSink, StoreWriter
 
 __all__ = [
-    "SCHEMA_VERSION", "ArraySpec", "Damage", "OverfitBatch", "OverfitDataset", "OverfitStore", "RemoteSink", "RemoteWriter", "ShardSink",
-    "StoreSchema", "StoreWriter", "copy_store",
-    "put_folder", "verify_store",
+    "SCHEMA_VERSION", "ArraySpec", "Damage", "OverfitBatch", "OverfitDataset", "OverfitStore", "RemoteSink",
+    "RemoteWriter", "ShardSink", "StoreSchema", "StoreWriter", "copy_store", "put_folder", "verify_store",
 ]  # fmt: skip
