@@ -41,7 +41,8 @@ def camera_rays(pose_N44: Tensor, xy_NR2: Tensor, height: int, width: int, focal
     """
     x_NR, y_NR = xy_NR2.to(pose_N44.dtype).unbind(-1)
     local_NR3 = torch.stack([(x_NR - 0.5 * width) / focal, -(y_NR - 0.5 * height) / focal, -torch.ones_like(x_NR)], -1)
-    directions_NR3 = local_NR3 @ pose_N44[:, :3, :3].transpose(1, 2)
+    # not a matrix product, whose rounding depends on the count of rays
+    directions_NR3 = (local_NR3.unsqueeze(-2) * pose_N44[:, None, :3, :3]).sum(-1)
     origins_NR3 = pose_N44[:, None, :3, 3].expand_as(directions_NR3)
     return origins_NR3.contiguous(), directions_NR3
 

@@ -49,6 +49,7 @@ class ViewsData(StrictModel):
     depths: Annotated[int, Field(ge=2)]  # along a ray
     base_rays: _Count  # random rays of a view in an update of the base's training
     rays_per_step: _Count  # rays of a view in a step of overfitting
+    scoring_rays: _Count  # rays of a view in the layer scores
     fixed_rays: bool  # the same rays at each step (the paper's 4,096); false: the next ones of a random order
     vgg11: str | None  # weights for the encoder of the rendering; null: a small fixed encoder
     split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
@@ -241,12 +242,13 @@ class ViewSynthesis(Task):
         assert isinstance(split, ViewSplit)
         count = min(self.data.rays_per_step, split.pixels)
         start = 0 if self.data.fixed_rays else step * count
-        place_R = (start + torch.arange(count)) % split.pixels
-        orders = [
-            permutation(split.pixels, seed, "rays of overfitting", split.name, i, r)[place_R]
-            for i, r in zip(sample_id.tolist(), replica.tolist(), strict=True)
-        ]
-        return split.rays(sample_id, torch.stack(orders))
+        return _in_random_order(split, sample_id, replica, start + torch.arange(count), seed)
+
+    def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
+        """The first `scoring_rays` rays that replica 0 of the overfitting sees."""
+        assert isinstance(split, ViewSplit)
+        count = min(self.data.scoring_rays, split.pixels)
+        return _in_random_order(split, sample_id, torch.zeros_like(sample_id), torch.arange(count), seed)
 
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
@@ -319,6 +321,15 @@ class ViewSynthesis(Task):
         """The mean colour of a rendered view."""
         mean_3 = output.reshape(-1, 3).double().mean(0).tolist()
         return dict(zip(("mean red", "mean green", "mean blue"), mean_3, strict=True))
+
+
+def _in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Batch:
+    """The rays at these places of each view's own random order of pixels, which repeats itself at its end."""
+    pixels = [
+        permutation(split.pixels, seed, "rays of overfitting", split.name, i, r)[place_R % split.pixels]
+        for i, r in zip(sample_id.tolist(), replica.tolist(), strict=True)
+    ]
+    return split.rays(sample_id, torch.stack(pixels))
 
 
 def _averages(image_N3HW: Tensor, grid: int) -> Tensor:

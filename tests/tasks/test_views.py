@@ -22,8 +22,8 @@ from ocd_core.tasks.views import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
 SIZE = 16
 DEMO = {
     "source": "demo", "path": None, "size": SIZE, "train_views": 10, "test_views": 3, "background": "black",
-    "near": 2.0, "far": 6.0, "depths": 8, "base_rays": 20, "rays_per_step": 100, "fixed_rays": False, "vgg11": None,
-    "split_seed": 0,
+    "near": 2.0, "far": 6.0, "depths": 8, "base_rays": 20, "rays_per_step": 100, "scoring_rays": 30,
+    "fixed_rays": False, "vgg11": None, "split_seed": 0,
 }  # fmt: skip
 BLENDER = {**DEMO, "source": "blender", "size": None, "train_views": None, "test_views": None}
 NPZ = {**BLENDER, "source": "npz", "test_views": 3}
@@ -325,6 +325,16 @@ def test_fixed_rays_are_the_same_at_each_step(prepared):
     first, second = (pixels_of(split, task.overfit_batch(split, ids, ids, k, 0)) for k in (0, 5))
     assert torch.equal(first, second)
     assert len(set(first[0].tolist())) == 50
+
+
+def test_layers_are_scored_on_the_first_rays_of_the_overfitting(prepared):
+    task = make_task(DEMO)
+    split = task.open(prepared, "train")
+    ids = torch.tensor([4, 1])
+    scored = task.scoring_batch(split, ids, seed=2)
+    first = task.overfit_batch(split, ids, torch.tensor([0, 0]), 0, 2)
+    for a, b in zip((*scored.inputs, scored.target), (*first.inputs, first.target), strict=True):
+        assert torch.equal(a, b[:, :30])
 
 
 def test_training_rays_are_jittered_and_follow_seed_and_epoch(prepared):
