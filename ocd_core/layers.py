@@ -269,6 +269,22 @@ class SplitModel:
             hook.remove()
         return out, output
 
+    def for_outputs(self, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> "SplitModel":
+        """A copy whose tail, rewritten by `rewrite`, is for f(x) alone: its a_L is the layer's own output.
+
+        Itself where the model is not traced; run `prefix` once before, which settles that.
+        """
+        if self._graph is None:
+            return self
+        tail = copy.deepcopy(self._tail)
+        nodes = list(tail.graph.nodes)
+        (_, result) = nodes[-1].args[0]
+        nodes[-1].args = ((nodes[0], result),)
+        tail.graph.eliminate_dead_code()
+        other = copy.copy(self)
+        other._tail = rewrite(tail)
+        return other
+
     def forward(self, cut: Cut, delta_NOI: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(a_L, f(x; θ + Δ)) for one Δ a sample (None: the base network)."""
         return self.tail(self.layer_output(cut, delta_NOI), cut)

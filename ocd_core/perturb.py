@@ -20,11 +20,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ocd_core.apply import row_chunks
-from ocd_core.double_ops import fast_double_ops
+from ocd_core.double_ops import faster_graph
 from ocd_core.layers import Cut, SplitModel, layer_kind, weight_matrix
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import torch_generator
@@ -46,7 +47,7 @@ def perturbed_losses(
     draws: int,
     seed: int,
     *,
-    memory_mb: int = 10,
+    memory_mb: int = 8,
     progress: Progress = no_progress,
 ) -> Tensor:
     """L(f(x, θ^L), y) for `draws` perturbations θ^L = θ + N(0, scale²) of the layer's weight (not its bias).
@@ -64,11 +65,11 @@ def perturbed_losses(
         float64 (N, D), on the CPU.
     """
     first = split.prefix([x[:2] for x in batch.inputs]).select(slice(0, 1))
+    split = split.for_outputs(faster_graph)
     rows = _rows_within(split, task, first, batch.target[:1], memory_mb)
     positions, in_features = first.x_NPI.shape[1:]
     source = _Draws(split, scale, draws, seed, rows)
     perturbed = source.shared if is_shared(positions, in_features) else source.reparametrised
-    fast = fast_double_ops()
     losses_ND = torch.empty((len(batch), draws), dtype=torch.float64)
     done = 0
     for group in row_chunks(len(batch), max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features))):
@@ -76,8 +77,7 @@ def perturbed_losses(
         target = batch.target[group]
         for n, at, z_DPO in perturbed(cut, batch.sample_id[group].tolist()):
             count = len(z_DPO)
-            with fast:
-                output = split.resume(z_DPO, _repeated(cut, n, count))[1]
+            output = split.resume(z_DPO, _repeated(cut, n, count))[1]
             loss = task.loss(output, target[n : n + 1].expand(count, *target.shape[1:]))
             assert loss.dtype == torch.float64, loss.dtype
             assert loss.shape == (count,), loss.shape
@@ -108,16 +108,19 @@ class _Draws:
         for n, (factor_PR, z_PO) in enumerate(zip(factor_NPR, z_NPO, strict=True)):
             for start, noise_DRO in self._noise(factor_PR.shape[1], "sample", ids[n]):
                 for part in row_chunks(len(noise_DRO), self._rows):
-                    yield n, start + part.start, self._product(factor_PR, noise_DRO[part].double(), z_PO)
+                    yield n, start + part.start, self._product(factor_PR, noise_DRO[part].double()).add_(z_PO)
 
     def shared(self, cut: Cut, ids: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
-        x_NPI, bias_O = cut.x_NPI.double(), self._split.bias_O
-        weight_IO = self._split.weight_OI.double().T
-        for start, noise_DIO in self._noise(len(weight_IO), "shared"):
+        # the bias is the weight of an input that is always 1
+        x_NPI = F.pad(cut.x_NPI.double(), (0, 1), value=1.0)
+        weight_IO = torch.cat([self._split.weight_OI.double().T, self._split.bias_O[None]])
+        for start, noise_DIO in self._noise(len(weight_IO) - 1, "shared"):
             for part in row_chunks(len(noise_DIO), self._rows):
-                weight_DIO = weight_IO + self._scale * noise_DIO[part].double()
+                weight_DIO = weight_IO + self._scale * F.pad(noise_DIO[part].double(), (0, 0, 0, 1))
+                if self._convolution:
+                    weight_DIO = _draws_innermost(weight_DIO)
                 for n in range(len(ids)):
-                    yield n, start + part.start, self._product(x_NPI[n], weight_DIO, bias_O)
+                    yield n, start + part.start, self._product(x_NPI[n], weight_DIO)
 
     def _noise(self, inner: int, *purpose: str | int) -> Iterator[tuple[int, Tensor]]:
         """Standard normal numbers (D, inner, O) in blocks of draws that are set by the layer's size alone.
@@ -131,17 +134,22 @@ class _Draws:
             noise_DRO = torch.randn((min(block, self._draws - start), inner, units), generator=generator)
             yield start, noise_DRO.to(self._split.device)
 
-    def _product(self, a_PR: Tensor, b_DRO: Tensor, offset: Tensor) -> Tensor:
-        """A B + offset for each draw (offset: (O,) or (P, O))."""
+    def _product(self, a_PR: Tensor, b_DRO: Tensor) -> Tensor:
+        """A B for each draw, (D, P, O)."""
         positions, inner = a_PR.shape
         draws, _, units = b_DRO.shape
         if positions == inner == 1:
-            return torch.addcmul(offset, a_PR, b_DRO)
+            return a_PR * b_DRO
         if not self._convolution:
-            return torch.baddbmm(offset, a_PR.expand(draws, -1, -1), b_DRO)
+            return torch.bmm(a_PR.expand(draws, -1, -1), b_DRO)
         # one product for all draws, which stay innermost in memory, as the next convolution likes it
-        z_POD = (a_PR @ b_DRO.permute(1, 2, 0).reshape(inner, -1)).view(positions, units, draws)
-        return z_POD.add_(offset[..., None]).permute(2, 0, 1)
+        b_ROD = _draws_innermost(b_DRO).permute(1, 2, 0)
+        return (a_PR @ b_ROD.flatten(1)).view(positions, units, draws).permute(2, 0, 1)
+
+
+def _draws_innermost(b_DRO: Tensor) -> Tensor:
+    """The same numbers with the first axis innermost in memory; itself where it is already."""
+    return b_DRO.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
 def _repeated(cut: Cut, row: int, count: int) -> Cut:
@@ -162,8 +170,8 @@ def _factor(x_NPI: Tensor) -> Tensor:
     return triangle_NRP.mT
 
 
-class _OutputBytes(TorchFunctionMode):
-    """Counts the bytes of every operation's result."""
+class _NewBytes(TorchFunctionMode):
+    """Counts the bytes of every operation's result that is not a view of its argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -172,14 +180,16 @@ class _OutputBytes(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if isinstance(out, Tensor):
-            self.total += out.numel() * out.element_size()
+            storage = out.untyped_storage()
+            if all(a.untyped_storage().data_ptr() != storage.data_ptr() for a in args if isinstance(a, Tensor)):
+                self.total += storage.nbytes()
         return out
 
 
 def _rows_within(split: SplitModel, task: Task, cut: Cut, target: Tensor, memory_mb: int) -> int:
     """How many rows of the tail fit `memory_mb` MiB, from what one row's operations produce (at least 1)."""
     z_NPO = split.layer_output(cut)
-    with _OutputBytes() as count:
+    with _NewBytes() as count:
         task.loss(split.tail(z_NPO, cut)[1], target)
     per_row: int = count.total + 3 * _DOUBLE * z_NPO.numel()
     return max(1, (memory_mb << 20) // per_row)

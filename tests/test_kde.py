@@ -45,7 +45,7 @@ def test_equals_scipy(values):
     assert entropy_gkde(row[None])[0] == pytest.approx(scipy_entropy(row), abs=1e-4)
 
 
-@pytest.mark.parametrize("draws", [10, 300, 3000])
+@pytest.mark.parametrize("draws", [10, 300, 1500])
 @pytest.mark.parametrize("spread", [0.0, 1.0, 4.0])
 def test_equals_scipy_on_losses_of_many_decades(draws, spread):
     rng = np.random.default_rng(draws)
