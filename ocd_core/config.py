@@ -156,8 +156,8 @@ class SamplingParams(StrictModel):
 class FurtherParams(StrictModel):
     """`base_further`: the base trained further, all layers, from its own weights with a new Adam."""
 
-    epochs: PositiveInt  # at most
-    patience: PositiveInt  # epochs without a better validation loss before it stops
+    epochs: PositiveInt | None  # at most; null: as many as cost what OCD's training did
+    patience: PositiveInt | None  # epochs without a better validation loss before it stops; null: it does not stop
     lr: Positive
 
 

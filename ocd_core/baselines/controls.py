@@ -25,7 +25,8 @@ class Controls:
     """None stands for what was not fitted.
 
     mean_rho: mean ‖Δ‖ of the training rows. mean_delta_OI: float32. further: the base network trained further, in eval
-    mode. gain: the factor of a drawn Δ. cost_flops: budgets, {"ocd": {part: count}, "base_further": {...}}.
+    mode. gain: the factor of a drawn Δ. cost_flops: operations of training, {"ocd": {part:
+    count, "total": count}, "base_further": {"allowed": count, "total": count}}.
     """
 
     mean_rho: float

@@ -1,5 +1,6 @@
 """Fit every control that the params name, on the training and the validation split alone."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from ocd_core.baselines.hypernetwork import Samples, train_hypernetwork
 from ocd_core.baselines.ridge import fit_ridge
 from ocd_core.baselines.space import DeltaSpace
 from ocd_core.codes import read_deltas
-from ocd_core.config import Params
+from ocd_core.config import BaseParams, Params
 from ocd_core.layers import SplitModel
 from ocd_core.predictor import Predictor
 from ocd_core.rng import derive_seed
@@ -73,12 +74,13 @@ def fit_controls(
         metrics["mean_delta"] = {"norm": float(mean_delta.norm())}
     if "base_further" in wanted:
         started("base_further")
-        chosen = params.base.model_copy(update={"checkpoint": None, **params.controls.further.model_dump()})
+        epoch_flops = base_epoch_flops(task, data.train, seed)
+        chosen = _further_params(params, math.ceil(cost["ocd"]["total"] / epoch_flops))
         base_seed = derive_seed(seed, "base further")  # other orders of the samples than the base has seen
         result = fit_base(task, data.train, data.val, chosen, base_seed, start=predictor.split.model)
         further, metrics["base_further"], curves["base_further"] = result.model, result.metrics, result.curve
-        epoch = base_epoch_flops(task, data.train, seed)
-        cost["base_further"] = {"allowed": epoch * chosen.epochs, "used": epoch * int(result.metrics["epochs"])}
+        used = epoch_flops * int(result.metrics["epochs"])
+        cost["base_further"] = {"allowed": epoch_flops * chosen.epochs, "total": used}
     if "ridge" in wanted or "hypernetwork" in wanted:
         space = DeltaSpace.fit(data.train_store, params.diffusion, params.controls.components)
         code_Nd = space.encode_store(data.train_store)
@@ -121,6 +123,13 @@ def _ocd_cost(
     if predictor.diffusion.representation.uses_scale:
         parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, updates["scale"])
     return {**parts, "total": sum(parts.values())}
+
+
+def _further_params(params: Params, as_long_as_ocd: int) -> BaseParams:
+    further = params.controls.further
+    epochs = as_long_as_ocd if further.epochs is None else further.epochs
+    patience = epochs if further.patience is None else further.patience
+    return params.base.model_copy(update={"checkpoint": None, "epochs": epochs, "patience": patience, "lr": further.lr})
 
 
 def mean_of_deltas(store: OverfitStore) -> Tensor:
