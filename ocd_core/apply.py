@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ocd_core.layers import Cut, SplitModel
 from ocd_core.tasks.base import Batch, Condition, Task
 
+Move = Tensor  # what moves each sample's layer: Δ (N, O, I), or the change Δ i_L of its output (N, O)
 _DOUBLE = 8
 # Float32 activations of one batch on a CPU. Larger batches are no faster (their activations leave the cache) or slower
 _CPU_BATCH_BYTES = 2**24
@@ -19,7 +20,7 @@ _CPU_BATCH_BYTES = 2**24
 
 @dataclass(frozen=True)
 class BasePass:
-    """The base network on N samples: the cut, I(x) (Eq. 4, float32) and f_θ(x) (float64)."""
+    """The base network on N samples: the cut, I(x) (Eq. 4, float32) and f_θ(x) (in the tail's precision)."""
 
     cut: Cut
     condition: Condition
@@ -43,14 +44,18 @@ def pass_from_cut(task: Task, split: SplitModel, batch: Batch, cut: Cut) -> Base
 
 @torch.no_grad()
 def outputs_with_delta(split: SplitModel, cut: Cut, delta_NOI: Tensor) -> Tensor:
-    """f(x; θ + Δ), float64 (N, ...), one Δ a sample."""
+    """f(x; θ + Δ), in the tail's precision, (N, ...), one Δ a sample."""
     return split.forward(cut, delta_NOI)[1]
 
 
-@torch.no_grad()
-def outputs_with_change(split: SplitModel, cut: Cut, change_NO: Tensor) -> Tensor:
-    """f(x; θ + Δ), float64, from the change Δ x of the layer's output (one position): no matrix is formed."""
-    return split.tail(split.layer_output(cut) + change_NO.double()[:, None, :], cut)[1]
+def outputs_with_move(split: SplitModel, cut: Cut, move: Move) -> Tensor:
+    """f(x; θ + Δ) from either form of Δ, (N, ...), in the tail's precision; differentiable in the move.
+
+    From the change of the layer's output (one position) no matrix is formed.
+    """
+    if move.dim() == 2:
+        return split.tail(split.layer_output(cut) + move.to(split.dtype)[:, None, :], cut)[1]
+    return split.forward(cut, move)[1]
 
 
 def row_chunks(rows: int, size: int) -> Iterator[slice]:

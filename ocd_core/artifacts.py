@@ -96,6 +96,11 @@ class Artifacts:
         return self.rank_dir / "scale"
 
     @property
+    def controls(self) -> Path:
+        """What could explain a gain without diffusion."""
+        return self.rank_dir / "controls"
+
+    @property
     def evaluation(self) -> Path:
         """Metrics on the test split."""
         return self.rank_dir / "evaluation"

@@ -41,6 +41,7 @@ def fit_base(
     params: BaseParams,
     seed: int,
     progress: Progress = no_progress,
+    start: nn.Module | None = None,
 ) -> BaseTraining:
     """Train the task's base network on the mean of `task.loss`, and keep the epoch with the best validation loss.
 
@@ -52,6 +53,8 @@ def fit_base(
         params: the group `base`.
         seed: the run's seed.
         progress: called with the epochs done.
+        start: a network to train further, with a new optimiser, instead of one with fresh weights (it is not changed).
+            Its own validation loss, epoch 0 in the curve, counts too: where nothing is better, it is returned.
 
     Raises:
         UserError: an empty split, a loss that is NaN or infinite (the message names the epoch), or a bad checkpoint
@@ -64,18 +67,22 @@ def fit_base(
             raise UserError(f"the {name} split is empty")
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
-        model = task.build_model()
+        model = task.build_model() if start is None else copy.deepcopy(start).requires_grad_(True)
         optimizer = torch.optim.Adam(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
         curve: list[dict[str, float]] = []
         best: dict[str, float] = {"val_loss": math.inf}
         best_weights: dict[str, Tensor] = {}
+        if start is not None:
+            on_val = _on_val(task, model, val)
+            curve.append({"epoch": 0, **on_val})
+            best = {"best_epoch": 0, **on_val}
+            best_weights = copy.deepcopy(model.state_dict())
         for epoch in range(1, params.epochs + 1):
             torch.manual_seed(derive_seed(seed, "base", "dropout", epoch))
             train_loss = _train_epoch(task, model, optimizer, train, params, seed, epoch)
-            on_val = evaluate_model(task, model, val)
-            if not math.isfinite(on_val["loss"]):
-                raise UserError(_diverged("validation", on_val["loss"], epoch, params))
-            row = {f"val_{k}": v for k, v in on_val.items() if k != "n"}
+            row = _on_val(task, model, val)
+            if not math.isfinite(row["val_loss"]):
+                raise UserError(_diverged("validation", row["val_loss"], epoch, params))
             curve.append({"epoch": epoch, "train_loss": train_loss, **row})
             if row["val_loss"] < best["val_loss"]:
                 best = {"best_epoch": epoch, **row}
@@ -84,7 +91,7 @@ def fit_base(
             if epoch - best["best_epoch"] >= params.patience:
                 break
     model.load_state_dict(best_weights)
-    return BaseTraining(model.eval(), curve, {"epochs": len(curve), **best})
+    return BaseTraining(model.eval(), curve, {"epochs": curve[-1]["epoch"], **best})
 
 
 def load_base(task: Task, params: BaseParams) -> nn.Module:
@@ -101,11 +108,15 @@ def load_base(task: Task, params: BaseParams) -> nn.Module:
 
 def _loaded(task: Task, train: Split, val: Split, params: BaseParams) -> BaseTraining:
     model = load_base(task, params)
-    on_val = {f"val_{k}": v for k, v in evaluate_model(task, model, val).items() if k != "n"}
+    on_val = _on_val(task, model, val)
     if not math.isfinite(on_val["val_loss"]):
         raise UserError(f"base.checkpoint: {params.checkpoint} gives a validation loss of {on_val['val_loss']}")
     row = {"epoch": 0, "train_loss": evaluate_model(task, model, train)["loss"], **on_val}
     return BaseTraining(model, [row], {"epochs": 0, "best_epoch": 0, **on_val})
+
+
+def _on_val(task: Task, model: nn.Module, val: Split) -> dict[str, float]:
+    return {f"val_{k}": v for k, v in evaluate_model(task, model, val).items() if k != "n"}
 
 
 @torch.no_grad()

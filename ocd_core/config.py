@@ -3,14 +3,16 @@
 Files are complete (every key is there), because DVC tracks groups and `-S` changes existing keys only.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
 from ocd_core.errors import UserError
 from ocd_core.tasks.base import StrictModel, Task
 
+_Model = TypeVar("_Model", bound=StrictModel)
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -151,11 +153,78 @@ class SamplingParams(StrictModel):
     renormalise: bool  # bring a drawn Ω_0 to unit norm before it is scaled
 
 
+class FurtherParams(StrictModel):
+    """`base_further`: the base trained further, all layers, from its own weights with a new Adam."""
+
+    epochs: PositiveInt | None  # at most; null: as many as cost what OCD's training did
+    patience: PositiveInt | None  # epochs without a better validation loss before it stops; null: it does not stop
+    lr: Positive
+
+
+class RidgeParams(StrictModel):
+    """`ridge`: kernel ridge regression of Δ on I(x); width and penalty by cross-validation on training samples."""
+
+    rows: Annotated[int, Field(ge=4)]  # rows of the training store at most, a seeded subset of its samples
+    folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
+    widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
+    penalties: Annotated[list[Positive], Field(min_length=1)]
+
+
+class HypernetworkParams(StrictModel):
+    """`hypernetwork`: a network from I(x) to Δ, trained end to end on the task's own loss."""
+
+    width: PositiveInt
+    updates: PositiveInt
+    batch_size: PositiveInt
+    lr: Positive
+    validate_every: PositiveInt
+    patience: PositiveInt
+
+
+FittedRow = Literal["base_further", "mean_delta", "ridge", "hypernetwork", "ocd_gain"]
+
+
+class ControlsParams(StrictModel):
+    """What could explain a gain without diffusion, fitted on train and val only."""
+
+    fit: list[FittedRow]  # which of them
+    components: PositiveInt  # of Δ, for ridge and hypernetwork where the diffusion's representation is dense
+    further: FurtherParams
+    ridge: RidgeParams
+    hypernetwork: HypernetworkParams
+    gains: Annotated[list[Positive], Field(min_length=1)]  # ocd_gain: factors of a drawn Δ to choose from on val
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "ControlsParams":
+        return _no_repeats(self, "fit", self.fit)
+
+
+def _no_repeats(model: _Model, key: str, names: Sequence[str]) -> _Model:
+    again = [n for i, n in enumerate(names) if n in names[:i]]
+    if again:
+        raise ValueError(f"{key} names {again[0]!r} twice")
+    return model
+
+
+ResultRow = Literal[
+    "base", "base_further", "mean_delta", "neighbour", "ridge", "hypernetwork", "ocd_no_scale", "ocd", "ocd_gain",
+    "ocd_mean_network", "ocd_ensemble", "bound",
+]  # fmt: skip
+
+
 class EvaluateParams(StrictModel):
     """Evaluation on the test split."""
 
+    rows: list[ResultRow]  # of the table, in this order; base is one of them
     draws: PositiveInt  # networks of the ensemble
+    precision: Literal["float32", "float64"]  # of the network from the moved layer on
     bootstrap: Annotated[int, Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _with_base(self) -> "EvaluateParams":
+        if "base" not in self.rows:
+            raise ValueError("rows must name 'base', which all others are compared with")
+        return _no_repeats(self, "rows", self.rows)
 
 
 GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
@@ -165,8 +234,12 @@ GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
     "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
     "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "scale"),
+    "controls": (
+        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
+    ),
     "evaluation": (
-        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "evaluate",
+        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
+        "evaluate",
     ),
 }  # fmt: skip
 
@@ -183,7 +256,15 @@ class Params(StrictModel):
     diffusion: DiffusionParams
     scale: ScaleParams
     sampling: SamplingParams
+    controls: ControlsParams
     evaluate: EvaluateParams
+
+    @model_validator(mode="after")
+    def _rows_are_fitted(self) -> "Params":
+        lost = [r for r in self.evaluate.rows if r in get_args(FittedRow) and r not in self.controls.fit]
+        if lost:
+            raise ValueError(f"evaluate.rows names {lost[0]!r}, which controls.fit does not; add it there")
+        return self
 
     def build_task(self) -> Task:
         """The task that these params describe."""

@@ -1,54 +1,82 @@
 """Every method's outputs on the test split, measured in the same way.
 
-Rows: the base network, OCD with one draw, OCD's ensemble, and the bound, which overfits each test sample with its
-own label and so cannot be reached.
+The rows are those of `evaluate.rows`: the base network, OCD in its variants, the controls of `ocd_core.baselines`, and
+the bound, which overfits each test sample with its own label and so cannot be reached. Everything is done batch by
+batch: one pass of the base network, then each row's Δ from the moved layer on.
 """
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ocd_core.apply import base_pass, outputs_with_delta, row_chunks, rows_within
+from ocd_core.apply import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
+from ocd_core.baselines.controls import Controls
+from ocd_core.baselines.neighbour import Neighbours
 from ocd_core.config import EvaluateParams
 from ocd_core.errors import UserError
 from ocd_core.predictor import Predictor
 from ocd_core.progress import Progress, no_progress
 from ocd_core.statistics import Values, bootstrap_interval, paired_z
 from ocd_core.store import OverfitStore
-from ocd_core.tasks.base import Metric, Split, Task, whole_split
+from ocd_core.tasks.base import Batch, Metric, Split, Task, whole_split
 
 ROW_TITLES = {
     "base": "base network",
+    "base_further": "base trained further",
+    "mean_delta": "mean Δ for all",
+    "neighbour": "Δ of the nearest neighbour",
+    "ridge": "kernel ridge regression of Δ",
+    "hypernetwork": "hypernetwork, end to end",
+    "ocd_no_scale": "OCD without scale (mean ρ)",
     "ocd": "OCD (one draw)",
+    "ocd_gain": "OCD (one draw) × {gain:g}",
+    "ocd_mean_network": "OCD, mean network of {draws}",
     "ocd_ensemble": "OCD, ensemble of {draws}",
     "bound": "overfitted on test (bound)",
 }
+_DRAWN_ROWS = {"ocd_no_scale", "ocd", "ocd_gain", "ocd_mean_network", "ocd_ensemble"}
+_MANY_DRAWS_ROWS = {"ocd_mean_network", "ocd_ensemble"}
 _MEMORY_MB = 512
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Per-sample values of each row and metric, {row: {metric: (N,) float64}}, and of ρ."""
+    """Per-sample values of each row and metric, {row: {metric: (N,) float64}}, and of ρ.
+
+    left_out: {row: why it has no values}. titles: {row: its name in tables}.
+    """
 
     values: dict[str, dict[str, Values]]
     rho: Values | None
     metrics: tuple[Metric, ...]
-    draws: int
+    titles: dict[str, str]
+    left_out: dict[str, str] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
         """How many test samples."""
         return len(next(iter(self.values["base"].values())))
 
+    def gap_closed(self, row: str) -> float | None:
+        """(base - row) / (base - bound) of the first metric's mean: 0 is the base, 1 the bound; None without a gap."""
+        if "bound" not in self.values:
+            return None
+        means = {r: float(self.values[r][self.metrics[0].name].mean()) for r in ("base", row, "bound")}
+        gap = means["base"] - means["bound"]
+        return (means["base"] - means[row]) / gap if gap else None
+
     def table(self, params: EvaluateParams, seed: int) -> list[dict[str, Any]]:
-        """One entry a row: title, and for each metric the value, its 95 % interval, and paired z against the base."""
+        """One entry a row: title, gap_closed, and each metric's value, 95 % interval and paired z against the base."""
         rows = []
         for row, values in self.values.items():
-            entry: dict[str, Any] = {"row": row, "title": ROW_TITLES[row].format(draws=self.draws), "n": self.samples}
+            entry: dict[str, Any] = {
+                "row": row, "title": self.titles[row], "n": self.samples, "gap_closed": self.gap_closed(row),
+            }  # fmt: skip
             for m in self.metrics:
                 low, high = bootstrap_interval(values[m.name], params.bootstrap, seed, m.finish)
                 entry[m.name] = {
@@ -80,46 +108,140 @@ class Evaluation:
         ]
 
 
+@torch.no_grad()
 def evaluate(
-    predictor: Predictor, split: Split, bound: OverfitStore, params: EvaluateParams, progress: Progress = no_progress
+    predictor: Predictor,
+    split: Split,
+    bound: OverfitStore,
+    controls: Controls,
+    neighbours: Neighbours | None,
+    params: EvaluateParams,
+    progress: Progress = no_progress,
 ) -> Evaluation:
-    """Evaluate on every sample of a split.
+    """Evaluate `params.rows` on every sample of a split.
 
     Args:
         bound: the overfit store of the same split (its own labels: for the bound alone).
+        controls: holds what the rows need.
+        neighbours: of the training split; needed by the row `neighbour`.
 
     Raises:
-        UserError: the store is of another split, or an output is not finite.
+        UserError: the store is of another split, a row was not fitted, or an output is not finite.
     """
     count = len(split)
-    replicas = int(bound.attributes["config"]["overfit"]["replicas"])
-    if len(bound) != count * replicas:
-        raise UserError(f"the overfit store has {len(bound) // replicas} samples, the split {count}; run 'dvc repro'")
+    if bound.rows_of_replica(0) != count:
+        raise UserError(f"the overfit store has {bound.rows_of_replica(0)} samples, the split {count}; run 'dvc repro'")
     metrics = tuple(predictor.task.metrics)
-    collected: dict[str, dict[str, list[Values]]] = {row: {m.name: [] for m in metrics} for row in ROW_TITLES}
+    rows = _Rows(predictor, bound, controls, neighbours, params)
+    collected: dict[str, dict[str, list[Values]]] = {row: {m.name: [] for m in metrics} for row in rows.names}
     rho: list[Values] = []
-    model = predictor.split
     example = split.batch(torch.zeros(1, dtype=torch.int64))
-    size = rows_within(model, example, _MEMORY_MB, matrices=2)
-    for rows in row_chunks(count, size):
-        batch = split.batch(whole_split(split)[rows])
-        base = base_pass(predictor.task, model, batch)
-        prediction = predictor.predict_pass(base, batch.sample_id, params.draws, "ensemble")
-        delta = torch.from_numpy(bound.deltas(batch.sample_id.numpy() * replicas))  # of each sample's first replica
-        outputs = {
-            "base": base.output,
-            "ocd": prediction.draws[0],
-            "ocd_ensemble": prediction.output,
-            "bound": outputs_with_delta(model, base.cut, delta),
-        }
-        for row, output in outputs.items():
+    # matrices: the codes of all draws, float32, and two Δ
+    size = rows_within(predictor.split, example, _MEMORY_MB, matrices=2 + params.draws // 2)
+    for chunk in row_chunks(count, size):
+        batch = split.batch(whole_split(split)[chunk])
+        base = base_pass(predictor.task, predictor.split, batch)
+        estimate = predictor.estimate_rho(base)
+        for row, output in rows.outputs(batch, base, estimate):
             for metric, measured in _measure(predictor.task, metrics, row, output, batch.target):
                 collected[row][metric].append(measured)
-        if prediction.rho is not None:
-            rho.append(prediction.rho.double().numpy())
-        progress(rows.stop, "")
+        if estimate is not None:
+            rho.append(estimate.double().numpy())
+        progress(chunk.stop, "")
     values = {row: {m: np.concatenate(v) for m, v in by_metric.items()} for row, by_metric in collected.items()}
-    return Evaluation(values, np.concatenate(rho) if rho else None, metrics, params.draws)
+    titles: dict[str, str] = {row: ROW_TITLES[row].format(draws=params.draws, gain=controls.gain) for row in rows.names}
+    return Evaluation(values, np.concatenate(rho) if rho else None, metrics, titles, rows.left_out)
+
+
+class _Rows:
+    """Each row's outputs for a batch.
+
+    names: the rows that there are, in order. left_out: the others, and why.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        bound: OverfitStore,
+        controls: Controls,
+        neighbours: Neighbours | None,
+        params: EvaluateParams,
+    ) -> None:
+        self.predictor, self.bound, self.controls, self.neighbours = predictor, bound, controls, neighbours
+        self.draws = params.draws if _MANY_DRAWS_ROWS & {*params.rows} else 1
+        fitted: dict[str, object] = {
+            "base_further": controls.further, "mean_delta": controls.mean_delta_OI, "ridge": controls.ridge,
+            "hypernetwork": controls.hypernetwork, "ocd_gain": controls.gain,
+        }  # fmt: skip
+        lost = [row for row in params.rows if row in fitted and fitted[row] is None]
+        if lost:
+            raise UserError(f"the controls hold no {lost[0]!r}; run the stage train_controls again ('dvc repro')")
+        self.left_out: dict[str, str] = {}
+        space = predictor.diffusion.representation
+        if not space.uses_scale:
+            self.left_out["ocd_no_scale"] = f"the representation {space.name} has no scale of its own"
+        self.left_out = {row: why for row, why in self.left_out.items() if row in params.rows}
+        self.names: list[str] = [row for row in params.rows if row not in self.left_out]
+        if controls.further is not None:
+            self.further = copy.deepcopy(controls.further).to(predictor.split.dtype)
+
+    def outputs(self, batch: Batch, base: BasePass, rho_N: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+        """(row, outputs (N, ...)), one row after the other."""
+        predictor = self.predictor
+        draws = self.draws if _DRAWN_ROWS & {*self.names} else 0
+        codes = [predictor.code(base, batch.sample_id, k) for k in range(draws)]
+        drawn: dict[int, Tensor] = {}  # the outputs of one draw are used by two rows
+
+        def one_draw(k: int) -> Tensor:
+            if k not in drawn:
+                drawn[k] = self._with(base, predictor.move(base, codes[k], rho_N))
+            return drawn[k]
+
+        for row in self.names:
+            if row == "base":
+                output = base.output
+            elif row == "base_further":
+                output = self.further(*(_as(x, predictor.split.dtype) for x in batch.inputs))
+            elif row == "ocd":
+                output = one_draw(0)
+            elif row == "ocd_ensemble":
+                output = predictor.task.combine(torch.stack([one_draw(k) for k in range(draws)]))
+            else:
+                output = self._with(base, self._move(row, batch, base, codes, rho_N))
+            yield row, output
+
+    def _with(self, base: BasePass, move: Move) -> Tensor:
+        return outputs_with_move(self.predictor.split, base.cut, move)
+
+    def _move(self, row: str, batch: Batch, base: BasePass, codes: list[Tensor], rho_N: Tensor | None) -> Move:
+        controls, predictor = self.controls, self.predictor
+        if row == "mean_delta":
+            assert controls.mean_delta_OI is not None
+            return controls.mean_delta_OI.expand(len(batch), -1, -1)
+        if row == "neighbour":
+            assert self.neighbours is not None
+            return self.neighbours.deltas(batch)
+        if row in ("ridge", "hypernetwork"):
+            network = controls.ridge if row == "ridge" else controls.hypernetwork
+            assert network is not None
+            assert controls.space is not None
+            return controls.space.move(network(base.condition), base.cut.x_NPI.mean(1))
+        if row == "bound":
+            return torch.from_numpy(self.bound.deltas_of_samples(batch.sample_id.numpy()))
+        if row == "ocd_no_scale":
+            return predictor.move(base, codes[0], torch.full((len(batch),), controls.mean_rho))
+        if row == "ocd_gain":
+            assert controls.gain is not None
+            return controls.gain * predictor.move(base, codes[0], rho_N)
+        assert row == "ocd_mean_network"
+        total = torch.zeros(())
+        for code in codes:
+            total = total + predictor.move(base, code, rho_N) / len(codes)
+        return total
+
+
+def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(dtype) if x.is_floating_point() else x
 
 
 def _measure(

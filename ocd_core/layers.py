@@ -11,7 +11,7 @@ I in_features (a convolution's C·kh·kw), O out_features.
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -112,8 +112,12 @@ class Cut:
         return Cut(self.x_NPI[rows], self.layer_input[rows], self.layer_shape, tuple(c[rows] for c in self.context))
 
 
-def _doubled(values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(v.double() if v.is_floating_point() else v for v in values)
+Precision = Literal["float32", "float64"]
+_DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+
+
+def _cast(values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    return tuple(v.to(dtype) if v.is_floating_point() else v for v in values)
 
 
 class SplitModel:
@@ -127,25 +131,27 @@ class SplitModel:
     Args:
         model: the base network; used in eval mode, never changed.
         layer: the dotted name of the layer.
+        precision: of the tail. float32 is for large inputs where only the outputs count; Δ needs float64.
 
     Raises:
         UserError: see `find_layer`; also where the layer is used several times in one forward pass (or shares its
             weight with another one) or its input does not keep the samples in the first axis.
     """
 
-    def __init__(self, model: nn.Module, layer: str) -> None:
+    def __init__(self, model: nn.Module, layer: str, precision: Precision = "float64") -> None:
         find_layer(model, layer)
         self.layer_name = layer
+        self.dtype = _DTYPES[precision]
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.layer = find_layer(self.model, layer)
         _refuse_shared_weight(self.model, self.layer, layer)
-        self.double_model = copy.deepcopy(self.model).double()
-        self._double_layer = find_layer(self.double_model, layer)
-        bias = self._double_layer.bias
+        self.replay_model = copy.deepcopy(self.model).to(self.dtype)  # the network in the tail's precision
+        self._replay_layer = find_layer(self.replay_model, layer)
+        bias = self._replay_layer.bias
         self._bias = bias if isinstance(bias, Tensor) else None
         self._graph = _trace(self.model, layer)
         if self._graph is not None:
-            self._tail = copy.deepcopy(self._graph.tail).double()
+            self._tail = copy.deepcopy(self._graph.tail).to(self.dtype)
         self._compared = False
         self._channels_last = False
         for module in self.model.modules():
@@ -222,7 +228,7 @@ class SplitModel:
             if not all(isinstance(c, Tensor) and c.shape[:1] == (2,) for c in cut.context):
                 return False
             for rows in (slice(0, 2), slice(1, 2)):
-                wanted = self.model(*(x[rows].clone() for x in inputs)).double()
+                wanted = self.model(*(x[rows].clone() for x in inputs)).to(self.dtype)
                 found = self.forward(cut.select(rows))[1]
                 scale = float(wanted.abs().max())
                 if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
@@ -232,15 +238,15 @@ class SplitModel:
         return True
 
     def layer_output(self, cut: Cut, delta_NOI: Tensor | None = None) -> Tensor:
-        """Z = (θ + Δ) x without the bias, float64, (N, P, O); Δ float, one matrix a sample or None."""
-        x_NPI = cut.x_NPI.double()
-        z_NPO = x_NPI @ weight_matrix(self._double_layer).T
+        """Z = (θ + Δ) x without the bias, in the tail's precision, (N, P, O); Δ float, one a sample or None."""
+        x_NPI = cut.x_NPI.to(self.dtype)
+        z_NPO = x_NPI @ weight_matrix(self._replay_layer).T
         if delta_NOI is not None:
-            z_NPO = z_NPO + x_NPI @ delta_NOI.double().transpose(1, 2)
+            z_NPO = z_NPO + x_NPI @ delta_NOI.to(self.dtype).transpose(1, 2)
         return z_NPO
 
     def tail(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
-        """From the layer's output without bias (float64) to (a_L, f(x)), both float64.
+        """From the layer's output without bias to (a_L, f(x)), all in the tail's precision.
 
         a_L is the layer's activation after its non-linearity (before it where the model is not
         traced or no non-linearity follows).
@@ -250,8 +256,8 @@ class SplitModel:
 
     @property
     def bias_O(self) -> Tensor:
-        """The layer's bias, float64; zeros where it has none."""
-        return self.weight_OI.new_zeros(len(self.weight_OI)).double() if self._bias is None else self._bias
+        """The layer's bias in the tail's precision; zeros where it has none."""
+        return self.weight_OI.new_zeros(len(self.weight_OI)).to(self.dtype) if self._bias is None else self._bias
 
     def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
         """As `tail`, from the layer's output with bias, which the model may change in place."""
@@ -260,11 +266,11 @@ class SplitModel:
         else:
             out = z_NPO.transpose(1, 2).reshape(len(cut), *cut.layer_shape)
         if self._graph is not None:
-            activation, output = self._tail(out, *_doubled(cut.context))
+            activation, output = self._tail(out, *_cast(cut.context, self.dtype))
             return activation, output
-        hook = self._double_layer.register_forward_hook(lambda _m, _a, _o: out)
+        hook = self._replay_layer.register_forward_hook(lambda _m, _a, _o: out)
         try:
-            output = self.double_model(*_doubled(cut.context))
+            output = self.replay_model(*_cast(cut.context, self.dtype))
         finally:
             hook.remove()
         return out, output

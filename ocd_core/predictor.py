@@ -8,14 +8,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ocd_core.apply import BasePass, base_pass, outputs_with_change, outputs_with_delta, row_chunks, rows_within
+from ocd_core.apply import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.checkpoints import load_weights
 from ocd_core.config import Params, SamplingParams, parse_params
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import draw
 from ocd_core.errors import UserError
-from ocd_core.layers import SplitModel
+from ocd_core.layers import Precision, SplitModel
 from ocd_core.representation import Factored
 from ocd_core.scale import ScaleNetwork
 from ocd_core.tasks.base import Batch, Task
@@ -73,11 +73,11 @@ class Predictor:
 
     @classmethod
     def from_run(cls, run: Artifacts, params: Params) -> "Predictor":
-        """Load a run's artifacts, with these params for what is not stored in them (`sampling`)."""
+        """Load a run's artifacts, with these params for what is not stored in them (`sampling`, `precision`)."""
         task = params.build_task()
         return cls(
             task,
-            load_split_model(run, task),
+            load_split_model(run, task, precision=params.evaluate.precision),
             DiffusionModel.load(run.need(run.diffusion, "train_diffusion")),
             ScaleNetwork.load(run.need(run.scale, "train_scale")),
             params.sampling,
@@ -124,34 +124,38 @@ class Predictor:
         self, base: BasePass, sample_id: Tensor, draws: int, combine: Literal["ensemble", "mean_network"]
     ) -> Prediction:
         """As `predict`, for a batch on which the base network has run."""
-        space = self.diffusion.representation
-        rho = self.scale(base.condition) if space.uses_scale else None
-        layer_input = base.cut.x_NPI.mean(1)
+        rho = self.estimate_rho(base)
         outputs, total = [], torch.zeros(())
         for k in range(draws):
-            code = draw(self.diffusion, base.condition, sample_id, self.seed, k, self.sampling, _DRAW_BATCH)
-            if isinstance(space, Factored):
-                change = space.output_change(code, rho, layer_input)
-                if combine == "ensemble":
-                    outputs.append(outputs_with_change(self.split, base.cut, change))
-                else:
-                    total = total + change / draws
+            move = self.move(base, self.code(base, sample_id, k), rho)
+            if combine == "ensemble":
+                outputs.append(outputs_with_move(self.split, base.cut, move))
             else:
-                delta = space.decode(code, rho, layer_input)
-                if combine == "ensemble":
-                    outputs.append(outputs_with_delta(self.split, base.cut, delta))
-                else:
-                    total = total + delta / draws
+                total = total + move / draws
         if combine == "mean_network":
-            apply = outputs_with_change if isinstance(space, Factored) else outputs_with_delta
-            output = apply(self.split, base.cut, total)
+            output = outputs_with_move(self.split, base.cut, total)
             return Prediction(output, base.output, output.new_empty((0, *output.shape)), rho)
         stacked = torch.stack(outputs)
         output = stacked[0] if draws == 1 else self.task.combine(stacked)
         return Prediction(output, base.output, stacked, rho)
 
+    @torch.no_grad()
+    def estimate_rho(self, base: BasePass) -> Tensor | None:
+        """The scale network's ρ, (N,), or None where the representation has no use for it."""
+        return self.scale(base.condition) if self.diffusion.representation.uses_scale else None
 
-def load_split_model(run: Artifacts, task: Task, device: str = "cpu") -> SplitModel:
+    def code(self, base: BasePass, sample_id: Tensor, draw_index: int) -> Tensor:
+        """One draw of Ω_0 a sample (Alg. 2), (N, *shape)."""
+        return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, _DRAW_BATCH)
+
+    def move(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Move:
+        """A drawn code as Δ (N, O, I), or, where that is cheaper, as the change Δ i_L of the layer's output (N, O)."""
+        space = self.diffusion.representation
+        as_move = space.output_change if isinstance(space, Factored) else space.decode
+        return as_move(code, rho_N, base.cut.x_NPI.mean(1))
+
+
+def load_split_model(run: Artifacts, task: Task, device: str = "cpu", precision: Precision = "float64") -> SplitModel:
     """The run's base network on a device, cut at the layer that its rank selects."""
     model = task.build_model()
     load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
@@ -161,4 +165,4 @@ def load_split_model(run: Artifacts, task: Task, device: str = "cpu") -> SplitMo
             f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
             "widen layer.candidates"
         )
-    return SplitModel(model.to(device), used[str(run.rank)])
+    return SplitModel(model.to(device), used[str(run.rank)], precision)

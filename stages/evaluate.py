@@ -1,6 +1,8 @@
-"""Draw Δ for the test samples (Alg. 2) and measure base, OCD and bound."""
+"""Draw Δ for the test samples (Alg. 2) and measure base, controls, OCD and bound."""
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.baselines.controls import Controls
+from ocd_core.baselines.neighbour import Neighbours
 from ocd_core.config import load_params
 from ocd_core.evaluation import evaluate
 from ocd_core.predictor import Predictor
@@ -14,10 +16,16 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
     params = load_params(task)
     artifacts = Artifacts(task, seed, rank)
     predictor = Predictor.from_run(artifacts, params)
-    test = predictor.task.open(artifacts.need(artifacts.prepared, "prepare"), "test")
+    prepared = artifacts.need(artifacts.prepared, "prepare")
+    test = predictor.task.open(prepared, "test")
     store = OverfitStore(artifacts.need(artifacts.overfit("test"), "overfit"))
+    controls = Controls.load(artifacts.need(artifacts.controls, "train_controls"), predictor.task.build_model())
+    neighbours = None
+    if "neighbour" in params.evaluate.rows:
+        train_store = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
+        neighbours = Neighbours(predictor.task, predictor.task.open(prepared, "train"), train_store)
     with progress_bar("evaluate", len(test)) as progress:
-        result = evaluate(predictor, test, store, params.evaluate, progress)
+        result = evaluate(predictor, test, store, controls, neighbours, params.evaluate, progress)
     table = {
         "task": task, "seed": seed, "rank": rank, "layer": predictor.split.layer_name,
         "metrics": [
@@ -25,6 +33,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
             for m in result.metrics
         ],
         "rows": result.table(params.evaluate, seed),
+        "left_out": result.left_out, "cost_flops": controls.cost_flops,
     }  # fmt: skip
     with replaced_folder(artifacts.evaluation) as dest:
         write_json(dest / "config.json", params.effective("evaluation"))

@@ -91,7 +91,7 @@ def test_evaluation_equals_a_loop_over_samples(run: Artifacts) -> None:
         batch = split.batch(torch.tensor([i]))
         for row, delta in (("base", 0.0), ("bound", torch.from_numpy(store.delta(i)).double())):
             net = task.build_model().double()
-            net.load_state_dict(model.double_model.state_dict())
+            net.load_state_dict(model.replay_model.state_dict())
             layer = net.get_submodule(model.layer_name)
             layer.weight.data += delta
             output = net(*(x.double() for x in batch.inputs))

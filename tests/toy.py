@@ -20,8 +20,8 @@ from tests.workspace import REPO
 
 SIZES = {"train": 48, "val": 16, "test": 20}
 STAGES = (
-    "task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale", "evaluate",
-    "report",
+    "task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
+    "train_controls", "evaluate", "report",
 )  # fmt: skip
 
 
@@ -97,6 +97,13 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
                       "denoiser": {**values["diffusion"]["denoiser"], "width": 16, "depth": 1}},
         "scale": {"updates": 60, "batch_size": 16, "validate_every": 20, "width": 16},
         "sampling": {"steps": 3},
+        "controls": {
+            "components": 2, "gains": [0.5, 1.0],
+            "further": {"epochs": 3, "patience": 3, "lr": 1e-3},
+            "ridge": {"rows": 40, "folds": 3, "widths": [1.0, 3.0], "penalties": [0.1, 1.0]},
+            "hypernetwork": {"width": 8, "updates": 20, "batch_size": 8, "lr": 1e-3, "validate_every": 10,
+                             "patience": 5},
+        },
         "evaluate": {"draws": 3, "bootstrap": 100},
     }  # fmt: skip
     for group, keys in [*changes.items(), *groups.items()]:

@@ -188,6 +188,13 @@ class Task(ABC):
         """An ensemble's output from K networks' outputs (K, N, ...): their mean by default."""
         return outputs_KN.mean(0)
 
+    def neighbour_features(self, batch: Batch) -> Tensor:
+        """Raw x of each sample for the nearest-neighbour row, (N, D), compared by Euclidean distance; not the target.
+
+        By default the first input, flattened.
+        """
+        return batch.inputs[0].flatten(1)
+
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """One unseen input from a file, for `ocd predict`: the model's inputs with a sample axis of 1."""
         raise UserError(f"{type(self).__name__} cannot read single inputs from files")

@@ -293,6 +293,11 @@ class ViewSynthesis(Task):
         """The photograph's mean colour, (N, 3); the picture itself is in the prepared data."""
         return batch.target.flatten(1, -2).mean(1)
 
+    def neighbour_features(self, batch: Batch) -> Tensor:
+        """A view is its camera: position and mean viewing direction, (N, 6)."""
+        origins, directions = (x.flatten(1, -2).mean(1) for x in batch.inputs[:2])
+        return torch.cat([origins, directions], 1)
+
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """A camera from a JSON file with transform_matrix, camera_angle_x, width and height: the rays of its view.
 

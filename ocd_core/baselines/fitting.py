@@ -1,0 +1,161 @@
+"""Fit every control that the params name, on the training and the validation split alone."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ocd_core.apply import base_pass, outputs_with_move, row_chunks, rows_within
+from ocd_core.base_training import fit_base
+from ocd_core.baselines.controls import Controls
+from ocd_core.baselines.costs import base_epoch_flops, diffusion_flops, overfit_flops, scale_flops
+from ocd_core.baselines.hypernetwork import Samples, train_hypernetwork
+from ocd_core.baselines.ridge import fit_ridge
+from ocd_core.baselines.space import DeltaSpace
+from ocd_core.codes import read_deltas
+from ocd_core.config import BaseParams, Params
+from ocd_core.layers import SplitModel
+from ocd_core.predictor import Predictor
+from ocd_core.rng import derive_seed
+from ocd_core.store import OverfitStore
+from ocd_core.tasks.base import Condition, Split, whole_split
+
+_MEMORY_MB = 512
+Curve = list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The two splits and their overfit stores."""
+
+    train: Split
+    val: Split
+    train_store: OverfitStore
+    val_store: OverfitStore
+
+
+@dataclass(frozen=True)
+class ControlsFit:
+    """controls: the result. metrics: {control: plain numbers}. curves: of what was trained, {control: rows}."""
+
+    controls: Controls
+    metrics: dict[str, dict[str, Any]]
+    curves: dict[str, Curve]
+
+
+def fit_controls(
+    predictor: Predictor,
+    data: TrainingData,
+    params: Params,
+    updates: dict[str, int],
+    seed: int,
+    started: Callable[[str], None] = lambda _name: None,
+) -> ControlsFit:
+    """Fit `params.controls.fit`.
+
+    Args:
+        predictor: the run's trained model.
+        updates: how many updates the diffusion and the scale network took, by name.
+        started: called with the name of each control before it is fitted.
+    """
+    wanted, task = params.controls.fit, predictor.task
+    metrics: dict[str, dict[str, Any]] = {}
+    curves: dict[str, Curve] = {}
+    train_condition = data.train_store.condition()
+    cost = {"ocd": _ocd_cost(predictor, data.train, train_condition, params, updates, seed)}
+    mean_delta = further = space = ridge = hypernetwork = gain = None
+    if "mean_delta" in wanted:
+        started("mean_delta")
+        mean_delta = mean_of_deltas(data.train_store)
+        metrics["mean_delta"] = {"norm": float(mean_delta.norm())}
+    if "base_further" in wanted:
+        started("base_further")
+        epoch_flops = base_epoch_flops(task, data.train, seed)
+        chosen = _further_params(params, math.ceil(cost["ocd"]["total"] / epoch_flops))
+        base_seed = derive_seed(seed, "base further")  # other orders of the samples than the base has seen
+        result = fit_base(task, data.train, data.val, chosen, base_seed, start=predictor.split.model)
+        further, metrics["base_further"], curves["base_further"] = result.model, result.metrics, result.curve
+        used = epoch_flops * int(result.metrics["epochs"])
+        cost["base_further"] = {"allowed": epoch_flops * chosen.epochs, "total": used}
+    if "ridge" in wanted or "hypernetwork" in wanted:
+        space = DeltaSpace.fit(data.train_store, params.diffusion, params.controls.components)
+        code_Nd = space.encode_store(data.train_store)
+        if "ridge" in wanted:
+            started("ridge")
+            sample_id = torch.from_numpy(data.train_store.read("sample_id"))
+            fit = fit_ridge(train_condition, code_Nd, sample_id, params.controls.ridge, seed)
+            ridge, metrics["ridge"] = fit.ridge, fit.metrics
+        if "hypernetwork" in wanted:
+            started("hypernetwork")
+            single = SplitModel(predictor.split.model, predictor.split.layer_name, "float32")
+            training = train_hypernetwork(
+                task, single, space, float(code_Nd.square().mean().sqrt()),
+                Samples(data.train, condition_of_samples(data.train_store)),
+                Samples(data.val, condition_of_samples(data.val_store)), params.controls.hypernetwork, seed,
+            )  # fmt: skip
+            hypernetwork = training.network
+            metrics["hypernetwork"], curves["hypernetwork"] = training.metrics, training.curve
+    if "ocd_gain" in wanted:
+        started("ocd_gain")
+        losses = losses_by_gain(predictor, data.val, params.controls.gains)
+        gain = min(zip(losses, params.controls.gains, strict=True))[1]
+        metrics["ocd_gain"] = {"gain": gain, "val_loss": min(losses)}
+        curves["ocd_gain"] = [
+            {"gain": c, "val_loss": loss} for c, loss in zip(params.controls.gains, losses, strict=True)
+        ]
+    rho = data.train_store.read("rho")
+    controls = Controls(float(rho.mean()), mean_delta, further, space, ridge, hypernetwork, gain, cost)
+    return ControlsFit(controls, metrics, curves)
+
+
+def _ocd_cost(
+    predictor: Predictor, train: Split, cond: Condition, params: Params, updates: dict[str, int], seed: int
+) -> dict[str, int]:
+    model = SplitModel(predictor.split.model, predictor.split.layer_name)  # overfitting is in float64
+    parts = {
+        "overfit": overfit_flops(predictor.task, model, train, params.overfit, seed),
+        "diffusion": diffusion_flops(predictor.diffusion, cond, updates["diffusion"]),
+    }
+    if predictor.diffusion.representation.uses_scale:
+        parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, updates["scale"])
+    return {**parts, "total": sum(parts.values())}
+
+
+def _further_params(params: Params, as_long_as_ocd: int) -> BaseParams:
+    further = params.controls.further
+    epochs = as_long_as_ocd if further.epochs is None else further.epochs
+    patience = epochs if further.patience is None else further.patience
+    return params.base.model_copy(update={"checkpoint": None, "epochs": epochs, "patience": patience, "lr": further.lr})
+
+
+def mean_of_deltas(store: OverfitStore) -> Tensor:
+    """The mean Δ of a store's rows, summed in float64; float32 (O, I)."""
+    total_OI = torch.zeros(store.schema.out_features, store.schema.in_features, dtype=torch.float64)
+    for _, delta_NOI, _ in read_deltas(store):
+        total_OI += delta_NOI.sum(0, dtype=torch.float64)
+    return (total_OI / len(store)).float()
+
+
+def condition_of_samples(store: OverfitStore) -> Condition:
+    """I(x) of each sample once (its first replica), in the split's order."""
+    first = np.flatnonzero(store.read("replica") == 0)
+    return store.condition(first[np.argsort(store.read("sample_id")[first])])
+
+
+@torch.no_grad()
+def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -> list[float]:
+    """The mean loss of a split under one drawn Δ times each of these factors."""
+    totals = [0.0] * len(gains)
+    example = split.batch(torch.zeros(1, dtype=torch.int64))
+    for rows in row_chunks(len(split), rows_within(predictor.split, example, _MEMORY_MB, matrices=2)):
+        batch = split.batch(whole_split(split)[rows])
+        base = base_pass(predictor.task, predictor.split, batch)
+        move = predictor.move(base, predictor.code(base, batch.sample_id, 0), predictor.estimate_rho(base))
+        for i, gain in enumerate(gains):
+            output = outputs_with_move(predictor.split, base.cut, gain * move)
+            totals[i] += float(predictor.task.loss(output, batch.target).double().sum())
+    return [total / len(split) for total in totals]

@@ -1,0 +1,47 @@
+"""Fit what could explain a gain without diffusion, on the training and the validation split alone."""
+
+from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
+from ocd_core.baselines.fitting import TrainingData, fit_controls
+from ocd_core.config import load_params
+from ocd_core.predictor import Predictor
+from ocd_core.progress import progress_bar
+from ocd_core.store import OverfitStore
+from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+
+
+def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1) -> None:
+    """Write data/<task>/seed<k>/rank<r>/controls."""
+    params = load_params(task)
+    artifacts = Artifacts(task, seed, rank)
+    predictor = Predictor.from_run(artifacts, params)
+    prepared = artifacts.need(artifacts.prepared, "prepare")
+    data = TrainingData(
+        predictor.task.open(prepared, "train"), predictor.task.open(prepared, "val"),
+        OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit")),
+        OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit")),
+    )  # fmt: skip
+    updates = {
+        folder.name: int(read_json(folder / "metrics.json")["updates"])
+        for folder in (artifacts.diffusion, artifacts.scale)
+    }
+    names = params.controls.fit
+    with progress_bar("train controls", len(names)) as progress:
+        begun = 0
+
+        def started(name: str) -> None:
+            nonlocal begun
+            progress(begun, name)
+            begun += 1
+
+        result = fit_controls(predictor, data, params, updates, seed, started)
+        progress(len(names), "")
+    with replaced_folder(artifacts.controls) as dest:
+        result.controls.save(dest)
+        write_json(dest / "params.json", params.effective("controls"))
+        write_json(dest / "metrics.json", {**result.metrics, "cost_flops": result.controls.cost_flops})
+        rows = [{"control": name, **row} for name, curve in result.curves.items() for row in curve]
+        write_table(dest / "curves.tsv", rows)
+
+
+if __name__ == "__main__":
+    run(main)
