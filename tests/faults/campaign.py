@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from tests.faults.killing import kill_once, seconds_undisturbed
+from tests.faults.killing import kill_once, lengths_undisturbed
 from tests.faults.support import (
     SHARDS,
     assert_undisturbed,
@@ -34,15 +34,15 @@ def campaign(kills: int, seed: int, folder: Path) -> Counter[str]:
     ready.mkdir()
     make_run(ready)
     whole = copy_run(ready, folder / "whole")
-    seconds_undisturbed(whole)  # the first process also waits for the fork server
+    lengths_undisturbed(whole)  # the first process also waits for the fork server
     again = copy_run(ready, folder / "again")
-    longest = seconds_undisturbed(again)
+    lengths = lengths_undisturbed(again)
     undisturbed = file_hashes(store_of(whole).parent)
     assert file_hashes(store_of(again).parent) == undisturbed
     points: Counter[str] = Counter()
     for number in range(kills):
         root = copy_run(ready, folder / f"run{number}")
-        alive = kill_once(root, longest, rng)
+        alive = kill_once(root, lengths, rng)
         left = work_of(root)
         kept = finished_shards(left or store_of(root))
         point = (

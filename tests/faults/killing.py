@@ -3,13 +3,15 @@
 import random
 import signal
 import time
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
 
 import stages.overfit
 from ocd_core.building import RowBuilder
 from ocd_core.store import StoreWriter, writer
-from tests.faults.support import SHARDS, overfit, spawn_clean, store_of
+from tests.faults.support import SHARDS, overfit, spawn_clean, store_of, work_of
 from tests.store.faulty import counted, die, half_a_file, is_group
 
 
@@ -48,7 +50,7 @@ def slowly(root: Path) -> None:
 
     def slow(*args):
         for piece in real(*args):
-            time.sleep(0.001)
+            time.sleep(0.003)
             yield piece
 
     with mock.patch.object(writer, "encode_shard", slow):
@@ -66,18 +68,36 @@ def hold(root: Path, held, release) -> None:
         overfit(root)
 
 
-def seconds_undisturbed(root: Path) -> float:
-    """How long `slowly` takes."""
+@dataclass(frozen=True)
+class Lengths:
+    """Seconds that `slowly` takes: all of it, and from the moment on that there is a work folder."""
+
+    whole: float
+    writing: float
+
+
+def lengths_undisturbed(root: Path) -> Lengths:
     start = time.monotonic()
     process = spawn_clean(slowly, root)
+    wait_for_work(root, process)
+    begun = time.monotonic()
     process.join()
     assert process.exitcode == 0
-    return time.monotonic() - start
+    return Lengths(time.monotonic() - start, time.monotonic() - begun)
 
 
-def kill_once(root: Path, longest: float, rng: random.Random) -> bool:
-    """Start `slowly` and kill it after up to `longest` seconds; whether it was still running."""
+def wait_for_work(root: Path, process: BaseProcess) -> None:
+    while process.is_alive() and work_of(root) is None:
+        time.sleep(0.001)
+
+
+def kill_once(root: Path, lengths: Lengths, rng: random.Random) -> bool:
+    """Start `slowly` and kill it, one time in four at any moment, else while it writes; whether it was running."""
     process = spawn_clean(slowly, root)
+    longest = lengths.whole
+    if rng.random() < 0.75:
+        wait_for_work(root, process)
+        longest = lengths.writing
     process.join(rng.uniform(0, longest))
     process.kill()
     process.join()
