@@ -74,14 +74,17 @@ class RowBuilder:
         """
         zero = torch.zeros(1, dtype=torch.int64)
         steps = self._step_inputs(zero, zero)
-        cut, _ = steps(0)
-        condition = pass_from_cut(self.task, self.model, steps.batch(0), cut).condition
+        batch, (cut, _) = steps.batch(0), steps(0)
+        if self.task.inputs_change_per_step:  # I(x) and the label are of the whole sample, not of a step's part of it
+            batch = self.split.batch(zero).to(self.model.device)
+            cut = self.model.prefix(batch.inputs)
+        condition = pass_from_cut(self.task, self.model, batch, cut).condition
         if self.params.layout == "factored" and not torch.equal(condition.layer_input, cut.x_NPI[:, 0]):
             raise UserError(
                 "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps "
                 "something else in its place; use dense"
             )
-        target = self.task.stored_target(steps.batch(0)).cpu().numpy()
+        target = self.task.stored_target(batch).cpu().numpy()
         out_features, in_features = self.model.weight_OI.shape
         return StoreSchema.plan(
             shard_mb=self._shard_mb,

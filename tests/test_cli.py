@@ -15,7 +15,10 @@ from tests.store_cases import class_store
 from tests.toy_task import PARAMS
 
 REPOSITORY = Path(__file__).parents[1]
-STAGES = ("task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale", "evaluate")
+STAGES = (
+    "task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
+    "train_controls", "evaluate",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ class Hypernetwork(nn.Module):
 
 @dataclass(frozen=True)
 class HypernetworkTraining:
-    """network: as of the best validation. curve: a row a validation. metrics: plain numbers."""
+    """network: as of the best validation, its start included. curve: a row a validation. metrics: plain numbers."""
 
     network: Hypernetwork
     curve: list[Row]
@@ -89,9 +89,14 @@ def train_hypernetwork(
     start = objective.validate()["val_loss"]
     settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
     found = optimise(network, objective, settings, seed, "hypernetwork", progress, on_row)
+    best_loss, best_update = found.best_loss, found.best_update
+    if start <= best_loss:  # the start is a candidate of the early stopping too
+        best_loss, best_update = start, 0
+        nn.init.zeros_(network.last.weight)
+        nn.init.zeros_(network.last.bias)
     metrics = {
-        "val_loss": found.best_loss, "val_loss_before": start, "updates": float(found.updates),
-        "best_update": float(found.best_update),
+        "val_loss": best_loss, "val_loss_before": start, "updates": float(found.updates),
+        "best_update": float(best_update),
     }  # fmt: skip
     return HypernetworkTraining(network, found.curve, metrics)
 

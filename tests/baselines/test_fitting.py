@@ -11,7 +11,7 @@ from torch import nn
 
 from ocd_core.apply import base_pass
 from ocd_core.artifacts import Artifacts
-from ocd_core.base_training import evaluate_model
+from ocd_core.base_training import evaluate_model, fit_base
 from ocd_core.baselines.controls import Controls
 from ocd_core.baselines.costs import base_epoch_flops, flops, overfit_flops
 from ocd_core.baselines.fitting import condition_of_samples
@@ -122,6 +122,20 @@ def test_base_further_starts_from_the_base_and_is_no_worse_on_val(run: Artifacts
         assert max(moved) < 0.1  # three epochs of a small step: another start would be far away
     else:
         assert max(moved) == 0
+
+
+def test_where_further_training_only_hurts_the_base_is_kept(run: Artifacts) -> None:
+    params = params_of(run)
+    task, base = params.build_task(), Predictor.from_run(run, params).split.model
+    train, val = (task.open(run.prepared, s) for s in ("train", "val"))
+    wild = params.base.model_copy(update={"lr": 10.0, "epochs": 2, "patience": 2})
+    result = fit_base(task, train, val, wild, 0, start=base)
+    assert result.metrics["best_epoch"] == 0
+    assert result.metrics["epochs"] == 2
+    assert [row["epoch"] for row in result.curve] == [0, 1, 2]
+    assert result.curve[0]["val_loss"] == pytest.approx(evaluate_model(task, base, val)["loss"])
+    for name, value in base.state_dict().items():
+        assert torch.equal(result.model.state_dict()[name], value)
 
 
 def test_conditions_are_one_a_sample_in_the_splits_order(run: Artifacts) -> None:

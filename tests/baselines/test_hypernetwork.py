@@ -60,12 +60,12 @@ def samples(task: Task, model: SplitModel, split: Points) -> Samples:
     return Samples(split, base_pass(task, model, split.batch(whole_split(split))).condition)
 
 
-def train(seed: int = 0):
+def train(seed: int = 0, params: HypernetworkParams = PARAMS):
     task = Squares(StrictModel(), "unused", {})
     model = SplitModel(Net(), "layer", "float32")
     space = DeltaSpace(Factored(2, 3, unit_variance=False))
     parts = [samples(task, model, Points(n, s)) for n, s in ((96, 1), (32, 2))]
-    return task, model, space, parts[1], train_hypernetwork(task, model, space, 1.0, *parts, PARAMS, seed)
+    return task, model, space, parts[1], train_hypernetwork(task, model, space, 1.0, *parts, params, seed)
 
 
 def test_it_learns_from_the_loss_alone_on_held_out_samples() -> None:
@@ -88,6 +88,13 @@ def test_it_repeats_bit_for_bit_and_depends_on_the_seed() -> None:
     first, again, other = (train(seed)[-1].network.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
+
+
+def test_where_training_only_hurts_it_stays_the_base_network() -> None:
+    *_, val, found = train(params=PARAMS.model_copy(update={"lr": 30.0, "updates": 6, "validate_every": 3}))
+    assert min(row["val_loss"] for row in found.curve) > found.metrics["val_loss_before"] == found.metrics["val_loss"]
+    assert found.metrics["best_update"] == 0
+    assert found.network(val.condition).abs().max() == 0
 
 
 def test_answers_are_in_units_of_the_scale() -> None:

@@ -9,7 +9,7 @@ from ocd_core.fingerprint import import_closure
 from tests.workspace import REPO
 
 STAGES = ["task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
-          "evaluate", "report"]  # fmt: skip
+          "train_controls", "evaluate", "report"]  # fmt: skip
 
 
 def dvc_stages() -> dict[str, dict]:
@@ -54,7 +54,7 @@ def test_no_test_store_is_an_ancestor_of_a_training_stage() -> None:
         direct = {m for d in inputs[key] for out, m in makers.items() if out == d or out.startswith(d + "/")}
         return direct.union(*(ancestors(m) for m in direct))
 
-    for stage in ("train_base", "score_layers", "train_diffusion", "train_scale"):
+    for stage in ("train_base", "score_layers", "train_diffusion", "train_scale", "train_controls"):
         found = ancestors(f"{stage}-")
         assert "prepare-" in found
         assert "overfit-test" not in found
@@ -68,7 +68,9 @@ def test_every_params_group_that_a_stage_reads_is_tracked() -> None:
 
     for stage in STAGES:
         text = (REPO / "stages" / f"{stage}.py").read_text()
-        used = set(re.findall(r"params\.(base|layer|scoring|overfit|diffusion|scale|sampling|evaluate)\b", text))
+        used = set(
+            re.findall(r"params\.(base|layer|scoring|overfit|diffusion|scale|sampling|controls|evaluate)\b", text)
+        )
         listed = {
             k.split(".")[0] for entry in dvc_stages()[stage].get("params", []) for ks in entry.values() for k in ks
         }
