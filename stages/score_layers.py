@@ -4,7 +4,7 @@ from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_tab
 from ocd_core.checkpoints import load_weights
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
-from ocd_core.scoring import layers_report, score_layers, score_table, scoring_steps
+from ocd_core.scoring import convergence_table, layers_report, score_layers, score_table, scoring_steps
 from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
 
 
@@ -21,6 +21,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
         write_json(dest / "config.json", params.effective("layers"))
         write_json(dest / "layers.json", layers_report(scores, params.layer))
         write_table(dest / "scores.tsv", score_table(scores))
+        write_table(dest / "convergence.tsv", convergence_table(scores))
 
 
 if __name__ == "__main__":
