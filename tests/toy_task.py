@@ -81,5 +81,14 @@ PARAMS: dict[str, Any] = {
         "loss": "eq8", "width": 8, "updates": 4, "batch_size": 16, "lr": 1e-3, "validate_every": 2, "patience": 2,
     },
     "sampling": {"sampler": "ddim", "steps": 2, "eta": 0.0, "renormalise": True},
-    "evaluate": {"draws": 2, "bootstrap": 100},
+    "controls": {
+        "fit": ["mean_delta", "ridge", "ocd_gain"], "components": 2, "gains": [0.5, 1.0],
+        "further": {"epochs": 1, "patience": None, "lr": 1e-3},
+        "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1]},
+        "hypernetwork": {"width": 4, "updates": 2, "batch_size": 4, "lr": 1e-3, "validate_every": 1, "patience": 1},
+    },
+    "evaluate": {
+        "rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": 2,
+        "precision": "float64", "bootstrap": 100,
+    },
 }  # fmt: skip
