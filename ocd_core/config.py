@@ -342,7 +342,8 @@ def parse_params(values: Any, where: str) -> Params:
 def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> str:
     """One line for the first problem, and how many more there are."""
     problems = error.errors(include_url=False)
-    first = problems[0]
+    # a misspelt key is also a missing one: name the spelling
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join([p for p in [prefix] if p] + [str(part) for part in first["loc"]])
     if first["type"] == "extra_forbidden":
         text = "unknown key; remove it or correct its spelling"

@@ -122,6 +122,13 @@ def test_several_mistakes_are_counted() -> None:
         parse_params(found, "x")
 
 
+def test_a_misspelt_key_is_named_before_the_key_that_is_missing_for_it() -> None:
+    found = changed("overfit.stepz", 3)
+    del found["overfit"]["steps"]
+    with pytest.raises(UserError, match=r"overfit\.stepz: unknown key.*\(and 1 more\)"):
+        parse_params(found, "p.yaml")
+
+
 def test_epsilon_is_possible_with_another_schedule() -> None:
     found = changed("diffusion.prediction", "epsilon")
     found["diffusion"]["schedule"] = "released"
