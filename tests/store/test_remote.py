@@ -107,30 +107,6 @@ def test_a_sink_writes_for_others(url: str) -> None:
             writer.finish()
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """A bucket on a server of this machine, which child processes find through the environment."""
-    pytest.importorskip("s3fs")
-    server_module = pytest.importorskip(
-        "moto.server", reason="moto[server] is not installed: no S3 server to test with"
-    )
-    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }  # fmt: skip
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        fs = fsspec.filesystem("s3", skip_instance_cache=True)
-        fs.mkdir("bucket")
-        yield "s3://bucket"
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
-
-
 def test_the_stage_writes_to_s3_and_goes_on_in_another_process(
     s3: str, ready: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch  # noqa: F811
 ) -> None:  # fmt: skip
