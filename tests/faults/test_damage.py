@@ -117,7 +117,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small disk cannot be mounted here")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    # lazily: a helper process of multiprocessing may have been started from there and outlive the test
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def test_a_small_disk(ready: Path, undisturbed: dict[str, str], small_disk: Path) -> None:

@@ -307,7 +307,7 @@ def test_really_full_disk(tmp_path):
         assert complete(dest, schema, values) == [2]
         assert verify_store(dest) == []
     finally:
-        subprocess.run(["umount", str(mount)], check=True)
+        subprocess.run(["umount", "--lazy", str(mount)], check=True)
 
 
 def test_wrong_shapes_and_names_are_refused(tmp_path):
