@@ -42,12 +42,6 @@ def pass_from_cut(task: Task, split: SplitModel, batch: Batch, cut: Cut) -> Base
     return BasePass(cut, condition, output)
 
 
-@torch.no_grad()
-def outputs_with_delta(split: SplitModel, cut: Cut, delta_NOI: Tensor) -> Tensor:
-    """f(x; θ + Δ), in the tail's precision, (N, ...), one Δ a sample."""
-    return split.forward(cut, delta_NOI)[1]
-
-
 def outputs_with_move(split: SplitModel, cut: Cut, move: Move) -> Tensor:
     """f(x; θ + Δ) from either form of Δ, (N, ...), in the tail's precision; differentiable in the move.
 

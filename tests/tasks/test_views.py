@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from ocd_core.apply import base_pass, outputs_with_delta
+from ocd_core.apply import base_pass, outputs_with_move
 from ocd_core.base_training import fit_base
 from ocd_core.config import BaseParams, ModelParams, OverfitParams
 from ocd_core.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
@@ -515,7 +515,7 @@ def test_overfitting_matches_a_plain_loop_of_torch_adam(prepared, net):
         assert torch.cosine_similarity(found.delta_NOI[row].double().flatten(), expected.flatten(), dim=0) > 0.9999
     whole = split_data.batch(ids)  # a step's own losses are on other rays each
     base = base_pass(task, split, whole)
-    after = task.loss(outputs_with_delta(split, base.cut, found.delta_NOI), whole.target)
+    after = task.loss(outputs_with_move(split, base.cut, found.delta_NOI), whole.target)
     assert (after < task.loss(base.output, whole.target)).all()
     assert not torch.allclose(found.delta_NOI[0], found.delta_NOI[1], rtol=0.05)
 
