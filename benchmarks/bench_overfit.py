@@ -44,7 +44,8 @@ def params(optimizer: str, layout: str, memory_mb: int = MEMORY_MB) -> OverfitPa
     return OverfitParams.model_validate(
         {
             "optimizer": optimizer, "lr": 0.01 if optimizer == "sgd" else 5e-4, "steps": 3, "until_converged": False,
-            "tolerance": 1e-3, "replicas": 1, "layout": layout, "memory_mb": memory_mb, "shard_mb": SHARD_MB,
+            "tolerance": 1e-3, "replicas": 1,
+        "precision": "float64", "layout": layout, "memory_mb": memory_mb, "shard_mb": SHARD_MB,
         }
     )  # fmt: skip
 

@@ -209,9 +209,10 @@ class Recipe:
             device = f"cuda:{worker % torch.cuda.device_count()}"
             torch.backends.cudnn.allow_tf32 = False  # convolutions of 10 bits would not be those of a CPU
         task = self.params.build_task()
-        model = load_split_model(self.artifacts, task, device)
+        overfit_params = self.params.overfit.of_split(self.split)
+        model = load_split_model(self.artifacts, task, device, overfit_params.precision)
         split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
-        return RowBuilder(task, model, split, self.params.overfit, self.artifacts.seed)
+        return RowBuilder(task, model, split, overfit_params, self.artifacts.seed)
 
 
 @dataclass(frozen=True)

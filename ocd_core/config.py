@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import Field, ValidationError, model_validator
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.base import StrictModel, Task
+from ocd_core.tasks.base import SplitName, StrictModel, Task
 
 _Model = TypeVar("_Model", bound=StrictModel)
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -69,10 +69,15 @@ class OverfitParams(StrictModel):
     steps: PositiveInt  # with until_converged: at most
     until_converged: bool  # a sample stops when a step lowers its loss by less than `tolerance` of it
     tolerance: Positive
-    replicas: PositiveInt  # repetitions of each sample, where a step draws its inputs
+    replicas: PositiveInt  # repetitions of each training sample, where a step draws its inputs
+    precision: Literal["float32", "float64"]  # of the network from the moved layer on, while overfitting
     layout: Literal["dense", "factored"]  # what the store keeps
     memory_mb: PositiveInt  # bound on the working set of a batch
     shard_mb: PositiveInt  # uncompressed size of a shard
+
+    def of_split(self, split: SplitName) -> "OverfitParams":
+        """The same for one split: only training samples are repeated."""
+        return self if split == "train" else self.model_copy(update={"replicas": 1})
 
 
 class RepresentationParams(StrictModel):

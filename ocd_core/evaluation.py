@@ -48,7 +48,7 @@ _MEMORY_MB = 512
 class Evaluation:
     """Per-sample values of each row and metric, {row: {metric: (N,) float64}}, and of ρ.
 
-    left_out: {row: why it has no values}. titles: {row: its name in tables}.
+    left_out: {row: why it has no values}. titles: {row: its name in tables}. bound_parts: see `BoundParts`.
     """
 
     values: dict[str, dict[str, Values]]
@@ -56,6 +56,7 @@ class Evaluation:
     metrics: tuple[Metric, ...]
     titles: dict[str, str]
     left_out: dict[str, str] = field(default_factory=dict)
+    bound_parts: "BoundParts | None" = None
 
     @property
     def samples(self) -> int:
@@ -108,6 +109,19 @@ class Evaluation:
         ]
 
 
+@dataclass(frozen=True)
+class BoundParts:
+    """The bound's first metric where overfitting a test sample sees a part of it (some of a view's rays).
+
+    share_seen: of a sample. seen, unseen: the metric on either part; unseen is None where nothing is.
+    """
+
+    metric: str
+    share_seen: float
+    seen: float
+    unseen: float | None
+
+
 @torch.no_grad()
 def evaluate(
     predictor: Predictor,
@@ -135,6 +149,7 @@ def evaluate(
     rows = _Rows(predictor, bound, controls, neighbours, params)
     collected: dict[str, dict[str, list[Values]]] = {row: {m.name: [] for m in metrics} for row in rows.names}
     rho: list[Values] = []
+    parts = _PartsSeen(predictor, split, bound.schema.steps, metrics[0])
     example = split.batch(torch.zeros(1, dtype=torch.int64))
     # matrices: the codes of all draws, float32, and two Δ
     size = rows_within(predictor.split, example, _MEMORY_MB, matrices=2 + params.draws // 2)
@@ -145,12 +160,14 @@ def evaluate(
         for row, output in rows.outputs(batch, base, estimate):
             for metric, measured in _measure(predictor.task, metrics, row, output, batch.target):
                 collected[row][metric].append(measured)
+            if row == "bound":
+                parts.add(batch, output)
         if estimate is not None:
             rho.append(estimate.double().numpy())
         progress(chunk.stop, "")
     values = {row: {m: np.concatenate(v) for m, v in by_metric.items()} for row, by_metric in collected.items()}
     titles: dict[str, str] = {row: ROW_TITLES[row].format(draws=params.draws, gain=controls.gain) for row in rows.names}
-    return Evaluation(values, np.concatenate(rho) if rho else None, metrics, titles, rows.left_out)
+    return Evaluation(values, np.concatenate(rho) if rho else None, metrics, titles, rows.left_out, parts.result())
 
 
 class _Rows:
@@ -238,6 +255,34 @@ class _Rows:
         for code in codes:
             total = total + predictor.move(base, code, rho_N) / len(codes)
         return total
+
+
+class _PartsSeen:
+    """Gathers `BoundParts` batch by batch; nothing for a task whose samples are seen whole."""
+
+    def __init__(self, predictor: Predictor, split: Split, steps: int, metric: Metric) -> None:
+        self.predictor, self.split, self.steps, self.metric = predictor, split, steps, metric
+        self.shares: list[float] = []
+        self.values: dict[bool, list[float]] = {True: [], False: []}  # by whether it was seen
+
+    def add(self, batch: Batch, output: Tensor) -> None:
+        task, seed = self.predictor.task, self.predictor.seed
+        seen = task.seen_while_overfitting(self.split, batch.sample_id, self.steps, seed)
+        if seen is None:
+            return
+        self.shares += seen.flatten(1).double().mean(1).tolist()
+        for row, whole in enumerate(seen):
+            for which, mask in ((True, whole), (False, ~whole)):
+                if mask.any():
+                    part = self.metric.per_sample(output[row][mask][None], batch.target[row][mask][None])
+                    self.values[which].append(float(part))
+
+    def result(self) -> BoundParts | None:
+        if not self.shares:
+            return None
+        seen, unseen = (self.metric.finish(float(np.mean(v))) if v else None for v in self.values.values())
+        assert seen is not None
+        return BoundParts(self.metric.name, float(np.mean(self.shares)), seen, unseen)
 
 
 def _as(x: Tensor, dtype: torch.dtype) -> Tensor:

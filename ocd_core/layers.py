@@ -1,8 +1,8 @@
 """A base network cut at one layer: the frozen prefix, the layer's weight as a matrix, the tail.
 
 Only the weight of the selected layer L moves (not its bias), so everything before L is computed once a
-sample in float32, and everything from L to the output is replayed in float64 with per-sample weights:
-in float32 the weight change of a confident sample is rounding noise.
+sample in float32, and everything from L to the output is replayed with per-sample weights, in float64 where
+it matters: in float32 the weight change of a confident sample is rounding noise.
 
 Dims: N samples, P positions (1 for a vector input; pixels for a convolution; points of a ray batch),
 I in_features (a convolution's C·kh·kw), O out_features.
@@ -131,7 +131,7 @@ class SplitModel:
     Args:
         model: the base network; used in eval mode, never changed.
         layer: the dotted name of the layer.
-        precision: of the tail. float32 is for large inputs where only the outputs count; Δ needs float64.
+        precision: of the tail. float32 halves its cost; there a confident classifier's Δ would be rounding noise.
 
     Raises:
         UserError: see `find_layer`; also where the layer is used several times in one forward pass (or shares its

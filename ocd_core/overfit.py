@@ -2,8 +2,8 @@
 
 No loop over samples: the gradient of a sample's own loss with respect to its own weights is u ⊗ x, with u the
 gradient at the layer's output and x the layer's input, so one backward pass through the tail for the whole
-batch gives every sample's gradient, and the rest is batched matrix products. The tail is in float64 (see
-`ocd_core.layers`), Δ is kept in float32.
+batch gives every sample's gradient, and the rest is batched matrix products. The tail is in float64 or, where the
+params say so, in float32 (see `ocd_core.layers`); Δ is kept in float32.
 
 Where the layer sees one vector a sample (one position, the same at each step), no matrix is formed while stepping:
 see `_one_position`.
@@ -38,9 +38,10 @@ class Overfitted:
     """What overfitting a batch of rows gives.
 
     delta_NOI: θ_s - θ, float32, or None for the factored layout; grad_u_NSO: the gradient at the layer's output at
-    each step, float64, or None for the dense one. rho_N = ‖Δ‖ (Frobenius), loss_before_N under θ, loss_after_NS
-    after each step: float64. Where a step draws its own inputs, the loss after a step is on the next step's inputs.
-    activation, output: a_L and f_θ(x) of the base network on the inputs of step 0, float64, (N, ...).
+    each step, float64, or None for the dense one. rho_N = ‖Δ‖ (Frobenius), float64. loss_before_N under θ,
+    loss_after_NS after each step, in the tail's precision. Where a step draws its own inputs, the loss after a step
+    is on the next step's inputs. activation, output: a_L and f_θ(x) of the base network on the inputs of step 0, in
+    the tail's precision, (N, ...).
     """
 
     delta_NOI: Tensor | None
@@ -170,10 +171,10 @@ def _one_position(
     after, grads = [], []
     for step in range(params.steps):
         moving_N1 = state.moving[:, None]
-        u_NO = now.u_NPO[:, 0] * moving_N1
+        u_NO = now.u_NPO[:, 0].double() * moving_N1
         if params.layout == "factored":
             grads.append(u_NO)
-        z_NPO = z_NPO + update(u_NO, moving_N1)[:, None]
+        z_NPO = z_NPO + update(u_NO, moving_N1)[:, None].to(z_NPO.dtype)
         if step + 1 < params.steps:
             now = _tail_gradient(split, z_NPO, cut, target, loss)
             loss_N = now.loss_N
@@ -295,11 +296,11 @@ class _OuterAdam:
 def _general(
     split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None
 ) -> Overfitted:
-    """Any number of positions, inputs that change: Δ as a matrix a row, in float64."""
+    """Any number of positions, inputs that change: Δ as a matrix a row, in the tail's precision."""
     assert params.layout == "dense"
     cut, target = inputs(0)
     rows, (out_features, in_features) = len(cut), split.weight_OI.shape
-    delta_NOI = torch.zeros(rows, out_features, in_features, dtype=torch.float64, device=split.device)
+    delta_NOI = torch.zeros(rows, out_features, in_features, dtype=split.dtype, device=split.device)
     update = (_Adam if params.optimizer == "adam" else _Sgd)(delta_NOI, params.lr)
     first: _Gradient | None = None
     state: _Convergence | None = None
@@ -312,14 +313,14 @@ def _general(
         else:
             state.after_step(now.loss_N)
             after.append(now.loss_N)
-        update(now.u_NPO.transpose(1, 2) @ cut.x_NPI.double(), state.moving[:, None, None])
+        update(now.u_NPO.transpose(1, 2) @ cut.x_NPI.to(split.dtype), state.moving[:, None, None])
         cut, target = inputs(step + 1)
     after.append(_tail_loss(split, split.layer_output(cut, delta_NOI), cut, target, loss))
     assert first is not None
     return Overfitted(
         delta_NOI=delta_NOI.float() if out_NOI is None else out_NOI.copy_(delta_NOI),
         grad_u_NSO=None,
-        rho_N=delta_NOI.flatten(1).norm(dim=1),
+        rho_N=torch.linalg.vector_norm(delta_NOI, dim=(1, 2), dtype=torch.float64),
         loss_before_N=first.loss_N,
         loss_after_NS=torch.stack(after, 1),
         activation=first.activation,

@@ -38,6 +38,34 @@ def _cell(entries: list[dict[str, Any]], metric: dict[str, Any]) -> str:
     return f"{_number(statistics.mean(values), metric)} ± {_number(statistics.stdev(values), metric)}"
 
 
+def _against_base(entries: list[dict[str, Any]], metric: dict[str, Any]) -> tuple[str, str]:
+    """The first metric against the base, averaged over seeds: paired z, share of the gap to the bound."""
+    if entries[0]["row"] == "base":
+        return "", ""
+    z = statistics.mean(e[metric["name"]]["z_against_base"] for e in entries)
+    gaps = [e["gap_closed"] for e in entries]
+    return f"{z:+.1f}", "" if None in gaps else f"{100 * statistics.mean(gaps):.0f} %"
+
+
+def notes(group: list[Table]) -> list[str]:
+    """What the reader of a merged table has to know besides it."""
+    metric = group[0]["metrics"][0]
+    name = metric["name"].replace("_", " ")
+    lines = [
+        f"z: paired over test samples against the base, in {name}{', mean over seeds' if len(group) > 1 else ''}; "
+        "negative where the method's is lower. gap closed: the share of the way from the base to the bound."
+    ]
+    parts = [table["bound_parts"] for table in group if table.get("bound_parts")]
+    if parts:
+        share, seen = (statistics.mean(p[k] for p in parts) for k in ("share_seen", "seen"))
+        text = f"The bound sees {100 * share:.0f} % of each test sample: {name} {_number(seen, metric)} there"
+        unseen = [p["unseen"] for p in parts if p["unseen"] is not None]
+        rest = f", {_number(statistics.mean(unseen), metric)} on the rest" if unseen else ""
+        lines.append(f"{text}{rest}.")
+    lines += [f"{row}: left out, because {why}." for row, why in group[0].get("left_out", {}).items()]
+    return [*lines, *group[0].get("remarks", [])]
+
+
 def heading(metric: dict[str, Any]) -> str:
     """A metric's column title, with its unit and which way is better."""
     unit = f" {metric['unit']}" if metric["unit"] else ""
@@ -55,14 +83,16 @@ def merged(tables: list[Table]) -> list[dict[str, Any]]:
         rows = []
         for i, row in enumerate(group[0]["rows"]):
             entries = [table["rows"][i] for table in group]
-            rows.append([row["title"], str(row["n"]), *(_cell(entries, m) for m in metrics)])
+            cells = [_cell(entries, m) for m in metrics]
+            rows.append([row["title"], str(row["n"]), *cells, *_against_base(entries, metrics[0])])
         result.append(
             {
                 "rank": rank,
                 "layers": sorted({t["layer"] for t in group}),
                 "seeds": [t["seed"] for t in group],
-                "columns": ["method", "samples", *(heading(m) for m in metrics)],
+                "columns": ["method", "samples", *(heading(m) for m in metrics), "z", "gap closed"],
                 "rows": rows,
+                "notes": notes(group),
             }
         )
     return result
@@ -84,7 +114,7 @@ def print_tables(tables: list[Table]) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=120)  # nothing is cut in a log
+        console = Console(width=160)  # nothing is cut in a log
     for entry in merged(tables):
         shown = RichTable(title=caption(entry, tables[0]["task"]), title_justify="left", title_style="")
         for i, column in enumerate(entry["columns"]):
@@ -92,6 +122,8 @@ def print_tables(tables: list[Table]) -> None:
         for row in entry["rows"]:
             shown.add_row(*row)
         console.print(shown)
+        for line in entry["notes"]:
+            console.print(line, soft_wrap=True, highlight=False)
 
 
 def markdown(tables: list[Table]) -> str:
@@ -104,6 +136,7 @@ def markdown(tables: list[Table]) -> str:
             "| " + " | ".join(entry["columns"]) + " |",
             "| " + " | ".join(["---", *["---:"] * (len(entry["columns"]) - 1)]) + " |",
             *("| " + " | ".join(row) + " |" for row in entry["rows"]),
+            *(line for note in entry["notes"] for line in ("", note)),
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"

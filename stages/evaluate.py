@@ -1,5 +1,7 @@
 """Draw Δ for the test samples (Alg. 2) and measure base, controls, OCD and bound."""
 
+from dataclasses import asdict
+
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.baselines.controls import Controls
 from ocd_core.baselines.neighbour import Neighbours
@@ -34,6 +36,8 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
         ],
         "rows": result.table(params.evaluate, seed),
         "left_out": result.left_out, "cost_flops": controls.cost_flops,
+        "remarks": predictor.task.remarks(),
+        "bound_parts": None if result.bound_parts is None else asdict(result.bound_parts),
     }  # fmt: skip
     with replaced_folder(artifacts.evaluation) as dest:
         write_json(dest / "config.json", params.effective("evaluation"))

@@ -27,6 +27,7 @@ ROWS, WIDE = 150, 200
 def params(**changes) -> OverfitParams:
     values = {
         "optimizer": "sgd", "lr": 0.05, "steps": 2, "until_converged": False, "tolerance": 0.01, "replicas": 1,
+        "precision": "float64",
         "layout": "dense", "memory_mb": 8, "shard_mb": 1,
     }  # fmt: skip
     return OverfitParams.model_validate({**values, **changes})
@@ -185,6 +186,12 @@ def test_replicas_of_a_sample_are_neighbours_with_their_own_inputs(tmp_path: Pat
     np.testing.assert_allclose(store.delta(7), alone.delta_NOI[0].numpy(), rtol=1e-4, atol=1e-9)
     # I(x) is of the sample as it is
     np.testing.assert_array_equal(store.read("layer_input")[6], store.read("layer_input")[8])
+
+
+def test_only_training_samples_are_repeated() -> None:
+    p = params(replicas=3)
+    assert [p.of_split(s).replicas for s in ("train", "val", "test")] == [3, 1, 1]
+    assert p.of_split("val") == params(replicas=1)
 
 
 def test_batches_keep_within_the_memory() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_core.apply import base_pass
+from ocd_core.apply import base_pass, outputs_with_move
 from ocd_core.artifacts import Artifacts
 from ocd_core.baselines.controls import Controls
 from ocd_core.baselines.neighbour import Neighbours
@@ -115,6 +115,32 @@ def test_the_table_holds_intervals_gaps_costs_and_what_was_left_out(run: Artifac
     assert table["cost_flops"]["base_further"]["total"] > 0
     gain = json.loads((run.controls / "config.json").read_text())["gain"]
     assert rows["ocd_gain"]["title"] == f"OCD (one draw) × {gain:g}"
+
+
+def test_the_bound_apart_for_what_its_overfitting_saw(run: Artifacts, monkeypatch) -> None:
+    """The first number of every even sample is taken as seen, both of every odd one."""
+    predictor = Predictor.from_run(run, params_of(run))
+    task, store = predictor.task, OverfitStore(run.overfit("test"))
+    assert evaluated(run, predictor).bound_parts is None
+
+    def seen(split, sample_id, steps, seed):
+        assert (steps, seed) == (params_of(run).overfit.steps, run.seed)
+        return torch.stack([torch.ones(len(sample_id), dtype=torch.bool), sample_id % 2 == 1], 1)
+
+    monkeypatch.setattr(task, "seen_while_overfitting", seen)
+    found = evaluated(run, predictor).bound_parts
+    batch = task.open(run.prepared, "test").batch(torch.arange(SIZES["test"]))
+    delta = torch.from_numpy(store.deltas_of_samples(batch.sample_id.numpy()))
+    error = (outputs_with_move(predictor.split, predictor.split.prefix(batch.inputs), delta) - batch.target) ** 2
+    odd = batch.sample_id % 2 == 1
+    on_seen = torch.where(odd, error.mean(1), error[:, 0]).mean() ** 0.5
+    assert found.metric == "rmse"
+    assert found.share_seen == 0.75
+    assert found.seen == pytest.approx(float(on_seen), rel=1e-5)
+    assert found.unseen == pytest.approx(float(error[~odd, 1].mean() ** 0.5), rel=1e-5)
+    monkeypatch.setattr(task, "seen_while_overfitting", lambda *_: torch.ones(1, 2, dtype=torch.bool))
+    whole = evaluated(run, predictor)
+    assert whole.bound_parts.unseen is None
 
 
 def test_share_of_the_gap_by_hand() -> None:

@@ -21,6 +21,7 @@ from ocd_core.store.factored import rebuild_delta
 def params(**changes) -> OverfitParams:
     values = {
         "optimizer": "sgd", "lr": 0.01, "steps": 3, "until_converged": False, "tolerance": 0.01, "replicas": 1,
+        "precision": "float64",
         "layout": "dense", "memory_mb": 64, "shard_mb": 1,
     }  # fmt: skip
     return OverfitParams.model_validate({**values, **changes})
@@ -120,6 +121,22 @@ def test_regression_equals_the_loop(layer: str, optimizer: str, loss) -> None:
     expected, _ = loop(net, layer, x, y.double(), loss, p)
     found = overfit(split, lambda _step: (split.prefix((x,)), y.double()), loss, p)
     assert relative_error(found.delta_NOI, expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("layer", ["layers.0", "layers.2"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_float32_tail_is_near_where_no_sample_is_confident(layer: str, optimizer: str) -> None:
+    net, x, y = mlp_case()
+    p = params(optimizer=optimizer, lr=0.05, steps=4)
+    expected, losses = loop(net, layer, x, y.double(), squared_error, p)
+    split = SplitModel(net, layer, "float32")
+    for change in (False, True):  # one position at a time, then the general way
+        inputs = lambda _step: (split.prefix((x,)), y)  # noqa: E731
+        found = overfit(split, inputs, squared_error, p, inputs_change=change)
+        assert found.loss_before_N.dtype == torch.float32
+        assert 0 < relative_error(found.delta_NOI, expected).max() < 1e-3
+        torch.testing.assert_close(found.loss_after_NS.double(), losses[:, 1:], rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(found.rho_N, expected.flatten(1).norm(dim=1), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("layer", ["fc1", "conv2"])

@@ -68,6 +68,7 @@ PARAMS: dict[str, Any] = {
     "scoring": {"samples": 4, "draws": 20, "noise": "absolute", "scale": 0.1},
     "overfit": {
         "optimizer": "sgd", "lr": 0.1, "steps": 2, "until_converged": False, "tolerance": 1e-3, "replicas": 1,
+        "precision": "float64",
         "layout": "dense", "memory_mb": 64, "shard_mb": 1,
     },
     "diffusion": {

@@ -163,6 +163,16 @@ class Task(ABC):
         """
         return split.batch(sample_id)
 
+    def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor | None:
+        """Which parts of each whole sample the steps of its replica 0 see: bool (N, ...) over the first axes of the
+        target. None where a sample is seen whole.
+        """
+        return None
+
+    def remarks(self) -> list[str]:
+        """Sentences that must stand with every result (what a pretrained encoder was replaced by, say)."""
+        return []
+
     def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
         """The inputs on which the layers are scored: by default the first step's of the overfitting.
 

@@ -140,6 +140,10 @@ class ViewSynthesis(Task):
             return f"rendering averaged on {grids} grids (no VGG11 weights)"
         return f"VGG11 features ({Path(self.data.vgg11).name})"
 
+    def remarks(self) -> list[str]:
+        """Which encoder I(x) had; the paper's has VGG11's pretrained weights."""
+        return [f"I(x) of the base's rendering: {self.encoder}."]
+
     def prepare(self, dest: Path) -> dict[str, Any]:
         """Write one safetensors file a split: image float32 (V, H, W, 3), pose (V, 4, 4), focal (1,).
 
@@ -240,9 +244,20 @@ class ViewSynthesis(Task):
         At the end of the order it starts again. With `fixed_rays`, each step sees the first ones.
         """
         assert isinstance(split, ViewSplit)
+        return _in_random_order(split, sample_id, replica, self._places(split, step), seed)
+
+    def _places(self, split: ViewSplit, step: int) -> Tensor:
+        """Which places of the random order a step of overfitting takes."""
         count = min(self.data.rays_per_step, split.pixels)
-        start = 0 if self.data.fixed_rays else step * count
-        return _in_random_order(split, sample_id, replica, start + torch.arange(count), seed)
+        return (0 if self.data.fixed_rays else step * count) + torch.arange(count)
+
+    def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor:
+        """The pixels whose rays the steps of replica 0 take, bool (N, H, W)."""
+        assert isinstance(split, ViewSplit)
+        place_R = torch.cat([self._places(split, step) for step in range(steps)])
+        pixel_NR = _pixels_in_random_order(split, sample_id, torch.zeros_like(sample_id), place_R, seed)
+        seen = torch.zeros(len(sample_id), split.pixels, dtype=torch.bool).scatter_(1, pixel_NR, True)
+        return seen.view(len(sample_id), *split.views.image_VHWC.shape[1:3])
 
     def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
         """The first `scoring_rays` rays that replica 0 of the overfitting sees."""
@@ -329,12 +344,17 @@ class ViewSynthesis(Task):
 
 
 def _in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Batch:
-    """The rays at these places of each view's own random order of pixels, which repeats itself at its end."""
+    """The rays at these places of each view's own random order of pixels."""
+    return split.rays(sample_id, _pixels_in_random_order(split, sample_id, replica, place_R, seed))
+
+
+def _pixels_in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Tensor:
+    """The pixels at these places of the order, which repeats itself at its end; int64 (N, R)."""
     pixels = [
         permutation(split.pixels, seed, "rays of overfitting", split.name, i, r)[place_R % split.pixels]
         for i, r in zip(sample_id.tolist(), replica.tolist(), strict=True)
     ]
-    return split.rays(sample_id, torch.stack(pixels))
+    return torch.stack(pixels)
 
 
 def _averages(image_N3HW: Tensor, grid: int) -> Tensor:

@@ -488,8 +488,8 @@ def test_overfitting_matches_a_plain_loop_of_torch_adam(prepared, net):
     task = make_task(DEMO)
     split_data = task.open(prepared, "train")
     params = OverfitParams(
-        optimizer="adam", lr=5e-3, steps=4, until_converged=False, tolerance=1e-3, replicas=2, layout="dense",
-        memory_mb=64, shard_mb=1,
+        optimizer="adam", lr=5e-3, steps=4, until_converged=False, tolerance=1e-3, replicas=2, precision="float64",
+        layout="dense", memory_mb=64, shard_mb=1,
     )  # fmt: skip
     ids, replica = torch.tensor([1, 1, 8]), torch.tensor([0, 1, 0])
     split = SplitModel(net, "layer1")
@@ -518,6 +518,25 @@ def test_overfitting_matches_a_plain_loop_of_torch_adam(prepared, net):
     after = task.loss(outputs_with_move(split, base.cut, found.delta_NOI), whole.target)
     assert (after < task.loss(base.output, whole.target)).all()
     assert not torch.allclose(found.delta_NOI[0], found.delta_NOI[1], rtol=0.05)
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_the_rays_that_overfitting_has_seen(prepared, fixed):
+    task = make_task({**DEMO, "rays_per_step": SIZE * SIZE // 3, "fixed_rays": fixed})
+    split, ids = task.open(prepared, "test"), torch.tensor([2, 0])
+    seen = task.seen_while_overfitting(split, ids, 2, 7)
+    every = split.batch(ids).inputs[1]  # directions, which differ from pixel to pixel
+    for row in range(2):
+        steps = [task.overfit_batch(split, ids, torch.zeros(2, dtype=torch.int64), s, 7).inputs[1][row] for s in (0, 1)]
+        taken = {tuple(d) for d in torch.cat(steps).tolist()}
+        expected = [[tuple(d) in taken for d in line] for line in every[row].tolist()]
+        assert seen[row].tolist() == expected
+    assert seen[0].sum() == (1 if fixed else 2) * (SIZE * SIZE // 3)
+    assert task.seen_while_overfitting(split, ids, 4, 7).all() == (not fixed)
+
+
+def test_results_name_the_encoder():
+    assert "no VGG11 weights" in make_task(DEMO).remarks()[0]
 
 
 # --- single inputs
