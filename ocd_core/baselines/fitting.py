@@ -21,6 +21,7 @@ from ocd_core.config import BaseParams, Params
 from ocd_core.layers import SplitModel
 from ocd_core.predictor import Predictor
 from ocd_core.rng import derive_seed
+from ocd_core.statistics import paired_z
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Condition, Split, whole_split
 
@@ -101,12 +102,18 @@ def fit_controls(
             metrics["hypernetwork"], curves["hypernetwork"] = training.metrics, training.curve
     if "ocd_gain" in wanted:
         started("ocd_gain")
-        losses = losses_by_gain(predictor, data.val, params.controls.gains)
-        gain = min(zip(losses, params.controls.gains, strict=True))[1]
-        metrics["ocd_gain"] = {"gain": gain, "val_loss": min(losses)}
-        curves["ocd_gain"] = [
-            {"gain": c, "val_loss": loss} for c, loss in zip(params.controls.gains, losses, strict=True)
-        ]
+        tried = sorted({0.0, 1.0, *params.controls.gains})
+        losses_GN = losses_by_gain(predictor, data.val, tried)
+        losses = dict(zip(tried, losses_GN.mean(1).tolist(), strict=True))
+        gain = min((losses[c], c) for c in params.controls.gains)[1]
+        metrics["ocd_gain"] = {
+            "gain": gain,
+            "val_loss": losses[gain],
+            "val_loss_base": losses[0.0],
+            "val_loss_one_draw": losses[1.0],
+            "val_z_one_draw": paired_z(losses_GN[tried.index(1.0)].numpy(), losses_GN[tried.index(0.0)].numpy()),
+        }
+        curves["ocd_gain"] = [{"gain": c, "val_loss": loss} for c, loss in losses.items()]
     rho = data.train_store.read("rho")
     controls = Controls(float(rho.mean()), mean_delta, further, space, ridge, hypernetwork, gain, cost)
     return ControlsFit(controls, metrics, curves)
@@ -147,15 +154,15 @@ def condition_of_samples(store: OverfitStore) -> Condition:
 
 
 @torch.no_grad()
-def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -> list[float]:
-    """The mean loss of a split under one drawn Δ times each of these factors."""
-    totals = [0.0] * len(gains)
+def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -> Tensor:
+    """The loss of each sample of a split under one drawn Δ times each of G factors, float64 (G, N); 0 is the base."""
+    losses_GN = torch.empty(len(gains), len(split), dtype=torch.float64)
     example = split.batch(torch.zeros(1, dtype=torch.int64))
     for rows in row_chunks(len(split), rows_within(predictor.split, example, _MEMORY_MB, matrices=2)):
         batch = split.batch(whole_split(split)[rows])
         base = base_pass(predictor.task, predictor.split, batch)
         move = predictor.move(base, predictor.code(base, batch.sample_id, 0), predictor.estimate_rho(base))
         for i, gain in enumerate(gains):
-            output = outputs_with_move(predictor.split, base.cut, gain * move)
-            totals[i] += float(predictor.task.loss(output, batch.target).double().sum())
-    return [total / len(split) for total in totals]
+            output = outputs_with_move(predictor.split, base.cut, gain * move) if gain else base.output
+            losses_GN[i, rows] = predictor.task.loss(output, batch.target).double()
+    return losses_GN

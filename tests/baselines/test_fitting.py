@@ -87,7 +87,7 @@ def test_the_gain_is_the_best_of_the_grid_on_val(run: Artifacts) -> None:
     task, space = predictor.task, predictor.diffusion.representation
     val = task.open(run.prepared, "val")
     losses = {}
-    for gain in params.controls.gains:
+    for gain in {0.0, 1.0, *params.controls.gains}:
         total = 0.0
         for i in range(len(val)):
             batch = val.batch(torch.tensor([i]))
@@ -100,8 +100,12 @@ def test_the_gain_is_the_best_of_the_grid_on_val(run: Artifacts) -> None:
             total += task.loss(net(batch.inputs[0].double()), batch.target.double()).item()
         losses[gain] = total / len(val)
     metrics = json.loads((run.controls / "metrics.json").read_text())["ocd_gain"]
-    assert controls_of(run).gain == metrics["gain"] == min(losses, key=losses.get)
-    assert metrics["val_loss"] == pytest.approx(min(losses.values()), rel=1e-5)
+    allowed = {gain: losses[gain] for gain in params_of(run).controls.gains}
+    assert controls_of(run).gain == metrics["gain"] == min(allowed, key=allowed.get)
+    assert metrics["val_loss"] == pytest.approx(min(allowed.values()), rel=1e-5)
+    assert metrics["val_loss_base"] == pytest.approx(losses[0.0], rel=1e-5)
+    assert metrics["val_loss_one_draw"] == pytest.approx(losses[1.0], rel=1e-5)
+    assert (metrics["val_z_one_draw"] < 0) == (losses[1.0] < losses[0.0])
     lines = [r.split("\t") for r in (run.controls / "curves.tsv").read_text().splitlines()]
     column = {name: i for i, name in enumerate(lines[0])}
     found = {float(r[column["gain"]]): float(r[column["val_loss"]]) for r in lines if r[0] == "ocd_gain"}
