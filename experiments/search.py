@@ -1,0 +1,238 @@
+"""Which settings are best for a task: many `dvc exp run`, ranked on the validation split.
+
+One axis at a time around `params/<task>.yaml`, as `experiments/axes/<task>.yaml` lists them, then the best settings of
+different axes together, then the finalists with more seeds. Nothing here reads the test split but `test`, which is
+meant to be called once, with the winner and what it is compared with:
+
+    python -m experiments.search axes mnist5k       # queue; `dvc exp run --run-all --jobs 2` then runs the queue
+    python -m experiments.search cross mnist5k
+    python -m experiments.search finalists mnist5k prediction-v prediction-v+steps-5
+    python -m experiments.search rank mnist5k
+    python -m experiments.search test mnist5k prediction-v
+
+A run is named by its settings (`axis-setting`, joined by `+`), and its figures stay in DVC's experiments.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ocd_core.config import params_path, parse_params, read_yaml, task_names
+from ocd_core.errors import UserError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Search for a task's best settings on validation.")
+Task = Annotated[str, typer.Argument(help="A task with a file in experiments/axes.")]
+
+Overrides = dict[str, Any]  # {"diffusion.prediction": "v"}
+DEFAULT = "default"
+AXES = Path(__file__).parent / "axes"
+# a search needs one drawn Δ and its gain on validation; the other controls cost time and decide nothing
+_CHEAP: Overrides = {"controls.fit": ["ocd_gain"], "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"]}
+FINAL_SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run gives on validation, averaged over its seeds."""
+
+    name: str
+    seeds: int
+    base: float
+    one_draw: float
+    z: float  # of one draw against the base, paired over validation samples
+    gain: float
+    with_gain: float
+
+    @property
+    def score(self) -> float:
+        """One draw's loss over the base's: below 1 is a gain. Bases differ by seed, so the ratio is compared."""
+        return self.one_draw / self.base
+
+
+def read_axes(task: str) -> dict[str, dict[str, Overrides]]:
+    """{axis: {setting: overrides}} of a task, every one checked against the params.
+
+    Raises:
+        UserError: no such file, or a setting that the params refuse.
+    """
+    path = AXES / f"{task}.yaml"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; it lists the settings to try (see the others in {AXES})")
+    axes: dict[str, dict[str, Overrides]] = read_yaml(path)
+    for axis, settings in axes.items():
+        for setting, overrides in settings.items():
+            check(task, overrides, f"{path}: {axis}.{setting}")
+    return axes
+
+
+def check(task: str, overrides: Overrides, where: str) -> None:
+    """Refuse overrides that name no key or give an impossible configuration."""
+    values = read_yaml(params_path(task))
+    for key, value in overrides.items():
+        *groups, last = key.split(".")
+        inner = values
+        for group in groups:
+            inner = inner.get(group, {})
+        if last not in inner:
+            raise UserError(f"{where}: params/{task}.yaml has no key {key}")
+        inner[last] = value
+    parse_params(values, where)
+
+
+def resolve(axes: dict[str, dict[str, Overrides]], name: str) -> Overrides:
+    """The overrides of a run's name: `axis-setting`, several joined by `+`."""
+    overrides: Overrides = {}
+    known = {f"{axis}-{setting}": values for axis, settings in axes.items() for setting, values in settings.items()}
+    for part in [] if name == DEFAULT else name.split("+"):
+        if part not in known:
+            raise UserError(f"unknown setting {part!r}; known are {', '.join(known)}")
+        overrides |= known[part]
+    return overrides
+
+
+def command(task: str, name: str, overrides: Overrides, seeds: tuple[int, ...], on_test: bool = False) -> list[str]:
+    """The `dvc exp run` that queues one run; without `on_test` it stops before the test split is looked at."""
+    settings = {**({} if on_test else _CHEAP), **overrides}
+    args = ["dvc", "exp", "run", "--queue", "--name", run_name(task, name, seeds, on_test)]
+    if Path("data/raw").is_dir():
+        args += ["--copy-paths", "data/raw"]
+    args += ["--set-param", f"tasks=[{task}]", "--set-param", f"seeds=[{','.join(map(str, seeds))}]"]
+    for key, value in settings.items():
+        # JSON is what DVC's override grammar reads, but for strings in lists, which need no quotes
+        text = json.dumps(value).replace('"', "") if isinstance(value, list) else str(value).lower()
+        args += ["--set-param", f"params/{task}.yaml:{key}={text}"]
+    stage = "evaluate" if on_test else "train_controls"
+    return [*args, *(f"{stage}@{task}-{seed}-1" for seed in seeds)]
+
+
+def run_name(task: str, name: str, seeds: tuple[int, ...], on_test: bool = False) -> str:
+    """The experiment's name; git refs allow no `+` next to dots, so it is spelt out."""
+    suffix = ("-test" if on_test else "") + (f"-seeds{len(seeds)}" if len(seeds) > 1 else "")
+    return f"{task}--{name.replace('+', '--and--')}{suffix}"
+
+
+def queue(task: str, names: list[str], seeds: tuple[int, ...] = (0,), on_test: bool = False) -> None:
+    """Queue these runs, but those that are done or queued already."""
+    axes = read_axes(task)
+    there = {entry["name"] for entry in experiments()}
+    for name in names:
+        overrides = resolve(axes, name)
+        check(task, overrides, name)
+        if run_name(task, name, seeds, on_test) in there:
+            print(f"{name}: there already")
+            continue
+        subprocess.run(command(task, name, overrides, seeds, on_test), check=True)
+
+
+def experiments() -> list[dict[str, Any]]:
+    """Each experiment that DVC knows here: {"name", "status", "metrics": {path: values}}."""
+    done = subprocess.run(["dvc", "exp", "show", "--json"], check=True, capture_output=True, text=True)
+    found = []
+    for commit in json.loads(done.stdout):
+        for experiment in commit.get("experiments") or []:
+            data = experiment["revs"][-1].get("data") or {}
+            status = (experiment.get("executor") or {}).get("state", "done")
+            metrics = {path: entry.get("data") or {} for path, entry in (data.get("metrics") or {}).items()}
+            found.append({"name": experiment["name"], "status": status, "metrics": metrics})
+    return found
+
+
+def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:
+    """The finished runs of a task's search, best first by one draw's loss over the base's."""
+    found = []
+    for entry in entries:
+        name = entry["name"] or ""
+        rows = [
+            values["ocd_gain"]
+            for path, values in entry["metrics"].items()
+            if path.startswith(f"data/{task}/") and path.endswith("/controls/metrics.json") and "ocd_gain" in values
+        ]
+        if not name.startswith(f"{task}--") or name.partition("-seeds")[0].endswith("-test") or not rows:
+            continue
+
+        def mean(key: str, rows: list[dict[str, float]] = rows) -> float:
+            return sum(r[key] for r in rows) / len(rows)
+
+        short = name.removeprefix(f"{task}--").replace("--and--", "+")
+        found.append(
+            Result(short, len(rows), mean("val_loss_base"), mean("val_loss_one_draw"), mean("val_z_one_draw"),
+                   mean("gain"), mean("val_loss"))
+        )  # fmt: skip
+    return sorted(found, key=lambda r: r.score)
+
+
+def crossed(axes: dict[str, dict[str, Overrides]], found: list[Result], best: int) -> list[str]:
+    """The combinations of the best setting of each axis that beat the default, of at most `best` axes."""
+    score = {r.name: r.score for r in found if r.seeds == 1}
+    if DEFAULT not in score:
+        raise UserError(f"the run {DEFAULT!r} has not finished; run the queue first ('dvc exp run --run-all')")
+    winners = []
+    for axis, settings in axes.items():
+        ran = [f"{axis}-{s}" for s in settings if f"{axis}-{s}" in score]
+        first = min(ran, key=score.__getitem__, default=None)
+        if first is not None and score[first] < score[DEFAULT]:
+            winners.append(first)
+    winners = sorted(winners, key=score.__getitem__)[:best]
+    return ["+".join(c) for n in range(2, len(winners) + 1) for c in itertools.combinations(winners, n)]
+
+
+def table(found: list[Result]) -> str:
+    """Markdown, best first."""
+    lines = ["| settings | seeds | base | one draw | ratio | z | best gain | with it |", "| --- |" + " ---: |" * 7]
+    lines += [
+        f"| {r.name} | {r.seeds} | {r.base:.5f} | {r.one_draw:.5f} | {r.score:.3f} | {r.z:+.1f} | {r.gain:g} | "
+        f"{r.with_gain:.5f} |"
+        for r in found
+    ]
+    return "\n".join(lines)
+
+
+@app.command()
+def axes(task: Task) -> None:
+    """Queue the default and each setting of each axis."""
+    listed = read_axes(task)
+    queue(task, [DEFAULT, *(f"{axis}-{setting}" for axis, settings in listed.items() for setting in settings)])
+
+
+@app.command()
+def cross(task: Task, best: Annotated[int, typer.Option(min=2, help="How many axes at most.")] = 3) -> None:
+    """Queue the best settings of different axes together."""
+    queue(task, crossed(read_axes(task), results(task, experiments()), best))
+
+
+@app.command()
+def finalists(task: Task, names: list[str]) -> None:
+    """Queue runs with three seeds."""
+    queue(task, names, FINAL_SEEDS)
+
+
+@app.command()
+def rank(task: Task) -> None:
+    """Show what has finished, best first, as Markdown."""
+    print(table(results(task, experiments())))
+
+
+@app.command()
+def test(task: Task, names: list[str]) -> None:
+    """Queue whole runs with three seeds up to the evaluation on the test split: once, in the end."""
+    queue(task, names, FINAL_SEEDS, on_test=True)
+
+
+def main() -> None:
+    """A user's mistake is one line on standard error."""
+    try:
+        app()
+    except (UserError, subprocess.CalledProcessError) as error:
+        known = f" (tasks here: {', '.join(task_names())})" if isinstance(error, UserError) else ""
+        print(f"error: {error}{known}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
