@@ -44,19 +44,31 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t"))
 
 
-def plot_layer_scores(scores: Path, dest: Path) -> None:
-    """Mean entropy of the loss for each layer, with its standard error (the paper's Fig. 3)."""
-    rows = _read_rows(scores)
-    figure, axes = new_figure(1, 1, (1.2 + 0.9 * len(rows), 3.2))
-    axis = axes[0, 0]
+def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
+    """Mean entropy of the loss for each layer with its standard error (the paper's Fig. 3), and by number of draws."""
+    rows, steps = _read_rows(scores), _read_rows(convergence)
+    figure, axes = new_figure(1, 2, (4.2 + 0.9 * len(rows), 3.2))
+    axis, by_draws = axes[0]
     entropy = [float(r["entropy"]) if r["entropy"] else np.nan for r in rows]
     error = [float(r["stderr"]) if r["stderr"] else 0.0 for r in rows]
-    axis.errorbar(range(len(rows)), entropy, yerr=error, fmt="o", capsize=4)
+    for place, row in enumerate(rows):
+        drawn = axis.errorbar(place, entropy[place], yerr=error[place], fmt="o", capsize=4)
+        own = [
+            (int(s["draws"]), float(s["entropy"]) if s["entropy"] else np.nan)
+            for s in steps
+            if s["layer"] == row["layer"]
+        ]
+        by_draws.plot(*zip(*own, strict=True), "o-", markersize=3, color=drawn[0].get_color(), label=row["layer"])
     axis.set_xticks(range(len(rows)), [r["layer"] for r in rows], rotation=30 if len(rows) > 6 else 0)
     axis.set_xlim(-0.5, len(rows) - 0.5)
     axis.set_ylabel("mean entropy of the loss (nats)")
     axis.set_title("layer selection (Eq. 3)")
-    axis.grid(axis="y", alpha=0.3)
+    by_draws.set_xscale("log")
+    by_draws.set_xlabel("draws a sample")
+    by_draws.set_title("convergence")
+    by_draws.legend(fontsize=7)
+    for each in axes[0]:
+        each.grid(axis="y", alpha=0.3)
     save_figure(figure, dest)
 
 

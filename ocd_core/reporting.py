@@ -153,7 +153,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     run.report.mkdir(parents=True, exist_ok=True)
     write_text(run.report / "table.md", markdown(tables))
     write_json(run.report / "table.json", tables)
-    plot_layer_scores(run.layers / "scores.tsv", run.report / "layer_scores.png")
+    plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")
     return tables

@@ -31,7 +31,7 @@ from ocd_core.tasks.base import Split, Task
 
 __all__ = [
     "LayerScore", "close_call", "convergence_table", "entropy_gkde", "layers_report", "rank_layers", "score_layers",
-    "score_table", "scores_from_json", "scores_to_json", "scoring_steps", "select_layer",
+    "score_table", "scores_to_json", "scoring_steps", "select_layer",
 ]  # fmt: skip
 
 _HALVINGS = 4  # of the draws, in `LayerScore.convergence`
@@ -220,21 +220,6 @@ def scores_to_json(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
 
 def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def scores_from_json(rows: Sequence[dict[str, Any]]) -> list[LayerScore]:
-    """The inverse of `scores_to_json`."""
-
-    def number(value: Any) -> Any:
-        return math.nan if value is None else value
-
-    return [
-        LayerScore(
-            **{k: number(v) for k, v in row.items() if k != "convergence"},
-            convergence=tuple((int(draws), number(entropy)) for draws, entropy in row["convergence"]),
-        )
-        for row in rows
-    ]
 
 
 def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str, Any]:

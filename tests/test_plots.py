@@ -108,10 +108,12 @@ def test_stores_of_any_kind(tmp_path, rows):
 
 def test_layer_scores(tmp_path):
     (tmp_path / "scores.tsv").write_text("layer\tentropy\tstderr\nfc1\t1.5\t0.1\nfc2\t\t\n")
-    plot_layer_scores(tmp_path / "scores.tsv", tmp_path / "scores.png")
+    steps = "layer\tdraws\tentropy\nfc1\t10\t1.25\nfc1\t20\t1.5\nfc2\t10\t\nfc2\t20\t\n"
+    (tmp_path / "convergence.tsv").write_text(steps)
+    plot_layer_scores(tmp_path / "scores.tsv", tmp_path / "convergence.tsv", tmp_path / "scores.png")
     assert (tmp_path / "scores.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="missing"):
-        plot_layer_scores(tmp_path / "none.tsv", tmp_path / "none.png")
+        plot_layer_scores(tmp_path / "none.tsv", tmp_path / "convergence.tsv", tmp_path / "none.png")
 
 
 def test_pictures_leave_the_callers_matplotlib_alone():

@@ -1,0 +1,158 @@
+"""The published tables of layer scores (Eq. 3), with as many draws as the paper's.
+
+    python -m experiments.layer_scores task mnist5k      # the base network of a run
+    python -m experiments.layer_scores mlp               # an MLP on the 442 patients of scikit-learn's diabetes data
+
+Both kinds of noise, 10,000 draws a sample; `--out` also writes the scores and their convergence as pictures.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from torch import Tensor, nn
+
+from ocd_core.artifacts import Artifacts, write_table
+from ocd_core.base_training import fit_base
+from ocd_core.checkpoints import load_weights
+from ocd_core.config import BaseParams, ModelParams, ScoringParams, load_params
+from ocd_core.errors import UserError
+from ocd_core.plots import plot_layer_scores
+from ocd_core.progress import progress_bar
+from ocd_core.rng import permutation
+from ocd_core.scoring import (
+    LayerScore,
+    close_call,
+    convergence_table,
+    score_layers,
+    score_table,
+    scoring_steps,
+)
+from ocd_core.tasks.base import Batch, Metric, Split, SplitName, StrictModel, Task
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Layer scores with many draws.")
+Draws = Annotated[int, typer.Option(min=10, help="Perturbed weights a sample.")]
+Samples = Annotated[int, typer.Option(min=2, help="Training samples.")]
+Out = Annotated[Path | None, typer.Option(help="A folder for pictures and tables.")]
+_SCALE = {"absolute": 0.1, "relative": 0.1}
+_MLP_HIDDEN = (32, 32)
+
+
+class Rows(Task):
+    """Regression on rows of standardised numbers; inputs (N, I), targets (N, 1)."""
+
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        """Nothing is stored: the data comes with scikit-learn."""
+        raise NotImplementedError
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        """The patients of one part, a tenth of them for validation."""
+        from sklearn.datasets import load_diabetes
+
+        data = load_diabetes()
+        x, y = torch.from_numpy(data.data).float(), torch.from_numpy(data.target).float()[:, None]
+        x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
+        order = permutation(len(x), 0, "diabetes")
+        rows = order[: len(x) // 10] if split == "val" else order[len(x) // 10 :]
+        return _RowSplit(x[rows], y[rows])
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Squared error, (N,)."""
+        return (output - target).square().sum(1)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """RMSE in standard deviations of the target."""
+        return [Metric("rmse", self.loss, higher_is_better=False, finish=lambda v: v**0.5)]
+
+
+class _RowSplit:
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
+
+
+def markdown(scores: Sequence[LayerScore]) -> str:
+    """A table of the scores, best first."""
+    lines = [
+        "| layer | kind | weights | rank | mean entropy (nats) | from half the draws | without density |",
+        "| --- | --- |" + " ---: |" * 5,
+    ]
+    lines += [
+        f"| {s.name} | {s.kind} | {s.parameters:,} | {s.rank} | {s.entropy:.3f} ± {s.stderr:.3f} | "
+        f"{s.convergence[-2][1]:.3f} | {100 * s.without_density / s.samples:.0f} % |"
+        for s in scores
+    ]
+    return "\n".join(lines)
+
+
+def score_both(
+    what: str, model: nn.Module, task: Task, train: Split, samples: int, draws: int, out: Path | None
+) -> dict[str, list[LayerScore]]:
+    """Score with either noise, print the tables, and write pictures into `out`."""
+    found = {}
+    for noise, scale in _SCALE.items():
+        params = ScoringParams.model_validate({"samples": samples, "draws": draws, "noise": noise, "scale": scale})
+        with progress_bar(f"{what}, {noise}", scoring_steps(model, train, params)) as progress:
+            scores = score_layers(model, task, train, params, seed=0, progress=progress)
+        found[noise] = scores
+        print(f"\n{what}: {noise} noise of {scale:g}, {samples} samples, {draws:,} draws\n")
+        print(markdown(scores))
+        warning = close_call(scores)
+        if warning is not None:
+            print(f"\n{warning}")
+        if out is not None:
+            stem = out / f"layer_scores_{what}_{noise}"
+            write_table(stem.with_suffix(".tsv"), score_table(scores))
+            convergence = stem.with_name(f"{stem.name}_convergence.tsv")
+            write_table(convergence, convergence_table(scores))
+            plot_layer_scores(stem.with_suffix(".tsv"), convergence, stem.with_suffix(".png"))
+    return found
+
+
+@app.command()
+def task(
+    name: Annotated[str, typer.Argument(help="A task whose base network is trained.")],
+    seed: Annotated[int, typer.Option(help="Which seed's base network.")] = 0,
+    samples: Samples = 100,
+    draws: Draws = 10_000,
+    out: Out = None,
+) -> None:
+    """Score the layers of a run's base network."""
+    run = Artifacts(name, seed)
+    domain = load_params(name).build_task()
+    model = domain.build_model()
+    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    train = domain.open(run.need(run.prepared, "prepare"), "train")
+    score_both(name, model, domain, train, min(samples, len(train)), draws, out)
+
+
+@app.command()
+def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
+    """Train a small MLP on the diabetes data and score its layers."""
+    args = {"in_features": 10, "out_features": 1, "hidden": list(_MLP_HIDDEN)}
+    domain = Rows(StrictModel(), "mlp", args)
+    train, val = (domain.open(Path(), part) for part in ("train", "val"))
+    params = BaseParams(
+        model=ModelParams(name="mlp", args=args), checkpoint=None, epochs=100, patience=10, batch_size=32, lr=1e-3,
+        weight_decay=0.0,
+    )  # fmt: skip
+    base = fit_base(domain, train, val, params, seed=0)
+    print(f"MLP {10, *_MLP_HIDDEN, 1}: validation RMSE {base.metrics['val_rmse']:.3f} of the target's deviation")
+    score_both("mlp", base.model, domain, train, min(samples, len(train)), draws, out)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
