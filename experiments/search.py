@@ -131,13 +131,16 @@ def queue(task: str, names: list[str], seeds: tuple[int, ...] = (0,), on_test: b
 
 
 def experiments() -> list[dict[str, Any]]:
-    """Each experiment that DVC knows here: {"name", "status", "metrics": {path: values}}."""
+    """Each experiment that DVC knows here: {"name", "status", "metrics": {path: values}}.
+
+    Metrics of one that has not finished are those of the commit that it starts from.
+    """
     done = subprocess.run(["dvc", "exp", "show", "--json"], check=True, capture_output=True, text=True)
     found = []
     for commit in json.loads(done.stdout):
         for experiment in commit.get("experiments") or []:
             data = experiment["revs"][-1].get("data") or {}
-            status = (experiment.get("executor") or {}).get("state", "done")
+            status = (experiment.get("executor") or {}).get("state", "success")
             metrics = {path: entry.get("data") or {} for path, entry in (data.get("metrics") or {}).items()}
             found.append({"name": experiment["name"], "status": status, "metrics": metrics})
     return found
@@ -153,7 +156,8 @@ def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:
             for path, values in entry["metrics"].items()
             if path.startswith(f"data/{task}/") and path.endswith("/controls/metrics.json") and "ocd_gain" in values
         ]
-        if not name.startswith(f"{task}--") or name.partition("-seeds")[0].endswith("-test") or not rows:
+        finished = entry["status"] == "success" and rows
+        if not name.startswith(f"{task}--") or name.partition("-seeds")[0].endswith("-test") or not finished:
             continue
 
         def mean(key: str, rows: list[dict[str, float]] = rows) -> float:

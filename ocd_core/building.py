@@ -25,7 +25,7 @@ from ocd_core.errors import UserError
 from ocd_core.executors import SERIAL, Execution, MakeShard, run_shards
 from ocd_core.fingerprint import digest, module_code, task_code
 from ocd_core.layers import Cut, SplitModel
-from ocd_core.overfit import check_layout, one_position, overfit
+from ocd_core.overfit import StepPart, check_layout, one_position, overfit
 from ocd_core.predictor import load_split_model
 from ocd_core.progress import Progress, no_progress
 from ocd_core.store import Damage, RemoteSink, RemoteWriter, ShardSink, StoreSchema, StoreWriter
@@ -55,7 +55,7 @@ class RowBuilder:
         self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
         batch_mb = params.memory_mb - _SHARDS_ALIVE * self._shard_mb
         zero = torch.zeros(1, dtype=torch.int64)
-        cut, _ = self._step_inputs(zero, zero)(0)
+        cut = next(iter(self._step_inputs(zero, zero)(0))).cut
         change = task.inputs_change_per_step
         check_layout(split_model, cut, params, change)
         matrices = 0 if one_position(cut, change) else _MATRICES[params.optimizer]
@@ -74,7 +74,7 @@ class RowBuilder:
         """
         zero = torch.zeros(1, dtype=torch.int64)
         steps = self._step_inputs(zero, zero)
-        batch, (cut, _) = steps.batch(0), steps(0)
+        batch, cut = steps.batch(0), next(iter(steps(0))).cut
         if self.task.inputs_change_per_step:  # I(x) and the label are of the whole sample, not of a step's part of it
             batch = self.split.batch(zero).to(self.model.device)
             cut = self.model.prefix(batch.inputs)
@@ -137,8 +137,11 @@ class RowBuilder:
             cut = self.model.prefix(batch.inputs)
             condition = pass_from_cut(self.task, self.model, batch, cut).condition
         else:
-            batch, cut = steps.batch(0), steps(0)[0]
-            condition = self._condition(batch, cut, result.activation, result.output)
+            (part,) = steps(0)
+            batch = steps.batch(0)
+            assert result.activation is not None
+            assert result.output is not None
+            condition = self._condition(batch, part.cut, result.activation, result.output)
         values = {
             "layer_input": condition.layer_input,
             "layer_activation": condition.layer_activation,
@@ -159,29 +162,34 @@ class RowBuilder:
 
 
 class _StepInputs:
-    """The cut inputs of each step; run once where they do not change."""
+    """The cut inputs of each step, part by part; run once where they do not change."""
 
     def __init__(
         self, task: Task, model: SplitModel, split: Split, sample_id: Tensor, replica: Tensor, seed: int
     ) -> None:
-        self._args = (task, model, split, sample_id, replica, seed)
-        self._kept: tuple[int, Batch, Cut] | None = None
+        self._task, self._model = task, model
+        self._args = (split, sample_id, replica)
+        self._seed = seed
+        self._kept: tuple[int, Batch] | None = None
+        self._part: StepPart | None = None
 
-    def __call__(self, step: int) -> tuple[Cut, Tensor]:
-        _, batch, cut = self._at(step)
-        return cut, batch.target
+    def __call__(self, step: int) -> Iterator[StepPart]:
+        if not self._task.inputs_change_per_step:
+            if self._part is None:
+                batch = self.batch(0)
+                self._part = StepPart(self._model.prefix(batch.inputs), batch.target)
+            yield self._part
+            return
+        for part, weight in self._task.parts(self.batch(step)):
+            yield StepPart(self._model.prefix(part.inputs), part.target, weight)
 
     def batch(self, step: int) -> Batch:
         """The inputs and targets themselves."""
-        return self._at(step)[1]
-
-    def _at(self, step: int) -> tuple[int, Batch, Cut]:
-        task, model, split, sample_id, replica, seed = self._args
-        wanted = step if task.inputs_change_per_step else 0
+        wanted = step if self._task.inputs_change_per_step else 0
         if self._kept is None or self._kept[0] != wanted:
-            batch = task.overfit_batch(split, sample_id, replica, wanted, seed).to(model.device)
-            self._kept = (wanted, batch, model.prefix(batch.inputs))
-        return self._kept
+            batch = self._task.overfit_batch(*self._args, wanted, self._seed)
+            self._kept = (wanted, batch.to(self._model.device))
+        return self._kept[1]
 
 
 @dataclass(frozen=True)

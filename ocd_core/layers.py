@@ -240,10 +240,13 @@ class SplitModel:
     def layer_output(self, cut: Cut, delta_NOI: Tensor | None = None) -> Tensor:
         """Z = (θ + Δ) x without the bias, in the tail's precision, (N, P, O); Δ float, one a sample or None."""
         x_NPI = cut.x_NPI.to(self.dtype)
-        z_NPO = x_NPI @ weight_matrix(self._replay_layer).T
-        if delta_NOI is not None:
-            z_NPO = z_NPO + x_NPI @ delta_NOI.to(self.dtype).transpose(1, 2)
-        return z_NPO
+        weight_OI = weight_matrix(self._replay_layer)
+        if delta_NOI is None:
+            return x_NPI @ weight_OI.T
+        delta_NOI = delta_NOI.to(self.dtype)
+        if x_NPI.shape[1] > 1:  # one product with the moved weights; for one position forming those costs more
+            return x_NPI @ (weight_OI + delta_NOI).transpose(1, 2)
+        return x_NPI @ weight_OI.T + x_NPI @ delta_NOI.transpose(1, 2)
 
     def tail(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
         """From the layer's output without bias to (a_L, f(x)), all in the tail's precision.

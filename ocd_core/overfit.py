@@ -11,7 +11,7 @@ see `_one_position`.
 Dims: N rows, S steps, P positions, O out_features, I in_features.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +23,19 @@ from ocd_core.layers import Cut, SplitModel
 
 # loss of each sample by itself: (output (N, ...), target (N, ...)) -> (N,)
 SampleLoss = Callable[[Tensor, Tensor], Tensor]
-# the inputs of a step, cut at the layer, and their targets
-StepInputs = Callable[[int], tuple[Cut, Tensor]]
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """A part of each row's inputs of a step, cut at the layer, with its targets and its share of the row's loss."""
+
+    cut: Cut
+    target: Tensor
+    weight: float = 1.0
+
+
+# the inputs of a step: one part, or several that are worked off one after the other; their weights add up to 1
+StepInputs = Callable[[int], Iterable[StepPart]]
 
 _ADAM_BETAS = (0.9, 0.999)  # torch.optim.Adam's defaults
 _ADAM_EPS = 1e-8
@@ -41,7 +52,7 @@ class Overfitted:
     each step, float64, or None for the dense one. rho_N = ‖Δ‖ (Frobenius), float64. loss_before_N under θ,
     loss_after_NS after each step, in the tail's precision. Where a step draws its own inputs, the loss after a step
     is on the next step's inputs. activation, output: a_L and f_θ(x) of the base network on the inputs of step 0, in
-    the tail's precision, (N, ...).
+    the tail's precision, (N, ...); None where steps see different inputs.
     """
 
     delta_NOI: Tensor | None
@@ -49,8 +60,8 @@ class Overfitted:
     rho_N: Tensor
     loss_before_N: Tensor
     loss_after_NS: Tensor
-    activation: Tensor
-    output: Tensor
+    activation: Tensor | None
+    output: Tensor | None
 
 
 def overfit(
@@ -69,7 +80,8 @@ def overfit(
 
     Args:
         split: the base network cut at the selected layer.
-        inputs: step -> the cut inputs and targets; asked for steps 0 .. S (the last for the final loss alone).
+        inputs: step -> the cut inputs and targets; asked for steps 0 .. S (the last for the final loss alone). A
+            single part where steps do not see different inputs.
         loss: per-sample loss, differentiable, in float64 for float64 outputs.
         params: the group `overfit`.
         inputs_change: whether steps see different inputs (a view's rays); otherwise only step 0 counts.
@@ -79,10 +91,11 @@ def overfit(
     Raises:
         UserError: the factored layout where it is not exact, or a loss that is not finite.
     """
-    cut = inputs(0)[0]
+    cut = next(iter(inputs(0))).cut
     check_layout(split, cut, params, inputs_change)
-    run = _one_position if one_position(cut, inputs_change) else _general
-    return run(split, inputs, loss, params, out_NOI)
+    if one_position(cut, inputs_change):
+        return _one_position(split, inputs, loss, params, out_NOI)
+    return _general(split, inputs, loss, params, out_NOI, inputs_change)
 
 
 def one_position(cut: Cut, inputs_change: bool) -> bool:
@@ -163,7 +176,8 @@ def _one_position(
 
     Only the layer's output has to be known while stepping, and Δ is formed once, in the end.
     """
-    cut, target = inputs(0)
+    (part,) = inputs(0)
+    cut, target = part.cut, part.target
     z_NPO = split.layer_output(cut)
     update = (_RankOneSgd if params.optimizer == "sgd" else _OuterAdam)(cut.x_NPI[:, 0], params.lr)
     first = now = _tail_gradient(split, z_NPO, cut, target, loss)
@@ -294,37 +308,48 @@ class _OuterAdam:
 
 
 def _general(
-    split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None
-) -> Overfitted:
+    split: SplitModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None,
+    inputs_change: bool,
+) -> Overfitted:  # fmt: skip
     """Any number of positions, inputs that change: Δ as a matrix a row, in the tail's precision."""
     assert params.layout == "dense"
-    cut, target = inputs(0)
-    rows, (out_features, in_features) = len(cut), split.weight_OI.shape
-    delta_NOI = torch.zeros(rows, out_features, in_features, dtype=split.dtype, device=split.device)
-    update = (_Adam if params.optimizer == "adam" else _Sgd)(delta_NOI, params.lr)
-    first: _Gradient | None = None
-    state: _Convergence | None = None
-    after = []
+    out_features, in_features = split.weight_OI.shape
+    delta_NOI: Tensor | None = None
+    kept: _Gradient | None = None
+    losses: list[Tensor] = []
     for step in range(params.steps):
-        z_NPO = split.layer_output(cut, delta_NOI if step else None)
-        now = _tail_gradient(split, z_NPO, cut, target, loss)
-        if first is None or state is None:
-            first, state = now, _Convergence(now.loss_N, params)
+        loss_N, grad_NOI = None, None
+        for part in inputs(step):
+            now = _tail_gradient(split, split.layer_output(part.cut, delta_NOI), part.cut, part.target, loss)
+            if step == 0 and not inputs_change:
+                kept = now
+            part_NOI = (now.u_NPO.transpose(1, 2) @ part.cut.x_NPI.to(split.dtype)).mul_(part.weight)
+            grad_NOI = part_NOI if grad_NOI is None else grad_NOI.add_(part_NOI)
+            part_N = now.loss_N * part.weight
+            loss_N = part_N if loss_N is None else loss_N + part_N
+        assert loss_N is not None
+        assert grad_NOI is not None
+        if delta_NOI is None:
+            delta_NOI = torch.zeros(len(loss_N), out_features, in_features, dtype=split.dtype, device=split.device)
+            update = (_Adam if params.optimizer == "adam" else _Sgd)(delta_NOI, params.lr)
+            state = _Convergence(loss_N, params)
         else:
-            state.after_step(now.loss_N)
-            after.append(now.loss_N)
-        update(now.u_NPO.transpose(1, 2) @ cut.x_NPI.to(split.dtype), state.moving[:, None, None])
-        cut, target = inputs(step + 1)
-    after.append(_tail_loss(split, split.layer_output(cut, delta_NOI), cut, target, loss))
-    assert first is not None
+            state.after_step(loss_N)
+        losses.append(loss_N)
+        update(grad_NOI, state.moving[:, None, None])
+    assert delta_NOI is not None
+    final_N = torch.zeros_like(losses[0])
+    for part in inputs(params.steps):
+        output_NPO = split.layer_output(part.cut, delta_NOI)
+        final_N += part.weight * _tail_loss(split, output_NPO, part.cut, part.target, loss)
     return Overfitted(
         delta_NOI=delta_NOI.float() if out_NOI is None else out_NOI.copy_(delta_NOI),
         grad_u_NSO=None,
         rho_N=torch.linalg.vector_norm(delta_NOI, dim=(1, 2), dtype=torch.float64),
-        loss_before_N=first.loss_N,
-        loss_after_NS=torch.stack(after, 1),
-        activation=first.activation,
-        output=first.output,
+        loss_before_N=losses[0],
+        loss_after_NS=torch.stack([*losses[1:], final_N], 1),
+        activation=None if kept is None else kept.activation,
+        output=None if kept is None else kept.output,
     )
 
 

@@ -44,7 +44,7 @@ def _against_base(entries: list[dict[str, Any]], metric: dict[str, Any]) -> tupl
         return "", ""
     z = statistics.mean(e[metric["name"]]["z_against_base"] for e in entries)
     gaps = [e["gap_closed"] for e in entries]
-    return f"{z:+.1f}", "" if None in gaps else f"{100 * statistics.mean(gaps):.0f} %"
+    return f"{z:+.1f}", "" if None in gaps else f"{round(100 * statistics.mean(gaps))} %"
 
 
 def notes(group: list[Table]) -> list[str]:

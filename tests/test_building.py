@@ -15,7 +15,7 @@ from ocd_core.config import OverfitParams
 from ocd_core.errors import UserError
 from ocd_core.layers import SplitModel
 from ocd_core.models.mlp import MLP
-from ocd_core.overfit import overfit
+from ocd_core.overfit import StepPart, overfit
 from ocd_core.progress import no_progress
 from ocd_core.rng import torch_generator
 from ocd_core.store import OverfitStore
@@ -109,7 +109,7 @@ def test_store_holds_what_overfitting_all_rows_at_once_gives(tmp_path: Path, opt
     assert store.schema.shard_count > 3, "the case must have several shards"
     batch = split.batch(torch.arange(ROWS))
     cut = MODEL.prefix(batch.inputs)
-    expected = overfit(MODEL, lambda _step: (cut, batch.target), task.loss, p)
+    expected = overfit(MODEL, lambda _step: [StepPart(cut, batch.target)], task.loss, p)
     activation, output = MODEL.forward(cut)
     close = {"rtol": 1e-4, "atol": 1e-9}
     np.testing.assert_allclose(store.read("delta"), expected.delta_NOI.numpy(), **close)
@@ -181,7 +181,11 @@ def test_replicas_of_a_sample_are_neighbours_with_their_own_inputs(tmp_path: Pat
     task, sample, replica = Noisy(), torch.tensor([2]), torch.tensor([1])
     batches = [task.overfit_batch(split, sample, replica, step, 0) for step in range(p.steps + 1)]
     alone = overfit(
-        MODEL, lambda k: (MODEL.prefix(batches[k].inputs), batches[k].target), task.loss, p, inputs_change=True
+        MODEL,
+        lambda k: [StepPart(MODEL.prefix(batches[k].inputs), batches[k].target)],
+        task.loss,
+        p,
+        inputs_change=True,
     )
     np.testing.assert_allclose(store.delta(7), alone.delta_NOI[0].numpy(), rtol=1e-4, atol=1e-9)
     # I(x) is of the sample as it is

@@ -33,7 +33,7 @@ def entry(name: str, losses: dict[int, tuple[float, float]], task: str = "mnist5
         }
         for s, (b, d) in losses.items()
     }
-    return {"name": f"{task}--{name}", "status": "done", "metrics": {**metrics, "other/metrics.json": {"x": 1}}}
+    return {"name": f"{task}--{name}", "status": "success", "metrics": {**metrics, "other/metrics.json": {"x": 1}}}
 
 
 @pytest.mark.parametrize("path", sorted(search.AXES.glob("*.yaml")), ids=lambda p: p.stem)
@@ -73,7 +73,7 @@ def test_results_are_averaged_over_seeds_and_ranked_by_the_ratio_to_their_own_ba
         entry("steps-one--and--lr-low-seeds3", {0: (2.0, 1.0), 1: (4.0, 2.0), 2: (6.0, 3.0)}),
         entry("default-test", {0: (2.0, 0.1)}),
         entry("prediction-v", {0: (2.0, 0.1)}, task="mnist"),
-        {"name": "mnist5k--steps-one", "status": "queued", "metrics": {}},
+        {**entry("steps-one", {0: (2.0, 0.1)}), "status": "running"},
     ]
     found = search.results("mnist5k", entries)
     assert [(r.name, r.seeds, r.score) for r in found] == [

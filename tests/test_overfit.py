@@ -13,7 +13,7 @@ from ocd_core.errors import UserError
 from ocd_core.layers import SplitModel, find_layer
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
-from ocd_core.overfit import overfit
+from ocd_core.overfit import StepPart, overfit
 from ocd_core.rng import torch_generator
 from ocd_core.store.factored import rebuild_delta
 
@@ -101,7 +101,7 @@ def test_classification_equals_the_loop(layer: str, optimizer: str) -> None:
     split = SplitModel(net, layer)
     expected, losses = loop(net, layer, x, y, cross_entropy, p)
     assert losses[:, 0].min() < 1e-3, "the case must have confident samples"
-    found = overfit(split, lambda _step: (split.prefix((x,)), y), cross_entropy, p)
+    found = overfit(split, lambda _step: [StepPart(split.prefix((x,)), y)], cross_entropy, p)
     error = relative_error(found.delta_NOI, expected)
     # Adam divides by |gradient| + 1e-8: where a gradient is about 1e-8, the float32 prefix shows
     assert error.median() < 1e-5
@@ -119,7 +119,7 @@ def test_regression_equals_the_loop(layer: str, optimizer: str, loss) -> None:
     p = params(optimizer=optimizer, lr=0.05, steps=4)
     split = SplitModel(net, layer)
     expected, _ = loop(net, layer, x, y.double(), loss, p)
-    found = overfit(split, lambda _step: (split.prefix((x,)), y.double()), loss, p)
+    found = overfit(split, lambda _step: [StepPart(split.prefix((x,)), y.double())], loss, p)
     assert relative_error(found.delta_NOI, expected).max() < 1e-4
 
 
@@ -131,7 +131,7 @@ def test_a_float32_tail_is_near_where_no_sample_is_confident(layer: str, optimiz
     expected, losses = loop(net, layer, x, y.double(), squared_error, p)
     split = SplitModel(net, layer, "float32")
     for change in (False, True):  # one position at a time, then the general way
-        inputs = lambda _step: (split.prefix((x,)), y)  # noqa: E731
+        inputs = lambda _step: [StepPart(split.prefix((x,)), y)]  # noqa: E731
         found = overfit(split, inputs, squared_error, p, inputs_change=change)
         assert found.loss_before_N.dtype == torch.float32
         assert 0 < relative_error(found.delta_NOI, expected).max() < 1e-3
@@ -149,7 +149,7 @@ def test_until_converged_stops_each_sample_by_itself(layer: str, optimizer: str)
     expected, losses = loop(net, layer, x, y, cross_entropy, p)
     stopped = (losses[:, -1] == losses[:, -2]).sum()
     assert 0 < stopped < len(x), "the case must have samples that stop and samples that go on"
-    found = overfit(split, lambda _step: (split.prefix((x,)), y), cross_entropy, p)
+    found = overfit(split, lambda _step: [StepPart(split.prefix((x,)), y)], cross_entropy, p)
     assert relative_error(found.delta_NOI, expected).max() < 1e-3
     torch.testing.assert_close(found.loss_after_NS, losses[:, 1:], rtol=1e-4, atol=1e-9)
 
@@ -159,9 +159,14 @@ def test_factored_layout_rebuilds_the_dense_delta(optimizer: str) -> None:
     net, x, y = LENET
     split = SplitModel(net, "fc1")
     lr = 0.01 if optimizer == "sgd" else 5e-4
-    dense = overfit(split, lambda _s: (split.prefix((x,)), y), cross_entropy, params(optimizer=optimizer, lr=lr))
+    dense = overfit(
+        split, lambda _s: [StepPart(split.prefix((x,)), y)], cross_entropy, params(optimizer=optimizer, lr=lr)
+    )
     factors = overfit(
-        split, lambda _s: (split.prefix((x,)), y), cross_entropy, params(optimizer=optimizer, lr=lr, layout="factored")
+        split,
+        lambda _s: [StepPart(split.prefix((x,)), y)],
+        cross_entropy,
+        params(optimizer=optimizer, lr=lr, layout="factored"),
     )
     assert factors.delta_NOI is None
     layer_input = split.prefix((x,)).x_NPI[:, 0]
@@ -177,7 +182,7 @@ def test_inputs_of_each_step() -> None:
     many_x = torch.stack([x + 0.1 * k for k in range(4)])
     p = params(lr=0.1, steps=3)
     found = overfit(
-        split, lambda k: (split.prefix((many_x[k],)), y.double()), squared_error, p, inputs_change=True
+        split, lambda k: [StepPart(split.prefix((many_x[k],)), y.double())], squared_error, p, inputs_change=True
     )  # fmt: skip
     for i in range(len(x)):
         net64 = copy.deepcopy(net).double()
@@ -194,11 +199,36 @@ def test_inputs_of_each_step() -> None:
         torch.testing.assert_close(found.loss_after_NS[i].tolist(), values[1:], rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_parts_of_a_step_give_what_the_whole_gives(optimizer: str) -> None:
+    """Five points a sample under a loss that is their mean, whole and as two and three of them."""
+    net, _, _ = mlp_case()
+    g = torch_generator(0, "points")
+    x, y = torch.randn(4, 3, 5, net.layers[0].in_features, generator=g), torch.randn(3, 5, generator=g).double()
+    y = y[..., None].expand(-1, -1, net.layers[-1].out_features)
+    split, p = SplitModel(net, "layers.0"), params(optimizer=optimizer, lr=0.05, steps=3)
+
+    def cut_into(*sizes: int):
+        def inputs(step: int):
+            at = 0
+            for size in sizes:
+                rows = slice(at, at + size)
+                yield StepPart(split.prefix((x[step][:, rows],)), y[:, rows], size / 5)
+                at += size
+
+        return inputs
+
+    whole, parts = (overfit(split, cut_into(*s), squared_error, p, inputs_change=True) for s in ((5,), (2, 3)))
+    torch.testing.assert_close(parts.delta_NOI, whole.delta_NOI, rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(parts.loss_before_N, whole.loss_before_N, rtol=1e-10, atol=0)
+    torch.testing.assert_close(parts.loss_after_NS, whole.loss_after_NS, rtol=1e-6, atol=0)
+
+
 def test_result_does_not_depend_on_the_batch() -> None:
     net, x, y = LENET
     split = SplitModel(net, "conv2")
-    whole = overfit(split, lambda _s: (split.prefix((x,)), y), cross_entropy, params())
-    alone = overfit(split, lambda _s: (split.prefix((x[3:4],)), y[3:4]), cross_entropy, params())
+    whole = overfit(split, lambda _s: [StepPart(split.prefix((x,)), y)], cross_entropy, params())
+    alone = overfit(split, lambda _s: [StepPart(split.prefix((x[3:4],)), y[3:4])], cross_entropy, params())
     torch.testing.assert_close(alone.delta_NOI[0], whole.delta_NOI[3], rtol=1e-4, atol=1e-12)
 
 
@@ -208,7 +238,7 @@ def test_zero_gradient_gives_zero_delta() -> None:
     split = SplitModel(net, "layers.1")
     cut = split.prefix((x,))
     target = split.forward(cut)[1]
-    found = overfit(split, lambda _s: (cut, target), squared_error, params())
+    found = overfit(split, lambda _s: [StepPart(cut, target)], squared_error, params())
     assert torch.equal(found.rho_N, torch.zeros(len(x), dtype=torch.float64))
     assert torch.equal(found.delta_NOI, torch.zeros_like(found.delta_NOI))
 
@@ -217,11 +247,11 @@ def test_factored_is_refused_where_it_is_not_exact() -> None:
     net, x, y = LENET
     split = SplitModel(net, "conv2")
     with pytest.raises(UserError, match=r"factored is not exact for layer 'conv2', which sees 100 positions"):
-        overfit(split, lambda _s: (split.prefix((x,)), y), cross_entropy, params(layout="factored"))
+        overfit(split, lambda _s: [StepPart(split.prefix((x,)), y)], cross_entropy, params(layout="factored"))
     split = SplitModel(net, "fc1")
     with pytest.raises(UserError, match="not exact for adam with until_converged"):
         overfit(
-            split, lambda _s: (split.prefix((x,)), y), cross_entropy,
+            split, lambda _s: [StepPart(split.prefix((x,)), y)], cross_entropy,
             params(layout="factored", optimizer="adam", until_converged=True),
         )  # fmt: skip
 
@@ -232,7 +262,7 @@ def test_a_loss_that_is_not_finite_is_an_error() -> None:
     bad = x.clone()
     bad[2] = float("nan")
     with pytest.raises(UserError, match="1 of 12 samples is not finite"):
-        overfit(split, lambda _s: (split.prefix((bad,)), y), cross_entropy, params())
+        overfit(split, lambda _s: [StepPart(split.prefix((bad,)), y)], cross_entropy, params())
 
 
 @pytest.mark.parametrize("loss", [squared_error, absolute_error])
@@ -250,7 +280,7 @@ def test_convolution_with_stride_padding_and_dilation_equals_the_loop(optimizer:
     p = params(optimizer=optimizer, lr=0.02)
     split = SplitModel(net, "2")
     expected, _ = loop(net, "2", x, y, loss, p)
-    found = overfit(split, lambda _step: (split.prefix((x,)), y), loss, p)
+    found = overfit(split, lambda _step: [StepPart(split.prefix((x,)), y)], loss, p)
     error = relative_error(found.delta_NOI, expected)
     assert error.median() < 1e-5
     assert error.max() < 1e-3
@@ -263,10 +293,10 @@ def test_adam_in_blocks_of_a_row_equals_whole_batches(monkeypatch) -> None:
     cut = split.prefix((x,))
     assert (cut.x_NPI == 0).any()
     p = params(optimizer="adam", lr=5e-4, steps=5)
-    whole = overfit(split, lambda _s: (cut, y), cross_entropy, p)
+    whole = overfit(split, lambda _s: [StepPart(cut, y)], cross_entropy, p)
     monkeypatch.setattr(overfit_module, "_BLOCK_BYTES", 1)
     out = torch.full_like(whole.delta_NOI, torch.nan)
-    rows = overfit(split, lambda _s: (cut, y), cross_entropy, p, out_NOI=out)
+    rows = overfit(split, lambda _s: [StepPart(cut, y)], cross_entropy, p, out_NOI=out)
     assert rows.delta_NOI is out
     torch.testing.assert_close(out, whole.delta_NOI, rtol=1e-5, atol=1e-12)
     assert torch.equal(out[cut.x_NPI.expand_as(out) == 0], torch.zeros(int((cut.x_NPI.expand_as(out) == 0).sum())))

@@ -8,7 +8,7 @@ sentence. Nothing here assumes classification. The pipeline calls a task in this
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -162,6 +162,14 @@ class Task(ABC):
         Only asked once (step 0) unless `inputs_change_per_step`.
         """
         return split.batch(sample_id)
+
+    def parts(self, batch: Batch) -> Iterable[tuple[Batch, float]]:
+        """Cut an `overfit_batch` of samples too large for the processor's cache: (part, its share of the loss).
+
+        For a loss that is a mean over independent things in the sample (a view's rays). Only asked where
+        `inputs_change_per_step`.
+        """
+        return [(batch, 1.0)]
 
     def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor | None:
         """Which parts of each whole sample the steps of its replica 0 see: bool (N, ...) over the first axes of the

@@ -8,7 +8,7 @@ Dims: N views, R rays, H height, W width, D depths along a ray, C channels, K ne
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,8 @@ from ocd_core.view_sources import Views, check_angle, check_pose, read_blender, 
 _VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
 _ENCODER_GRIDS = (16, 4)  # of the fixed encoder: averages of the rendering on grids of these sizes
 _SUMMARY_GRID = 4
+# in a step of overfitting: all activations of so many rays (32 depths, 128 units) stay in the cache of a core
+_RAYS_AT_ONCE = 250
 
 _Count = Annotated[int, Field(ge=1)]
 _Distance = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -245,6 +247,14 @@ class ViewSynthesis(Task):
         """
         assert isinstance(split, ViewSplit)
         return _in_random_order(split, sample_id, replica, self._places(split, step), seed)
+
+    def parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
+        """The rays in about equal parts of at most `_RAYS_AT_ONCE`."""
+        rays = batch.target.shape[1]
+        count = math.ceil(rays / _RAYS_AT_ONCE)
+        inputs = [x.tensor_split(count, 1) for x in batch.inputs]
+        for i, target in enumerate(batch.target.tensor_split(count, 1)):
+            yield Batch(tuple(x[i] for x in inputs), target, batch.sample_id), target.shape[1] / rays
 
     def _places(self, split: ViewSplit, step: int) -> Tensor:
         """Which places of the random order a step of overfitting takes."""

@@ -14,7 +14,7 @@ from ocd_core.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
 from ocd_core.errors import UserError
 from ocd_core.layers import SplitModel
 from ocd_core.models.vgg import VGG11Features, pooled_features
-from ocd_core.overfit import overfit
+from ocd_core.overfit import StepPart, overfit
 from ocd_core.tasks import task_class
 from ocd_core.tasks.base import Batch, whole_split
 from ocd_core.tasks.views import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
@@ -496,7 +496,7 @@ def test_overfitting_matches_a_plain_loop_of_torch_adam(prepared, net):
 
     def inputs(step):
         batch = task.overfit_batch(split_data, ids, replica, step, 0)
-        return split.prefix(batch.inputs), batch.target
+        return [StepPart(split.prefix(batch.inputs), batch.target)]
 
     found = overfit(split, inputs, task.loss, params)
     for row in range(3):
@@ -533,6 +533,24 @@ def test_the_rays_that_overfitting_has_seen(prepared, fixed):
         assert seen[row].tolist() == expected
     assert seen[0].sum() == (1 if fixed else 2) * (SIZE * SIZE // 3)
     assert task.seen_while_overfitting(split, ids, 4, 7).all() == (not fixed)
+
+
+@pytest.mark.parametrize("rays", [1, 250, 251, 1000])
+def test_rays_are_cut_into_parts_that_make_up_the_whole(prepared, rays):
+    task = make_task({**DEMO, "rays_per_step": SIZE * SIZE})
+    split, ids = task.open(prepared, "train"), torch.tensor([3, 0])
+    pixel = torch.arange(rays).remainder(SIZE * SIZE).expand(2, -1)
+    whole = split.rays(ids, pixel)
+    parts = list(task.parts(whole))
+    assert len(parts) == -(-rays // 250)
+    for i in range(3):
+        assert torch.equal(torch.cat([part.inputs[i] for part, _ in parts], 1), whole.inputs[i])
+    assert torch.equal(torch.cat([part.target for part, _ in parts], 1), whole.target)
+    other = torch.rand_like(whole.target)
+    by_parts = sum(
+        w * task.loss(o, part.target) for (part, w), o in zip(parts, other.tensor_split(len(parts), 1), strict=True)
+    )
+    torch.testing.assert_close(by_parts, task.loss(other, whole.target))
 
 
 def test_results_name_the_encoder():
