@@ -17,6 +17,11 @@ from ocd_core.tasks.base import Condition
 PARTS = ("layer_input", "layer_activation", "base_output")  # the order of Eq. 4
 
 
+def features(cond: Condition) -> Tensor:
+    """I(x) as one vector a sample, float32 (N, D)."""
+    return torch.cat([part.flatten(1) for part in cond.parts()], 1)
+
+
 class Standardise(nn.Module):
     """(x - mean) / std per feature, with the mean and the std of the training samples kept as buffers.
 

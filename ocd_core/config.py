@@ -137,10 +137,19 @@ class DiffusionParams(StrictModel):
         return self
 
 
-class ScaleParams(StrictModel):
-    """Training of the scale network ρ(x, I(x)) (Eq. 8)."""
+class WarmStartParams(StrictModel):
+    """Where training on `scale.loss` starts: a network trained on the squared error of ln ρ."""
 
+    updates: Annotated[int, Field(ge=0)]  # at most; 0: start from the geometric mean of the training ρ
+    lr: Positive
+
+
+class ScaleParams(StrictModel):
+    """How large a drawn Δ is: training of the scale network ρ(x, I(x)) (Eq. 8), and one factor for all."""
+
+    gain: Literal["none", "validated"]  # validated: every drawn Δ times the factor that the control ocd_gain chose
     loss: Literal["eq8", "log_mse"]
+    warm_start: WarmStartParams
     width: PositiveInt
     updates: PositiveInt
     batch_size: PositiveInt
@@ -197,7 +206,8 @@ class ControlsParams(StrictModel):
     further: FurtherParams
     ridge: RidgeParams
     hypernetwork: HypernetworkParams
-    gains: Annotated[list[Positive], Field(min_length=1)]  # ocd_gain: factors of a drawn Δ to choose from on val
+    # ocd_gain (and scale.gain): factors of a drawn Δ to choose from on val
+    gains: Annotated[list[Positive], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _each_once(self) -> "ControlsParams":
@@ -269,6 +279,8 @@ class Params(StrictModel):
         lost = [r for r in self.evaluate.rows if r in get_args(FittedRow) and r not in self.controls.fit]
         if lost:
             raise ValueError(f"evaluate.rows names {lost[0]!r}, which controls.fit does not; add it there")
+        if self.scale.gain == "validated" and "ocd_gain" not in self.controls.fit:
+            raise ValueError("scale.gain is validated, which the control ocd_gain does; add it to controls.fit")
         return self
 
     def build_task(self) -> Task:

@@ -166,7 +166,11 @@ def evaluate(
             rho.append(estimate.double().numpy())
         progress(chunk.stop, "")
     values = {row: {m: np.concatenate(v) for m, v in by_metric.items()} for row, by_metric in collected.items()}
-    titles: dict[str, str] = {row: ROW_TITLES[row].format(draws=params.draws, gain=controls.gain) for row in rows.names}
+    titles = {
+        row: ROW_TITLES[row].format(draws=params.draws, gain=controls.gain)
+        + (", with gain" if row in _DRAWN_ROWS and predictor.gain is not None else "")
+        for row in rows.names
+    }
     return Evaluation(values, np.concatenate(rho) if rho else None, metrics, titles, rows.left_out, parts.result())
 
 
@@ -197,6 +201,8 @@ class _Rows:
         space = predictor.diffusion.representation
         if not space.uses_scale:
             self.left_out["ocd_no_scale"] = f"the representation {space.name} has no scale of its own"
+        if predictor.gain is not None:
+            self.left_out["ocd_gain"] = f"every OCD row has the gain of {predictor.gain:g} that validation chose"
         self.left_out = {row: why for row, why in self.left_out.items() if row in params.rows}
         self.names: list[str] = [row for row in params.rows if row not in self.left_out]
         if controls.further is not None:

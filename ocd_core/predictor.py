@@ -29,8 +29,8 @@ class Prediction:
     """What a `Predictor` returns for N inputs and K draws.
 
     output: the answer (N, ...): one network's, the ensemble's or the mean network's. base_output: f_θ(x).
-    draws: each network's own output (K, N, ...); empty for a mean network. rho: the estimated ‖Δ‖, (N,), or None
-    where the representation has no scale of its own.
+    draws: each network's own output (K, N, ...); empty for a mean network. rho: the scale network's estimate of ‖Δ‖,
+    before the gain, (N,), or None where the representation has no scale of its own.
     """
 
     output: Tensor
@@ -49,13 +49,14 @@ class Predictor:
         scale: estimates ρ = ‖Δ‖; unused where the representation needs no scale.
         sampling: the group `sampling`.
         seed: of the draws; a draw is a function of (seed, draw, sample id) alone.
+        gain: the factor c of every drawn Δ that validation chose; None: Δ as drawn.
     """
 
     def __init__(
         self, task: Task, split: SplitModel, diffusion: DiffusionModel, scale: ScaleNetwork, sampling: SamplingParams,
-        seed: int = 0,
+        seed: int = 0, gain: float | None = None,
     ) -> None:  # fmt: skip
-        self.task, self.split, self.sampling, self.seed = task, split, sampling, seed
+        self.task, self.split, self.sampling, self.seed, self.gain = task, split, sampling, seed, gain
         self.diffusion = diffusion.eval()
         self.scale = scale.eval()
 
@@ -72,9 +73,17 @@ class Predictor:
         return cls.from_run(run, params)
 
     @classmethod
-    def from_run(cls, run: Artifacts, params: Params) -> "Predictor":
-        """Load a run's artifacts, with these params for what is not stored in them (`sampling`, `precision`)."""
+    def from_run(cls, run: Artifacts, params: Params, *, with_gain: bool = True) -> "Predictor":
+        """Load a run's artifacts, with these params for what is not stored in them (`sampling`, `precision`).
+
+        Args:
+            with_gain: as `scale.gain` says; False: no gain, for the stage that chooses it.
+
+        Raises:
+            UserError: something is missing there or belongs to another network.
+        """
         task = params.build_task()
+        gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
         return cls(
             task,
             load_split_model(run, task, precision=params.evaluate.precision),
@@ -82,6 +91,7 @@ class Predictor:
             ScaleNetwork.load(run.need(run.scale, "train_scale")),
             params.sampling,
             run.seed,
+            gain,
         )
 
     def predict(
@@ -149,10 +159,27 @@ class Predictor:
         return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, _DRAW_BATCH)
 
     def move(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Move:
-        """A drawn code as Δ (N, O, I), or, where that is cheaper, as the change Δ i_L of the layer's output (N, O)."""
+        """A drawn code as Δ (N, O, I), or, where that is cheaper, as the change Δ i_L of the layer's output (N, O).
+
+        Times the gain.
+        """
         space = self.diffusion.representation
         as_move = space.output_change if isinstance(space, Factored) else space.decode
-        return as_move(code, rho_N, base.cut.x_NPI.mean(1))
+        move: Move = as_move(code, rho_N, base.cut.x_NPI.mean(1))
+        return move if self.gain is None else self.gain * move
+
+
+def validated_gain(run: Artifacts) -> float:
+    """The factor of a drawn Δ that the control `ocd_gain` chose on the validation split.
+
+    Raises:
+        UserError: the run has no such control.
+    """
+    path = run.need(run.controls, "train_controls") / "config.json"
+    gain = read_json(path).get("gain")
+    if not isinstance(gain, float):
+        raise UserError(f"{path} holds no gain; run the stage train_controls again ('dvc repro')")
+    return gain
 
 
 def load_split_model(run: Artifacts, task: Task, device: str = "cpu", precision: Precision = "float64") -> SplitModel:

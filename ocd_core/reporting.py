@@ -143,8 +143,9 @@ def markdown(tables: list[Table]) -> str:
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
-    """Write reports/<task>: table.md, table.json and pictures; returns the tables."""
+    """Write reports/<task>: table.md, table.json, scale.md and pictures; returns the tables."""
     from ocd_core.plots import plot_curves, plot_layer_scores
+    from ocd_core.scale_report import scale_markdown
     from ocd_core.store_plots import plot_store
 
     tables = run_tables(task, root)
@@ -153,6 +154,8 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     run.report.mkdir(parents=True, exist_ok=True)
     write_text(run.report / "table.md", markdown(tables))
     write_json(run.report / "table.json", tables)
+    runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
+    write_text(run.report / "scale.md", scale_markdown(runs))
     plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")

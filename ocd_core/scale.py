@@ -87,6 +87,11 @@ class ScaleTraining:
     metrics: dict[str, float]
 
 
+def above_zero(rho_N: Tensor) -> Tensor:
+    """ρ in float32 with 0, where overfitting moved nothing, taken as the smallest positive one: Eq. 8 divides by ρ."""
+    return rho_N.float().clamp_min(float(rho_N[rho_N > 0].min()))
+
+
 def eq8_loss(predicted_N: Tensor, rho_N: Tensor) -> Tensor:
     """10 log10(|ρ̂ - ρ|² / ρ² + ε) of each sample (Eq. 8), ρ > 0, in decibels; (N,)."""
     return 10 * torch.log10(((predicted_N - rho_N) / rho_N) ** 2 + EQ8_EPSILON)
@@ -113,7 +118,12 @@ def train_scale(
 ) -> ScaleTraining:
     """Train the scale network on ρ = ‖Δ‖ of the training samples (Eq. 8).
 
-    ρ = 0, where overfitting moved nothing, is taken as the smallest positive training ρ: Eq. 8 divides by ρ.
+    ρ = 0, where overfitting moved nothing, is taken as the smallest positive training ρ: Eq. 8 divides by ρ. The
+    network of the best validation is kept, that with which the loss of the params starts among them.
+
+    Args:
+        progress: called with the count of updates done after each, those of the warm start first.
+        on_row: called with each row of the curve: update, loss, val_loss, val_median_abs_log_ratio, lr, gradient_norm.
 
     Raises:
         UserError: no samples, every ρ = 0, a ρ that is not finite, or a loss that stops being a number.
@@ -125,27 +135,51 @@ def train_scale(
             raise UserError(f"the ρ of some {name} samples are not finite: lower overfit.lr and overfit again")
     if not (rho_N > 0).any():
         raise UserError("every training ρ is 0: overfitting moved no weight, so there is no scale to learn")
-    floor = float(rho_N[rho_N > 0].min())
-    rho, val_rho = rho_N.float().clamp_min(floor), val_rho_N.float().clamp_min(floor)
+    rho = above_zero(rho_N)
+    val_rho = val_rho_N.float().clamp_min(float(rho.min()))
     with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
         torch.manual_seed(derive_seed(seed, "scale weights"))
         network = ScaleNetwork(ConditionEncoder.from_condition(cond, params.width))
     nn.init.zeros_(network.last.weight)
     # from the geometric mean, where neither loss is flat: Eq. 8 has no slope for a ρ̂ that is far too small
     nn.init.constant_(network.last.bias, float(rho.log().mean()))
-    objective = _Objective(network.to(device), rho, cond, val_rho, val_cond, params, seed)
+    network.to(device)
+    data, warm = (rho, cond, val_rho, val_cond), params.warm_start
+    done = 0
+    if warm.updates:
+        first = _Objective(
+            network, *data, params.model_copy(update={"loss": "log_mse"}), derive_seed(seed, "warm start")
+        )
+        settings = Settings(warm.updates, warm.lr, params.validate_every, params.patience)
+        done = optimise(network, first, settings, seed, "scale network's warm start", progress).updates
+    objective = _Objective(network, *data, params, seed)
+    start = {name: value.clone() for name, value in network.state_dict().items()}
+    curve: list[Row] = [{"update": float(done), **objective.validate()}]
+
+    def add(row: Row) -> None:
+        curve.append({**row, "update": row["update"] + done})
+        if on_row is not None:
+            on_row(curve[-1])
+
+    def advance(updates: int, text: str) -> None:
+        if progress is not None:
+            progress(done + updates, text)
+
     settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
-    found = optimise(network, objective, settings, seed, "scale network", progress, on_row)
-    held_out = scale_metrics(network.estimate(val_cond).cpu(), val_rho, float(rho.median()))
+    found = optimise(network, objective, settings, seed, "scale network", advance, add)
+    best = min(curve, key=lambda row: row["val_loss"])
+    if best is curve[0]:
+        network.load_state_dict(start)
+    held_out = scale_metrics(network.estimate(val_cond).cpu(), val_rho)
     metrics = {
-        "val_loss": found.best_loss,
-        "best_update": float(found.best_update),
-        "updates": float(found.updates),
+        "val_loss": best["val_loss"],
+        "best_update": best["update"],
+        "updates": float(done + found.updates),
         "training_zero_rho": float((rho_N == 0).sum()),
         # the rank correlation of one sample, say, is not defined; such a number is absent
         **{f"val_{k}": v for k, v in held_out.items() if not math.isnan(v)},
     }
-    return ScaleTraining(network, found.curve, metrics)
+    return ScaleTraining(network, curve, metrics)
 
 
 class _Objective:
@@ -181,26 +215,26 @@ class _Objective:
         }
 
 
-def scale_metrics(predicted_N: Tensor, rho_N: Tensor, constant: float) -> dict[str, float]:
-    """How good ρ̂ is on held-out samples with ρ > 0 (others are left out), against one constant for all.
+def scale_metrics(predicted_N: Tensor, rho_N: Tensor) -> dict[str, float]:
+    """How good ρ̂ is on held-out samples with ρ > 0 (others are left out).
 
-    median_abs_log_ratio: of |ln(ρ̂ / ρ)|, 0.69 is a factor of two. rank_correlation: Spearman's (NaN where it is not
-    defined: fewer than two samples or equal values). constant_median_abs_log_ratio: the same for `constant`, best
-    the median training ρ.
+    median_abs_log_ratio: of |ln(ρ̂ / ρ)|, 0.69 is a factor of two. rank_correlation: Spearman's. eq8_db: the mean loss
+    of Eq. 8, 0 for ρ̂ = 0 and below where ρ̂ is of use. NaN where it is not defined: no samples, ρ̂ = 0 (of the
+    ratio), fewer than two samples or equal values (of the correlation).
     """
     from scipy.stats import rankdata
 
     kept = rho_N > 0
     predicted_N, rho_N = predicted_N[kept].double().cpu(), rho_N[kept].double().cpu()
     if len(rho_N) == 0:
-        nan = math.nan
-        return {"median_abs_log_ratio": nan, "rank_correlation": nan, "constant_median_abs_log_ratio": nan}
+        return dict.fromkeys(("median_abs_log_ratio", "rank_correlation", "eq8_db"), math.nan)
     ranks = np.stack([rankdata(predicted_N.numpy()), rankdata(rho_N.numpy())])
     defined = bool((ranks.std(axis=1) > 0).all())
+    ratio = _median_abs_log_ratio(predicted_N, rho_N)
     return {
-        "median_abs_log_ratio": _median_abs_log_ratio(predicted_N, rho_N),
+        "median_abs_log_ratio": ratio if math.isfinite(ratio) else math.nan,
         "rank_correlation": float(np.corrcoef(ranks)[0, 1]) if defined else math.nan,
-        "constant_median_abs_log_ratio": _median_abs_log_ratio(torch.full_like(rho_N, constant), rho_N),
+        "eq8_db": float(eq8_loss(predicted_N, rho_N).mean()),
     }
 
 

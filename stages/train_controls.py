@@ -13,7 +13,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
     """Write data/<task>/seed<k>/rank<r>/controls."""
     params = load_params(task)
     artifacts = Artifacts(task, seed, rank)
-    predictor = Predictor.from_run(artifacts, params)
+    predictor = Predictor.from_run(artifacts, params, with_gain=False)  # it is chosen here
     prepared = artifacts.need(artifacts.prepared, "prepare")
     data = TrainingData(
         predictor.task.open(prepared, "train"), predictor.task.open(prepared, "val"),

@@ -6,6 +6,7 @@ from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_tab
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
 from ocd_core.scale import train_scale
+from ocd_core.scale_comparison import compare_scales
 from ocd_core.store import OverfitStore
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
@@ -16,16 +17,18 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
     artifacts = Artifacts(task, seed, rank)
     train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
     val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
-    with progress_bar("train scale", params.scale.updates) as progress:
+    with progress_bar("train scale", params.scale.warm_start.updates + params.scale.updates) as progress:
         result = train_scale(
             train.condition(), torch.from_numpy(train.read("rho")), val.condition(),
             torch.from_numpy(val.read("rho")), params.scale, seed, progress,
         )  # fmt: skip
+    comparison = compare_scales(result.network, params.scale.loss, train, val, seed)
     with replaced_folder(artifacts.scale) as dest:
         result.network.save(dest, params.scale)
         write_json(dest / "params.json", params.effective("scale"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)
+        write_table(dest / "comparison.tsv", comparison)
 
 
 if __name__ == "__main__":

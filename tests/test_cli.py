@@ -219,5 +219,5 @@ def test_report(ocd, in_run, toy_run):
     assert done.status == 0
     assert "overfitted on test (bound)" in done.out
     made = sorted(p.name for p in (toy_run / "reports/toy").iterdir())
-    assert made == ["curves.png", "layer_scores.png", "overfit_test.png", "table.json", "table.md"]
+    assert made == ["curves.png", "layer_scores.png", "overfit_test.png", "scale.md", "table.json", "table.md"]
     ocd("report", "unknown").refused("no evaluated run of task 'unknown'")

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -170,6 +172,68 @@ def test_one_draw_is_the_first_of_the_ensemble(run: Artifacts) -> None:
     np.testing.assert_allclose(one["ocd"]["rmse"], one["ocd_mean_network"]["rmse"], rtol=1e-12)
 
 
+def with_gain(run: Artifacts) -> Params:
+    params = params_of(run)
+    return params.model_copy(update={"scale": params.scale.model_copy(update={"gain": "validated"})})
+
+
+def test_a_validated_gain_multiplies_every_drawn_delta(run: Artifacts) -> None:
+    """Against networks whose weights are moved by c Δ by hand, c being the control's; other rows stay."""
+    predictor = Predictor.from_run(run, with_gain(run))
+    c = json.loads((run.controls / "config.json").read_text())["gain"]
+    assert predictor.gain == c
+    predictor.gain = c = 0.3  # the control may have chosen 1
+    task, space, draws = predictor.task, predictor.diffusion.representation, params_of(run).evaluate.draws
+    test = task.open(run.prepared, "test")
+    batch = test.batch(torch.arange(len(test)))
+    base = base_pass(task, predictor.split, batch)
+    rho, layer_input = predictor.estimate_rho(base), base.cut.x_NPI.mean(1)
+    drawn = [space.decode(predictor.code(base, batch.sample_id, k), rho, layer_input) for k in range(draws)]
+    mean_rho = np.linalg.norm(OverfitStore(run.overfit("train")).deltas().reshape(-1, drawn[0][0].numel()), axis=1)
+    deltas = {"ocd": drawn[0], "ocd_mean_network": sum(drawn) / draws}
+    if space.uses_scale:
+        ones = torch.full((len(test),), float(mean_rho.mean()))
+        deltas["ocd_no_scale"] = space.decode(predictor.code(base, batch.sample_id, 0), ones, layer_input)
+
+    def outputs(delta: torch.Tensor) -> torch.Tensor:
+        found = []
+        for i in range(len(test)):
+            net = task.build_model().double()
+            net.load_state_dict(predictor.split.replay_model.state_dict())
+            net.get_submodule(predictor.split.layer_name).weight.data += c * delta[i].double()
+            found.append(net(batch.inputs[0][i : i + 1].double()))
+        return torch.cat(found).detach()
+
+    expected = {row: outputs(delta) for row, delta in deltas.items()}
+    expected["ocd_ensemble"] = sum(outputs(delta) for delta in drawn) / draws
+    found, plain = evaluated(run, predictor), evaluated(run)
+    for row, output in expected.items():
+        np.testing.assert_allclose(found.values[row]["rmse"], task.loss(output, batch.target.double()), rtol=2e-5)
+        assert found.titles[row] == f"{plain.titles[row]}, with gain"
+    assert set(found.values) == set(plain.values) - {"ocd_gain"}
+    assert "0.3 that validation chose" in found.left_out["ocd_gain"]
+    for row in set(found.values) - set(expected):
+        np.testing.assert_array_equal(found.values[row]["rmse"], plain.values[row]["rmse"])
+        assert found.titles[row] == plain.titles[row]
+
+
+def test_whoever_loads_the_run_gets_its_gain(run: Artifacts, tmp_path: Path) -> None:
+    copy = Artifacts("toy", root=tmp_path)
+    shutil.copytree(run.root, tmp_path, dirs_exist_ok=True)
+    for path, change in ((copy.controls / "config.json", {"gain": 0.25}),
+                         (copy.evaluation / "config.json", with_gain(run).effective("evaluation"))):  # fmt: skip
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    x = torch.randn(4, 3, 4, generator=torch.Generator().manual_seed(0))
+    predictor, plain = (Predictor.from_artifacts(r.rank_dir) for r in (copy, run))
+    assert (predictor.gain, plain.gain) == (0.25, None)
+    plain.gain = 0.25
+    torch.testing.assert_close(predictor.predict(x, 2).output, plain.predict(x, 2).output, rtol=0, atol=0)
+    assert Predictor.from_run(copy, with_gain(run), with_gain=False).gain is None
+    (copy.controls / "config.json").write_text(json.dumps({"gain": None}))
+    with pytest.raises(UserError, match=r"holds no gain; run the stage train_controls"):
+        Predictor.from_artifacts(copy.rank_dir)
+
+
 def test_float32_is_near_float64(run: Artifacts) -> None:
     params = params_of(run)
     predictor = Predictor.from_run(run, params)
@@ -208,10 +272,14 @@ def test_outputs_that_are_not_finite_name_the_row(run: Artifacts) -> None:
         ("controls", {"fit": ["ridge", "ridge"]}, r"fit names 'ridge' twice"),
         ("controls", {"fit": []}, r"evaluate\.rows names 'base_further', which controls\.fit does not"),
         ("controls", {"gains": []}, r"controls\.gains: "),
+        ("scale", {"gain": "validated"}, r"which the control ocd_gain does; add it to controls\.fit"),
     ],
 )
 def test_impossible_rows_are_refused(group: str, changes: dict, message: str) -> None:
     values = toy_params()
     values[group] = {**values[group], **changes}
+    if group == "scale":
+        values["controls"]["fit"] = [row for row in values["controls"]["fit"] if row != "ocd_gain"]
+        values["evaluate"]["rows"] = [row for row in values["evaluate"]["rows"] if row != "ocd_gain"]
     with pytest.raises(UserError, match=message):
         parse_params(values, "x")

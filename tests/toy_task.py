@@ -79,7 +79,8 @@ PARAMS: dict[str, Any] = {
         "lr_schedule": "constant", "warmup": 0, "ema": 0.5, "clip": 1.0, "validate_every": 2, "patience": 2,
     },
     "scale": {
-        "loss": "eq8", "width": 8, "updates": 4, "batch_size": 16, "lr": 1e-3, "validate_every": 2, "patience": 2,
+        "gain": "none", "loss": "eq8", "warm_start": {"updates": 0, "lr": 1e-3}, "width": 8, "updates": 4,
+        "batch_size": 16, "lr": 1e-3, "validate_every": 2, "patience": 2,
     },
     "sampling": {"sampler": "ddim", "steps": 2, "eta": 0.0, "renormalise": True},
     "controls": {

@@ -59,10 +59,11 @@ def fit_controls(
     """Fit `params.controls.fit`.
 
     Args:
-        predictor: the run's trained model.
+        predictor: the run's trained model, without a gain.
         updates: how many updates the diffusion and the scale network took, by name.
         started: called with the name of each control before it is fitted.
     """
+    assert predictor.gain is None
     wanted, task = params.controls.fit, predictor.task
     metrics: dict[str, dict[str, Any]] = {}
     curves: dict[str, Curve] = {}

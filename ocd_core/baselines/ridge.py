@@ -8,15 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ocd_core.conditioning import Standardise
+from ocd_core.conditioning import Standardise, features
 from ocd_core.config import RidgeParams
 from ocd_core.rng import permutation
 from ocd_core.tasks.base import Condition
-
-
-def features(cond: Condition) -> Tensor:
-    """I(x) as one vector a sample, float32 (N, D)."""
-    return torch.cat([part.flatten(1) for part in cond.parts()], 1)
 
 
 class Ridge(nn.Module):

@@ -31,7 +31,11 @@ VALIDATION_ROWS = 1024  # at least: a small validation set is noised several tim
 
 @dataclass(frozen=True)
 class DiffusionTraining:
-    """model: with the averaged weights of the best validation. curve: a row a validation. metrics: plain numbers."""
+    """model: with the averaged weights of the best validation. curve: a row a validation. metrics: plain numbers.
+
+    Among the metrics: val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under
+    the same timesteps and noise. It is no higher than val_loss where the model makes nothing of I(x).
+    """
 
     model: DiffusionModel
     curve: list[Row]
@@ -109,7 +113,20 @@ def train_diffusion(
         "training_samples": float(len(codes)),
         **representation.summary(),
     }
+    if len(val_codes) > 1:
+        swapped = val_cond.select(other_rows(len(val_codes), seed))
+        with torch.no_grad():  # as much worse as I(x) is of use
+            permuted = _Objective(model, codes, cond, val_codes, swapped, seed).validate()
+        metrics["val_loss_permuted"] = permuted["val_loss"]
     return DiffusionTraining(model, found.curve, metrics)
+
+
+def other_rows(count: int, seed: int) -> Tensor:
+    """For each of `count` ≥ 2 rows another one, each taken once, at random; int64 (count,)."""
+    order = permutation(count, seed, "other rows")
+    other = torch.empty_like(order)
+    other[order] = order.roll(1)
+    return other
 
 
 class _Noisy(NamedTuple):

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocd_core.baselines.ridge import features, fit_ridge, squared_distances, subset
+from ocd_core.baselines.ridge import fit_ridge, squared_distances, subset
+from ocd_core.conditioning import features
 from ocd_core.config import RidgeParams
 from ocd_core.tasks.base import Condition
 

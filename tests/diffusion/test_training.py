@@ -6,9 +6,10 @@ import torch
 from ocd_core.config import SamplingParams
 from ocd_core.diffusion.samplers import draw
 from ocd_core.diffusion.schedules import make_schedule
-from ocd_core.diffusion.training import _Objective, train_diffusion
+from ocd_core.diffusion.training import _Objective, other_rows, train_diffusion
 from ocd_core.errors import UserError
 from ocd_core.representation import Dense, Factored
+from ocd_core.tasks.base import Condition
 from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
 
 ROWS = 24
@@ -129,9 +130,25 @@ def test_the_condition_is_used():
     sign = torch.where(cond.base_output[:, :1] > 0, 1.0, -1.0)
     codes = sign * unit_codes(1, 6).expand(n, 6)
     found = train(codes, cond, updates=300, lr=3e-3, batch_size=64)
+    assert found.metrics["val_loss_permuted"] > 3 * found.metrics["val_loss"]
     sampling = SamplingParams(sampler="ddim", steps=5, eta=0.0, renormalise=True)
     drawn = draw(found.model, cond, torch.arange(n), 0, 0, sampling, n)
     assert torch.cosine_similarity(drawn, codes).median() > 0.9
+
+
+def test_the_permuted_loss_is_that_of_other_samples_conditions():
+    """By hand: each validation sample's I(x) is another's, everything else is the same."""
+    codes, cond = unit_codes(ROWS, 6), condition(ROWS)
+    found = train(codes, cond, updates=5)
+    other = other_rows(8, 0)
+    assert sorted(other.tolist()) == list(range(8))
+    assert not (other == torch.arange(8)).any()
+    objective = _Objective(found.model, codes, cond, codes[:8], cond.select(slice(8)), 0)
+    objective.val_cond = Condition(*(torch.stack([part[i] for i in other]) for part in cond.parts()))
+    with torch.no_grad():
+        assert objective.validate()["val_loss"] == found.metrics["val_loss_permuted"]
+    assert found.metrics["val_loss_permuted"] != found.metrics["val_loss"]
+    assert "val_loss_permuted" not in train(codes, cond, val=1, updates=5).metrics
 
 
 def test_progress_and_rows_are_reported():

@@ -1,0 +1,67 @@
+"""What the scale networks of a task's runs are worth, as Markdown: reports/<task>/scale.md."""
+
+import csv
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ocd_core.artifacts import Artifacts
+
+_COLUMNS = {  # of comparison.tsv: title, decimals
+    "median_abs_log_ratio": ("median abs. ln(ρ̂/ρ) ↓", 2),
+    "rank_correlation": ("rank correlation ↑", 2),
+    "eq8_db": ("Eq. 8, dB ↓", 2),
+}
+_ABOUT = """# Estimates of ρ = ‖Δ‖
+
+On validation samples, none of which any estimate was fitted to. 0.69 in the third column is a factor of two. Eq. 8's
+loss is 0 dB for ρ̂ = 0, which leaves the base network as it is.
+"""
+
+
+def scale_markdown(runs: Sequence[Artifacts]) -> str:
+    """A table a layer rank; of several seeds the mean ± the standard deviation over seeds.
+
+    Raises:
+        UserError: a run without train_scale's `comparison.tsv`.
+    """
+    by_rank: dict[int, list[Artifacts]] = defaultdict(list)
+    for run in runs:
+        by_rank[run.rank].append(run)
+    return "\n".join([_ABOUT, *(_table(rank, group) for rank, group in sorted(by_rank.items()))])
+
+
+def _table(rank: int, runs: list[Artifacts]) -> str:
+    seeds = ", ".join(str(run.seed) for run in runs)
+    columns = ["estimate", "samples", "n", *(title for title, _ in _COLUMNS.values())]
+    lines = [
+        f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "| --- | --- |" + " ---: |" * (len(columns) - 2),
+    ]
+    for entries in zip(*(_read(run) for run in runs), strict=True):
+        counts = sorted({int(e["n"]) for e in entries})
+        cells = [
+            entries[0]["estimate"],
+            entries[0]["rows"],
+            str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+            *(_cell([e[name] for e in entries], decimals) for name, (_, decimals) in _COLUMNS.items()),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _read(run: Artifacts) -> list[dict[str, str]]:
+    path = run.need(run.scale / "comparison.tsv", "train_scale")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def _cell(values: list[str], decimals: int) -> str:
+    """A dash where it is not defined for some seed."""
+    if not all(values):
+        return "–"
+    numbers = [float(v) for v in values]
+    mean = f"{statistics.mean(numbers):.{decimals}f}"
+    return mean if len(numbers) == 1 else f"{mean} ± {statistics.stdev(numbers):.{decimals}f}"
