@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocd_core.artifacts import Artifacts
+from ocd_core.artifacts import Artifacts, replace_file
 from ocd_core.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def png(figure: "Figure") -> bytes:
 
 def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as a PNG; the folder is made if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png(figure))
+    replace_file(path, lambda partial: partial.write_bytes(png(figure)))
 
 
 def _read_rows(path: Path) -> list[dict[str, str]]:

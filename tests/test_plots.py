@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ocd_core.errors import UserError
-from ocd_core.plots import new_figure, plot_layer_scores, png
+from ocd_core.plots import new_figure, plot_layer_scores, png, save_figure
 from ocd_core.store_analysis import mean_deltas, nearest_neighbours, singular_values
 from ocd_core.store_plots import (
     deltas_figure,
@@ -34,6 +34,14 @@ def test_same_data_same_bytes(tmp_path, store):
     assert a == b
     assert a != c
     assert b"Software" not in a
+
+
+def test_a_picture_replaces_another_and_does_not_write_into_it(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"old")
+    (tmp_path / "cached").hardlink_to(tmp_path / "a.png")  # as DVC's cache does
+    save_figure(new_figure(1, 1, (1, 1))[0], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "cached").read_bytes() == b"old"
 
 
 def test_overview_counts_right_and_wrong(store):
