@@ -38,7 +38,7 @@ class Workspace:
             "GIT_COMMITTER_NAME": "t", "GIT_COMMITTER_EMAIL": "t@example.com",
             "COLUMNS": "160",
         }  # fmt: skip
-        for name in ("VIRTUAL_ENV", "PYTHONPATH"):
+        for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
             self.env.pop(name, None)
 
     def run(self, *command: str, ok: bool = True) -> str:
