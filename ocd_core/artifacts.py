@@ -58,6 +58,11 @@ class Artifacts:
         return self.task_dir / "code.json"
 
     @property
+    def pictures_code(self) -> Path:
+        """The fingerprint of the code that draws the domain's own pictures."""
+        return self.task_dir / "pictures_code.json"
+
+    @property
     def seed_dir(self) -> Path:
         """Everything of the seed."""
         return self.task_dir / f"seed{self.seed}"
@@ -104,6 +109,11 @@ class Artifacts:
     def evaluation(self) -> Path:
         """Metrics on the test split."""
         return self.rank_dir / "evaluation"
+
+    @property
+    def pictures(self) -> Path:
+        """The domain's own pictures, if it has any."""
+        return self.rank_dir / "pictures"
 
     @property
     def report(self) -> Path:

@@ -256,6 +256,9 @@ GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
         "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
         "evaluate",
     ),
+    "pictures": (
+        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
+    ),
 }  # fmt: skip
 
 

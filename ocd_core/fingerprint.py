@@ -15,7 +15,7 @@ from typing import Any
 from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.models import model_target
-from ocd_core.tasks import domain_target
+from ocd_core.tasks import domain_target, task_class
 
 
 def import_closure(module: str, packages: Collection[str]) -> dict[str, Path]:
@@ -76,8 +76,18 @@ def task_code(params: Params) -> dict[str, str]:
     Raises:
         UserError: the source of the domain or of the network is not to be found.
     """
+    return _source_hashes(domain_target(params.domain), model_target(params.base.model.name))
+
+
+def pictures_code(params: Params) -> dict[str, str]:
+    """The same for what draws the domain's own pictures; empty where it has none."""
+    target = task_class(params.domain).pictures
+    return {} if target is None else _source_hashes(target)
+
+
+def _source_hashes(*targets: str) -> dict[str, str]:
     hashes: dict[str, str] = {}
-    for target in (domain_target(params.domain), model_target(params.base.model.name)):
+    for target in targets:
         module = target.split(":")[0]
         files = import_closure(module, {module.split(".")[0], "ocd_core"})
         if module not in files:

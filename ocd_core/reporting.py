@@ -1,11 +1,13 @@
 """Tables of a task's runs, for the terminal and for reports/<task>/."""
 
+import shutil
 import statistics
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, read_json, write_json, write_text
+from ocd_core.artifacts import Artifacts, read_json, replace_file, write_json, write_text
 from ocd_core.errors import UserError
 
 Table = dict[str, Any]
@@ -143,7 +145,7 @@ def markdown(tables: list[Table]) -> str:
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
-    """Write reports/<task>: table.md, table.json, scale.md and pictures; returns the tables."""
+    """Write reports/<task>: table.md, table.json, scale.md and pictures (of the first run); returns the tables."""
     from ocd_core.plots import plot_curves, plot_layer_scores
     from ocd_core.scale_report import scale_markdown
     from ocd_core.store_plots import plot_store
@@ -151,6 +153,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     tables = run_tables(task, root)
     first = tables[0]
     run = Artifacts(task, first["seed"], first["rank"], Path(root))
+    pictures = run.need(run.pictures, "illustrate")
     run.report.mkdir(parents=True, exist_ok=True)
     write_text(run.report / "table.md", markdown(tables))
     write_json(run.report / "table.json", tables)
@@ -159,4 +162,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")
+    for picture in sorted(pictures.iterdir()):
+        if picture.name != "config.json":
+            replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     return tables

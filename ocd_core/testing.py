@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.layers import Cut, SplitModel, matrix_layers
+from ocd_core.pictures import drawing_function
 from ocd_core.tasks.base import SPLITS, Batch, Condition, Metric, Split, StrictModel, Task
 
 __all__ = ["check_task"]
@@ -61,6 +62,7 @@ def check_task(
     _check_combine(task, output, batch.target)
     _check_conditions(task, model, batch, layers)
     _check_words(task, model, batch, output, example)
+    _check_pictures(task)
 
 
 def _require(kept: bool, message: str) -> None:
@@ -380,3 +382,12 @@ def _check_words(task: Task, model: nn.Module, batch: Batch, output: Tensor, exa
     with torch.no_grad():
         described = task.describe_output(copy.deepcopy(model).float()(*inputs)[0])
     _require(bool(described), "describe_output says nothing of the example")
+
+
+def _check_pictures(task: Task) -> None:
+    if task.pictures is None:
+        return
+    try:
+        drawing_function(task.pictures)
+    except UserError as error:
+        raise AssertionError(str(error)) from error

@@ -193,6 +193,7 @@ def test_stage_is_repeatable_bit_for_bit(copy: Artifacts) -> None:
         ("layers", "overfit", r"stages\.score_layers"),
         ("diffusion", "evaluate", r"stages\.train_diffusion"),
         ("scale", "evaluate", r"stages\.train_scale"),
+        ("pictures", "report", r"stages\.illustrate"),
     ],
 )
 def test_a_missing_artifact_names_the_stage_that_makes_it(copy: Artifacts, missing, stage, message) -> None:

@@ -503,6 +503,11 @@ class ReadsWithoutSampleAxis(Good):
         return (super().read_input(path)[0][0],)
 
 
+@broken("no attribute 'paint'")
+class NamesPicturesThatAreNotThere(Good):
+    pictures = "tests.test_testing:paint"
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_task_is_refused(name: str, tmp_path: Path) -> None:
     task, message = BROKEN[name]

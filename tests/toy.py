@@ -21,7 +21,7 @@ from tests.workspace import REPO
 SIZES = {"train": 48, "val": 16, "test": 20}
 STAGES = (
     "task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
-    "train_controls", "evaluate", "report",
+    "train_controls", "evaluate", "illustrate", "report",
 )  # fmt: skip
 
 

@@ -114,6 +114,8 @@ class Task(ABC):
     inputs_change_per_step: ClassVar[bool] = False
     # samples that the base network sees at once outside of training; few where one sample is large
     evaluation_batch: ClassVar[int] = 1000
+    # what draws the domain's own pictures, 'module:function' (see ocd_core.pictures); None: it has none
+    pictures: ClassVar[str | None] = None
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
         self.data = data

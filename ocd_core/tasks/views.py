@@ -123,6 +123,7 @@ class ViewSynthesis(Task):
     Data: ClassVar[type[StrictModel]] = ViewsData
     inputs_change_per_step: ClassVar[bool] = True
     evaluation_batch: ClassVar[int] = 1
+    pictures: ClassVar[str | None] = "ocd_core.view_pictures:draw"
     data: ViewsData
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:

@@ -1,49 +1,20 @@
 """All rows where a sample is a view: rays in training, whole pictures in evaluation, float32 from the layer on."""
 
 import json
-from importlib import import_module
 
 import pytest
 import torch
-from ruamel.yaml import YAML
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.baselines.neighbour import Neighbours
-from ocd_core.config import load_params, read_yaml
+from ocd_core.config import load_params
 from ocd_core.store import OverfitStore
-from tests.toy import STAGES
-from tests.workspace import REPO
+from tests.views_run import views_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Artifacts:
-    """tinynerf_demo with twelve pixels a side and a few updates."""
-    values = read_yaml(REPO / "params" / "tinynerf_demo.yaml")
-    changes = {
-        "data": {"size": 12, "train_views": 12, "test_views": 3, "depths": 4, "base_rays": 32, "rays_per_step": 32},
-        "base": {"epochs": 2, "model": {"name": "tinynerf", "args": {"width": 8, "frequencies": 2,
-                 "direction_frequencies": None, "background": "black"}}},
-        "scoring": {"samples": 2, "draws": 10},
-        "overfit": {"steps": 2},
-        "diffusion": {"updates": 4, "validate_every": 2, "batch_size": 8, "embedding": 8,
-                      "representation": {"name": "pca", "components": 3}},
-        "scale": {"updates": 4, "validate_every": 2},
-        "evaluate": {"draws": 2, "bootstrap": 100},
-    }  # fmt: skip
-    for group, keys in changes.items():
-        values[group].update(keys)
-    values["diffusion"]["denoiser"].update(width=8, depth=1)
-    values["controls"]["hypernetwork"].update(width=8, updates=2, validate_every=1)
-    values["controls"]["further"]["epochs"] = 1
-    root = tmp_path_factory.mktemp("views")
-    (root / "params").mkdir()
-    with (root / "params" / "views.yaml").open("w") as file:
-        YAML().dump(values, file)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        for stage in STAGES[: STAGES.index("evaluate") + 1]:
-            import_module(f"stages.{stage}").main("views")
-    return Artifacts("views", root=root)
+    return views_run(tmp_path_factory.mktemp("views"), "evaluate")
 
 
 def test_every_row_that_views_have_is_measured(run: Artifacts) -> None:

@@ -1,15 +1,16 @@
 """dvc.yaml against the code: each stage depends on exactly the files that it runs."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from ocd_core.config import task_names
-from ocd_core.fingerprint import import_closure
+from ocd_core.config import load_params, task_names
+from ocd_core.fingerprint import import_closure, pictures_code, task_code
 from tests.workspace import REPO
 
 STAGES = ["task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
-          "train_controls", "evaluate", "report"]  # fmt: skip
+          "train_controls", "evaluate", "illustrate", "report"]  # fmt: skip
 
 
 def dvc_stages() -> dict[str, dict]:
@@ -28,6 +29,15 @@ def test_deps_equal_the_import_closure(stage: str) -> None:
     listed = {d for d in dvc_stages()[stage]["deps"] if d.endswith(".py")}
     files = import_closure(f"stages.{stage}", {"stages", "ocd_core"}).values()
     assert listed == {str(f.relative_to(REPO)) for f in files}
+
+
+def test_the_fingerprints_are_taken_again_when_any_file_in_them_changes() -> None:
+    folders = [d for d in dvc_stages()["task_code"]["deps"] if (REPO / d).is_dir()]
+    for name in task_names(REPO):
+        params = load_params(name, REPO)
+        for module in task_code(params) | pictures_code(params):
+            file = find_spec(module).origin
+            assert any(Path(file).is_relative_to(REPO / folder) for folder in folders), module
 
 
 @pytest.mark.parametrize("stage", STAGES)

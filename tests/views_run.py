@@ -1,0 +1,41 @@
+"""A run of view synthesis that is quick enough for a test."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from ocd_core.artifacts import Artifacts
+from ocd_core.config import read_yaml
+from tests.toy import STAGES
+from tests.workspace import REPO
+
+
+def views_run(root: Path, upto: str) -> Artifacts:
+    """tinynerf_demo with twelve pixels a side and a few updates, as task `views` in `root`."""
+    values = read_yaml(REPO / "params" / "tinynerf_demo.yaml")
+    changes = {
+        "data": {"size": 12, "train_views": 12, "test_views": 3, "depths": 4, "base_rays": 32, "rays_per_step": 32},
+        "base": {"epochs": 2, "model": {"name": "tinynerf", "args": {"width": 8, "frequencies": 2,
+                 "direction_frequencies": None, "background": "black"}}},
+        "scoring": {"samples": 2, "draws": 10},
+        "overfit": {"steps": 2},
+        "diffusion": {"updates": 4, "validate_every": 2, "batch_size": 8, "embedding": 8,
+                      "representation": {"name": "pca", "components": 3}},
+        "scale": {"updates": 4, "validate_every": 2},
+        "evaluate": {"draws": 2, "bootstrap": 100},
+    }  # fmt: skip
+    for group, keys in changes.items():
+        values[group].update(keys)
+    values["diffusion"]["denoiser"].update(width=8, depth=1)
+    values["controls"]["hypernetwork"].update(width=8, updates=2, validate_every=1)
+    values["controls"]["further"]["epochs"] = 1
+    (root / "params").mkdir()
+    with (root / "params" / "views.yaml").open("w") as file:
+        YAML().dump(values, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for stage in STAGES[: STAGES.index(upto) + 1]:
+            import_module(f"stages.{stage}").main("views")
+    return Artifacts("views", root=root)
