@@ -42,6 +42,7 @@ def fit_base(
     seed: int,
     progress: Progress = no_progress,
     start: nn.Module | None = None,
+    device: torch.device | str = "cpu",
 ) -> BaseTraining:
     """Train the task's base network on the mean of `task.loss`, and keep the epoch with the best validation loss.
 
@@ -55,19 +56,22 @@ def fit_base(
         progress: called with the epochs done.
         start: a network to train further, with a new optimiser, instead of one with fresh weights (it is not changed).
             Its own validation loss, epoch 0 in the curve, counts too: where nothing is better, it is returned.
+        device: where to train and evaluate; the network comes back on the CPU.
 
     Raises:
         UserError: an empty split, a loss that is NaN or infinite (the message names the epoch), or a bad checkpoint
             (see `load_base`).
     """
     if params.checkpoint is not None:
-        return _loaded(task, train, val, params)
+        return _loaded(task, train, val, params, device)
     for name, split in (("train", train), ("val", val)):
         if len(split) == 0:
             raise UserError(f"the {name} split is empty")
-    with torch.random.fork_rng([]):
+    place = torch.device(device)
+    with torch.random.fork_rng([place] if place.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
         model = task.build_model() if start is None else copy.deepcopy(start).requires_grad_(True)
+        model.to(place)
         optimizer = torch.optim.Adam(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
         curve: list[dict[str, float]] = []
         best: dict[str, float] = {"val_loss": math.inf}
@@ -91,7 +95,7 @@ def fit_base(
             if epoch - best["best_epoch"] >= params.patience:
                 break
     model.load_state_dict(best_weights)
-    return BaseTraining(model.eval(), curve, {"epochs": curve[-1]["epoch"], **best})
+    return BaseTraining(model.cpu().eval(), curve, {"epochs": curve[-1]["epoch"], **best})
 
 
 def load_base(task: Task, params: BaseParams) -> nn.Module:
@@ -106,13 +110,13 @@ def load_base(task: Task, params: BaseParams) -> nn.Module:
     return model.eval()
 
 
-def _loaded(task: Task, train: Split, val: Split, params: BaseParams) -> BaseTraining:
-    model = load_base(task, params)
+def _loaded(task: Task, train: Split, val: Split, params: BaseParams, device: torch.device | str) -> BaseTraining:
+    model = load_base(task, params).to(device)
     on_val = _on_val(task, model, val)
     if not math.isfinite(on_val["val_loss"]):
         raise UserError(f"base.checkpoint: {params.checkpoint} gives a validation loss of {on_val['val_loss']}")
     row = {"epoch": 0, "train_loss": evaluate_model(task, model, train)["loss"], **on_val}
-    return BaseTraining(model, [row], {"epochs": 0, "best_epoch": 0, **on_val})
+    return BaseTraining(model.cpu(), [row], {"epochs": 0, "best_epoch": 0, **on_val})
 
 
 def _on_val(task: Task, model: nn.Module, val: Split) -> dict[str, float]:
@@ -164,9 +168,10 @@ def _train_epoch(
     # batches of nearly equal size: a last batch of one sample would break batch normalisation
     batches = order.tensor_split(math.ceil(len(order) / params.batch_size))
     model.train()
+    device = next(model.parameters()).device
     total = 0.0
     for sample_id in batches:
-        batch = task.training_batch(train, sample_id, seed, epoch)
+        batch = task.training_batch(train, sample_id, seed, epoch).to(device)
         loss_N = task.loss(model(*batch.inputs), batch.target)
         assert loss_N.shape == (len(batch),), "Task.loss must give one loss a sample"
         summed = float(loss_N.detach().double().sum())

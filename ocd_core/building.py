@@ -21,6 +21,7 @@ from ocd_core.apply import pass_from_cut, row_chunks, rows_within
 from ocd_core.artifacts import Artifacts
 from ocd_core.checkpoints import sha256_file
 from ocd_core.config import OverfitParams, Params
+from ocd_core.devices import check_device, local_device
 from ocd_core.errors import UserError
 from ocd_core.executors import SERIAL, Execution, MakeShard, run_shards
 from ocd_core.fingerprint import digest, module_code, task_code
@@ -205,20 +206,16 @@ class Recipe:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        if self.device not in ("cpu", "cuda"):
-            raise UserError(f"unknown device {self.device!r}; known are cpu, cuda")
+        check_device(self.device)
 
     def builder(self, worker: int = 0) -> RowBuilder:
         """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
-        device = self.device
-        if device == "cuda":
-            if not torch.cuda.is_available():
-                raise UserError("--device cuda (OCD_DEVICE): torch sees no GPU here")
-            device = f"cuda:{worker % torch.cuda.device_count()}"
+        device = local_device(self.device, worker % max(1, torch.cuda.device_count()))
+        if device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # convolutions of 10 bits would not be those of a CPU
         task = self.params.build_task()
         overfit_params = self.params.overfit.of_split(self.split)
-        model = load_split_model(self.artifacts, task, device, overfit_params.precision)
+        model = load_split_model(self.artifacts, task, str(device), overfit_params.precision)
         split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
         return RowBuilder(task, model, split, overfit_params, self.artifacts.seed)
 

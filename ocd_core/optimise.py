@@ -3,6 +3,11 @@
 Adam, clipping, gradient accumulation, learning-rate schedule, bf16 autocast, an exponential moving average of the
 weights (what is validated and kept), early stopping at a plateau of the validation loss, and checkpoints from which
 a run goes on bit for bit: all randomness is a function of (seed, update), so nothing else needs to be restored.
+
+Several processes (ocd_core.processes) take the same steps on the sum of their gradients. A batch is cut into
+accumulate × processes parts, and each process computes `accumulate` of them. So the result is that of one process but
+for the order in which float32 numbers are added. Dropout is a function of (seed, update, part): with dropout, P
+processes with `accumulate` A take the steps of one process with A·P, and not those of one with A, whose masks differ.
 """
 
 import contextlib
@@ -19,10 +24,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
+from ocd_core.processes import Processes
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 
 Row = dict[str, float]
+ALONE = Processes()
 
 
 class Objective(Protocol):
@@ -33,7 +40,10 @@ class Objective(Protocol):
         ...
 
     def validate(self) -> Row:
-        """Losses on held-out samples under the module's present weights; `val_loss` decides."""
+        """Losses on held-out samples under the module's present weights; `val_loss` decides.
+
+        Every process calls it, so they may share the work; the main one's row counts.
+        """
         ...
 
 
@@ -110,15 +120,19 @@ def optimise(
     progress: Progress | None = None,
     on_row: Callable[[Row], None] | None = None,
     checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
 ) -> Optimised:
     """Train `module` in place; at the end it holds the averaged weights of the best validation, in eval mode.
 
     Args:
         what: the thing that is trained, for messages and as the purpose of its dropout's randomness.
-        on_row: called with each row of the curve as it comes.
+        on_row: called with each row of the curve: those of the checkpoint that the run goes on from, then each as it
+            comes.
+        checkpoints: the main process writes them and all read them, also those of another number of processes.
+        processes: this one among those that train together; each has its own `module`, with the same weights.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or the processes read different checkpoints.
     """
     params = list(module.parameters())
     device = params[0].device
@@ -128,6 +142,13 @@ def optimise(
     best = [p.clone() for p in average]
     state = _State()
     resumed_at = _resume(checkpoints, state, params, average, best, adam)
+    if not processes.agree(str(resumed_at)):
+        assert checkpoints is not None
+        raise UserError(f"the processes read different files as {checkpoints.path}: they need the same folder")
+    if on_row is not None:
+        for row in state.curve:
+            on_row(row)
+    parts = settings.accumulate * processes.count
     module.train()
     while state.update < settings.updates and state.bad < settings.patience:
         update = state.update
@@ -135,14 +156,16 @@ def optimise(
             group["lr"] = learning_rate(settings, update)
         adam.zero_grad(set_to_none=True)
         loss = 0.0
-        for part in range(settings.accumulate):
+        for part in range(processes.rank * settings.accumulate, (processes.rank + 1) * settings.accumulate):
             with (
                 _dropout_seed(device, seed, what, update, part),
                 torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"),
             ):
-                share = objective.loss(update, part, settings.accumulate)
+                share = objective.loss(update, part, parts)
             share.backward()  # type: ignore[no-untyped-call]
             loss += float(share.detach())
+        if processes.count > 1:
+            loss = _add_up(params, loss, processes)
         norm = nn.utils.clip_grad_norm_(params, settings.clip)
         if not math.isfinite(loss):
             raise UserError(
@@ -157,7 +180,7 @@ def optimise(
         state.loss_sum += loss
         state.loss_count += 1
         if state.update % settings.validate_every == 0 or state.update == settings.updates:
-            row = _validate(module, objective, params, average, what, state)
+            row = _validate(module, objective, params, average, what, state, processes)
             row = {**row, "lr": learning_rate(settings, update), "gradient_norm": float(norm)}
             state.curve.append(row)
             if row["val_loss"] < state.best_loss:
@@ -169,7 +192,8 @@ def optimise(
                 on_row(row)
         if progress is not None:
             progress(state.update, f"best validation loss {state.best_loss:.4g}")
-        if checkpoints is not None and (state.update % checkpoints.every == 0 or state.update == settings.updates):
+        due = checkpoints is not None and (state.update % checkpoints.every == 0 or state.update == settings.updates)
+        if checkpoints is not None and due and processes.is_main:
             _save(checkpoints, state, params, average, best, adam)
     with torch.no_grad():
         torch._foreach_copy_(list[Tensor](params), best)
@@ -177,12 +201,28 @@ def optimise(
     return Optimised(state.curve, state.update, state.best_update, state.best_loss, resumed_at)
 
 
+def _add_up(params: list[nn.Parameter], loss: float, processes: Processes) -> float:
+    """Give every process the sum of all gradients; returns the sum of the losses."""
+    for p in params:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    losses = torch.tensor([loss], device=params[0].device)
+    processes.add_up([*(p.grad for p in params if p.grad is not None), losses])
+    return float(losses)
+
+
 def _validate(
-    module: nn.Module, objective: Objective, params: list[nn.Parameter], average: list[Tensor], what: str, state: _State
+    module: nn.Module,
+    objective: Objective,
+    params: list[nn.Parameter],
+    average: list[Tensor],
+    what: str,
+    state: _State,
+    processes: Processes,
 ) -> Row:
     with averaged(params, average), torch.no_grad():
         module.eval()
-        row = objective.validate()
+        row = processes.of_main(objective.validate())  # one row for all, so that all stop at the same update
     module.train()
     if not math.isfinite(row["val_loss"]):
         raise UserError(

@@ -1,5 +1,6 @@
 """What every stage shares: its options, and errors as one line."""
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -11,12 +12,18 @@ from ocd_core.errors import UserError
 TaskOption = Annotated[str, typer.Option(help="A task: the name of a file params/<task>.yaml.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random from the base network on.")]
 RankOption = Annotated[int, typer.Option(help="Which layer moves: 1 is the selected one, 2 the next best.")]
+DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu or cuda.")]
 DEFAULT_TASK = "mnist5k"
 
 
-def run(main: Callable[..., Any]) -> None:
-    """Run a stage's `main` as a command line; a user's mistake becomes one line and exit status 1."""
+def run(main: Callable[..., Any], shared: bool = False) -> None:
+    """Run a stage's `main` as a command line; a user's mistake becomes one line and exit status 1.
+
+    shared: whether several processes (of `torchrun`) may run it together.
+    """
     try:
+        if not shared and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("this stage runs in one process: start it with python -m, not with torchrun")
         typer.run(main)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -19,7 +19,7 @@ from ocd_core.fingerprint import digest, folder_content, module_code
 from ocd_core.progress import progress_bar
 from ocd_core.store import put_folder
 from ocd_core.tasks.base import SPLITS
-from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 ExecutorOption = Annotated[
     str, typer.Option(envvar="OCD_EXECUTOR", help="serial, process (workers of this machine) or dask.")
@@ -30,7 +30,6 @@ WorkersOption = Annotated[
 SchedulerOption = Annotated[
     str | None, typer.Option(envvar="OCD_SCHEDULER", help="A dask scheduler, tcp://host:8786; else one starts here.")
 ]
-DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu or cuda.")]
 
 
 def main(

@@ -4,19 +4,22 @@ from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_tab
 from ocd_core.base_training import fit_base
 from ocd_core.checkpoints import save_weights
 from ocd_core.config import load_params
+from ocd_core.devices import local_device
 from ocd_core.progress import progress_bar
-from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
+from stages._common import DEFAULT_TASK, DeviceOption, SeedOption, TaskOption, run
 
 
-def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
-    """Write data/<task>/seed<k>/base."""
+def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, device: DeviceOption = "cpu") -> None:
+    """Write data/<task>/seed<k>/base. The device changes it within rounding, so it is no param."""
+    place = local_device(device)
     params = load_params(task)
     artifacts, domain = Artifacts(task, seed), params.build_task()
     prepared = artifacts.need(artifacts.prepared, "prepare")
     with progress_bar("train base", params.base.epochs) as progress:
         result = fit_base(
-            domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, seed, progress
-        )
+            domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, seed, progress,
+            device=place,
+        )  # fmt: skip
     with replaced_folder(artifacts.base) as dest:
         save_weights(result.model, dest / "model.safetensors")
         write_json(dest / "config.json", params.effective("base"))

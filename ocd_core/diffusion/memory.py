@@ -17,6 +17,7 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.errors import UserError
 
 _COPIES = 6  # of float32 weights: themselves, gradients, Adam's two moments, the moving average, its best state
+_EXCHANGED = 2  # more, where several processes add up their gradients
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class TrainingMemory:
 
 
 def training_memory(
-    params: DiffusionParams, shape: Sequence[int], device: torch.device | str = "cpu"
+    params: DiffusionParams, shape: Sequence[int], device: torch.device | str = "cpu", processes: int = 1
 ) -> TrainingMemory:
-    """What training the denoiser on codes of this shape takes; nothing of it is allocated.
+    """What training the denoiser on codes of this shape takes in each process; nothing of it is allocated.
 
     Raises:
         UserError: see `build_denoiser`.
@@ -43,7 +44,7 @@ def training_memory(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = torch.device(device)
-    part = -(-params.batch_size // params.accumulate)
+    part = -(-params.batch_size // (params.accumulate * processes))
     kept: dict[int, tuple[Tensor, int]] = {}  # the tensor is held so that its storage's address stays its own
 
     def keep(x: Tensor) -> Tensor:
@@ -60,7 +61,8 @@ def training_memory(
         ):
             net(*inputs)
     own = {p.untyped_storage()._cdata for p in net.parameters()}
-    weights = 4 * _COPIES * sum(p.numel() for p in net.parameters())
+    copies = _COPIES + (_EXCHANGED if processes > 1 else 0)
+    weights = 4 * copies * sum(p.numel() for p in net.parameters())
     return TrainingMemory(weights, sum(size for key, (_, size) in kept.items() if key not in own))
 
 
@@ -84,13 +86,15 @@ def available_memory(device: torch.device | str) -> int | None:
     return min(limits) if limits else None
 
 
-def refuse_impossible(params: DiffusionParams, shape: Sequence[int], device: torch.device | str) -> None:
-    """Raise where training cannot fit into the device's free memory.
+def refuse_impossible(
+    params: DiffusionParams, shape: Sequence[int], device: torch.device | str, processes: int = 1
+) -> None:
+    """Raise where the training of one of several processes cannot fit into its device's free memory.
 
     Raises:
         UserError: names the denoiser, the estimate, what is free and which params to change.
     """
-    need, free = training_memory(params, shape, device), available_memory(device)
+    need, free = training_memory(params, shape, device, processes), available_memory(device)
     if free is None or need.total <= free:
         return
     remedy = f"raise diffusion.accumulate (now {params.accumulate})" if need.weights < free else "lower denoiser.width"

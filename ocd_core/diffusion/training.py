@@ -20,7 +20,8 @@ from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
 from ocd_core.errors import UserError
-from ocd_core.optimise import Checkpoints, Row, Settings, optimise
+from ocd_core.optimise import ALONE, Checkpoints, Row, Settings, optimise
+from ocd_core.processes import Processes
 from ocd_core.progress import Progress
 from ocd_core.representation import Representation
 from ocd_core.rng import derive_seed, permutation, torch_generator
@@ -55,23 +56,30 @@ def train_diffusion(
     device: torch.device | str = "cpu",
     work_dir: Path | None = None,
     checkpoint_every: int = 1000,
+    processes: Processes = ALONE,
 ) -> DiffusionTraining:
     """Train ε_Ω, PE and the encoders on codes of training Δ (Alg. 1, lines 7-11).
 
     The validation set steers early stopping and nothing else. Every batch, timestep and noise is a function of
     (seed, update), so a run that is interrupted and started again with the same `work_dir` ends with the same bits.
+    `params.batch_size` is that of all processes together: several give the result of one, see ocd_core.optimise.
 
     Args:
         codes: `representation.encode` of Δ with ρ > 0 (or all Δ where it does not use the scale), (N, *shape).
         cond: I(x) of the same samples; val_codes, val_cond: of the validation split.
         progress: called with the count of updates done after each.
-        on_row: called with each row of the curve: update, loss, val_loss, val_epsilon_mse, val_x0_mse, lr,
-            gradient_norm.
+        on_row: called with each row of the curve, from its first also where a run goes on: update, loss, val_loss,
+            val_epsilon_mse, val_x0_mse, lr, gradient_norm.
+        device: where this process trains.
         work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it when all is done.
+        processes: this one among those that train together (`join_processes`), each with the same arguments but for
+            its device and the callbacks.
 
     Raises:
-        UserError: no samples, codes that are not finite, a loss that stops being a number, or sizes that cannot run.
+        UserError: no samples, codes that are not finite, a loss that stops being a number, sizes that cannot run,
+            more processes than a batch has parts, or processes that do not train on the same.
     """
+    processes.check_batch(params.batch_size, params.accumulate, "diffusion")
     for name, some, of in (("training", codes, cond), ("validation", val_codes, val_cond)):
         assert some.shape[1:] == representation.shape
         assert len(some) == len(of)
@@ -79,12 +87,20 @@ def train_diffusion(
             raise UserError(f"there are no {name} samples with Δ ≠ 0 to train the diffusion on")
         if not torch.isfinite(some).all():
             raise UserError(f"the Δ of some {name} samples are not finite: lower overfit.lr and overfit again")
-    refuse_impossible(params, representation.shape, device)
+    refuse_impossible(params, representation.shape, device, processes.count)
+    key = ""
+    if work_dir is not None or processes.count > 1:
+        key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
+    if not processes.agree(f"{key} {torch.__version__}"):
+        raise UserError(
+            "the processes have different params, stores or versions of torch; with representation pca they need the "
+            "same kind of processor, too"
+        )
     with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
         torch.manual_seed(derive_seed(seed, "diffusion weights"))
         model = DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), representation, params)
     model = model.to(device)
-    objective = _Objective(model, codes, cond, val_codes, val_cond, seed)
+    objective = _Objective(model, codes, cond, val_codes, val_cond, seed, processes)
     settings = Settings(
         updates=params.updates,
         lr=params.lr,
@@ -99,9 +115,8 @@ def train_diffusion(
     )
     checkpoints = None
     if work_dir is not None:
-        key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
         checkpoints = Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
-    found = optimise(model, objective, settings, seed, "diffusion", progress, on_row, checkpoints)
+    found = optimise(model, objective, settings, seed, "diffusion", progress, on_row, checkpoints, processes)
     best = next(r for r in found.curve if r["update"] == found.best_update)
     metrics = {
         "val_loss": found.best_loss,
@@ -116,7 +131,7 @@ def train_diffusion(
     if len(val_codes) > 1:
         swapped = val_cond.select(other_rows(len(val_codes), seed))
         with torch.no_grad():  # as much worse as I(x) is of use
-            permuted = _Objective(model, codes, cond, val_codes, swapped, seed).validate()
+            permuted = _Objective(model, codes, cond, val_codes, swapped, seed, processes).validate()
         metrics["val_loss_permuted"] = permuted["val_loss"]
     return DiffusionTraining(model, found.curve, metrics)
 
@@ -151,8 +166,9 @@ class _Objective:
         val_codes: Tensor,
         val_cond: Condition,
         seed: int,
+        processes: Processes = ALONE,
     ) -> None:
-        self.model, self.params, self.seed = model, model.params, seed
+        self.model, self.params, self.seed, self.processes = model, model.params, seed, processes
         self.codes, self.cond, self.val_codes, self.val_cond = codes, cond, val_codes, val_cond
         bars = model.schedule.alphas_bar
         self.signal = bars.sqrt().float().to(model.device)
@@ -205,14 +221,22 @@ class _Objective:
         return loss_B
 
     def validate(self) -> Row:
-        totals = torch.zeros(3, dtype=torch.float64)
+        """Means over the rows, of which each process takes a share; t and ε are the same for any number of processes.
+
+        ε is drawn in blocks of `batch_size / accumulate` rows.
+        """
+        totals = torch.zeros(3, dtype=torch.float64, device=self.model.device)
+        rank, share = self.processes.rank, self.processes.count
         count = len(self.val_t)
         size = max(1, self.params.batch_size // self.params.accumulate)
         for start in range(0, count, size):
             at = torch.arange(start, min(start + size, count))
-            rows = at % len(self.val_codes)
             generator = torch_generator(self.seed, "validation noise", start)
             epsilon = torch.randn((len(at), *self.model.shape), generator=generator)
+            at, epsilon = at.tensor_split(share)[rank], epsilon.tensor_split(share)[rank]
+            if len(at) == 0:
+                continue
+            rows = at % len(self.val_codes)
             noisy = self.add_noise(self.val_codes[rows], self.val_t[at], epsilon)
             output = self.predict(noisy, self.val_cond.select(rows))
             x0_hat, epsilon_hat = split_prediction(
@@ -223,7 +247,8 @@ class _Objective:
                 _mean_square(epsilon_hat - noisy.epsilon),
                 _mean_square(x0_hat - noisy.x0),
             )
-            totals += torch.stack([e.double().sum() for e in errors]).cpu()
+            totals += torch.stack([e.double().sum() for e in errors])
+        self.processes.add_up([totals])
         loss, epsilon_mse, x0_mse = (totals / count).tolist()
         return {"val_loss": loss, "val_epsilon_mse": epsilon_mse, "val_x0_mse": x0_mse}
 

@@ -1,0 +1,37 @@
+"""Which device a stage computes on: `--device`, or OCD_DEVICE under DVC."""
+
+import torch
+
+from ocd_core.errors import UserError
+
+DEVICES = ("cpu", "cuda")
+
+
+def check_device(name: str) -> None:
+    """Raise where no device has this name.
+
+    Raises:
+        UserError: it is none of `DEVICES`.
+    """
+    if name not in DEVICES:
+        raise UserError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
+
+
+def local_device(name: str, index: int = 0) -> torch.device:
+    """The CPU, or GPU number `index` of this machine.
+
+    Raises:
+        UserError: an unknown name, or this machine has no such GPU.
+    """
+    check_device(name)
+    if name == "cpu":
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if count == 0:
+        raise UserError("--device cuda (OCD_DEVICE): torch sees no GPU here")
+    if index >= count:
+        raise UserError(
+            f"process {index} of this machine has no GPU of its own, torch sees {count}: start at most {count} here "
+            f"(torchrun --nproc_per_node {count})"
+        )
+    return torch.device("cuda", index)
