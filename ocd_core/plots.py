@@ -11,9 +11,13 @@ from ocd_core.artifacts import Artifacts, replace_file
 from ocd_core.errors import UserError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DPI = 110
+# "The diffusion process will work once the training objective (over the normalized diffusion model) reaches a plateau
+# of 5E-4" (README of the released code, whose objective is the squared error of the predicted noise)
+RELEASED_PLATEAU = 5e-4
 
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> "tuple[Figure, np.ndarray]":
@@ -72,20 +76,35 @@ def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
 
 
 def plot_curves(run: Artifacts, dest: Path) -> None:
-    """Training and validation losses of the base network, the diffusion model and the scale network."""
-    figure, axes = new_figure(1, 3, (12, 3.4))
-    for axis, (title, folder) in zip(
-        axes[0], (("base network", run.base), ("diffusion", run.diffusion), ("scale", run.scale)), strict=True
-    ):
-        rows = _read_rows(folder / "curve.tsv")
-        x = "epoch" if rows and "epoch" in rows[0] else "update"
-        for name in ("loss", "train_loss", "val_loss"):
-            points = [(float(r[x]), float(r[name])) for r in rows if r.get(name)]
-            if points:
-                axis.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
-        axis.set(title=title, xlabel=x)
-        if rows and all(float(r[n]) > 0 for r in rows for n in ("loss", "train_loss", "val_loss") if r.get(n)):
-            axis.set_yscale("log")
-        axis.grid(alpha=0.3)
-        axis.legend()
-    save_figure(figure, dest)
+    """Save `curves_figure` as a PNG."""
+    save_figure(curves_figure(run), dest)
+
+
+def curves_figure(run: Artifacts) -> "Figure":
+    """Training and validation losses of the base network, the diffusion model and the scale network.
+
+    And the squared error of the predicted noise on validation, beside the plateau of the released code.
+    """
+    figure, axes = new_figure(1, 4, (16, 3.4))
+    base, diffusion, noise, scale = axes[0]
+    for axis, title, folder in (
+        (base, "base network", run.base), (diffusion, "diffusion", run.diffusion), (scale, "scale", run.scale),
+    ):  # fmt: skip
+        _draw_curves(axis, title, _read_rows(folder / "curve.tsv"), ("loss", "train_loss", "val_loss"))
+    _draw_curves(noise, "error of the predicted noise", _read_rows(run.diffusion / "curve.tsv"), ("val_epsilon_mse",))
+    noise.axhline(RELEASED_PLATEAU, color="gray", linestyle="--", label="5e-4: plateau of the released code")
+    noise.legend()
+    return figure
+
+
+def _draw_curves(axis: "Axes", title: str, rows: list[dict[str, str]], names: tuple[str, ...]) -> None:
+    x = "epoch" if rows and "epoch" in rows[0] else "update"
+    for name in names:
+        points = [(float(r[x]), float(r[name])) for r in rows if r.get(name)]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
+    axis.set(title=title, xlabel=x)
+    if rows and all(float(r[n]) > 0 for r in rows for n in names if r.get(n)):
+        axis.set_yscale("log")
+    axis.grid(alpha=0.3)
+    axis.legend()

@@ -155,6 +155,8 @@ def train_scale(
     objective = _Objective(network, *data, params, seed)
     start = {name: value.clone() for name, value in network.state_dict().items()}
     curve: list[Row] = [{"update": float(done), **objective.validate()}]
+    if on_row is not None:
+        on_row(curve[0])
 
     def add(row: Row) -> None:
         curve.append({**row, "update": row["update"] + done})

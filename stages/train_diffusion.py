@@ -1,34 +1,47 @@
 """Train the conditional diffusion model over Δ of the training samples (Alg. 1, lines 6-11).
 
-An interrupted training goes on from its last checkpoint, under data/.work.
+An interrupted training goes on from its last checkpoint, under data/.work. Several processes train together:
+`torchrun --standalone --nproc_per_node 2 -m stages.train_diffusion`.
 """
 
 import shutil
+import sys
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.codes import encode_store, fit_to_store
 from ocd_core.config import load_params
 from ocd_core.diffusion.training import train_diffusion
-from ocd_core.progress import progress_bar
+from ocd_core.processes import join_processes
 from ocd_core.store import OverfitStore
-from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
+from stages._training import followed
 
 
-def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1) -> None:
-    """Write data/<task>/seed<k>/rank<r>/diffusion."""
+def main(
+    task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
+) -> None:
+    """Write data/<task>/seed<k>/rank<r>/diffusion.
+
+    Where it is trained, and by how many processes, changes it within rounding, so neither is a param.
+    """
     params = load_params(task)
     artifacts = Artifacts(task, seed, rank)
     train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
     val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
-    representation = fit_to_store(train, params.diffusion)
-    codes, condition = encode_store(representation, train)
-    val_codes, val_condition = encode_store(representation, val)
     work = artifacts.work / f"diffusion-{task}-seed{seed}-rank{rank}"
-    with progress_bar("train diffusion", params.diffusion.updates) as progress:
-        result = train_diffusion(
-            codes, condition, val_codes, val_condition, params.diffusion, representation, seed, progress,
-            work_dir=work,
-        )  # fmt: skip
+    with join_processes(device) as (processes, place):
+        representation = fit_to_store(train, params.diffusion)
+        codes, condition = encode_store(representation, train)
+        val_codes, val_condition = encode_store(representation, val)
+        if processes.is_main:
+            print(f"train diffusion: world_size {processes.count}, device {place}", file=sys.stderr)
+        with followed("train diffusion", params.diffusion.updates, work / "live", processes) as (progress, on_row):
+            result = train_diffusion(
+                codes, condition, val_codes, val_condition, params.diffusion, representation, seed, progress, on_row,
+                place, work, processes=processes,
+            )  # fmt: skip
+    if not processes.is_main:
+        return
     with replaced_folder(artifacts.diffusion) as dest:
         result.model.save(dest)
         write_json(dest / "params.json", params.effective("diffusion"))
@@ -38,4 +51,4 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

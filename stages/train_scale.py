@@ -1,26 +1,34 @@
 """Train the scale network ρ(x, I(x)) on the norms of the training samples' Δ (Eq. 8)."""
 
+import shutil
+
 import torch
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.config import load_params
-from ocd_core.progress import progress_bar
+from ocd_core.devices import local_device
 from ocd_core.scale import train_scale
 from ocd_core.scale_comparison import compare_scales
 from ocd_core.store import OverfitStore
-from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
+from stages._training import followed
 
 
-def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1) -> None:
-    """Write data/<task>/seed<k>/rank<r>/scale."""
+def main(
+    task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
+) -> None:
+    """Write data/<task>/seed<k>/rank<r>/scale. The device changes it within rounding, so it is no param."""
+    place = local_device(device)
     params = load_params(task)
     artifacts = Artifacts(task, seed, rank)
     train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
     val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
-    with progress_bar("train scale", params.scale.warm_start.updates + params.scale.updates) as progress:
+    work = artifacts.work / f"scale-{task}-seed{seed}-rank{rank}"
+    updates = params.scale.warm_start.updates + params.scale.updates
+    with followed("train scale", updates, work / "live") as (progress, on_row):
         result = train_scale(
             train.condition(), torch.from_numpy(train.read("rho")), val.condition(),
-            torch.from_numpy(val.read("rho")), params.scale, seed, progress,
+            torch.from_numpy(val.read("rho")), params.scale, seed, progress, on_row, place,
         )  # fmt: skip
     comparison = compare_scales(result.network, params.scale.loss, train, val, seed)
     with replaced_folder(artifacts.scale) as dest:
@@ -29,6 +37,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)
         write_table(dest / "comparison.tsv", comparison)
+    shutil.rmtree(work)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from ocd_core.artifacts import Artifacts, write_table
 from ocd_core.errors import UserError
-from ocd_core.plots import new_figure, plot_layer_scores, png, save_figure
+from ocd_core.plots import curves_figure, new_figure, plot_layer_scores, png, save_figure
 from ocd_core.store_analysis import mean_deltas, nearest_neighbours, singular_values
 from ocd_core.store_plots import (
     deltas_figure,
@@ -130,3 +131,22 @@ def test_pictures_leave_the_callers_matplotlib_alone():
     before = mpl.get_backend(auto_select=False)
     png(new_figure(1, 1, (2, 2))[0])
     assert mpl.get_backend(auto_select=False) == before
+
+
+def test_curves_show_the_noise_error_beside_the_released_plateau(tmp_path):
+    run = Artifacts("toy", root=tmp_path)
+    errors = [0.5, 0.01, 3e-4]
+    rows = [{"update": 10.0 * k, "loss": 1.0, "val_loss": 2.0, "val_epsilon_mse": e} for k, e in enumerate(errors, 1)]
+    write_table(run.base / "curve.tsv", [{"epoch": 1, "train_loss": 0.5, "val_loss": 0.6}])
+    write_table(run.diffusion / "curve.tsv", rows)
+    write_table(run.scale / "curve.tsv", [{"update": 1.0, "loss": -3.0, "val_loss": -2.0}])
+    base, diffusion, noise, scale = curves_figure(run).axes
+    curve, plateau = noise.lines
+    np.testing.assert_array_equal(curve.get_xdata(), [10, 20, 30])
+    np.testing.assert_array_equal(curve.get_ydata(), errors)
+    assert list(plateau.get_ydata()) == [5e-4, 5e-4]
+    assert "5e-4" in plateau.get_label()
+    low, high = noise.get_ylim()
+    assert low < 3e-4 < 5e-4 < 0.5 < high
+    assert (noise.get_yscale(), scale.get_yscale()) == ("log", "linear")
+    assert [len(a.lines) for a in (base, diffusion, scale)] == [2, 2, 2]

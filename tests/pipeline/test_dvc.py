@@ -70,6 +70,7 @@ def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
     plots = workspace.run("dvc", "plots", "show", "--json")
     for curve in ("base/curve.tsv", "diffusion/curve.tsv", "scale/curve.tsv", "layers/scores.tsv"):
         assert curve in plots
+    assert "5e-4: plateau of the released code" in plots
 
 
 def test_an_experiment_reruns_overfit_and_what_follows(workspace: Workspace) -> None:
