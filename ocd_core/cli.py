@@ -135,6 +135,24 @@ def report(task: Annotated[str, typer.Argument(help="A task whose pipeline has r
     print_tables(write_report(task))
 
 
+@app.command()
+def preset(
+    name: Annotated[str, typer.Argument(help="paper: the method as printed; released: as in the authors' code.")],
+    task: Annotated[str, typer.Argument(help="A task with a params file here.")],
+    overrides: Annotated[bool, typer.Option(help="Write nothing; print arguments for 'dvc exp run'.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite the file if it is there.")] = False,
+) -> None:
+    """Write params/<task>_<name>.yaml: the task with another whole method, from the overfitting on."""
+    from ocd_core.presets import apply_preset, override_arguments, write_preset
+
+    _, changes = apply_preset(name, task)
+    if overrides:
+        print("\n".join(override_arguments(task, changes)))
+        return
+    path = write_preset(name, task, force=force)
+    print(f"{path}: {len(changes)} params differ from {task}'s. To run it, append {path.stem} to tasks in params.yaml")
+
+
 def main() -> None:
     """Entry point: a user's mistake is one line on standard error and exit status 1."""
     try:

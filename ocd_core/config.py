@@ -116,7 +116,7 @@ class DiffusionParams(StrictModel):
     lr_schedule: Literal["constant", "cosine"]  # cosine: down to 0 at the last update
     warmup: Annotated[int, Field(ge=0)]  # updates over which the learning rate rises from 0
     ema: Fraction
-    clip: Positive
+    clip: Positive | None  # of the gradient's norm; null: none
     validate_every: PositiveInt
     patience: PositiveInt  # validations without a better loss before it stops
 

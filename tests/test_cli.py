@@ -89,7 +89,7 @@ def test_the_command_itself(tmp_path):
 
 def test_help_and_unknown_words(ocd):
     assert "inspect" in ocd("--help").out
-    for command in ("tasks", "inspect", "verify", "export", "predict", "report"):
+    for command in ("tasks", "inspect", "verify", "export", "predict", "report", "preset"):
         assert ocd(command, "--help").status == 0
     for wrong in (["nonsense"], ["inspect"], ["inspect", "a.zarr", "--sample", "x"]):
         done = ocd(*wrong)
@@ -221,3 +221,26 @@ def test_report(ocd, in_run, toy_run):
     made = sorted(p.name for p in (toy_run / "reports/toy").iterdir())
     assert made == ["curves.png", "layer_scores.png", "overfit_test.png", "scale.md", "table.json", "table.md"]
     ocd("report", "unknown").refused("no evaluated run of task 'unknown'")
+
+
+def test_preset(ocd, tmp_path, monkeypatch):
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "mnist5k.yaml").write_text((REPOSITORY / "params" / "mnist5k.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    done = ocd("preset", "released", "mnist5k", "--overrides")
+    assert done.status == 0
+    assert "-S params/mnist5k.yaml:diffusion.denoiser.multipliers=[1,1,2,2,4,4]" in done.out.splitlines()
+    assert [p.name for p in (tmp_path / "params").iterdir()] == ["mnist5k.yaml"]
+    done = ocd("preset", "released", "mnist5k")
+    assert done.status == 0
+    assert "append mnist5k_released to tasks" in done.out
+    ocd("preset", "released", "mnist5k").refused("mnist5k_released.yaml", "--force")
+    assert ocd("preset", "released", "mnist5k", "--force").status == 0
+    assert "unet_released" in (tmp_path / "params" / "mnist5k_released.yaml").read_text()
+    ocd("preset", "best", "mnist5k").refused("'best'", "paper, released")
+    ocd("preset", "paper", "unknown").refused("unknown task 'unknown'")
+
+
+def test_preset_of_another_domain(ocd, in_run):
+    ocd("preset", "released", "toy").refused("images, views", "tests.toy_task:ToyTask")
+    assert "-S params/toy.yaml:diffusion.loss=norm" in ocd("preset", "paper", "toy", "--overrides").out

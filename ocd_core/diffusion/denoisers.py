@@ -3,9 +3,11 @@
 - `mlp`: residual blocks with adaptive normalisation, for codes of any shape.
 - `unet`: convolutions over the matrix, padded to what its levels need, attention at the lowest level.
 - `unet_paper`: as in section 3.3: padded to a square, attention at each level, two attentions in the bottleneck.
-- `unet_released`: as in the authors' code: padded to a square, attention at resolution 16 and in the bottleneck.
+- `unet_released`: as in the authors' code: padded to a square of 128 at least, attention at resolution 16 and in the
+  bottleneck.
 
-The U-Nets are diffusers' `UNet2DModel`; their sizes are params, those of the paper and of the authors' code are below.
+The U-Nets are diffusers' `UNet2DModel`; their sizes are params, those of the paper and of the authors' code are in
+`ocd_core.presets`.
 
 Dims: N samples, E dims of e, d entries of a code, W width.
 """
@@ -20,12 +22,6 @@ from torch import Tensor, nn
 
 from ocd_core.config import DenoiserParams
 from ocd_core.errors import UserError
-
-PAPER_UNET = DenoiserParams(name="unet_paper", width=128, depth=2, multipliers=[1] * 6, dropout=0.0)  # section 4
-RELEASED_LENET5_UNET = DenoiserParams(
-    name="unet_released", width=128, depth=2, multipliers=[1, 1, 2, 2, 4, 4], dropout=0.4
-)
-RELEASED_TINYNERF_UNET = DenoiserParams(name="unet_released", width=64, depth=2, multipliers=[1, 2, 2, 4], dropout=0.2)
 
 
 def build_denoiser(params: DenoiserParams, shape: Sequence[int], embedding: int) -> nn.Module:
@@ -85,15 +81,15 @@ class MLPDenoiser(nn.Module):
 class _Layout(NamedTuple):
     """What a U-Net's name fixes."""
 
-    square: bool  # pad to a square
+    square: int | None  # pad to a square of at least this; None: to no square
     attention: str  # at which levels: "all", "lowest", or "16": where the padded matrix has that many rows
     bottleneck: int  # attentions in the bottleneck
 
 
 _LAYOUTS = {
-    "unet": _Layout(square=False, attention="lowest", bottleneck=1),
-    "unet_paper": _Layout(square=True, attention="all", bottleneck=2),
-    "unet_released": _Layout(square=True, attention="16", bottleneck=1),
+    "unet": _Layout(square=None, attention="lowest", bottleneck=1),
+    "unet_paper": _Layout(square=1, attention="all", bottleneck=2),
+    "unet_released": _Layout(square=128, attention="16", bottleneck=1),
 }
 
 
@@ -173,8 +169,13 @@ class UNetDenoiser(nn.Module):
         return out[:, 0, :rows, :columns]
 
 
-def padded_size(shape: Sequence[int], levels: int, square: bool) -> tuple[int, int]:
-    """The smallest size that `levels` - 1 halvings divide and that holds a matrix of this shape."""
+def padded_size(shape: Sequence[int], levels: int, square: int | None) -> tuple[int, int]:
+    """The smallest size that `levels` - 1 halvings divide and that holds a matrix of this shape.
+
+    square: None, or the least side of a square.
+    """
     step = 2 ** (levels - 1)
+    if square is not None:
+        shape = (max(*shape, square),) * 2
     rows, columns = (math.ceil(n / step) * step for n in shape)
-    return (max(rows, columns),) * 2 if square else (rows, columns)
+    return rows, columns

@@ -106,7 +106,7 @@ def train_diffusion(
         lr=params.lr,
         validate_every=params.validate_every,
         patience=params.patience,
-        clip=params.clip,
+        clip=math.inf if params.clip is None else params.clip,
         ema=params.ema,
         accumulate=params.accumulate,
         lr_schedule=params.lr_schedule,

@@ -5,8 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocd_core.config import DenoiserParams, DiffusionParams, RepresentationParams
+from ocd_core.config import DenoiserParams, DiffusionParams, Params, RepresentationParams
+from ocd_core.presets import apply_preset
 from ocd_core.tasks.base import Condition
+from tests.conftest import REPOSITORY
 
 
 def denoiser_params(**changes: Any) -> DenoiserParams:
@@ -47,3 +49,7 @@ def unit_codes(count: int, entries: int, seed: int = 1) -> Tensor:
     """Codes of norm sqrt(entries)."""
     x = torch.randn(count, entries, generator=torch.Generator().manual_seed(seed))
     return x / x.norm(dim=1, keepdim=True) * entries**0.5
+
+
+def preset_params(preset: str, task: str = "mnist") -> Params:
+    return apply_preset(preset, task, REPOSITORY)[0]

@@ -45,10 +45,13 @@ def test_dropout_acts_in_training_only():
 
 
 def test_padding_by_hand():
-    assert padded_size((84, 120), 6, square=True) == (128, 128)
-    assert padded_size((84, 120), 3, square=False) == (84, 120)
-    assert padded_size((10, 84), 4, square=False) == (16, 88)
-    assert padded_size((5, 7), 1, square=False) == (5, 7)
+    assert padded_size((84, 120), 6, square=1) == (128, 128)
+    assert padded_size((10, 84), 6, square=1) == (96, 96)
+    assert padded_size((10, 84), 6, square=128) == (128, 128)
+    assert padded_size((130, 63), 4, square=128) == (136, 136)
+    assert padded_size((84, 120), 3, square=None) == (84, 120)
+    assert padded_size((10, 84), 4, square=None) == (16, 88)
+    assert padded_size((5, 7), 1, square=None) == (5, 7)
 
 
 def test_a_unet_is_refused_for_codes_that_are_not_matrices():

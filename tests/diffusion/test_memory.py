@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from ocd_core.diffusion import memory
-from ocd_core.diffusion.denoisers import PAPER_UNET, RELEASED_LENET5_UNET, build_denoiser
+from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.memory import available_memory, refuse_impossible, training_memory
 from ocd_core.errors import UserError
-from tests.diffusion.common import denoiser_params, diffusion_params
+from tests.diffusion.common import denoiser_params, diffusion_params, preset_params
 
 UNET = denoiser_params(name="unet", width=16, depth=1, multipliers=[1, 2])
 
@@ -30,7 +30,7 @@ def test_the_estimate_is_what_a_real_pass_keeps(denoiser, shape):
 
 
 def test_sizes_that_cannot_run_are_refused_before_anything_is_allocated():
-    params = diffusion_params(denoiser=PAPER_UNET, batch_size=4096)
+    params = preset_params("paper").diffusion.model_copy(update={"batch_size": 4096})
     free = available_memory("cpu")
     assert free is not None
     with pytest.raises(
@@ -58,7 +58,7 @@ def test_cutting_the_batch_makes_it_fit(monkeypatch):
 
 
 def test_the_released_unet_has_its_110_million_weights():
-    params = diffusion_params(denoiser=RELEASED_LENET5_UNET, batch_size=8)
+    params = preset_params("released").diffusion
     need = training_memory(params, (84, 120))
     assert need.weights / 24 == pytest.approx(110e6, rel=0.01)
     half = training_memory(params.model_copy(update={"precision": "bf16"}), (84, 120))

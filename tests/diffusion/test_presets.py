@@ -1,16 +1,17 @@
-"""The paper's and the released U-Net at full width, on 32×32 matrices."""
+"""The networks of the whole-method presets on 32×32 matrices, narrower than they are."""
+
+import math
 
 import pytest
 import torch
 
 from ocd_core.conditioning import ConditionEncoder
-from ocd_core.config import SamplingParams
-from ocd_core.diffusion.denoisers import PAPER_UNET, RELEASED_LENET5_UNET
+from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import draw
 from ocd_core.diffusion.training import _Objective
 from ocd_core.representation import Dense
-from tests.diffusion.common import condition, diffusion_params
+from tests.diffusion.common import condition, preset_params
 
 
 def has_no_gradient(name, parameter):
@@ -18,22 +19,25 @@ def has_no_gradient(name, parameter):
 
 
 @pytest.mark.parametrize(
-    ("denoiser", "changes"),
-    [
-        (PAPER_UNET, {"schedule": "paper", "timesteps": 10, "unit_variance": False}),
-        (RELEASED_LENET5_UNET, {"schedule": "released", "timesteps": 1000}),
+    ("preset", "task", "width", "single", "levels"),
+    [  # single: where attention is over one position, levels: with attention on the way down
+        ("paper", "mnist", 32, ("down_blocks.5", "up_blocks.0", "mid_block"), {0, 1, 2, 3, 4, 5}),
+        ("released", "mnist", 16, (), {3}),
+        ("released", "tinynerf", 16, (), {3}),
     ],
-    ids=["paper", "released"],
 )
-def test_presets_build_learn_a_batch_and_sample(denoiser, changes):
-    params = diffusion_params(denoiser=denoiser, prediction="epsilon", batch_size=1, **changes)
+def test_presets_build_learn_a_batch_and_sample(preset, task, width, single, levels):
+    whole = preset_params(preset, task)
+    params = whole.diffusion.model_copy(
+        update={"batch_size": 1, "denoiser": whole.diffusion.denoiser.model_copy(update={"width": width})}
+    )
     space = Dense(32, 32, params.unit_variance)
     g = torch.Generator().manual_seed(0)
     cond, codes = condition(4), space.encode(torch.randn(4, 32, 32, generator=g))
     torch.manual_seed(0)
     model = DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), space, params)
     objective = _Objective(model, codes, cond, codes, cond, 0)
-    adam = torch.optim.Adam(model.parameters(), lr=3e-4, fused=True)
+    adam = torch.optim.Adam(model.parameters(), lr=3e-4 * 128 / width, fused=True)
     first = None
     for _ in range(80):
         adam.zero_grad()
@@ -47,8 +51,6 @@ def test_presets_build_learn_a_batch_and_sample(denoiser, changes):
             break
     assert loss.item() < first / 10
     # softmax does not see what is added to all keys alike, and over a single position it is 1 whatever q and k are
-    single = {"paper": ("down_blocks.5", "up_blocks.0", "mid_block"), "released": ("mid_block",)}
-    single = single[denoiser.name.removeprefix("unet_")]
     unexpected = {
         n
         for n in silent
@@ -56,10 +58,20 @@ def test_presets_build_learn_a_batch_and_sample(denoiser, changes):
     }
     assert unexpected == set()
     attentions = [n for n, m in model.named_modules() if type(m).__name__ == "Attention"]
-    assert sum("mid_block" in n for n in attentions) == (2 if denoiser is PAPER_UNET else 1)
-    levels = {n.split(".attentions")[0] for n in attentions if "down_blocks" in n}
-    assert len(levels) == (6 if denoiser is PAPER_UNET else 1)
-    sampling = SamplingParams(sampler="ddim", steps=2, eta=0.0, renormalise=True)
-    drawn = draw(model, cond, torch.arange(4), 0, 0, sampling, 4)
-    assert drawn.shape == (4, 32, 32)
+    assert sum("mid_block" in n for n in attentions) == (2 if preset == "paper" else 1)
+    assert {int(n.split("down_blocks.")[1].split(".")[0]) for n in attentions if "down_blocks" in n} == levels
+    sampling = whole.sampling.model_copy(update={"steps": 2})
+    drawn = draw(model, cond.select(slice(0, 2)), torch.arange(2), 0, 0, sampling, 2)
+    assert drawn.shape == (2, 32, 32)
     assert torch.isfinite(drawn).all()
+
+
+@pytest.mark.parametrize(("task", "millions"), [("mnist", 110), ("tinynerf", 18)])
+def test_the_released_unets_attend_at_16_by_16_whatever_the_matrix(task, millions):
+    params = preset_params("released", task).diffusion
+    with torch.device("meta"):
+        net = build_denoiser(params.denoiser, (10, 84), params.embedding)
+    assert net.size == (128, 128)
+    attends = ["Attn" in type(block).__name__ for block in net.unet.down_blocks]
+    assert [128 >> level for level, attention in enumerate(attends) if attention] == [16]
+    assert sum(math.prod(p.shape) for p in net.parameters()) / 1e6 == pytest.approx(millions, rel=0.02)

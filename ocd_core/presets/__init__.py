@@ -1,0 +1,143 @@
+"""Whole-method presets: a task with the method of the paper, or of the authors' released code, in place of ours.
+
+`<name>.yaml` here holds `about` (what a params file made with it says of itself), `every_task` (params of every task,
+group by group), `domains` (further params by domain) and `other_domains` (whether it also serves domains that are not
+listed). A preset changes the method from the overfitting on; data, base network, layer and the rows of the table stay
+the task's.
+"""
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocd_core.artifacts import write_text
+from ocd_core.config import Params, load_params, params_path, parse_params, read_yaml
+from ocd_core.errors import UserError
+
+_FOLDER = Path(__file__).parent
+_NULL = "tag:yaml.org,2002:null"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A param to which a preset gives another value: its key with dots (`diffusion.loss`), the task's own value, and
+    the preset's.
+    """
+
+    key: str
+    before: Any
+    after: Any
+
+
+def preset_names() -> list[str]:
+    """The presets that there are."""
+    return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
+
+
+def preset_values(preset: str, domain: str) -> dict[str, Any]:
+    """What a preset sets for a task of this domain, {key with dots: value}.
+
+    Raises:
+        UserError: no such preset, or it has nothing for the domain.
+    """
+    described = _read(preset)
+    domains = described["domains"]
+    if domain not in domains and not described["other_domains"]:
+        raise UserError(f"preset {preset} is for tasks of the domains {', '.join(domains)}; this one's is {domain}")
+    return {**dict(_leaves(described["every_task"])), **dict(_leaves(domains.get(domain, {})))}
+
+
+def apply_preset(preset: str, task: str, root: Path | str = ".") -> tuple[Params, list[Change]]:
+    """The params of a task under a preset, and what differs from the task's own file, in the preset's order.
+
+    Raises:
+        UserError: no such task or preset (see `preset_values`), or values that the params refuse.
+    """
+    path = params_path(task, root)
+    domain = load_params(task, root).domain
+    values = read_yaml(path)
+    changes = []
+    for key, after in preset_values(preset, domain).items():
+        *groups, last = key.split(".")
+        group = _inner(values, groups)
+        if group.get(last) != after:
+            changes.append(Change(key, group.get(last), after))
+        group[last] = after
+    return parse_params(values, f"{path} with preset {preset}"), changes
+
+
+def write_preset(preset: str, task: str, root: Path | str = ".", force: bool = False) -> Path:
+    """Write params/<task>_<preset>.yaml: a complete task of its own, with the comments of the task's file.
+
+    Raises:
+        UserError: see `apply_preset`; or the file is there and `force` is not given.
+    """
+    from ruamel.yaml import YAML
+
+    dest = params_path(f"{task}_{preset}", root)
+    if dest.exists() and not force:
+        raise UserError(f"{dest} is there already; give --force to overwrite it")
+    _, changes = apply_preset(preset, task, root)
+    yaml = YAML()  # keeps comments, and the spelling of numbers
+    yaml.width = 116
+    none = lambda representer, _: representer.represent_scalar(_NULL, "null")  # noqa: E731
+    yaml.representer.yaml_representers = {**yaml.representer.yaml_representers, type(None): none}
+    values = yaml.load(params_path(task, root).read_text(encoding="utf-8"))
+    values.ca.comment = None  # the header, which is about the other task
+    for change in changes:
+        *groups, last = change.key.split(".")
+        group = _inner(values, groups)
+        if isinstance(change.after, list):
+            group[last][:] = change.after  # in place, so that it stays on one line
+        else:
+            group[last] = change.after
+    text = io.StringIO()
+    yaml.dump(values, text)
+    write_text(dest, f"{_header(preset, task, changes)}\n{text.getvalue()}")
+    return dest
+
+
+def override_arguments(task: str, changes: list[Change]) -> list[str]:
+    """The arguments with which `dvc exp run` makes these changes in params/<task>.yaml; no word needs quotes."""
+    return [f"-S params/{task}.yaml:{change.key}={_plain(change.after)}" for change in changes]
+
+
+def _read(preset: str) -> dict[str, Any]:
+    if preset not in preset_names():
+        raise UserError(f"unknown preset {preset!r}; known are {', '.join(preset_names())}")
+    described: dict[str, Any] = read_yaml(_FOLDER / f"{preset}.yaml")
+    return described
+
+
+def _header(preset: str, task: str, changes: list[Change]) -> str:
+    lines = [
+        f"{task}_{preset}: {task} under the whole-method preset {preset}, as `ocd preset {preset} {task}` wrote it.",
+        "",
+        *_read(preset)["about"].splitlines(),
+        "",
+        f"What differs from {task}:",
+        *(f"  {change.key}: {_plain(change.before)} -> {_plain(change.after)}" for change in changes),
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _plain(value: Any) -> str:
+    """A value as YAML and DVC's overrides read it, without blanks or quotes."""
+    return json.dumps(value, separators=(",", ":")).replace('"', "")
+
+
+def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{at}{key}.")
+        else:
+            yield f"{at}{key}", value
+
+
+def _inner(values: Any, groups: list[str]) -> Any:
+    for group in groups:
+        values = values.setdefault(group, {})
+    return values
