@@ -114,7 +114,8 @@ def _read(preset: str) -> dict[str, Any]:
 
 def _header(preset: str, task: str, changes: list[Change]) -> str:
     lines = [
-        f"{task}_{preset}: {task} under the whole-method preset {preset}, as `ocd preset {preset} {task}` wrote it.",
+        f"{task}_{preset}: {task} under the whole-method preset {preset},",
+        f"as `ocd preset {preset} {task}` wrote it.",
         "",
         *_read(preset)["about"].splitlines(),
         "",
