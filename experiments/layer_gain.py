@@ -30,6 +30,8 @@ Seeds = Annotated[str, typer.Option(help="Seeds, with commas.")]
 _SETTINGS = {
     "layer.select": "auto",
     "layer.candidates.kinds": "[linear,conv]",
+    "layer.candidates.names": "null",
+    "overfit.layout": "dense",
     "diffusion.representation.name": "pca",
     "sampling.renormalise": "false",
     "controls.fit": "[ocd_gain]",

@@ -92,6 +92,9 @@ def resolve(axes: dict[str, dict[str, Overrides]], name: str) -> Overrides:
     for part in [] if name == DEFAULT else name.split("+"):
         if part not in known:
             raise UserError(f"unknown setting {part!r}; known are {', '.join(known)}")
+        clash = [key for key, value in known[part].items() if overrides.get(key, value) != value]
+        if clash:
+            raise UserError(f"{name}: two of its settings give {clash[0]} different values")
         overrides |= known[part]
     return overrides
 
@@ -104,8 +107,7 @@ def command(task: str, name: str, overrides: Overrides, seeds: tuple[int, ...], 
         args += ["--copy-paths", "data/raw"]
     args += ["--set-param", f"tasks=[{task}]", "--set-param", f"seeds=[{','.join(map(str, seeds))}]"]
     for key, value in settings.items():
-        # JSON is what DVC's override grammar reads, but for strings in lists, which need no quotes
-        text = json.dumps(value).replace('"', "") if isinstance(value, list) else str(value).lower()
+        text = json.dumps(value).replace('"', "")  # DVC's override grammar reads JSON, with strings unquoted
         args += ["--set-param", f"params/{task}.yaml:{key}={text}"]
     stage = "evaluate" if on_test else "train_controls"
     return [*args, *(f"{stage}@{task}-{seed}-1" for seed in seeds)]
@@ -183,7 +185,17 @@ def crossed(axes: dict[str, dict[str, Overrides]], found: list[Result], best: in
         if first is not None and score[first] < score[DEFAULT]:
             winners.append(first)
     winners = sorted(winners, key=score.__getitem__)[:best]
-    return ["+".join(c) for n in range(2, len(winners) + 1) for c in itertools.combinations(winners, n)]
+    names = ["+".join(c) for n in range(2, len(winners) + 1) for c in itertools.combinations(winners, n)]
+    return [name for name in names if _possible(axes, name)]
+
+
+def _possible(axes: dict[str, dict[str, Overrides]], name: str) -> bool:
+    """Whether the settings of a name give no key two values."""
+    try:
+        resolve(axes, name)
+    except UserError:
+        return False
+    return True
 
 
 def table(found: list[Result]) -> str:

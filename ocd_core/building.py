@@ -211,8 +211,6 @@ class Recipe:
     def builder(self, worker: int = 0) -> RowBuilder:
         """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
         device = local_device(self.device, worker % max(1, torch.cuda.device_count()))
-        if device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # convolutions of 10 bits would not be those of a CPU
         task = self.params.build_task()
         overfit_params = self.params.overfit.of_split(self.split)
         model = load_split_model(self.artifacts, task, str(device), overfit_params.precision)

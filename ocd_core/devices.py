@@ -18,7 +18,7 @@ def check_device(name: str) -> None:
 
 
 def local_device(name: str, index: int = 0) -> torch.device:
-    """The CPU, or GPU number `index` of this machine.
+    """The CPU, or GPU number `index` of this machine, whose float32 is then that of a CPU.
 
     Raises:
         UserError: an unknown name, or this machine has no such GPU.
@@ -34,4 +34,5 @@ def local_device(name: str, index: int = 0) -> torch.device:
             f"process {index} of this machine has no GPU of its own, torch sees {count}: start at most {count} here "
             f"(torchrun --nproc_per_node {count})"
         )
+    torch.backends.cudnn.allow_tf32 = False  # by default convolutions round their inputs to 10 bits
     return torch.device("cuda", index)

@@ -86,7 +86,9 @@ def merged(tables: list[Table]) -> list[dict[str, Any]]:
         for i, row in enumerate(group[0]["rows"]):
             entries = [table["rows"][i] for table in group]
             cells = [_cell(entries, m) for m in metrics]
-            rows.append([row["title"], str(row["n"]), *cells, *_against_base(entries, metrics[0])])
+            # a chosen gain is part of the title and differs by seed
+            title = " / ".join(dict.fromkeys(e["title"] for e in entries))
+            rows.append([title, str(row["n"]), *cells, *_against_base(entries, metrics[0])])
         result.append(
             {
                 "rank": rank,
@@ -163,6 +165,6 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")
     for picture in sorted(pictures.iterdir()):
-        if picture.name != "config.json":
+        if picture.is_file() and picture.name != "config.json":
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     return tables

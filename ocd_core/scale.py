@@ -172,7 +172,7 @@ def train_scale(
     best = min(curve, key=lambda row: row["val_loss"])
     if best is curve[0]:
         network.load_state_dict(start)
-    held_out = scale_metrics(network.estimate(val_cond).cpu(), val_rho)
+    held_out = scale_metrics(network.estimate(val_cond).cpu(), val_rho_N)
     metrics = {
         "val_loss": best["val_loss"],
         "best_update": best["update"],

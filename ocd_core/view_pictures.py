@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PAGE_VIEWS = 5
 FRAMES = 40
 _FRAME_MS = 100
-_GIF_SIDE = 240  # smaller views are enlarged, by a whole factor, to at least this many pixels a side
+_GIF_SIDE = 240  # smaller views are enlarged, by a whole factor, until their longer side has this many pixels
 _STRIP, _GAP = 22, 8  # pixels: of the captions above a flight's pictures, and between these
 _SHOWN = 0.995  # this part of all errors is within the colour scale
 

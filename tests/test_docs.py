@@ -63,7 +63,9 @@ def test_links_lead_somewhere(link: tuple[str, str]) -> None:
 
 
 def test_files_named_in_the_tour_exist() -> None:
-    for name in re.findall(r"`((?:ocd_core|stages|tests|benchmarks|docs)/[\w/.]*)`", (REPO / "README.md").read_text()):
+    for name in re.findall(
+        r"`((?:ocd_core|stages|tests|benchmarks|experiments|docs)/[\w/.]*)`", (REPO / "README.md").read_text()
+    ):
         assert (REPO / name).exists(), name
 
 

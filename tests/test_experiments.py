@@ -94,6 +94,10 @@ def test_only_settings_that_beat_the_default_are_crossed():
     better = scores(default=1.0, prediction_v=0.9, steps_one=0.7, lr_low=0.6)
     assert search.crossed(axes, better, 2) == ["lr-low+steps-one"]
     assert search.crossed(axes, better, 3)[-1] == "lr-low+steps-one+prediction-v"
+    clashing = {"a": {"x": {"diffusion.prediction": "v"}}, "b": {"y": {"diffusion.prediction": "epsilon"}}}
+    assert search.crossed(clashing, scores(default=1.0, a_x=0.9, b_y=0.8), 2) == []
+    with pytest.raises(UserError, match=r"give diffusion\.prediction different values"):
+        search.resolve(clashing, "a-x+b-y")
     with pytest.raises(UserError, match="'default' has not finished"):
         search.crossed(axes, [], 3)
 
@@ -103,6 +107,9 @@ def test_a_search_stops_before_the_test_split():
     assert words[-2:] == ["train_controls@mnist5k-0-1", "train_controls@mnist5k-1-1"]
     assert "params/mnist5k.yaml:diffusion.prediction=v" in words
     assert "params/mnist5k.yaml:controls.fit=[ocd_gain]" in words
+    typed = search.command("mnist5k", "x", {"diffusion.clip": None, "overfit.until_converged": True}, (0,))
+    assert "params/mnist5k.yaml:diffusion.clip=null" in typed
+    assert "params/mnist5k.yaml:overfit.until_converged=true" in typed
     final = search.command("mnist5k", "default", {}, (0,), on_test=True)
     assert final[-1] == "evaluate@mnist5k-0-1"
     assert not any("controls.fit" in w for w in final)
