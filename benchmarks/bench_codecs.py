@@ -12,7 +12,8 @@ from numcodecs import blosc, zstd
 
 from benchmarks import mnist
 from benchmarks.bench_overfit import params
-from benchmarks.machine import table, timed
+from benchmarks.machine import timed
+from ocd_core.markdown import markdown_table
 from ocd_core.overfit import overfit
 
 ROWS, CHUNK, TURNS = 1664, 13, 7
@@ -61,4 +62,4 @@ def main() -> None:
                 write = rate(lambda e=encode, cs=chunks: [google_crc32c.value(bytes(e(c))) for c in cs], delta.nbytes)
                 read = rate(lambda d=decode, b=encoded: [np.frombuffer(d(x), "f4").copy() for x in b], delta.nbytes)
                 rows.append([label, f"{sum(len(e) for e in encoded) / delta.nbytes:.3f}", write, read])
-            print(table(["", "size", "encode and checksum, GB/s", "decode, GB/s"], rows) + "\n", flush=True)
+            print(markdown_table(["", "size", "encode and checksum, GB/s", "decode, GB/s"], rows) + "\n", flush=True)

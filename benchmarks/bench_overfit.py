@@ -21,11 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks import mnist
-from benchmarks.machine import in_subprocess, peak_rss_mib, table, timed
+from benchmarks.machine import in_subprocess, peak_rss_mib, timed
 from ocd_core.apply import row_chunks, rows_within
 from ocd_core.building import RowBuilder, build_store
 from ocd_core.config import OverfitParams
 from ocd_core.layers import SplitModel
+from ocd_core.markdown import markdown_table
 from ocd_core.progress import no_progress
 from ocd_core.tasks.images import ImageClassification, ImageSplit
 
@@ -175,7 +176,7 @@ def _ratio_table(found: dict[str, Any], rows: int) -> str:
                 f"{found[name][0]['bytes'] / 2**20:,.0f}" if name in CASES else "",
             ]
         )
-    return table(
+    return markdown_table(
         ["", "samples/s", "CPU µs a sample", "of P", "of P, by CPU time", "asked", "times the loop", "s in all", "MiB"],
         lines,
     )
@@ -200,7 +201,7 @@ def main() -> None:
                 )  # fmt: skip
                 lines.append([f"{optimizer} {layout}, {count:,}", f"{got['before']:,.0f}", f"{got['peak']:,.0f}"])
         print(f"### Memory (overfit.memory_mb: {MEMORY_MB}, overfit.shard_mb: {SHARD_MB})\n")
-        print(table(["", "MiB before", "peak MiB"], lines), flush=True)
+        print(markdown_table(["", "MiB before", "peak MiB"], lines), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,13 +15,14 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from benchmarks.machine import table, timed
+from benchmarks.machine import timed
 from ocd_core.base_training import fit_base
 from ocd_core.building import RowBuilder, build_store
 from ocd_core.codes import encode_store, fit_to_store
 from ocd_core.config import DenoiserParams, DiffusionParams, Params, load_params
 from ocd_core.diffusion.training import DiffusionTraining, train_diffusion
 from ocd_core.layers import SplitModel
+from ocd_core.markdown import markdown_table
 from ocd_core.predictor import Predictor
 from ocd_core.progress import no_progress
 from ocd_core.scale import train_scale
@@ -169,16 +170,16 @@ def main() -> int:
         [f"{len(trained.inputs):,} at once (unet: {UNET_BATCH})", *(f"{median(found[w]):.3g}" for w in ways)],
         [f"one by one ({LOOP}; unet: {UNET_LOOP})", *(f"{median(found[f'{w} singly']):.3g}" for w in ways)],
     ]
-    print(table(head, lines) + "\n")
+    print(markdown_table(head, lines) + "\n")
     ratios = {
         "batched": median(a / b for a, b in zip(found["factored singly"], found["factored"], strict=True)),
         "unet": median(a / b for a, b in zip(found["unet"], found["factored"], strict=True)),
     }
     titles = {"batched": "`factored`, one by one / at once", "unet": "unet / `factored`, at once"}
     rows = [[titles[name], f"{ratio:,.0f}", f"{AT_LEAST[name]}"] for name, ratio in ratios.items()]
-    print(table(["ratio", "measured", "asked"], rows) + "\n")
+    print(markdown_table(["ratio", "measured", "asked"], rows) + "\n")
     print(f"The first {len(trained.inputs):,} test samples, one draw:\n")
-    print(table(["", "updates", "weights", "cross entropy", "accuracy %"], quality(trained)), flush=True)
+    print(markdown_table(["", "updates", "weights", "cross entropy", "accuracy %"], quality(trained)), flush=True)
     failed = [titles[name] for name, ratio in ratios.items() if ratio < AT_LEAST[name]]
     if failed:
         print(f"\nbelow what is asked: {', '.join(failed)}")

@@ -24,6 +24,7 @@ import torch
 
 from ocd_core.config import OverfitParams
 from ocd_core.layers import SplitModel
+from ocd_core.markdown import markdown_table
 from ocd_core.overfit import StepPart, overfit
 from ocd_core.tasks.base import Batch
 from ocd_core.tasks.views import ViewsData, ViewSynthesis
@@ -98,13 +99,14 @@ def main() -> int:
             work()
             spent[name] = time.thread_time() - start
         times.append(spent)
-    print(f"{VIEWS} views, median of {ROUNDS} rounds\n\n|  | s a view | times the loop | cosine with the loop's Δ |")
-    print("| --- | ---: | ---: | ---: |")
+    rows = []
     for name, deltas in found.items():
         ratio = statistics.median(t["loop, float32"] / t[name] for t in times)
         cosine = torch.cosine_similarity(deltas.flatten(1), plain.flatten(1)).min()
         seconds = statistics.median(t[name] for t in times) / VIEWS
-        print(f"| {name} | {seconds:.2f} | {ratio:.2f} | {cosine:.5f} |")
+        rows.append([name, f"{seconds:.2f}", f"{ratio:.2f}", f"{cosine:.5f}"])
+    print(f"{VIEWS} views, median of {ROUNDS} rounds\n")
+    print(markdown_table(["", "s a view", "times the loop", "cosine with the loop's Δ"], rows))
     return 0
 
 

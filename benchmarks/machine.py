@@ -49,9 +49,3 @@ def in_subprocess(module: str, **arguments: Any) -> Any:
         [sys.executable, "-m", module, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True
     )
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; all columns but the first are aligned to the right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

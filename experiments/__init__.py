@@ -1,1 +1,16 @@
 """Runs that choose and compare: not part of the pipeline, nor of the package."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+from ocd_core.errors import UserError
+
+
+def run(app: Callable[[], None]) -> None:
+    """Run a command line; a user's mistake, or a command that failed, becomes one line and exit status 1."""
+    try:
+        app()
+    except (UserError, subprocess.CalledProcessError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

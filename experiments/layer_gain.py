@@ -8,7 +8,6 @@ that one draw takes away on the test split:
 """
 
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +15,14 @@ from typing import Annotated
 import typer
 from scipy.stats import spearmanr
 
+from experiments import run as run_app
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.layers import matrix_layers
+from ocd_core.markdown import markdown_table
 from ocd_core.models import build_model
+from ocd_core.overrides import override
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Compare layers' ranks with what OCD gains in them.")
 Task = Annotated[str, typer.Argument(help="A task with a params file.")]
@@ -29,13 +31,13 @@ Seeds = Annotated[str, typer.Option(help="Seeds, with commas.")]
 # one representation for every layer (the factored one is for layers that see one vector), and the rows that count
 _SETTINGS = {
     "layer.select": "auto",
-    "layer.candidates.kinds": "[linear,conv]",
-    "layer.candidates.names": "null",
+    "layer.candidates.kinds": ["linear", "conv"],
+    "layer.candidates.names": None,
     "overfit.layout": "dense",
     "diffusion.representation.name": "pca",
-    "sampling.renormalise": "false",
-    "controls.fit": "[ocd_gain]",
-    "evaluate.rows": "[base,ocd,ocd_gain,bound]",
+    "sampling.renormalise": False,
+    "controls.fit": ["ocd_gain"],
+    "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"],
 }
 
 
@@ -66,9 +68,9 @@ def layer_count(task: str) -> int:
 def command(task: str, seeds: str) -> list[str]:
     """The experiment over all layers."""
     ranks = ",".join(str(r) for r in range(1, layer_count(task) + 1))
-    sets = {f"params/{task}.yaml:{key}": value for key, value in _SETTINGS.items()}
-    sets |= {"tasks": f"[{task}]", "seeds": f"[{seeds}]", "layer_ranks": f"[{ranks}]"}
-    return ["dvc", "exp", "run", "evaluate", *(a for key, v in sets.items() for a in ("--set-param", f"{key}={v}"))]
+    sets = [override(task, key, value) for key, value in _SETTINGS.items()]
+    sets += [f"tasks=[{task}]", f"seeds=[{seeds}]", f"layer_ranks=[{ranks}]"]
+    return ["dvc", "exp", "run", "evaluate", *(arg for text in sets for arg in ("--set-param", text))]
 
 
 def gains(task: str, root: Path | str = ".") -> list[Gain]:
@@ -93,20 +95,18 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
 
 def table(found: list[Gain]) -> str:
     """Markdown, with the rank correlation between rank and gain over all seeds."""
-    head = "| seed | rank | layer | base | OCD, one draw | taken away | z | bound |"
-    lines = [head, "| ---: | ---: | --- |" + " ---: |" * 5]
-    lines += [
-        f"| {g.seed} | {g.rank} | {g.layer} | {g.base:.5f} | {g.ocd:.5f} | {100 * g.taken_away:+.1f} % | {g.z:+.1f} | "
-        f"{g.bound:.5f} |"
+    columns = ["seed", "rank", "layer", "base", "OCD, one draw", "taken away", "z", "bound"]
+    rows = [
+        [str(g.seed), str(g.rank), g.layer, f"{g.base:.5f}", f"{g.ocd:.5f}", f"{100 * g.taken_away:+.1f} %",
+         f"{g.z:+.1f}", f"{g.bound:.5f}"]
         for g in found
-    ]
+    ]  # fmt: skip
+    text = markdown_table(columns, rows, text_columns=3)
     if len({g.rank for g in found}) > 1:
         test = spearmanr([g.rank for g in found], [g.taken_away for g in found])
-        lines += [
-            "",
-            f"Spearman's correlation of rank and share taken away: {test.statistic:+.2f} (p = {test.pvalue:.2f})",
-        ]
-    return "\n".join(lines)
+        figures = f"{test.statistic:+.2f} (p = {test.pvalue:.2f})"
+        text += f"\n\nSpearman's correlation of rank and share taken away: {figures}"
+    return text
 
 
 @app.command()
@@ -122,8 +122,4 @@ def show(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except (UserError, subprocess.CalledProcessError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_app(app)

@@ -6,7 +6,6 @@
 Both kinds of noise, 10,000 draws a sample; `--out` also writes the scores and their convergence as pictures.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +14,12 @@ import torch
 import typer
 from torch import Tensor, nn
 
+from experiments import run
 from ocd_core.artifacts import Artifacts, write_table
 from ocd_core.base_training import fit_base
 from ocd_core.checkpoints import load_weights
 from ocd_core.config import BaseParams, ModelParams, ScoringParams, load_params
-from ocd_core.errors import UserError
+from ocd_core.markdown import markdown_table
 from ocd_core.plots import plot_layer_scores
 from ocd_core.progress import progress_bar
 from ocd_core.rng import permutation
@@ -82,16 +82,15 @@ class _RowSplit:
 
 def markdown(scores: Sequence[LayerScore]) -> str:
     """A table of the scores, best first."""
-    lines = [
-        "| layer | kind | weights | rank | mean entropy (nats) | from half the draws | without density |",
-        "| --- | --- |" + " ---: |" * 5,
-    ]
-    lines += [
-        f"| {s.name} | {s.kind} | {s.parameters:,} | {s.rank} | {s.entropy:.3f} ± {s.stderr:.3f} | "
-        f"{s.convergence[-2][1]:.3f} | {100 * s.without_density / s.samples:.0f} % |"
+    columns = [
+        "layer", "kind", "weights", "rank", "mean entropy (nats)", "from half the draws", "without density",
+    ]  # fmt: skip
+    rows = [
+        [s.name, s.kind, f"{s.parameters:,}", str(s.rank), f"{s.entropy:.3f} ± {s.stderr:.3f}",
+         f"{s.convergence[-2][1]:.3f}", f"{100 * s.without_density / s.samples:.0f} %"]
         for s in scores
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+    return markdown_table(columns, rows, text_columns=2)
 
 
 def score_both(
@@ -127,11 +126,11 @@ def task(
     out: Out = None,
 ) -> None:
     """Score the layers of a run's base network."""
-    run = Artifacts(name, seed)
+    artifacts = Artifacts(name, seed)
     domain = load_params(name).build_task()
     model = domain.build_model()
-    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
-    train = domain.open(run.need(run.prepared, "prepare"), "train")
+    load_weights(model, artifacts.need(artifacts.base, "train_base") / "model.safetensors")
+    train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
     score_both(name, model, domain, train, min(samples, len(train)), draws, out)
 
 
@@ -151,8 +150,4 @@ def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    run(app)

@@ -16,15 +16,17 @@ A run is named by its settings (`axis-setting`, joined by `+`), and its figures 
 import itertools
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ocd_core.config import params_path, parse_params, read_yaml, task_names
+from experiments import run
+from ocd_core.config import params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
+from ocd_core.markdown import markdown_table
+from ocd_core.overrides import group_of, override
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Search for a task's best settings on validation.")
 Task = Annotated[str, typer.Argument(help="A task with a file in experiments/axes.")]
@@ -75,13 +77,10 @@ def check(task: str, overrides: Overrides, where: str) -> None:
     """Refuse overrides that name no key or give an impossible configuration."""
     values = read_yaml(params_path(task))
     for key, value in overrides.items():
-        *groups, last = key.split(".")
-        inner = values
-        for group in groups:
-            inner = inner.get(group, {})
-        if last not in inner:
+        group, last = group_of(values, key)
+        if last not in group:
             raise UserError(f"{where}: params/{task}.yaml has no key {key}")
-        inner[last] = value
+        group[last] = value
     parse_params(values, where)
 
 
@@ -107,8 +106,7 @@ def command(task: str, name: str, overrides: Overrides, seeds: tuple[int, ...], 
         args += ["--copy-paths", "data/raw"]
     args += ["--set-param", f"tasks=[{task}]", "--set-param", f"seeds=[{','.join(map(str, seeds))}]"]
     for key, value in settings.items():
-        text = json.dumps(value).replace('"', "")  # DVC's override grammar reads JSON, with strings unquoted
-        args += ["--set-param", f"params/{task}.yaml:{key}={text}"]
+        args += ["--set-param", override(task, key, value)]
     stage = "evaluate" if on_test else "train_controls"
     return [*args, *(f"{stage}@{task}-{seed}-1" for seed in seeds)]
 
@@ -200,13 +198,13 @@ def _possible(axes: dict[str, dict[str, Overrides]], name: str) -> bool:
 
 def table(found: list[Result]) -> str:
     """Markdown, best first."""
-    lines = ["| settings | seeds | base | one draw | ratio | z | best gain | with it |", "| --- |" + " ---: |" * 7]
-    lines += [
-        f"| {r.name} | {r.seeds} | {r.base:.5f} | {r.one_draw:.5f} | {r.score:.3f} | {r.z:+.1f} | {r.gain:g} | "
-        f"{r.with_gain:.5f} |"
+    columns = ["settings", "seeds", "base", "one draw", "ratio", "z", "best gain", "with it"]
+    rows = [
+        [r.name, str(r.seeds), f"{r.base:.5f}", f"{r.one_draw:.5f}", f"{r.score:.3f}", f"{r.z:+.1f}", f"{r.gain:g}",
+         f"{r.with_gain:.5f}"]
         for r in found
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+    return markdown_table(columns, rows)
 
 
 @app.command()
@@ -240,15 +238,5 @@ def test(task: Task, names: list[str]) -> None:
     queue(task, names, FINAL_SEEDS, on_test=True)
 
 
-def main() -> None:
-    """A user's mistake is one line on standard error."""
-    try:
-        app()
-    except (UserError, subprocess.CalledProcessError) as error:
-        known = f" (tasks here: {', '.join(task_names())})" if isinstance(error, UserError) else ""
-        print(f"error: {error}{known}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    main()
+    run(app)

@@ -1,5 +1,6 @@
 """Where every artifact of a run is, and how one is written: complete or absent."""
 
+import csv
 import json
 import math
 import os
@@ -204,3 +205,15 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     lines = ["\t".join(columns), *("\t".join(cell(row.get(c)) for c in columns) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """What `write_table` wrote, as text; a missing value is empty.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run 'dvc repro'")
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t"))

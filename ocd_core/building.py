@@ -75,10 +75,7 @@ class RowBuilder:
         """
         zero = torch.zeros(1, dtype=torch.int64)
         steps = self._step_inputs(zero, zero)
-        batch, cut = steps.batch(0), next(iter(steps(0))).cut
-        if self.task.inputs_change_per_step:  # I(x) and the label are of the whole sample, not of a step's part of it
-            batch = self.split.batch(zero).to(self.model.device)
-            cut = self.model.prefix(batch.inputs)
+        batch, cut = self._whole(zero, steps)
         condition = pass_from_cut(self.task, self.model, batch, cut).condition
         if self.params.layout == "factored" and not torch.equal(condition.layer_input, cut.x_NPI[:, 0]):
             raise UserError(
@@ -133,16 +130,11 @@ class RowBuilder:
             self.model, steps, self.task.loss, self.params, inputs_change=change,
             out_NOI=torch.from_numpy(views["delta"]) if "delta" in views else None,
         )  # fmt: skip
-        if change:  # I(x) is of the whole sample, even where a step sees a part of it
-            batch = self.split.batch(sample_id).to(self.model.device)
-            cut = self.model.prefix(batch.inputs)
+        batch, cut = self._whole(sample_id, steps)
+        if result.activation is None or result.output is None:
             condition = pass_from_cut(self.task, self.model, batch, cut).condition
         else:
-            (part,) = steps(0)
-            batch = steps.batch(0)
-            assert result.activation is not None
-            assert result.output is not None
-            condition = self._condition(batch, part.cut, result.activation, result.output)
+            condition = self._condition(batch, cut, result.activation, result.output)
         values = {
             "layer_input": condition.layer_input,
             "layer_activation": condition.layer_activation,
@@ -156,6 +148,14 @@ class RowBuilder:
             values["grad_u"] = result.grad_u_NSO
         for name, value in values.items():
             torch.from_numpy(views[name]).copy_(value)
+
+    def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
+        """What I(x) and the label are of: whole samples, even where a step sees a part of them."""
+        if not self.task.inputs_change_per_step:
+            (part,) = steps(0)
+            return steps.batch(0), part.cut
+        batch = self.split.batch(sample_id).to(self.model.device)
+        return batch, self.model.prefix(batch.inputs)
 
     def _condition(self, batch: Batch, cut: Cut, activation: Tensor, output: Tensor) -> Condition:
         with torch.no_grad():

@@ -144,18 +144,23 @@ class WarmStartParams(StrictModel):
     lr: Positive
 
 
-class ScaleParams(StrictModel):
-    """How large a drawn Δ is: training of the scale network ρ(x, I(x)) (Eq. 8), and one factor for all."""
+class SmallNetworkParams(StrictModel):
+    """A small network and its training: hidden units, and how `ocd_core.optimise` runs."""
 
-    gain: Literal["none", "validated"]  # validated: every drawn Δ times the factor that the control ocd_gain chose
-    loss: Literal["eq8", "log_mse"]
-    warm_start: WarmStartParams
     width: PositiveInt
     updates: PositiveInt
     batch_size: PositiveInt
     lr: Positive
     validate_every: PositiveInt
     patience: PositiveInt
+
+
+class ScaleParams(SmallNetworkParams):
+    """How large a drawn Δ is: training of the scale network ρ(x, I(x)) (Eq. 8), and one factor for all."""
+
+    gain: Literal["none", "validated"]  # validated: every drawn Δ times the factor that the control ocd_gain chose
+    loss: Literal["eq8", "log_mse"]
+    warm_start: WarmStartParams
 
 
 class SamplingParams(StrictModel):
@@ -184,15 +189,8 @@ class RidgeParams(StrictModel):
     penalties: Annotated[list[Positive], Field(min_length=1)]
 
 
-class HypernetworkParams(StrictModel):
+class HypernetworkParams(SmallNetworkParams):
     """`hypernetwork`: a network from I(x) to Δ, trained end to end on the task's own loss."""
-
-    width: PositiveInt
-    updates: PositiveInt
-    batch_size: PositiveInt
-    lr: Positive
-    validate_every: PositiveInt
-    patience: PositiveInt
 
 
 FittedRow = Literal["base_further", "mean_delta", "ridge", "hypernetwork", "ocd_gain"]

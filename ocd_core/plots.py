@@ -1,14 +1,12 @@
 """Pictures of a run's training, and how any picture becomes a PNG (those of a store: ocd_core.store_plots)."""
 
-import csv
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocd_core.artifacts import Artifacts, replace_file
-from ocd_core.errors import UserError
+from ocd_core.artifacts import Artifacts, read_table, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,16 +38,9 @@ def save_figure(figure: "Figure", path: Path) -> None:
     replace_file(path, lambda partial: partial.write_bytes(png(figure)))
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run 'dvc repro'")
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
-
-
 def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
     """Mean entropy of the loss for each layer with its standard error (the paper's Fig. 3), and by number of draws."""
-    rows, steps = _read_rows(scores), _read_rows(convergence)
+    rows, steps = read_table(scores), read_table(convergence)
     figure, axes = new_figure(1, 2, (4.2 + 0.9 * len(rows), 3.2))
     axis, by_draws = axes[0]
     entropy = [float(r["entropy"]) if r["entropy"] else np.nan for r in rows]
@@ -90,8 +81,8 @@ def curves_figure(run: Artifacts) -> "Figure":
     for axis, title, folder in (
         (base, "base network", run.base), (diffusion, "diffusion", run.diffusion), (scale, "scale", run.scale),
     ):  # fmt: skip
-        _draw_curves(axis, title, _read_rows(folder / "curve.tsv"), ("loss", "train_loss", "val_loss"))
-    _draw_curves(noise, "error of the predicted noise", _read_rows(run.diffusion / "curve.tsv"), ("val_epsilon_mse",))
+        _draw_curves(axis, title, read_table(folder / "curve.tsv"), ("loss", "train_loss", "val_loss"))
+    _draw_curves(noise, "error of the predicted noise", read_table(run.diffusion / "curve.tsv"), ("val_epsilon_mse",))
     noise.axhline(RELEASED_PLATEAU, color="gray", linestyle="--", label="5e-4: plateau of the released code")
     noise.legend()
     return figure

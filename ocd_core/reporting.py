@@ -9,6 +9,7 @@ from typing import Any
 
 from ocd_core.artifacts import Artifacts, read_json, replace_file, write_json, write_text
 from ocd_core.errors import UserError
+from ocd_core.markdown import markdown_table
 
 Table = dict[str, Any]
 
@@ -137,9 +138,7 @@ def markdown(tables: list[Table]) -> str:
         lines = [
             f"**{caption(entry, tables[0]['task'])}**",
             "",
-            "| " + " | ".join(entry["columns"]) + " |",
-            "| " + " | ".join(["---", *["---:"] * (len(entry["columns"]) - 1)]) + " |",
-            *("| " + " | ".join(row) + " |" for row in entry["rows"]),
+            markdown_table(entry["columns"], entry["rows"]),
             *(line for note in entry["notes"] for line in ("", note)),
         ]
         parts.append("\n".join(lines))

@@ -6,10 +6,12 @@ refused rather than loaded.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ocd_core.artifacts import replace_file
@@ -62,6 +64,20 @@ def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
         return load_file(folder / WEIGHTS), config
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
+
+
+@contextmanager
+def described_by(folder: Path) -> Iterator[None]:
+    """Around building a network from its config: a config that does not fit is one of another version.
+
+    Raises:
+        UserError: a key is missing, or a value is not what the network takes.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValidationError) as error:
+        first = " ".join(str(error).split())
+        raise UserError(f"{folder} was written by another version: {first}; train it again") from error
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:

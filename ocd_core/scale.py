@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ocd_core.conditioning import ConditionEncoder
@@ -20,7 +19,7 @@ from ocd_core.errors import UserError
 from ocd_core.optimise import Row, Settings, optimise
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, torch_generator
-from ocd_core.saving import load_network, load_strictly, save_network
+from ocd_core.saving import described_by, load_network, load_strictly, save_network
 from ocd_core.tasks.base import Condition
 
 KIND = "scale"
@@ -68,12 +67,9 @@ class ScaleNetwork(nn.Module):
             UserError: missing, damaged or foreign files, or tensors that do not match the config.
         """
         state, config = load_network(folder, KIND)
-        try:
+        with described_by(folder):
             width = ScaleParams.model_validate(config["params"]).width
             self = cls(ConditionEncoder(config["condition_sizes"], width))
-        except (KeyError, TypeError, ValidationError) as error:
-            first = " ".join(str(error).split())
-            raise UserError(f"{folder} was written by another version: {first}; train it again") from error
         load_strictly(self, state, folder)
         return self.eval()
 

@@ -1,11 +1,11 @@
 """What the scale networks of a task's runs are worth, as Markdown: reports/<task>/scale.md."""
 
-import csv
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ocd_core.artifacts import Artifacts
+from ocd_core.artifacts import Artifacts, read_table
+from ocd_core.markdown import markdown_table
 
 _COLUMNS = {  # of comparison.tsv: title, decimals
     "median_abs_log_ratio": ("median abs. ln(ρ̂/ρ) ↓", 2),
@@ -34,28 +34,22 @@ def scale_markdown(runs: Sequence[Artifacts]) -> str:
 def _table(rank: int, runs: list[Artifacts]) -> str:
     seeds = ", ".join(str(run.seed) for run in runs)
     columns = ["estimate", "samples", "n", *(title for title, _ in _COLUMNS.values())]
-    lines = [
-        f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**",
-        "",
-        "| " + " | ".join(columns) + " |",
-        "| --- | --- |" + " ---: |" * (len(columns) - 2),
-    ]
+    title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
+    rows = []
     for entries in zip(*(_read(run) for run in runs), strict=True):
         counts = sorted({int(e["n"]) for e in entries})
-        cells = [
+        row = [
             entries[0]["estimate"],
             entries[0]["rows"],
             str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
             *(_cell([e[name] for e in entries], decimals) for name, (_, decimals) in _COLUMNS.items()),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(row)
+    return f"{title}\n\n{markdown_table(columns, rows, text_columns=2)}\n"
 
 
 def _read(run: Artifacts) -> list[dict[str, str]]:
-    path = run.need(run.scale / "comparison.tsv", "train_scale")
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+    return read_table(run.need(run.scale / "comparison.tsv", "train_scale"))
 
 
 def _cell(values: list[str], decimals: int) -> str:

@@ -19,7 +19,8 @@ from ocd_core.overfit import StepPart, overfit
 from ocd_core.progress import no_progress
 from ocd_core.rng import torch_generator
 from ocd_core.store import OverfitStore
-from ocd_core.tasks.base import Batch, Condition, Metric, StrictModel, Task
+from ocd_core.tasks.base import Batch, Condition
+from tests.scoring_helpers import ArrayTask
 
 ROWS, WIDE = 150, 200
 
@@ -47,25 +48,7 @@ class Rows:
         return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
 
 
-class Regression(Task):
-    def __init__(self) -> None:
-        super().__init__(StrictModel(), "mlp", {})
-
-    def prepare(self, dest):
-        raise NotImplementedError
-
-    def open(self, prepared, split):
-        raise NotImplementedError
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return (output - target).square().mean(1)
-
-    @property
-    def metrics(self) -> list[Metric]:
-        return []
-
-
-class Noisy(Regression):
+class Noisy(ArrayTask):
     """Each replica of a sample sees its own noise at each step."""
 
     inputs_change_per_step = True
@@ -76,7 +59,7 @@ class Noisy(Regression):
         return Batch((batch.inputs[0] + shift,), batch.target, sample_id)
 
 
-class OtherCondition(Regression):
+class OtherCondition(ArrayTask):
     """Keeps i_L at half its size, so that Δ cannot be rebuilt from it."""
 
     def condition(self, batch, layer_input, activation, output, model=None) -> Condition:
@@ -104,7 +87,7 @@ def arrays_of(store: OverfitStore) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_store_holds_what_overfitting_all_rows_at_once_gives(tmp_path: Path, optimizer: str) -> None:
-    split, task, p = Rows(), Regression(), params(optimizer=optimizer)
+    split, task, p = Rows(), ArrayTask(), params(optimizer=optimizer)
     store = build(tmp_path / "a.zarr", RowBuilder(task, MODEL, split, p, 0))
     assert store.schema.shard_count > 3, "the case must have several shards"
     batch = split.batch(torch.arange(ROWS))
@@ -129,7 +112,7 @@ def test_store_holds_what_overfitting_all_rows_at_once_gives(tmp_path: Path, opt
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_factored_store_gives_the_dense_deltas(tmp_path: Path, optimizer: str) -> None:
     stores = [
-        build(tmp_path / f"{layout}.zarr", RowBuilder(Regression(), MODEL, Rows(), params(
+        build(tmp_path / f"{layout}.zarr", RowBuilder(ArrayTask(), MODEL, Rows(), params(
             optimizer=optimizer, layout=layout), 0))
         for layout in ("dense", "factored")
     ]  # fmt: skip
@@ -142,7 +125,7 @@ def test_factored_store_gives_the_dense_deltas(tmp_path: Path, optimizer: str) -
 
 
 def test_resume_keeps_finished_shards_and_gives_the_same_arrays(tmp_path: Path, monkeypatch) -> None:
-    whole = arrays_of(build(tmp_path / "whole.zarr", RowBuilder(Regression(), MODEL, Rows(), params(), 0)))
+    whole = arrays_of(build(tmp_path / "whole.zarr", RowBuilder(ArrayTask(), MODEL, Rows(), params(), 0)))
 
     class Killed(BaseException):
         pass
@@ -155,7 +138,7 @@ def test_resume_keeps_finished_shards_and_gives_the_same_arrays(tmp_path: Path, 
 
     dest = tmp_path / "resumed.zarr"
     with pytest.raises(Killed):
-        build(dest, Dies(Regression(), MODEL, Rows(), params(), 0))
+        build(dest, Dies(ArrayTask(), MODEL, Rows(), params(), 0))
     assert not dest.exists()
 
     filled = []
@@ -165,7 +148,7 @@ def test_resume_keeps_finished_shards_and_gives_the_same_arrays(tmp_path: Path, 
             filled.append(rows.start)
             return super().fill(rows, buffers, progress)
 
-    builder = Counts(Regression(), MODEL, Rows(), params(), 0)
+    builder = Counts(ArrayTask(), MODEL, Rows(), params(), 0)
     resumed = arrays_of(build(dest, builder))
     assert filled[0] == 3 * builder.schema().shard_rows, "the three finished shards are kept"
     for name, values in whole.items():
@@ -213,7 +196,7 @@ def test_batches_keep_within_the_memory() -> None:
 def test_shards_are_smaller_where_memory_is_short() -> None:
     """Three shards alive and a batch fit memory_mb."""
     for memory_mb in (1, 2, 8, 64):
-        builder = RowBuilder(Regression(), MODEL, Rows(), params(memory_mb=memory_mb), 0)
+        builder = RowBuilder(ArrayTask(), MODEL, Rows(), params(memory_mb=memory_mb), 0)
         buffers = builder.buffers(builder.schema())
         assert 3 * sum(b.nbytes for b in buffers.values()) <= memory_mb * 2**20 / 2 + 3 * 2**16
 
@@ -242,7 +225,7 @@ def test_an_error_of_the_writing_thread_ends_the_stage(tmp_path: Path, monkeypat
         assert threading.current_thread() is not threading.main_thread()
         raise UserError("no space left")
 
-    builder = Counts(Regression(), MODEL, Rows(), params(), 0)
+    builder = Counts(ArrayTask(), MODEL, Rows(), params(), 0)
     monkeypatch.setattr(writer_module.ShardSink, "write", full)
     with pytest.raises(UserError, match="no space left"):
         build(tmp_path / "a.zarr", builder)
@@ -258,7 +241,7 @@ def test_convolution_with_stride_in_a_store(tmp_path: Path) -> None:
         torch.manual_seed(1)
         net = nn.Sequential(nn.Unflatten(1, (1, 5, 6)), nn.Conv2d(1, 3, 3, stride=2), nn.Tanh(), nn.Flatten(),
                             nn.Linear(12, 2)).eval()  # fmt: skip
-    model, split, task = SplitModel(net, "1"), Rows(6), Regression()
+    model, split, task = SplitModel(net, "1"), Rows(6), ArrayTask()
     store = build(tmp_path / "a.zarr", RowBuilder(task, model, split, params(steps=1), 0))
     for row in range(6):
         weight = net[1].weight.detach().double().requires_grad_(True)

@@ -13,9 +13,8 @@ from ocd_core.baselines.hypernetwork import Hypernetwork
 from ocd_core.baselines.ridge import Ridge
 from ocd_core.baselines.space import DeltaSpace
 from ocd_core.conditioning import ConditionEncoder
-from ocd_core.errors import UserError
 from ocd_core.representation import REPRESENTATIONS
-from ocd_core.saving import load_network, load_strictly, save_network
+from ocd_core.saving import described_by, load_network, load_strictly, save_network
 
 KIND = "controls"
 
@@ -70,7 +69,7 @@ class Controls:
             UserError: missing, damaged or foreign files, or tensors that do not match the config.
         """
         state, config = load_network(folder, KIND)
-        try:
+        with described_by(folder):
             fitted = config["fitted"]
             mean_delta = state.pop("mean_delta") if "mean_delta" in fitted else None
             space = hypernetwork = None
@@ -87,9 +86,6 @@ class Controls:
                 config["mean_rho"], mean_delta, further, space, ridge, hypernetwork, config["gain"],
                 config["cost_flops"],
             )  # fmt: skip
-        except (KeyError, TypeError) as error:
-            first = " ".join(str(error).split())
-            raise UserError(f"{folder} was written by another version: {first}; train it again") from error
         load_strictly(nn.ModuleDict(self._modules()), state, folder)
         for module in self._modules().values():
             module.eval().requires_grad_(False)

@@ -123,9 +123,8 @@ def fit_controls(
 def _ocd_cost(
     predictor: Predictor, train: Split, cond: Condition, params: Params, updates: dict[str, int], seed: int
 ) -> dict[str, int]:
-    model = SplitModel(predictor.split.model, predictor.split.layer_name)  # overfitting is in float64
     parts = {
-        "overfit": overfit_flops(predictor.task, model, train, params.overfit, seed),
+        "overfit": overfit_flops(predictor.task, predictor.split, train, params.overfit, seed),
         "diffusion": diffusion_flops(predictor.diffusion, cond, updates["diffusion"]),
     }
     if predictor.diffusion.representation.uses_scale:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ocd_core.conditioning import ConditionEncoder, TimeEncoder
@@ -13,7 +12,7 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
 from ocd_core.errors import UserError
 from ocd_core.representation import REPRESENTATIONS, Representation
-from ocd_core.saving import load_network, load_strictly, save_network
+from ocd_core.saving import described_by, load_network, load_strictly, save_network
 from ocd_core.tasks.base import Condition
 
 KIND = "diffusion"
@@ -86,14 +85,11 @@ class DiffusionModel(nn.Module):
             UserError: missing, damaged or foreign files, or tensors that do not match the config.
         """
         state, config = load_network(folder, KIND)
-        try:
+        with described_by(folder):
             params = DiffusionParams.model_validate(config["params"])
             encoder = ConditionEncoder(config["condition_sizes"], params.embedding)
             described = config["representation"]
             representation = REPRESENTATIONS[described["name"]](**described["args"])
-        except (KeyError, TypeError, ValidationError) as error:
-            first = " ".join(str(error).split())
-            raise UserError(f"{folder} was written by another version: {first}; train it again") from error
         self = cls(encoder, representation, params)
         load_strictly(self, state, folder)
         return self.eval()

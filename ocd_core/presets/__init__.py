@@ -7,7 +7,6 @@ the task's.
 """
 
 import io
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 from ocd_core.artifacts import write_text
 from ocd_core.config import Params, load_params, params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
+from ocd_core.overrides import group_of, override, override_text
 
 _FOLDER = Path(__file__).parent
 _NULL = "tag:yaml.org,2002:null"
@@ -61,8 +61,7 @@ def apply_preset(preset: str, task: str, root: Path | str = ".") -> tuple[Params
     values = read_yaml(path)
     changes = []
     for key, after in preset_values(preset, domain).items():
-        *groups, last = key.split(".")
-        group = _inner(values, groups)
+        group, last = group_of(values, key)
         if group.get(last) != after:
             changes.append(Change(key, group.get(last), after))
         group[last] = after
@@ -88,8 +87,7 @@ def write_preset(preset: str, task: str, root: Path | str = ".", force: bool = F
     values = yaml.load(params_path(task, root).read_text(encoding="utf-8"))
     values.ca.comment = None  # the header, which is about the other task
     for change in changes:
-        *groups, last = change.key.split(".")
-        group = _inner(values, groups)
+        group, last = group_of(values, change.key)
         if isinstance(change.after, list):
             group[last][:] = change.after  # in place, so that it stays on one line
         else:
@@ -102,7 +100,7 @@ def write_preset(preset: str, task: str, root: Path | str = ".", force: bool = F
 
 def override_arguments(task: str, changes: list[Change]) -> list[str]:
     """The arguments with which `dvc exp run` makes these changes in params/<task>.yaml; no word needs quotes."""
-    return [f"-S params/{task}.yaml:{change.key}={_plain(change.after)}" for change in changes]
+    return [f"-S {override(task, change.key, change.after)}" for change in changes]
 
 
 def _read(preset: str) -> dict[str, Any]:
@@ -120,14 +118,9 @@ def _header(preset: str, task: str, changes: list[Change]) -> str:
         *_read(preset)["about"].splitlines(),
         "",
         f"What differs from {task}:",
-        *(f"  {change.key}: {_plain(change.before)} -> {_plain(change.after)}" for change in changes),
+        *(f"  {change.key}: {override_text(change.before)} -> {override_text(change.after)}" for change in changes),
     ]
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
-
-
-def _plain(value: Any) -> str:
-    """A value as YAML and DVC's overrides read it, without blanks or quotes."""
-    return json.dumps(value, separators=(",", ":")).replace('"', "")
 
 
 def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
@@ -136,9 +129,3 @@ def _leaves(tree: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{at}{key}.")
         else:
             yield f"{at}{key}", value
-
-
-def _inner(values: Any, groups: list[str]) -> Any:
-    for group in groups:
-        values = values.setdefault(group, {})
-    return values
