@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ocd_core.apply import pass_from_cut, row_chunks, rows_within
 from ocd_core.artifacts import Artifacts
+from ocd_core.base_network import load_split_model
 from ocd_core.checkpoints import sha256_file
 from ocd_core.config import OverfitParams, Params
 from ocd_core.devices import check_device, local_device
@@ -27,7 +28,6 @@ from ocd_core.executors import SERIAL, Execution, MakeShard, run_shards
 from ocd_core.fingerprint import digest, module_code, task_code
 from ocd_core.layers import Cut, SplitModel
 from ocd_core.overfit import StepPart, check_layout, one_position, overfit
-from ocd_core.predictor import load_split_model
 from ocd_core.progress import Progress, no_progress
 from ocd_core.store import Damage, RemoteSink, RemoteWriter, ShardSink, StoreSchema, StoreWriter
 from ocd_core.tasks.base import Batch, Condition, Split, SplitName, Task

@@ -136,7 +136,7 @@ def evaluate(
 
     Args:
         bound: the overfit store of the same split (its own labels: for the bound alone).
-        controls: holds what the rows need.
+        controls: holds what the rows need, on the predictor's device.
         neighbours: of the training split; needed by the row `neighbour`.
 
     Raises:
@@ -155,15 +155,16 @@ def evaluate(
     size = rows_within(predictor.split, example, _MEMORY_MB, matrices=2 + params.draws // 2)
     for chunk in row_chunks(count, size):
         batch = split.batch(whole_split(split)[chunk])
-        base = base_pass(predictor.task, predictor.split, batch)
+        base = base_pass(predictor.task, predictor.split, batch.to(predictor.device))
         estimate = predictor.estimate_rho(base)
-        for row, output in rows.outputs(batch, base, estimate):
+        for row, computed in rows.outputs(batch, base, estimate):
+            output = computed.cpu()
             for metric, measured in _measure(predictor.task, metrics, row, output, batch.target):
                 collected[row][metric].append(measured)
             if row == "bound":
                 parts.add(batch, output)
         if estimate is not None:
-            rho.append(estimate.double().numpy())
+            rho.append(estimate.double().cpu().numpy())
         progress(chunk.stop, "")
     values = {row: {m: np.concatenate(v) for m, v in by_metric.items()} for row, by_metric in collected.items()}
     titles = {
@@ -209,7 +210,7 @@ class _Rows:
             self.further = copy.deepcopy(controls.further).to(predictor.split.dtype)
 
     def outputs(self, batch: Batch, base: BasePass, rho_N: Tensor | None) -> Iterator[tuple[str, Tensor]]:
-        """(row, outputs (N, ...)), one row after the other."""
+        """(row, outputs (N, ...)) on the predictor's device, one row after the other; the batch is on the CPU."""
         predictor = self.predictor
         draws = self.draws if _DRAWN_ROWS & {*self.names} else 0
         codes = [predictor.code(base, batch.sample_id, k) for k in range(draws)]
@@ -224,7 +225,7 @@ class _Rows:
             if row == "base":
                 output = base.output
             elif row == "base_further":
-                output = self.further(*(_as(x, predictor.split.dtype) for x in batch.inputs))
+                output = self.further(*(_as(x.to(predictor.device), predictor.split.dtype) for x in batch.inputs))
             elif row == "ocd":
                 output = one_draw(0)
             elif row == "ocd_ensemble":
@@ -243,16 +244,16 @@ class _Rows:
             return controls.mean_delta_OI.expand(len(batch), -1, -1)
         if row == "neighbour":
             assert self.neighbours is not None
-            return self.neighbours.deltas(batch)
+            return self.neighbours.deltas(batch).to(predictor.device)
         if row in ("ridge", "hypernetwork"):
             network = controls.ridge if row == "ridge" else controls.hypernetwork
             assert network is not None
             assert controls.space is not None
             return controls.space.move(network(base.condition), base.cut.x_NPI.mean(1))
         if row == "bound":
-            return torch.from_numpy(self.bound.deltas_of_samples(batch.sample_id.numpy()))
+            return torch.from_numpy(self.bound.deltas_of_samples(batch.sample_id.numpy())).to(predictor.device)
         if row == "ocd_no_scale":
-            return predictor.move(base, codes[0], torch.full((len(batch),), controls.mean_rho))
+            return predictor.move(base, codes[0], torch.full((len(batch),), controls.mean_rho, device=predictor.device))
         if row == "ocd_gain":
             assert controls.gain is not None
             return controls.gain * predictor.move(base, codes[0], rho_N)

@@ -10,23 +10,23 @@ from torch import Tensor
 
 from ocd_core.apply import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.checkpoints import load_weights
+from ocd_core.base_network import load_split_model
 from ocd_core.config import Params, SamplingParams, parse_params
+from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import draw
 from ocd_core.errors import UserError
-from ocd_core.layers import Precision, SplitModel
+from ocd_core.layers import SplitModel
 from ocd_core.representation import Factored
 from ocd_core.scale import ScaleNetwork
 from ocd_core.tasks.base import Batch, Task
 
 _MEMORY_MB = 512
-_DRAW_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a `Predictor` returns for N inputs and K draws.
+    """What a `Predictor` returns for N inputs and K draws, on its device.
 
     output: the answer (N, ...): one network's, the ensemble's or the mean network's. base_output: f_θ(x).
     draws: each network's own output (K, N, ...); empty for a mean network. rho: the scale network's estimate of ‖Δ‖,
@@ -40,7 +40,7 @@ class Prediction:
 
 
 class Predictor:
-    """A base network with the hypernetwork that was trained for it.
+    """A base network with the hypernetwork that was trained for it, all on one device.
 
     Args:
         task: the domain (how outputs combine).
@@ -59,10 +59,11 @@ class Predictor:
         self.task, self.split, self.sampling, self.seed, self.gain = task, split, sampling, seed, gain
         self.diffusion = diffusion.eval()
         self.scale = scale.eval()
+        self._draw_batch: int | None = None
 
     @classmethod
-    def from_artifacts(cls, folder: Path | str) -> "Predictor":
-        """Load a run's folder, `data/<task>/seed<k>/rank<r>`.
+    def from_artifacts(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Predictor":
+        """Load a run's folder, `data/<task>/seed<k>/rank<r>`, onto a device.
 
         Raises:
             UserError: something is missing there or belongs to another network.
@@ -70,14 +71,17 @@ class Predictor:
         run = Artifacts.from_folder(folder)
         config = read_json(run.need(run.evaluation, "evaluate") / "config.json")
         params = parse_params(config, str(run.evaluation / "config.json"))
-        return cls.from_run(run, params)
+        return cls.from_run(run, params, device=device)
 
     @classmethod
-    def from_run(cls, run: Artifacts, params: Params, *, with_gain: bool = True) -> "Predictor":
+    def from_run(
+        cls, run: Artifacts, params: Params, *, with_gain: bool = True, device: torch.device | str = "cpu"
+    ) -> "Predictor":
         """Load a run's artifacts, with these params for what is not stored in them (`sampling`, `precision`).
 
         Args:
             with_gain: as `scale.gain` says; False: no gain, for the stage that chooses it.
+            device: where the networks run.
 
         Raises:
             UserError: something is missing there or belongs to another network.
@@ -86,9 +90,9 @@ class Predictor:
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
         return cls(
             task,
-            load_split_model(run, task, precision=params.evaluate.precision),
-            DiffusionModel.load(run.need(run.diffusion, "train_diffusion")),
-            ScaleNetwork.load(run.need(run.scale, "train_scale")),
+            load_split_model(run, task, device, params.evaluate.precision),
+            DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device),
+            ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device),
             params.sampling,
             run.seed,
             gain,
@@ -101,7 +105,7 @@ class Predictor:
         """Draw `draws` networks for each input and answer with them.
 
         Args:
-            inputs: what the base network takes, samples in the first axis.
+            inputs: what the base network takes, samples in the first axis, on any device.
             draws: K; the answer of one draw is that network's own.
             sample_id: int64 (N,), names the inputs in the random draws (default: 0 .. N-1).
             combine: `ensemble` combines outputs (the task says how), `mean_network` averages the weights.
@@ -119,7 +123,7 @@ class Predictor:
         size = rows_within(self.split, first, _MEMORY_MB, matrices=1)
         parts = []
         for rows in row_chunks(count, size):
-            part = Batch(tuple(x[rows] for x in tensors), batch.target[rows], ids[rows])
+            part = Batch(tuple(x[rows] for x in tensors), batch.target[rows], ids[rows]).to(self.device)
             parts.append(self.predict_pass(base_pass(self.task, self.split, part), part.sample_id, draws, combine))
         rho = [p.rho for p in parts if p.rho is not None]
         return Prediction(
@@ -128,6 +132,11 @@ class Predictor:
             torch.cat([p.draws for p in parts], 1),
             torch.cat(rho) if rho else None,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.split.device
 
     @torch.no_grad()
     def predict_pass(
@@ -156,7 +165,9 @@ class Predictor:
 
     def code(self, base: BasePass, sample_id: Tensor, draw_index: int) -> Tensor:
         """One draw of Ω_0 a sample (Alg. 2), (N, *shape)."""
-        return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, _DRAW_BATCH)
+        if self._draw_batch is None:
+            self._draw_batch = drawing_batch(self.diffusion.params, self.diffusion.shape, self.device)
+        return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, self._draw_batch)
 
     def move(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Move:
         """A drawn code as Δ (N, O, I), or, where that is cheaper, as the change Δ i_L of the layer's output (N, O).
@@ -180,16 +191,3 @@ def validated_gain(run: Artifacts) -> float:
     if not isinstance(gain, float):
         raise UserError(f"{path} holds no gain; run the stage train_controls again ('dvc repro')")
     return gain
-
-
-def load_split_model(run: Artifacts, task: Task, device: str = "cpu", precision: Precision = "float64") -> SplitModel:
-    """The run's base network on a device, cut at the layer that its rank selects."""
-    model = task.build_model()
-    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
-    used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
-    if str(run.rank) not in used:
-        raise UserError(
-            f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
-            "widen layer.candidates"
-        )
-    return SplitModel(model.to(device), used[str(run.rank)], precision)

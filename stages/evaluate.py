@@ -6,22 +6,27 @@ from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_tab
 from ocd_core.baselines.controls import Controls
 from ocd_core.baselines.neighbour import Neighbours
 from ocd_core.config import load_params
+from ocd_core.devices import local_device
 from ocd_core.evaluation import evaluate
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
 from ocd_core.store import OverfitStore
-from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 
-def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1) -> None:
-    """Write data/<task>/seed<k>/rank<r>/evaluation."""
+def main(
+    task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
+) -> None:
+    """Write data/<task>/seed<k>/rank<r>/evaluation. The device changes it within rounding, so it is no param."""
+    place = local_device(device)
     params = load_params(task)
     artifacts = Artifacts(task, seed, rank)
-    predictor = Predictor.from_run(artifacts, params)
+    predictor = Predictor.from_run(artifacts, params, device=place)
     prepared = artifacts.need(artifacts.prepared, "prepare")
     test = predictor.task.open(prepared, "test")
     store = OverfitStore(artifacts.need(artifacts.overfit("test"), "overfit"))
-    controls = Controls.load(artifacts.need(artifacts.controls, "train_controls"), predictor.task.build_model())
+    folder = artifacts.need(artifacts.controls, "train_controls")
+    controls = Controls.load(folder, predictor.task.build_model(), place)
     neighbours = None
     if "neighbour" in params.evaluate.rows:
         train_store = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))

@@ -3,17 +3,21 @@
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
 from ocd_core.baselines.fitting import TrainingData, fit_controls
 from ocd_core.config import load_params
+from ocd_core.devices import local_device
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
 from ocd_core.store import OverfitStore
-from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
+from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 
-def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1) -> None:
-    """Write data/<task>/seed<k>/rank<r>/controls."""
+def main(
+    task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
+) -> None:
+    """Write data/<task>/seed<k>/rank<r>/controls. The device changes it within rounding, so it is no param."""
+    place = local_device(device)
     params = load_params(task)
     artifacts = Artifacts(task, seed, rank)
-    predictor = Predictor.from_run(artifacts, params, with_gain=False)  # it is chosen here
+    predictor = Predictor.from_run(artifacts, params, with_gain=False, device=place)  # the gain is chosen here
     prepared = artifacts.need(artifacts.prepared, "prepare")
     data = TrainingData(
         predictor.task.open(prepared, "train"), predictor.task.open(prepared, "val"),

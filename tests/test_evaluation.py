@@ -11,12 +11,13 @@ import torch
 
 from ocd_core.apply import base_pass, outputs_with_move
 from ocd_core.artifacts import Artifacts
+from ocd_core.base_network import load_split_model
 from ocd_core.baselines.controls import Controls
 from ocd_core.baselines.neighbour import Neighbours
 from ocd_core.config import Params, load_params, parse_params
 from ocd_core.errors import UserError
 from ocd_core.evaluation import Evaluation, evaluate
-from ocd_core.predictor import Predictor, load_split_model
+from ocd_core.predictor import Predictor
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Metric
 from tests.baselines.runs import toy_run

@@ -10,10 +10,11 @@ import torch
 
 from ocd_core.apply import base_pass
 from ocd_core.artifacts import Artifacts
+from ocd_core.base_network import load_split_model
 from ocd_core.config import load_params
 from ocd_core.diffusion.samplers import draw
 from ocd_core.errors import UserError
-from ocd_core.predictor import Predictor, load_split_model
+from ocd_core.predictor import Predictor
 from ocd_core.reporting import markdown, merged, run_tables
 from ocd_core.store import OverfitStore, verify_store
 from ocd_core.tasks.base import Batch, whole_split

@@ -12,7 +12,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.checkpoints import read_tensors
 from ocd_core.errors import UserError
 from ocd_core.optimise import Checkpoints, Settings, optimise
-from stages import train_base, train_diffusion, train_scale
+from stages import evaluate, train_base, train_controls, train_diffusion, train_scale
 from stages._training import followed
 from tests.diffusion.together import torchrun
 from tests.toy import run_stages, write_toy_params
@@ -116,7 +116,7 @@ def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, m
     assert list(toy.work.iterdir()) == []
 
 
-@pytest.mark.parametrize("stage", [train_base, train_diffusion, train_scale])
+@pytest.mark.parametrize("stage", [train_base, train_diffusion, train_scale, train_controls, evaluate])
 def test_a_gpu_that_is_not_there_is_refused(toy, monkeypatch, stage):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=r"--device cuda \(OCD_DEVICE\): torch sees no GPU here"):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ocd_core.baselines.hypernetwork import Hypernetwork
@@ -59,8 +60,8 @@ class Controls:
         save_network(folder, KIND, state, config)
 
     @classmethod
-    def load(cls, folder: Path, base: nn.Module) -> "Controls":
-        """What `save` wrote, in eval mode.
+    def load(cls, folder: Path, base: nn.Module, device: torch.device | str = "cpu") -> "Controls":
+        """What `save` wrote, in eval mode, on a device.
 
         Args:
             base: a network like the one that was trained further; its weights are replaced.
@@ -71,7 +72,7 @@ class Controls:
         state, config = load_network(folder, KIND)
         with described_by(folder):
             fitted = config["fitted"]
-            mean_delta = state.pop("mean_delta") if "mean_delta" in fitted else None
+            mean_delta = state.pop("mean_delta").to(device) if "mean_delta" in fitted else None
             space = hypernetwork = None
             if "space" in fitted:
                 space = DeltaSpace(REPRESENTATIONS[config["space"]["name"]](**config["space"]["args"]))
@@ -88,5 +89,5 @@ class Controls:
             )  # fmt: skip
         load_strictly(nn.ModuleDict(self._modules()), state, folder)
         for module in self._modules().values():
-            module.eval().requires_grad_(False)
+            module.eval().requires_grad_(False).to(device)
         return self

@@ -36,11 +36,11 @@ def overfit_flops(task: Task, model: SplitModel, train: Split, params: OverfitPa
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:
     """Of `updates` updates on `params.batch_size` samples (Alg. 1, lines 7-11)."""
-    one = cond.select(slice(0, 1))
-    code = torch.zeros(1, *model.shape)
+    one = cond.select(slice(0, 1)).to(model.device)
+    code, t = torch.zeros(1, *model.shape, device=model.device), torch.ones(1, dtype=torch.int64, device=model.device)
 
     def update() -> None:
-        output = model.predict(code, torch.ones(1, dtype=torch.int64), model.embed(one))
+        output = model.predict(code, t, model.embed(one))
         torch.autograd.grad(output.sum(), list(model.parameters()))
 
     return flops(update) * model.params.batch_size * updates
@@ -48,7 +48,7 @@ def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int
 
 def scale_flops(network: ScaleNetwork, cond: Condition, batch_size: int, updates: int) -> int:
     """Of `updates` updates on `batch_size` samples (Eq. 8)."""
-    one = cond.select(slice(0, 1))
+    one = cond.select(slice(0, 1)).to(network.device)
     run = lambda: torch.autograd.grad(network(one).sum(), list(network.parameters()))  # noqa: E731
     return flops(run) * batch_size * updates
 

@@ -58,6 +58,8 @@ def fit_controls(
 ) -> ControlsFit:
     """Fit `params.controls.fit`.
 
+    What takes gradients or draws runs on the predictor's device; the controls come back on the CPU.
+
     Args:
         predictor: the run's trained model, without a gain.
         updates: how many updates the diffusion and the scale network took, by name.
@@ -79,7 +81,9 @@ def fit_controls(
         epoch_flops = base_epoch_flops(task, data.train, seed)
         chosen = _further_params(params, math.ceil(cost["ocd"]["total"] / epoch_flops))
         base_seed = derive_seed(seed, "base further")  # other orders of the samples than the base has seen
-        result = fit_base(task, data.train, data.val, chosen, base_seed, start=predictor.split.model)
+        result = fit_base(
+            task, data.train, data.val, chosen, base_seed, start=predictor.split.model, device=predictor.device
+        )
         further, metrics["base_further"], curves["base_further"] = result.model, result.metrics, result.curve
         used = epoch_flops * int(result.metrics["epochs"])
         cost["base_further"] = {"allowed": epoch_flops * chosen.epochs, "total": used}
@@ -95,11 +99,12 @@ def fit_controls(
             started("hypernetwork")
             single = SplitModel(predictor.split.model, predictor.split.layer_name, "float32")
             training = train_hypernetwork(
-                task, single, space, float(code_Nd.square().mean().sqrt()),
+                task, single, space.to(predictor.device), float(code_Nd.square().mean().sqrt()),
                 Samples(data.train, condition_of_samples(data.train_store)),
                 Samples(data.val, condition_of_samples(data.val_store)), params.controls.hypernetwork, seed,
             )  # fmt: skip
-            hypernetwork = training.network
+            hypernetwork = training.network.cpu()
+            space.cpu()
             metrics["hypernetwork"], curves["hypernetwork"] = training.metrics, training.curve
     if "ocd_gain" in wanted:
         started("ocd_gain")
@@ -159,10 +164,10 @@ def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -
     losses_GN = torch.empty(len(gains), len(split), dtype=torch.float64)
     example = split.batch(torch.zeros(1, dtype=torch.int64))
     for rows in row_chunks(len(split), rows_within(predictor.split, example, _MEMORY_MB, matrices=2)):
-        batch = split.batch(whole_split(split)[rows])
+        batch = split.batch(whole_split(split)[rows]).to(predictor.device)
         base = base_pass(predictor.task, predictor.split, batch)
         move = predictor.move(base, predictor.code(base, batch.sample_id, 0), predictor.estimate_rho(base))
         for i, gain in enumerate(gains):
             output = outputs_with_move(predictor.split, base.cut, gain * move) if gain else base.output
-            losses_GN[i, rows] = predictor.task.loss(output, batch.target).double()
+            losses_GN[i, rows] = predictor.task.loss(output, batch.target).double().cpu()
     return losses_GN

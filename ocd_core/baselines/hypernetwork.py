@@ -76,8 +76,9 @@ def train_hypernetwork(
     """Train on the mean of `task.loss` under θ + Δ(I(x)), on the inputs that overfitting sees.
 
     Args:
-        model: the base network cut at the layer; gradients pass through its tail.
-        space: where the answers live. scale: typical size of a coordinate there (their rms in training).
+        model: the base network cut at the layer; gradients pass through its tail. Training is on its device.
+        space: where the answers live, on that device.
+        scale: typical size of a coordinate there (their rms in training).
     """
     with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
         torch.manual_seed(derive_seed(seed, "hypernetwork weights"))
@@ -85,6 +86,7 @@ def train_hypernetwork(
     nn.init.zeros_(network.last.weight)
     nn.init.zeros_(network.last.bias)
     network.scale.fill_(scale or 1.0)
+    network.to(model.device)
     objective = _Objective(task, model, space, network, train, val, params, seed)
     start = objective.validate()["val_loss"]
     settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
@@ -133,11 +135,12 @@ class _Objective:
         return {"val_loss": total / count}
 
     def _batch(self, samples: Samples, sample_id: Tensor, step: int) -> Batch:
-        return self.task.overfit_batch(samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
+        batch = self.task.overfit_batch(samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
+        return batch.to(self.model.device)
 
     def _losses(self, samples: Samples, sample_id: Tensor, step: int) -> Tensor:
         batch = self._batch(samples, sample_id, step if self.task.inputs_change_per_step else 0)
         cut = self.model.prefix(batch.inputs)
-        code_Nd = self.network(samples.condition.select(sample_id))
+        code_Nd = self.network(samples.condition.select(sample_id).to(self.model.device))
         output = outputs_with_move(self.model, cut, self.space.move(code_Nd, cut.x_NPI.mean(1)))
         return self.task.loss(output, batch.target)

@@ -58,5 +58,6 @@ class DeltaSpace(nn.Module):
     def move(self, code_Nd: Tensor, layer_input_NI: Tensor) -> Move:
         """Δ (N, O, I), or the change Δ i_L (N, O) where that is cheaper; differentiable in the code."""
         if isinstance(self.representation, Factored):
-            return self.representation.output_change(code_Nd, torch.ones(len(code_Nd)), layer_input_NI)
+            rho_N = torch.ones(len(code_Nd), device=code_Nd.device)
+            return self.representation.output_change(code_Nd, rho_N, layer_input_NI)
         return self.representation.decode(code_Nd, None)

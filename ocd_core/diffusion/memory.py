@@ -1,9 +1,10 @@
-"""What training a denoiser takes, so that a size that cannot run is refused before hours of it.
+"""What a denoiser takes: a training that cannot run is refused before hours of it, and draws are cut to what fits.
 
 The activations are counted, not modelled: the forward pass runs on tensors without storage, and what autograd would
 keep for the backward pass is added up.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from ocd_core.errors import UserError
 
 _COPIES = 6  # of float32 weights: themselves, gradients, Adam's two moments, the moving average, its best state
 _EXCHANGED = 2  # more, where several processes add up their gradients
+_DRAWN_AT_ONCE = 4096  # at most: more are no faster
+_DRAWING_BYTES = 2**30  # on a CPU
+_DRAWING_SHARE = 0.25  # of a GPU's whole memory, not of what is free: a draw's rounding depends on its batch
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,38 @@ def training_memory(
     Raises:
         UserError: see `build_denoiser`.
     """
+    part = -(-params.batch_size // (params.accumulate * processes))
+    entries, activations = _count(params, shape, device, part, bf16=params.precision == "bf16")
+    copies = _COPIES + (_EXCHANGED if processes > 1 else 0)
+    return TrainingMemory(4 * copies * entries, activations)
+
+
+def drawing_batch(params: DiffusionParams, shape: Sequence[int], device: torch.device | str = "cpu") -> int:
+    """How many codes of this shape to draw at once on a device, from 1 to 4096; the same at each call on one machine.
+
+    Counted is what a training would keep of a sample, more than a draw has alive.
+
+    Raises:
+        UserError: see `build_denoiser`.
+    """
+    device, net = torch.device(device), params.denoiser
+    if net.name == "mlp":  # at most ten vectors a block; to count them would take two seconds of imports
+        activations = 4 * (2 * math.prod(shape) + 10 * net.width * (net.depth + 1) + params.embedding)
+    else:
+        _, activations = _count(params, shape, device, samples=1, bf16=False)
+    memory = float(_DRAWING_BYTES)
+    if device.type == "cuda":
+        memory = _DRAWING_SHARE * torch.cuda.get_device_properties(device).total_memory
+    return min(max(1, int(memory // activations)), _DRAWN_AT_ONCE)
+
+
+def _count(
+    params: DiffusionParams, shape: Sequence[int], device: torch.device | str, samples: int, *, bf16: bool
+) -> tuple[int, int]:
+    """(entries of all weights, bytes of activations that a backward pass of `samples` samples needs)."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = torch.device(device)
-    part = -(-params.batch_size // (params.accumulate * processes))
     kept: dict[int, tuple[Tensor, int]] = {}  # the tensor is held so that its storage's address stays its own
 
     def keep(x: Tensor) -> Tensor:
@@ -52,18 +84,17 @@ def training_memory(
         kept[storage._cdata] = (x, storage.nbytes())
         return x
 
-    with FakeTensorMode(), torch.device(device):
+    with FakeTensorMode(), torch.device(device), torch.inference_mode(False), torch.enable_grad():
         net = build_denoiser(params.denoiser, shape, params.embedding)
-        inputs = torch.empty(part, *shape), torch.empty(part, params.embedding)
+        inputs = torch.empty(samples, *shape), torch.empty(samples, params.embedding)
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x),
-            torch.autocast(device.type, torch.bfloat16, enabled=params.precision == "bf16"),
+            torch.autocast(device.type, torch.bfloat16, enabled=bf16),
         ):
             net(*inputs)
     own = {p.untyped_storage()._cdata for p in net.parameters()}
-    copies = _COPIES + (_EXCHANGED if processes > 1 else 0)
-    weights = 4 * copies * sum(p.numel() for p in net.parameters())
-    return TrainingMemory(weights, sum(size for key, (_, size) in kept.items() if key not in own))
+    entries = sum(p.numel() for p in net.parameters())
+    return entries, sum(size for key, (_, size) in kept.items() if key not in own)
 
 
 def available_memory(device: torch.device | str) -> int | None:

@@ -3,7 +3,7 @@ import torch
 
 from ocd_core.diffusion import memory
 from ocd_core.diffusion.denoisers import build_denoiser
-from ocd_core.diffusion.memory import available_memory, refuse_impossible, training_memory
+from ocd_core.diffusion.memory import available_memory, drawing_batch, refuse_impossible, training_memory
 from ocd_core.errors import UserError
 from tests.diffusion.common import denoiser_params, diffusion_params, preset_params
 
@@ -63,3 +63,20 @@ def test_the_released_unet_has_its_110_million_weights():
     assert need.weights / 24 == pytest.approx(110e6, rel=0.01)
     half = training_memory(params.model_copy(update={"precision": "bf16"}), (84, 120))
     assert half.activations < 0.75 * need.activations
+
+
+def test_draws_are_cut_to_what_fits():
+    """A GiB's worth of what a training keeps of a sample, which an MLP's closed form must not undercut."""
+    released = preset_params("released").diffusion
+    kept = training_memory(released.model_copy(update={"batch_size": 1, "accumulate": 1}), (84, 120)).activations
+    assert drawing_batch(released, (84, 120)) == max(1, 2**30 // kept) < 10
+    small = diffusion_params(denoiser=UNET)
+    assert 1000 < drawing_batch(small, (9, 12)) < 4096
+    with torch.no_grad():  # as in an evaluation
+        assert drawing_batch(small, (2, 2)) == 4096
+    for width, depth in ((16, 1), (64, 3)):
+        for entries in (10, 300_000):
+            params = diffusion_params(denoiser=denoiser_params(width=width, depth=depth, dropout=0.1), batch_size=1)
+            batch = drawing_batch(params, (entries,))
+            assert 1 < batch <= 4096
+            assert batch * training_memory(params, (entries,)).activations <= 2**30

@@ -1,0 +1,27 @@
+"""A run's trained base network, cut at the layer that moves.
+
+Apart from `ocd_core.predictor`, so that overfitting does not depend on the code of the diffusion.
+"""
+
+import torch
+
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.checkpoints import load_weights
+from ocd_core.errors import UserError
+from ocd_core.layers import Precision, SplitModel
+from ocd_core.tasks.base import Task
+
+
+def load_split_model(
+    run: Artifacts, task: Task, device: torch.device | str = "cpu", precision: Precision = "float64"
+) -> SplitModel:
+    """The run's base network on a device, cut at the layer that its rank selects."""
+    model = task.build_model()
+    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
+    if str(run.rank) not in used:
+        raise UserError(
+            f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
+            "widen layer.candidates"
+        )
+    return SplitModel(model.to(device), used[str(run.rank)], precision)
