@@ -6,7 +6,8 @@ meant to be called once, with the winner and what it is compared with:
 
     python -m experiments.search axes mnist5k       # queue; `dvc exp run --run-all --jobs 2` then runs the queue
     python -m experiments.search cross mnist5k
-    python -m experiments.search finalists mnist5k prediction-v prediction-v+steps-5
+    python -m experiments.search queue mnist5k representation-pca+steps-one
+    python -m experiments.search finalists mnist5k prediction-v prediction-v+steps-one
     python -m experiments.search rank mnist5k
     python -m experiments.search test mnist5k prediction-v
 
@@ -218,6 +219,12 @@ def axes(task: Task) -> None:
 def cross(task: Task, best: Annotated[int, typer.Option(min=2, help="How many axes at most.")] = 3) -> None:
     """Queue the best settings of different axes together."""
     queue(task, crossed(read_axes(task), results(task, experiments()), best))
+
+
+@app.command("queue")
+def queue_named(task: Task, names: list[str]) -> None:
+    """Queue runs by their names, with one seed."""
+    queue(task, names)
 
 
 @app.command()
