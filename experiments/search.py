@@ -99,9 +99,14 @@ def resolve(axes: dict[str, dict[str, Overrides]], name: str) -> Overrides:
     return overrides
 
 
-def command(task: str, name: str, overrides: Overrides, seeds: tuple[int, ...], on_test: bool = False) -> list[str]:
-    """The `dvc exp run` that queues one run; without `on_test` it stops before the test split is looked at."""
-    settings = {**({} if on_test else _CHEAP), **overrides}
+def command(
+    task: str, name: str, overrides: Overrides, seeds: tuple[int, ...], on_test: bool = False, whole: bool = False
+) -> list[str]:
+    """The `dvc exp run` that queues one run; without `on_test` it stops before the test split is looked at.
+
+    whole: with all controls and rows of the task's file.
+    """
+    settings = {**({} if whole else _CHEAP), **overrides}
     args = ["dvc", "exp", "run", "--queue", "--name", run_name(task, name, seeds, on_test)]
     if Path("data/raw").is_dir():
         args += ["--copy-paths", "data/raw"]
@@ -118,7 +123,9 @@ def run_name(task: str, name: str, seeds: tuple[int, ...], on_test: bool = False
     return f"{task}--{name.replace('+', '--and--')}{suffix}"
 
 
-def queue(task: str, names: list[str], seeds: tuple[int, ...] = (0,), on_test: bool = False) -> None:
+def queue(
+    task: str, names: list[str], seeds: tuple[int, ...] = (0,), on_test: bool = False, whole: bool = False
+) -> None:
     """Queue these runs, but those that are done or queued already."""
     axes = read_axes(task)
     there = {entry["name"] for entry in experiments()}
@@ -128,7 +135,7 @@ def queue(task: str, names: list[str], seeds: tuple[int, ...] = (0,), on_test: b
         if run_name(task, name, seeds, on_test) in there:
             print(f"{name}: there already")
             continue
-        subprocess.run(command(task, name, overrides, seeds, on_test), check=True)
+        subprocess.run(command(task, name, overrides, seeds, on_test, whole), check=True)
 
 
 def experiments() -> list[dict[str, Any]]:
@@ -239,10 +246,14 @@ def rank(task: Task) -> None:
     print(table(results(task, experiments())))
 
 
-@app.command()
-def test(task: Task, names: list[str]) -> None:
-    """Queue whole runs with three seeds up to the evaluation on the test split: once, in the end."""
-    queue(task, names, FINAL_SEEDS, on_test=True)
+@app.command("test")
+def on_test_split(
+    task: Task,
+    names: list[str],
+    whole: Annotated[bool, typer.Option(help="With all controls and rows of the task's file.")] = False,
+) -> None:
+    """Queue runs with three seeds up to the evaluation on the test split: once, in the end."""
+    queue(task, names, FINAL_SEEDS, on_test=True, whole=whole)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,10 @@ def test_a_search_stops_before_the_test_split():
     assert "params/mnist5k.yaml:overfit.until_converged=true" in typed
     final = search.command("mnist5k", "default", {}, (0,), on_test=True)
     assert final[-1] == "evaluate@mnist5k-0-1"
-    assert not any("controls.fit" in w for w in final)
+    assert "params/mnist5k.yaml:controls.fit=[ocd_gain]" in final
+    whole = search.command("mnist5k", "default", {}, (0,), on_test=True, whole=True)
+    assert whole[-1] == "evaluate@mnist5k-0-1"
+    assert not any("controls.fit" in w for w in whole)
 
 
 def test_layers_are_compared_by_rank_and_seed(tmp_path):
