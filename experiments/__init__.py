@@ -3,8 +3,12 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from ocd_core.errors import UserError
+
+# a comparison of settings needs one drawn Δ and its gain; the other controls and rows cost time and decide nothing
+CHEAP: dict[str, Any] = {"controls.fit": ["ocd_gain"], "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"]}
 
 
 def run(app: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 from scipy.stats import spearmanr
 
+from experiments import CHEAP
 from experiments import run as run_app
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
@@ -36,8 +37,7 @@ _SETTINGS = {
     "overfit.layout": "dense",
     "diffusion.representation.name": "pca",
     "sampling.renormalise": False,
-    "controls.fit": ["ocd_gain"],
-    "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"],
+    **CHEAP,
 }
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from experiments import run
 from ocd_core.artifacts import Artifacts, write_table
+from ocd_core.base_network import load_base_network
 from ocd_core.base_training import fit_base
-from ocd_core.checkpoints import load_weights
 from ocd_core.config import BaseParams, ModelParams, ScoringParams, load_params
 from ocd_core.markdown import markdown_table
 from ocd_core.plots import plot_layer_scores
@@ -128,8 +128,7 @@ def task(
     """Score the layers of a run's base network."""
     artifacts = Artifacts(name, seed)
     domain = load_params(name).build_task()
-    model = domain.build_model()
-    load_weights(model, artifacts.need(artifacts.base, "train_base") / "model.safetensors")
+    model = load_base_network(artifacts, domain)
     train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
     score_both(name, model, domain, train, min(samples, len(train)), draws, out)
 

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments import run
+from experiments import CHEAP, run
 from ocd_core.config import params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
 from ocd_core.markdown import markdown_table
@@ -35,8 +35,6 @@ Task = Annotated[str, typer.Argument(help="A task with a file in experiments/axe
 Overrides = dict[str, Any]  # {"diffusion.prediction": "v"}
 DEFAULT = "default"
 AXES = Path(__file__).parent / "axes"
-# a search needs one drawn Δ and its gain on validation; the other controls cost time and decide nothing
-_CHEAP: Overrides = {"controls.fit": ["ocd_gain"], "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"]}
 FINAL_SEEDS = (0, 1, 2)
 
 
@@ -106,7 +104,7 @@ def command(
 
     whole: with all controls and rows of the task's file.
     """
-    settings = {**({} if whole else _CHEAP), **overrides}
+    settings = {**({} if whole else CHEAP), **overrides}
     args = ["dvc", "exp", "run", "--queue", "--name", run_name(task, name, seeds, on_test)]
     if Path("data/raw").is_dir():
         args += ["--copy-paths", "data/raw"]

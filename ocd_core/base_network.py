@@ -1,9 +1,10 @@
-"""A run's trained base network, cut at the layer that moves.
+"""A run's trained base network, whole or cut at the layer that moves.
 
 Apart from `ocd_core.predictor`, so that overfitting does not depend on the code of the diffusion.
 """
 
 import torch
+from torch import nn
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.checkpoints import load_weights
@@ -12,12 +13,18 @@ from ocd_core.layers import Precision, SplitModel
 from ocd_core.tasks.base import Task
 
 
+def load_base_network(run: Artifacts, task: Task) -> nn.Module:
+    """The run's base network, on the CPU."""
+    model = task.build_model()
+    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    return model
+
+
 def load_split_model(
     run: Artifacts, task: Task, device: torch.device | str = "cpu", precision: Precision = "float64"
 ) -> SplitModel:
     """The run's base network on a device, cut at the layer that its rank selects."""
-    model = task.build_model()
-    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    model = load_base_network(run, task)
     used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
     if str(run.rank) not in used:
         raise UserError(

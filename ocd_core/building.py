@@ -213,7 +213,7 @@ class Recipe:
         device = local_device(self.device, worker % max(1, torch.cuda.device_count()))
         task = self.params.build_task()
         overfit_params = self.params.overfit.of_split(self.split)
-        model = load_split_model(self.artifacts, task, str(device), overfit_params.precision)
+        model = load_split_model(self.artifacts, task, device, overfit_params.precision)
         split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
         return RowBuilder(task, model, split, overfit_params, self.artifacts.seed)
 

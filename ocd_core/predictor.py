@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -59,7 +60,6 @@ class Predictor:
         self.task, self.split, self.sampling, self.seed, self.gain = task, split, sampling, seed, gain
         self.diffusion = diffusion.eval()
         self.scale = scale.eval()
-        self._draw_batch: int | None = None
 
     @classmethod
     def from_artifacts(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Predictor":
@@ -138,6 +138,10 @@ class Predictor:
         """Where the networks are."""
         return self.split.device
 
+    @cached_property
+    def _draw_batch(self) -> int:
+        return drawing_batch(self.diffusion.params, self.diffusion.shape, self.device)
+
     @torch.no_grad()
     def predict_pass(
         self, base: BasePass, sample_id: Tensor, draws: int, combine: Literal["ensemble", "mean_network"]
@@ -165,8 +169,6 @@ class Predictor:
 
     def code(self, base: BasePass, sample_id: Tensor, draw_index: int) -> Tensor:
         """One draw of Ω_0 a sample (Alg. 2), (N, *shape)."""
-        if self._draw_batch is None:
-            self._draw_batch = drawing_batch(self.diffusion.params, self.diffusion.shape, self.device)
         return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, self._draw_batch)
 
     def move(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Move:

@@ -1,7 +1,7 @@
 """Score the base network's layers by the entropy of the loss under perturbation (Eq. 3) and select one."""
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.checkpoints import load_weights
+from ocd_core.base_network import load_base_network
 from ocd_core.config import load_params
 from ocd_core.progress import progress_bar
 from ocd_core.scoring import convergence_table, layers_report, score_layers, score_table, scoring_steps
@@ -13,8 +13,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
     params = load_params(task)
     artifacts, domain = Artifacts(task, seed), params.build_task()
     train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
-    model = domain.build_model()
-    load_weights(model, artifacts.need(artifacts.base, "train_base") / "model.safetensors")
+    model = load_base_network(artifacts, domain)
     with progress_bar("score layers", scoring_steps(model, train, params.scoring)) as progress:
         scores = score_layers(model, domain, train, params.scoring, seed, progress)
     with replaced_folder(artifacts.layers) as dest:

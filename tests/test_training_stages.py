@@ -1,6 +1,5 @@
 """The training stages: live curves, equal bytes, devices, and several processes as a user starts them."""
 
-import csv
 import hashlib
 import shutil
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ocd_core import artifacts
 from ocd_core.artifacts import Artifacts
 from ocd_core.checkpoints import read_tensors
 from ocd_core.errors import UserError
@@ -38,8 +38,7 @@ def toy(overfitted, tmp_path, monkeypatch) -> Artifacts:
 
 
 def read_table(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file, delimiter="\t")]
+    return [{k: float(v) for k, v in row.items() if v} for row in artifacts.read_table(path)]
 
 
 def read_live(live: Path) -> list[dict[str, float]]:
