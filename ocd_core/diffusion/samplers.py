@@ -138,24 +138,21 @@ def dpm_solver(
 
     times = trailing_timesteps(schedule.timesteps, steps)
     betas = schedule.betas[1:].clone()
-    if schedule.alphas_bar[-1] == 0:  # the solver works in log(signal / noise), so leave it a signal of 2^-12
-        betas[-1] = 1 - 2.0**-24 / schedule.alphas_bar[-2]
+    if schedule.alphas_bar[-1] == 0:  # the solver works in log(signal / noise), so leave it a signal of at most 2^-12
+        betas[-1] = max(1 - 2.0**-24 / float(schedule.alphas_bar[-2]), 0.5)
     solver = DPMSolverMultistepScheduler(  # holds state: one per call
         num_train_timesteps=schedule.timesteps,
         trained_betas=betas.tolist(),
         algorithm_type="dpmsolver++",
         solver_order=2,
         prediction_type="sample",
-        timestep_spacing="trailing",
         final_sigmas_type="zero",
     )
-    solver.set_timesteps(steps)
+    solver.set_timesteps(timesteps=[t - 1 for t in times])  # its own spacing has one step more for some counts
     omega = noise(0)
-    for index in solver.timesteps:
-        t = int(index) + 1
+    for t, index in zip(times, solver.timesteps, strict=True):
         x0, _ = denoise(omega, t)
         if callback is not None:
             callback(t, omega, x0)
         omega = solver.step(x0, index, omega, return_dict=False)[0]
-    assert len(solver.timesteps) == len(times)
     return omega
