@@ -85,12 +85,15 @@ class ScaleTraining:
 
 def above_zero(rho_N: Tensor) -> Tensor:
     """ρ in float32 with 0, where overfitting moved nothing, taken as the smallest positive one: Eq. 8 divides by ρ."""
-    return rho_N.float().clamp_min(float(rho_N[rho_N > 0].min()))
+    return rho_N.float().clamp_min(max(float(rho_N[rho_N > 0].min()), torch.finfo(torch.float32).tiny))
 
 
 def eq8_loss(predicted_N: Tensor, rho_N: Tensor) -> Tensor:
     """10 log10(|ρ̂ - ρ|² / ρ² + ε) of each sample (Eq. 8), ρ > 0, in decibels; (N,)."""
-    return 10 * torch.log10(((predicted_N - rho_N) / rho_N) ** 2 + EQ8_EPSILON)
+    ratio_N = ((predicted_N - rho_N) / rho_N).abs()
+    far_N = ratio_N > 1e9  # from 1.8e19 on the square is infinite in float32; here ε is below its rounding
+    near = torch.log10(torch.where(far_N, 1.0, ratio_N) ** 2 + EQ8_EPSILON)
+    return 10 * torch.where(far_N, 2 * torch.log10(torch.where(far_N, ratio_N, 1.0)), near)
 
 
 def log_mse_loss(predicted_N: Tensor, rho_N: Tensor) -> Tensor:

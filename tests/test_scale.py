@@ -122,6 +122,24 @@ def test_impossible_scales_are_refused():
         train_scale(cond, torch.where(rho == rho.max(), math.inf, rho), cond, rho, params(), 0)
 
 
+def test_one_tiny_rho_among_others_does_not_end_the_training():
+    """Where ρ̂ / ρ squared has no float32, Eq. 8 is 20 log10 of that ratio."""
+    rho = torch.tensor([1e-24, 1e-30, 0.1])
+    predicted = torch.tensor([0.5, 0.1, 0.1], requires_grad=True)
+    loss = eq8_loss(predicted, rho)
+    wide = 10 * torch.log10(((predicted.detach().double() - rho.double()) / rho.double()) ** 2 + 1e-4)
+    torch.testing.assert_close(loss.detach().double(), wide, rtol=1e-5, atol=0)
+    loss.sum().backward()
+    gap = predicted.detach().double() - rho.double()
+    np.testing.assert_allclose(predicted.grad[:2], (20 / math.log(10) / gap)[:2], rtol=1e-5)
+    assert predicted.grad[2] == 0
+
+    cond, rho = data()
+    rho[7], rho[8] = 1e-24, 1e-44
+    found = train_scale(*split(cond, rho), params(), 0)
+    assert found.metrics["val_rank_correlation"] > 0.5
+
+
 def test_metrics_against_numpy_and_scipy():
     rng = np.random.default_rng(0)
     rho = np.exp(rng.normal(size=40))
