@@ -13,6 +13,7 @@ processes with `accumulate` A take the steps of one process with A·P, and not t
 import contextlib
 import math
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,14 +66,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where and how often (in updates) to save, and what identifies the run.
+    """Where and how often to save, and what identifies the run.
 
-    A checkpoint with another fingerprint is of another run and is not used.
+    A checkpoint with another fingerprint is of another run and is not used. One is written every `every` updates, and
+    when `seconds` have passed since the last, for updates that take long.
     """
 
     path: Path
     every: int
     fingerprint: str
+    seconds: float = 300.0
 
 
 @dataclass
@@ -149,6 +152,7 @@ def optimise(
         for row in state.curve:
             on_row(row)
     parts = settings.accumulate * processes.count
+    saved = time.monotonic()
     module.train()
     while state.update < settings.updates and state.bad < settings.patience:
         update = state.update
@@ -192,9 +196,11 @@ def optimise(
                 on_row(row)
         if progress is not None:
             progress(state.update, f"best validation loss {state.best_loss:.4g}")
-        due = checkpoints is not None and (state.update % checkpoints.every == 0 or state.update == settings.updates)
-        if checkpoints is not None and due and processes.is_main:
-            _save(checkpoints, state, params, average, best, adam)
+        if checkpoints is not None and processes.is_main:
+            late = time.monotonic() - saved >= checkpoints.seconds
+            if late or state.update % checkpoints.every == 0 or state.update == settings.updates:
+                _save(checkpoints, state, params, average, best, adam)
+                saved = time.monotonic()
     with torch.no_grad():
         torch._foreach_copy_(list[Tensor](params), best)
     module.eval()

@@ -130,6 +130,13 @@ def test_a_finished_run_is_not_trained_again_and_another_ones_checkpoint_is_not_
     assert optimise(*other, settings(), 0, "toy", checkpoints=Checkpoints(mine.path, 10, "other")).resumed_at == 0
 
 
+def test_slow_updates_are_saved_by_the_clock(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c.pt", 1000, "mine", seconds=0.0)
+    with pytest.raises(InterruptedError):
+        optimise(*make(), settings(), 0, "toy", interrupted_at(17), checkpoints=checkpoints)
+    assert optimise(*make(), settings(), 0, "toy", checkpoints=checkpoints).resumed_at == 16
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     mine = Checkpoints(tmp_path / "c.pt", 10, "mine")
     optimise(*make(), settings(), 0, "toy", checkpoints=mine)
