@@ -132,6 +132,13 @@ class DiffusionParams(StrictModel):
                 "loss min_snr gives weight 0 to t = T under schedule zero_snr, so the first step of every draw would "
                 "be untrained; use loss mse, or another schedule"
             )
+        if self.denoiser.name != "mlp" and self.representation.name != "dense":
+            raise ValueError(
+                f"denoiser {self.denoiser.name} takes Δ as a matrix, representation {self.representation.name} gives a "
+                "vector; use representation dense, or denoiser mlp"
+            )
+        if self.embedding % 2:
+            raise ValueError(f"embedding must be even (sines and cosines), not {self.embedding}")
         if self.accumulate > self.batch_size:
             raise ValueError("accumulate cannot cut a batch into more parts than it has samples (batch_size)")
         return self
@@ -276,7 +283,17 @@ class Params(StrictModel):
     evaluate: EvaluateParams
 
     @model_validator(mode="after")
-    def _rows_are_fitted(self) -> "Params":
+    def _possible(self) -> "Params":
+        if self.overfit.optimizer == "adam" and self.diffusion.representation.name == "factored":
+            raise ValueError(
+                "overfit.optimizer adam does not leave Δ = u ⊗ i_L, which diffusion.representation.name factored "
+                "needs; use sgd, or representation dense or pca"
+            )
+        if self.sampling.sampler != "ancestral" and self.sampling.steps > self.diffusion.timesteps:
+            raise ValueError(
+                f"sampling.steps is {self.sampling.steps}, but the diffusion has only {self.diffusion.timesteps} "
+                "timesteps (diffusion.timesteps); lower it"
+            )
         lost = [r for r in self.evaluate.rows if r in get_args(FittedRow) and r not in self.controls.fit]
         if lost:
             raise ValueError(f"evaluate.rows names {lost[0]!r}, which controls.fit does not; add it there")
@@ -372,4 +389,4 @@ def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> s
         if not isinstance(first.get("input"), dict | StrictModel):
             text += f" (found {first.get('input')!r})"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{where}: {key}: {text}{more}"
+    return ": ".join([where, *([key] if key else []), f"{text}{more}"])

@@ -10,7 +10,6 @@ from ocd_core.conditioning import ConditionEncoder, TimeEncoder
 from ocd_core.config import DiffusionParams
 from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
-from ocd_core.errors import UserError
 from ocd_core.representation import REPRESENTATIONS, Representation
 from ocd_core.saving import described_by, load_network, load_strictly, save_network
 from ocd_core.tasks.base import Condition
@@ -29,8 +28,6 @@ class DiffusionModel(nn.Module):
 
     def __init__(self, encoder: ConditionEncoder, representation: Representation, params: DiffusionParams) -> None:
         super().__init__()
-        if params.embedding % 2:
-            raise UserError(f"diffusion.embedding must be even (sines and cosines), not {params.embedding}")
         self.params = params
         self.schedule = make_schedule(params.schedule, params.timesteps)
         self.encoder = encoder

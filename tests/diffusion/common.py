@@ -16,9 +16,10 @@ def denoiser_params(**changes: Any) -> DenoiserParams:
 
 
 def diffusion_params(**changes: Any) -> DiffusionParams:
+    denoiser = changes.get("denoiser", denoiser_params())
     values: dict[str, Any] = {
-        "representation": RepresentationParams(name="factored", components=4),
-        "denoiser": denoiser_params(),
+        "representation": RepresentationParams(name="factored" if denoiser.name == "mlp" else "dense", components=4),
+        "denoiser": denoiser,
         "embedding": 32,
         "schedule": "zero_snr",
         "timesteps": 20,

@@ -75,8 +75,3 @@ def test_folders_of_another_architecture_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="written by another version"):
         DiffusionModel.load(tmp_path)
-
-
-def test_an_odd_embedding_is_refused():
-    with pytest.raises(UserError, match=r"diffusion.embedding must be even"):
-        make(embedding=33)
