@@ -6,7 +6,7 @@ Dims: B samples of a batch, V rows of the validation.
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
 from ocd_core.errors import UserError
+from ocd_core.fingerprint import module_code
 from ocd_core.optimise import ALONE, Checkpoints, Row, Settings, optimise
 from ocd_core.processes import Processes
 from ocd_core.progress import Progress
@@ -93,8 +94,8 @@ def train_diffusion(
         key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
     if not processes.agree(f"{key} {torch.__version__}"):
         raise UserError(
-            "the processes have different params, stores or versions of torch; with representation pca they need the "
-            "same kind of processor, too"
+            "the processes have different params, code, stores or versions of torch; with representation pca they need "
+            "the same kind of processor, too"
         )
     with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
         torch.manual_seed(derive_seed(seed, "diffusion weights"))
@@ -221,21 +222,9 @@ class _Objective:
         return loss_B
 
     def validate(self) -> Row:
-        """Means over the rows, of which each process takes a share; t and ε are the same for any number of processes.
-
-        ε is drawn in blocks of `batch_size / accumulate` rows.
-        """
+        """Means over the rows, which the processes share; t and ε are the same for any number of them."""
         totals = torch.zeros(3, dtype=torch.float64, device=self.model.device)
-        rank, share = self.processes.rank, self.processes.count
-        count = len(self.val_t)
-        size = max(1, self.params.batch_size // self.params.accumulate)
-        for start in range(0, count, size):
-            at = torch.arange(start, min(start + size, count))
-            generator = torch_generator(self.seed, "validation noise", start)
-            epsilon = torch.randn((len(at), *self.model.shape), generator=generator)
-            at, epsilon = at.tensor_split(share)[rank], epsilon.tensor_split(share)[rank]
-            if len(at) == 0:
-                continue
+        for at, epsilon in self._held_out():
             rows = at % len(self.val_codes)
             noisy = self.add_noise(self.val_codes[rows], self.val_t[at], epsilon)
             output = self.predict(noisy, self.val_cond.select(rows))
@@ -249,8 +238,22 @@ class _Objective:
             )
             totals += torch.stack([e.double().sum() for e in errors])
         self.processes.add_up([totals])
-        loss, epsilon_mse, x0_mse = (totals / count).tolist()
+        loss, epsilon_mse, x0_mse = (totals / len(self.val_t)).tolist()
         return {"val_loss": loss, "val_epsilon_mse": epsilon_mse, "val_x0_mse": x0_mse}
+
+    def _held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The validation's rows that this process takes, (rows, ε), in parts no larger than those of training.
+
+        ε is drawn in blocks of `batch_size` rows, so that `accumulate` bounds memory here too and changes nothing.
+        """
+        accumulate, processes = self.params.accumulate, self.processes
+        own = slice(processes.rank * accumulate, (processes.rank + 1) * accumulate)
+        for start in range(0, len(self.val_t), self.params.batch_size):
+            at = torch.arange(start, min(start + self.params.batch_size, len(self.val_t)))
+            generator = torch_generator(self.seed, "validation noise", start)
+            epsilon = torch.randn((len(at), *self.model.shape), generator=generator)
+            parts = (x.tensor_split(accumulate * processes.count)[own] for x in (at, epsilon))
+            yield from ((rows, noise) for rows, noise in zip(*parts, strict=True) if len(rows))
 
 
 def _mean_square(x: Tensor) -> Tensor:
@@ -258,8 +261,8 @@ def _mean_square(x: Tensor) -> Tensor:
 
 
 def _fingerprint(params: DiffusionParams, seed: int, tensors: tuple[Tensor, ...]) -> str:
-    """What a checkpoint depends on: params, seed and all data."""
-    digest = hashlib.sha256(json.dumps([params.model_dump(mode="json"), seed]).encode())
+    """What a checkpoint depends on: params, seed, code and all data."""
+    digest = hashlib.sha256(json.dumps([params.model_dump(mode="json"), seed, module_code(__name__)]).encode())
     for x in tensors:
         digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
         for block in torch.split(x, 4096):

@@ -72,6 +72,14 @@ def test_sigkill_during_a_save(tmp_path, phase):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint.pt"]
 
 
+def test_a_checkpoint_of_other_code_is_not_used(tmp_path, monkeypatch):
+    train(tmp_path)
+    done = []
+    monkeypatch.setattr("ocd_core.diffusion.training.module_code", lambda _module: "changed")
+    train(tmp_path, lambda k, _: done.append(k))
+    assert done[0] == 1
+
+
 def test_checkpoints_of_other_params_or_data_are_not_used(tmp_path):
     train(tmp_path)
     done = []

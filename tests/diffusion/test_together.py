@@ -89,7 +89,7 @@ def test_what_cannot_be_trained_together_is_refused_by_all(together):
     for found in together[0]:
         assert "diffusion.batch_size is 11" in found["too many"]
         assert "2 processes × 6 parts" in found["too many"]
-        assert "different params, stores or versions of torch" in found["other data"]
+        assert "different params, code, stores or versions of torch" in found["other data"]
         assert "the processes read different files as" in found["other file"]
 
 
