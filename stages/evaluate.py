@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
 from ocd_core.baselines.controls import Controls
 from ocd_core.baselines.neighbour import Neighbours
 from ocd_core.config import load_params
@@ -33,6 +33,7 @@ def main(
         neighbours = Neighbours(predictor.task, predictor.task.open(prepared, "train"), train_store)
     with progress_bar("evaluate", len(test)) as progress:
         result = evaluate(predictor, test, store, controls, neighbours, params.evaluate, progress)
+    tie = read_json(artifacts.layers / "layers.json")["warning"]
     table = {
         "task": task, "seed": seed, "rank": rank, "layer": predictor.split.layer_name,
         "metrics": [
@@ -41,7 +42,7 @@ def main(
         ],
         "rows": result.table(params.evaluate, seed),
         "left_out": result.left_out, "cost_flops": controls.cost_flops,
-        "remarks": predictor.task.remarks(),
+        "remarks": [*predictor.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
         "bound_parts": None if result.bound_parts is None else asdict(result.bound_parts),
     }  # fmt: skip
     with replaced_folder(artifacts.evaluation) as dest:

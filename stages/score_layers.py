@@ -1,5 +1,7 @@
 """Score the base network's layers by the entropy of the loss under perturbation (Eq. 3) and select one."""
 
+import sys
+
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
 from ocd_core.base_network import load_base_network
 from ocd_core.config import load_params
@@ -16,9 +18,12 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
     model = load_base_network(artifacts, domain)
     with progress_bar("score layers", scoring_steps(model, train, params.scoring)) as progress:
         scores = score_layers(model, domain, train, params.scoring, seed, progress)
+    report = layers_report(scores, params.layer)
+    if report["warning"] is not None:
+        print(f"warning: {report['warning']}", file=sys.stderr)
     with replaced_folder(artifacts.layers) as dest:
         write_json(dest / "config.json", params.effective("layers"))
-        write_json(dest / "layers.json", layers_report(scores, params.layer))
+        write_json(dest / "layers.json", report)
         write_table(dest / "scores.tsv", score_table(scores))
         write_table(dest / "convergence.tsv", convergence_table(scores))
 

@@ -11,13 +11,17 @@ import torch
 from ocd_core.apply import base_pass
 from ocd_core.artifacts import Artifacts
 from ocd_core.base_network import load_split_model
-from ocd_core.config import load_params
+from ocd_core.codes import encode_store, fit_to_store
+from ocd_core.config import RepresentationParams, SamplingParams, load_params
 from ocd_core.diffusion.samplers import draw
+from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError
 from ocd_core.predictor import Predictor
 from ocd_core.reporting import markdown, merged, run_tables
+from ocd_core.scoring import LayerScore
 from ocd_core.store import OverfitStore, verify_store
 from ocd_core.tasks.base import Batch, whole_split
+from tests.diffusion.common import denoiser_params, diffusion_params
 from tests.toy import SIZES, run_stages, write_toy_params
 
 HEAD = {"layer": {"select": "head"}}
@@ -102,6 +106,24 @@ def test_evaluation_equals_a_loop_over_samples(run: Artifacts) -> None:
     for row, values in losses.items():
         assert metrics[row]["rmse"] == pytest.approx(np.mean(values) ** 0.5, rel=1e-5)
     assert metrics["bound"]["rmse"] < metrics["base"]["rmse"]
+
+
+def test_eight_stored_deltas_are_learned_by_heart_and_drawn_again(run: Artifacts) -> None:
+    store = OverfitStore(run.overfit("train"))
+    params = diffusion_params(
+        representation=RepresentationParams(name="dense", components=1), schedule="zero_snr", prediction="x0",
+        timesteps=50, updates=700, batch_size=64, lr=3e-3, ema=0.99, validate_every=100,
+        denoiser=denoiser_params(width=96),
+    )  # fmt: skip
+    space = fit_to_store(store, params)
+    codes, cond = (x[:8] if isinstance(x, torch.Tensor) else x.select(slice(8)) for x in encode_store(space, store))
+    found = train_diffusion(codes, cond, codes, cond, params, space, 0)
+    assert found.metrics["val_loss"] < 1e-2
+    moved = store.deltas()[store.read("rho") > 0][:8]
+    for sampler in ("ddim", "ancestral", "dpm"):
+        sampling = SamplingParams(sampler=sampler, steps=10, eta=0.0, renormalise=True)
+        drawn = space.decode(draw(found.model, cond, torch.arange(8), 0, 0, sampling, 8), torch.ones(8))
+        assert torch.cosine_similarity(drawn.flatten(1), torch.from_numpy(moved).flatten(1)).min() > 0.99
 
 
 def test_prediction_is_reproducible_and_free_of_batches(run: Artifacts) -> None:
@@ -223,18 +245,33 @@ def test_an_unknown_split_or_task(copy: Artifacts) -> None:
         prepare.main("toyy")
 
 
-def test_factored_is_refused_for_adam(copy: Artifacts) -> None:
-    """Adam's Δ is no outer product: the factored representation says so, and the old model stays."""
-    from stages import overfit, train_diffusion
+@pytest.mark.parametrize("run", ["embed"], indirect=True)
+def test_factored_is_refused_where_a_layer_sees_several_positions(copy: Artifacts) -> None:
+    """Δ is no outer product there: the representation says so, and the old model stays."""
+    from stages import train_diffusion
 
-    if load_params("toy").layer.select != "head":
-        pytest.skip("for the layer with one position")
-    write_toy_params(Path(), **HEAD, overfit={"optimizer": "adam", "lr": 1e-3})
-    overfit.main("toy", split="train")
+    write_toy_params(Path(), layer={"select": "embed"})
     before = (copy.diffusion / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="factored"):
+    with pytest.raises(UserError, match="factored is exact only for a linear layer that sees one position"):
         train_diffusion.main("toy")
     assert (copy.diffusion / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("run", ["head"], indirect=True)
+def test_a_tie_between_layers_is_told_by_the_stage_and_below_the_table(copy: Artifacts, capsys, monkeypatch) -> None:
+    """Where the layer was left to the ranking; the scores are made up."""
+    from stages import evaluate, report, score_layers
+
+    write_toy_params(Path(), layer={"select": "auto"})
+    draws = ((15, 2.0), (30, 2.0))
+    tied = [LayerScore("head", "linear", 12, 2.0, 0.1, 6, 0, 30, 0.1, 1, convergence=draws),
+            LayerScore("embed", "linear", 24, 1.9, 0.1, 6, 0, 30, 0.1, 2, convergence=draws)]  # fmt: skip
+    monkeypatch.setattr(score_layers, "score_layers", lambda *_: tied)
+    score_layers.main("toy")
+    assert "warning: the scores of head and embed differ by 0.1 " in capsys.readouterr().err
+    evaluate.main("toy")
+    report.main("toy")
+    assert "which is first may be chance" in (copy.report / "table.md").read_text()
 
 
 def test_nan_in_training_is_one_error_and_leaves_no_base(copy: Artifacts) -> None:
