@@ -34,7 +34,7 @@ from ocd_core.scoring import (
 from ocd_core.tasks.base import Batch, Metric, Split, SplitName, StrictModel, Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Layer scores with many draws.")
-Draws = Annotated[int, typer.Option(min=10, help="Perturbed weights a sample.")]
+Draws = Annotated[int, typer.Option(min=20, help="Perturbed weights a sample.")]
 Samples = Annotated[int, typer.Option(min=2, help="Training samples.")]
 Out = Annotated[Path | None, typer.Option(help="A folder for pictures and tables.")]
 _SCALE = {"absolute": 0.1, "relative": 0.1}

@@ -28,6 +28,7 @@ from ocd_core.config import params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
 from ocd_core.markdown import markdown_table
 from ocd_core.overrides import group_of, override
+from ocd_core.presets import preset_names, preset_values
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Search for a task's best settings on validation.")
 Task = Annotated[str, typer.Argument(help="A task with a file in experiments/axes.")]
@@ -59,6 +60,8 @@ class Result:
 def read_axes(task: str) -> dict[str, dict[str, Overrides]]:
     """{axis: {setting: overrides}} of a task, every one checked against the params.
 
+    `preset` is an axis of every task: the presets that serve it, with its own small network in their U-Net's place.
+
     Raises:
         UserError: no such file, or a setting that the params refuse.
     """
@@ -66,10 +69,18 @@ def read_axes(task: str) -> dict[str, dict[str, Overrides]]:
     if not path.is_file():
         raise UserError(f"{path} does not exist; it lists the settings to try (see the others in {AXES})")
     axes: dict[str, dict[str, Overrides]] = read_yaml(path)
+    domain = read_yaml(params_path(task))["domain"]
+    axes["preset"] = {f"{name}-mlp": small_preset(name, domain) for name in preset_names()}
     for axis, settings in axes.items():
         for setting, overrides in settings.items():
             check(task, overrides, f"{path}: {axis}.{setting}")
     return axes
+
+
+def small_preset(name: str, domain: str) -> Overrides:
+    """What a preset sets, but for its U-Net, which takes a GPU."""
+    network = ("diffusion.denoiser.", "diffusion.embedding")
+    return {key: value for key, value in preset_values(name, domain).items() if not key.startswith(network)}
 
 
 def check(task: str, overrides: Overrides, where: str) -> None:

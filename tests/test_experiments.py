@@ -1,4 +1,4 @@
-"""The search and the comparison of layers, on results made by hand; their `dvc exp run` on real digits."""
+"""The search and the comparison of layers: what they queue, and what they make of results."""
 
 import json
 from pathlib import Path
