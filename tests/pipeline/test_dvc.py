@@ -96,3 +96,18 @@ def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
     out_of_date = set(json.loads(workspace.run("dvc", "status", "--json")))
     workspace.run("git", "checkout", "-q", "--", "params.yaml")
     assert out_of_date - {"report@mnist5k"} == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
+
+
+def test_a_search_queues_runs_and_ranks_on_validation(workspace: Workspace) -> None:
+    search = ("python", "-m", "experiments.search")
+    assert "Queued experiment 'mnist5k--steps-one'" in workspace.run(*search, "queue", "mnist5k", "steps-one")
+    assert "steps-one: there already" in workspace.run(*search, "queue", "mnist5k", "steps-one")
+    assert "| steps-one |" not in workspace.run(*search, "rank", "mnist5k")
+    output = workspace.run("dvc", "exp", "run", "--run-all", "--jobs", "1")
+    assert ran_stages(output) == {"train_controls@mnist5k-0-1"}
+    metrics = json.loads(workspace.run("dvc", "exp", "show", "--json"))
+    (entry,) = (e for commit in metrics for e in commit["experiments"] or [] if e["name"] == "mnist5k--steps-one")
+    gain = entry["revs"][-1]["data"]["metrics"]["data/mnist5k/seed0/rank1/controls/metrics.json"]["data"]["ocd_gain"]
+    row = next(line for line in workspace.run(*search, "rank", "mnist5k").splitlines() if "steps-one" in line)
+    base, one_draw = gain["val_loss_base"], gain["val_loss_one_draw"]
+    assert row.startswith(f"| steps-one | 1 | {base:.5f} | {one_draw:.5f} | {one_draw / base:.3f} |")
