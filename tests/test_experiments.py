@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from experiments import layer_gain, search
-from ocd_core.config import load_params
+from ocd_core.config import load_params, params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
+from ocd_core.overrides import group_of
+from ocd_core.presets import apply_preset, preset_names
 from tests.workspace import REPO
 
 
@@ -48,6 +50,20 @@ def test_every_setting_of_every_axis_is_possible_and_changes_something(path):
                     inner = inner[part]
                 changed += inner != value
             assert changed, f"{axis}-{setting} is the default"
+
+
+@pytest.mark.parametrize("task", ["mnist5k", "tinynerf"])
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_in_the_search_is_the_preset_but_for_its_network(task, name):
+    values = read_yaml(params_path(task))
+    for key, value in search.read_axes(task)["preset"][f"{name}-mlp"].items():
+        group, last = group_of(values, key)
+        group[last] = value
+    own, (preset, _) = load_params(task).diffusion, apply_preset(name, task)
+    network = {"denoiser": own.denoiser, "embedding": own.embedding}
+    expected = preset.model_copy(update={"diffusion": preset.diffusion.model_copy(update=network)})
+    assert parse_params(values, "here") == expected
+    assert preset.diffusion.denoiser != own.denoiser
 
 
 def test_names_become_overrides():
