@@ -72,7 +72,10 @@ class Evaluation:
         return (means["base"] - means[row]) / gap if gap else None
 
     def table(self, params: EvaluateParams, seed: int) -> list[dict[str, Any]]:
-        """One entry a row: title, gap_closed, and each metric's value, 95 % interval and paired z against the base."""
+        """One entry a row: title, gap_closed, and each metric's value, 95 % interval and paired z against the base.
+
+        z is of the metric's `per_sample` values, with the sign of what is reported: where the PSNR is higher, positive.
+        """
         rows = []
         for row, values in self.values.items():
             entry: dict[str, Any] = {
@@ -80,12 +83,11 @@ class Evaluation:
             }  # fmt: skip
             for m in self.metrics:
                 low, high = bootstrap_interval(values[m.name], params.bootstrap, seed, m.finish)
+                value, base = (m.finish(float(v[m.name].mean())) for v in (values, self.values["base"]))
+                z = paired_z(values[m.name], self.values["base"][m.name])
                 entry[m.name] = {
-                    "value": m.finish(float(values[m.name].mean())),
-                    "low": low,
-                    "high": high,
-                    "z_against_base": paired_z(values[m.name], self.values["base"][m.name]),
-                }
+                    "value": value, "low": low, "high": high, "z_against_base": -z if z * (value - base) < 0 else z,
+                }  # fmt: skip
             rows.append(entry)
         return rows
 
@@ -98,13 +100,15 @@ class Evaluation:
         return {"n": self.samples, **rows}
 
     def per_sample(self) -> list[dict[str, Any]]:
-        """One entry a test sample with every row's metrics."""
-        columns: dict[str, Values] = {
-            f"{row}_{name}": array for row, values in self.values.items() for name, array in values.items()
+        """One entry a test sample with every row's metrics as they are reported: a view's own PSNR, say."""
+        columns = {
+            f"{row}_{m.name}": [m.finish(float(v)) for v in values[m.name]]
+            for row, values in self.values.items()
+            for m in self.metrics
         }
-        rho = {} if self.rho is None else {"rho": self.rho}
+        rho = {} if self.rho is None else {"rho": self.rho.tolist()}
         return [
-            {"sample_id": i, **{name: float(array[i]) for name, array in (columns | rho).items()}}
+            {"sample_id": i, **{name: column[i] for name, column in (columns | rho).items()}}
             for i in range(self.samples)
         ]
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -284,3 +285,23 @@ def test_impossible_rows_are_refused(group: str, changes: dict, message: str) ->
         values["evaluate"]["rows"] = [row for row in values["evaluate"]["rows"] if row != "ocd_gain"]
     with pytest.raises(UserError, match=message):
         parse_params(values, "x")
+
+
+def test_a_metric_that_falls_with_its_mean_by_hand() -> None:
+    """Errors of .1, .01 and .1 against .1, .1 and .001, as 10 log10(1 / x): 10, 20, 10 and 10, 10, 30."""
+    error = Metric("error", lambda o, t: o, higher_is_better=False)
+    level = Metric("level", lambda o, t: o, higher_is_better=True, finish=lambda v: -10 * math.log10(v))
+    values = {row: {"error": np.array(v), "level": np.array(v)} for row, v in
+              {"base": [0.1, 0.01, 0.1], "ocd": [0.1, 0.1, 0.001]}.items()}  # fmt: skip
+    result = Evaluation(values, None, (error, level), {"base": "", "ocd": ""})
+    found = [[row[f"{name}_level"] for row in result.per_sample()] for name in values]
+    np.testing.assert_allclose(found, [[10, 20, 10], [10, 10, 30]])
+    assert [row["ocd_error"] for row in result.per_sample()] == [0.1, 0.1, 0.001]
+    base, ocd = result.table(parse_params(toy_params(), "toy").evaluate, 0)
+    difference = np.array([0, 0.09, -0.099])
+    z = difference.mean() / (difference.std(ddof=1) / 3**0.5)
+    assert ocd["error"]["z_against_base"] == pytest.approx(z)
+    assert ocd["error"]["z_against_base"] < 0 < ocd["level"]["z_against_base"] == pytest.approx(-z)
+    assert base["level"]["z_against_base"] == 0
+    assert ocd["level"]["value"] == pytest.approx(-10 * math.log10(0.201 / 3))
+    assert ocd["level"]["low"] <= ocd["level"]["value"] <= ocd["level"]["high"]
