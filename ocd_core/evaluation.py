@@ -76,6 +76,7 @@ class Evaluation:
 
         z is of the metric's `per_sample` values, with the sign of what is reported: where the PSNR is higher, positive.
         """
+        reported = self.summary()
         rows = []
         for row, values in self.values.items():
             entry: dict[str, Any] = {
@@ -83,7 +84,7 @@ class Evaluation:
             }  # fmt: skip
             for m in self.metrics:
                 low, high = bootstrap_interval(values[m.name], params.bootstrap, seed, m.finish)
-                value, base = (m.finish(float(v[m.name].mean())) for v in (values, self.values["base"]))
+                value, base = reported[row][m.name], reported["base"][m.name]
                 z = paired_z(values[m.name], self.values["base"][m.name])
                 entry[m.name] = {
                     "value": value, "low": low, "high": high, "z_against_base": -z if z * (value - base) < 0 else z,
