@@ -13,8 +13,8 @@ from numcodecs import blosc, zstd
 from benchmarks import mnist
 from benchmarks.bench_overfit import params
 from benchmarks.machine import timed
-from ocd_core.markdown import markdown_table
-from ocd_core.overfit import overfit
+from ocd_core.overfit.steps import overfit
+from ocd_core.report.markdown import markdown_table
 
 ROWS, CHUNK, TURNS = 1664, 13, 7
 NO, BYTE, BIT = blosc.NOSHUFFLE, blosc.SHUFFLE, blosc.BITSHUFFLE

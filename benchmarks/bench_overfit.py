@@ -3,7 +3,7 @@
 Two yardsticks, in the same process and turn by turn with what they are compared with: the *loop* (the procedure of the
 released code: a batch of one, a deep copy of the base, torch.optim, three full forward and backward passes), and the
 *ceiling* P (samples a second of the batched forward pass of the frozen prefix alone, as the network stands, in the
-batches that the stage uses). `own prefix` is the same as `SplitModel` runs it, channels innermost.
+batches that the stage uses). `own prefix` is the same as `CutModel` runs it, channels innermost.
 """
 
 import copy
@@ -22,13 +22,14 @@ from torch import Tensor
 
 from benchmarks import mnist
 from benchmarks.machine import in_subprocess, peak_rss_mib, timed
-from ocd_core.apply import row_chunks, rows_within
-from ocd_core.building import RowBuilder, build_store
-from ocd_core.config import OverfitParams
-from ocd_core.layers import SplitModel
-from ocd_core.markdown import markdown_table
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moves import row_chunks, rows_within
+from ocd_core.overfit.build import build_store
+from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.rows import RowBuilder
 from ocd_core.progress import no_progress
-from ocd_core.tasks.images import ImageClassification, ImageSplit
+from ocd_core.report.markdown import markdown_table
+from ocd_core.tasks.images.task import ImageClassification, ImageSplit
 
 TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
 LOOP_ROWS = 300
@@ -52,7 +53,7 @@ def params(optimizer: str, layout: str, memory_mb: int = MEMORY_MB) -> OverfitPa
 
 
 def store(
-    folder: Path, task: ImageClassification, model: SplitModel, split: ImageSplit, p: OverfitParams
+    folder: Path, task: ImageClassification, model: CutModel, split: ImageSplit, p: OverfitParams
 ) -> dict[str, Any]:
     """Build one store, as the stage does, and remove it."""
     dest = folder / "bench.zarr"
@@ -82,7 +83,7 @@ def ceiling(folder: Path, split: ImageSplit, batch: int) -> tuple[float, float]:
     return timed(run)
 
 
-def own_prefix(model: SplitModel, split: ImageSplit, batch: int) -> tuple[float, float]:
+def own_prefix(model: CutModel, split: ImageSplit, batch: int) -> tuple[float, float]:
     """The same as the stage runs it."""
     inputs = _batches(split, batch)
 
@@ -93,7 +94,7 @@ def own_prefix(model: SplitModel, split: ImageSplit, batch: int) -> tuple[float,
     return timed(run)
 
 
-def loop(task: ImageClassification, model: SplitModel, split: ImageSplit, optimizer: str) -> tuple[float, float]:
+def loop(task: ImageClassification, model: CutModel, split: ImageSplit, optimizer: str) -> tuple[float, float]:
     """Seconds (clock, processor) of the released procedure on LOOP_ROWS samples."""
     base = copy.deepcopy(model.model).requires_grad_(True)
     make = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam

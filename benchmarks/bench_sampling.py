@@ -16,16 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.machine import timed
-from ocd_core.base_training import fit_base
-from ocd_core.building import RowBuilder, build_store
-from ocd_core.codes import encode_store, fit_to_store
-from ocd_core.config import DenoiserParams, DiffusionParams, Params, load_params
+from ocd_core.codes.encode import encode_store, fit_to_store
+from ocd_core.config import Params, load_params
+from ocd_core.diffusion.params import DenoiserParams, DiffusionParams
 from ocd_core.diffusion.training import DiffusionTraining, train_diffusion
-from ocd_core.layers import SplitModel
-from ocd_core.markdown import markdown_table
+from ocd_core.network.cut import CutModel
+from ocd_core.network.training import fit_base
+from ocd_core.overfit.build import build_store
+from ocd_core.overfit.rows import RowBuilder
 from ocd_core.predictor import Predictor
 from ocd_core.progress import no_progress
-from ocd_core.scale import train_scale
+from ocd_core.report.markdown import markdown_table
+from ocd_core.scale.network import train_scale
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
@@ -62,10 +64,10 @@ def train(folder: Path, params: Params, unet_updates: int, samples: int) -> Trai
     task.prepare(folder)
     splits = {name: task.open(folder, name) for name in ("train", "val", "test")}
     base = fit_base(task, splits["train"], splits["val"], params.base, seed).model
-    split_model, stores = SplitModel(base, LAYER), {}
+    cut_model, stores = CutModel(base, LAYER), {}
     for name in ("train", "val"):
         dest = folder / f"{name}.zarr"
-        builder = RowBuilder(task, split_model, splits[name], params.overfit, seed)
+        builder = RowBuilder(task, cut_model, splits[name], params.overfit, seed)
         build_store(dest, builder, {"config": params.effective("overfit")}, name, folder / "work", no_progress)
         stores[name] = OverfitStore(dest)
     rho = {name: torch.from_numpy(store.read("rho")) for name, store in stores.items()}
@@ -88,7 +90,7 @@ def train(folder: Path, params: Params, unet_updates: int, samples: int) -> Trai
     factored_training, unet_training = diffusion(params.diffusion), diffusion(dense)
     batch = splits["test"].batch(torch.arange(min(samples, len(splits["test"]))))
     both = [
-        Predictor(task, split_model, training.model, scale, params.sampling, seed)
+        Predictor(task, cut_model, training.model, scale, params.sampling, seed)
         for training in (factored_training, unet_training)
     ]
     return Trained(task, base, *both, factored_training, unet_training, batch.inputs[0], batch.target)

@@ -24,11 +24,13 @@ import torch.nn.functional as F
 from scipy.stats import ks_2samp
 from torch import Tensor
 
-from ocd_core.kde import entropy_gkde
-from ocd_core.layers import SplitModel, find_layer, matrix_layers
 from ocd_core.models.lenet5 import LeNet5
-from ocd_core.perturb import perturbed_losses
-from ocd_core.tasks.base import Batch, StrictModel, Task
+from ocd_core.network.cut import CutModel, find_layer, matrix_layers
+from ocd_core.samples import Batch
+from ocd_core.scoring.entropy import entropy_gkde
+from ocd_core.scoring.perturb import perturbed_losses
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Task
 
 SAMPLES, DRAWS, LOOP_DRAWS, ROUNDS, SCALE = 8, 1000, 100, 9, 0.03
 AT_LEAST = {"conv1": 4, "conv2": 10, "conv3": 70, "fc1": 70, "fc2": 70}
@@ -111,7 +113,7 @@ def main() -> int:
     print(f"{'layer':7}{'loop':>9}{'here':>9}{'ratio':>8}{'asked':>7}{'KS':>7}  bound by")
     failed = []
     for name in matrix_layers(model):
-        split = SplitModel(model, name)
+        split = CutModel(model, name)
         times, (plain, losses) = rounds(
             lambda name=name: loop(double, name, image, label, LOOP_DRAWS),
             lambda split=split: perturbed_losses(split, task, batch, SCALE, DRAWS, 0),

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import torch
 
-from ocd_core.config import OverfitParams
-from ocd_core.layers import SplitModel
-from ocd_core.markdown import markdown_table
-from ocd_core.overfit import StepPart, overfit
-from ocd_core.tasks.base import Batch
-from ocd_core.tasks.views import ViewsData, ViewSynthesis
+from ocd_core.network.cut import CutModel
+from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.steps import StepPart, overfit
+from ocd_core.report.markdown import markdown_table
+from ocd_core.samples import Batch
+from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
 
 VIEWS, ROUNDS = int(os.environ.get("OCD_BENCH_ROWS", "2")), int(os.environ.get("OCD_BENCH_TURNS", "5"))
 STEPS, LR, LAYER = 10, 5e-3, "layer1"
@@ -87,7 +87,7 @@ def main() -> int:
             optimizer="adam", lr=LR, steps=STEPS, until_converged=False, tolerance=1e-3, replicas=1,
             precision=precision, layout="dense", memory_mb=512, shard_mb=32,
         )  # fmt: skip
-        split = SplitModel(model, LAYER, precision)
+        split = CutModel(model, LAYER, precision)
         works[f"here, {precision}"] = lambda split=split, params=params: chunked(split, task, ids, batches, params)
     found = {name: work() for name, work in works.items()}  # also the warm-up
     plain = found["loop, float32"]

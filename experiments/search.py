@@ -26,9 +26,9 @@ import typer
 from experiments import CHEAP, run
 from ocd_core.config import params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
-from ocd_core.markdown import markdown_table
-from ocd_core.overrides import group_of, override
 from ocd_core.presets import preset_names, preset_values
+from ocd_core.presets.overrides import group_of, override
+from ocd_core.report.markdown import markdown_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Search for a task's best settings on validation.")
 Task = Annotated[str, typer.Argument(help="A task with a file in experiments/axes.")]

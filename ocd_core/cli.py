@@ -45,12 +45,12 @@ def inspect(
 ) -> None:
     """Summarise an overfit store: a table on the terminal, a picture, and a page if asked for."""
     from ocd_core.artifacts import write_text
-    from ocd_core.inspection import print_store
-    from ocd_core.plots import save_figure
+    from ocd_core.drawing import save_figure
+    from ocd_core.report.store_page import store_page
+    from ocd_core.report.store_plots import overview_figure
+    from ocd_core.report.store_terminal import print_store
     from ocd_core.store import OverfitStore
-    from ocd_core.store_page import store_page
-    from ocd_core.store_plots import overview_figure
-    from ocd_core.store_summary import read_rows
+    from ocd_core.store.summary import read_rows
 
     opened = OverfitStore(store)
     if sample is not None and not 0 <= sample < len(opened):
@@ -77,7 +77,7 @@ def export(
     ] = None,
 ) -> None:
     """Copy a store with its card and base checkpoint to another place, whole or not at all."""
-    from ocd_core.export import export_store
+    from ocd_core.report.store_export import export_store
 
     files = export_store(store, dest, base)["files"]
     print(f"{dest}: {len(files)} files, {sum(f['bytes'] for f in files.values()) / 1e6:.1f} MB")
@@ -130,7 +130,7 @@ def predict(
 @app.command()
 def report(task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k") -> None:
     """Write reports/<task> from the artifacts and show the table."""
-    from ocd_core.reporting import print_tables, write_report
+    from ocd_core.report.run_tables import print_tables, write_report
 
     print_tables(write_report(task))
 

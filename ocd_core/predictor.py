@@ -9,18 +9,20 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ocd_core.apply import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.base_network import load_split_model
-from ocd_core.config import Params, SamplingParams, parse_params
+from ocd_core.codes.representation import Factored
+from ocd_core.config import Params, parse_params
 from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import draw
+from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
-from ocd_core.layers import SplitModel
-from ocd_core.representation import Factored
-from ocd_core.scale import ScaleNetwork
-from ocd_core.tasks.base import Batch, Task
+from ocd_core.network.cut import CutModel
+from ocd_core.network.loading import load_cut_model
+from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
+from ocd_core.samples import Batch
+from ocd_core.scale.network import ScaleNetwork
+from ocd_core.tasks.base import Task
 
 _MEMORY_MB = 512
 
@@ -45,7 +47,7 @@ class Predictor:
 
     Args:
         task: the domain (how outputs combine).
-        split: the base network cut at the selected layer.
+        model: the base network cut at the selected layer.
         diffusion: draws normalised Δ.
         scale: estimates ρ = ‖Δ‖; unused where the representation needs no scale.
         sampling: the group `sampling`.
@@ -54,10 +56,10 @@ class Predictor:
     """
 
     def __init__(
-        self, task: Task, split: SplitModel, diffusion: DiffusionModel, scale: ScaleNetwork, sampling: SamplingParams,
+        self, task: Task, model: CutModel, diffusion: DiffusionModel, scale: ScaleNetwork, sampling: SamplingParams,
         seed: int = 0, gain: float | None = None,
     ) -> None:  # fmt: skip
-        self.task, self.split, self.sampling, self.seed, self.gain = task, split, sampling, seed, gain
+        self.task, self.model, self.sampling, self.seed, self.gain = task, model, sampling, seed, gain
         self.diffusion = diffusion.eval()
         self.scale = scale.eval()
 
@@ -90,7 +92,7 @@ class Predictor:
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
         return cls(
             task,
-            load_split_model(run, task, device, params.evaluate.precision),
+            load_cut_model(run, task, device, params.evaluate.precision),
             DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device),
             ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device),
             params.sampling,
@@ -120,11 +122,11 @@ class Predictor:
         ids = torch.arange(count) if sample_id is None else sample_id
         batch = Batch(tensors, torch.zeros(count), ids)
         first = Batch(tuple(x[:1] for x in tensors), batch.target[:1], ids[:1])
-        size = rows_within(self.split, first, _MEMORY_MB, matrices=1)
+        size = rows_within(self.model, first, _MEMORY_MB, matrices=1)
         parts = []
         for rows in row_chunks(count, size):
             part = Batch(tuple(x[rows] for x in tensors), batch.target[rows], ids[rows]).to(self.device)
-            parts.append(self.predict_pass(base_pass(self.task, self.split, part), part.sample_id, draws, combine))
+            parts.append(self.predict_pass(base_pass(self.task, self.model, part), part.sample_id, draws, combine))
         rho = [p.rho for p in parts if p.rho is not None]
         return Prediction(
             torch.cat([p.output for p in parts]),
@@ -136,7 +138,7 @@ class Predictor:
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return self.split.device
+        return self.model.device
 
     @cached_property
     def _draw_batch(self) -> int:
@@ -152,11 +154,11 @@ class Predictor:
         for k in range(draws):
             move = self.move(base, self.code(base, sample_id, k), rho)
             if combine == "ensemble":
-                outputs.append(outputs_with_move(self.split, base.cut, move))
+                outputs.append(outputs_with_move(self.model, base.cut, move))
             else:
                 total = total + move / draws
         if combine == "mean_network":
-            output = outputs_with_move(self.split, base.cut, total)
+            output = outputs_with_move(self.model, base.cut, total)
             return Prediction(output, base.output, output.new_empty((0, *output.shape)), rho)
         stacked = torch.stack(outputs)
         output = stacked[0] if draws == 1 else self.task.combine(stacked)

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
-from ocd_core.layers import Cut, SplitModel, matrix_layers
-from ocd_core.pictures import drawing_function
-from ocd_core.tasks.base import SPLITS, Batch, Condition, Metric, Split, StrictModel, Task
+from ocd_core.network.cut import Cut, CutModel, matrix_layers
+from ocd_core.samples import SPLITS, Batch, Condition, Split
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.pictures import drawing_function
 
 __all__ = ["check_task"]
 
@@ -323,12 +325,12 @@ def _check_conditions(task: Task, model: nn.Module, batch: Batch, layers: Sequen
     names = list(matrix_layers(model)) if layers is None else list(layers)
     for name in names:
         try:
-            split = SplitModel(copy.deepcopy(model).float(), name)
-            cut = split.prefix(batch.inputs)
+            cut_model = CutModel(copy.deepcopy(model).float(), name)
+            cut = cut_model.prefix(batch.inputs)
         except UserError as error:
             refused.append(str(error))
         else:
-            _check_condition(task, split, cut, batch)
+            _check_condition(task, cut_model, cut, batch)
     _require(len(refused) < len(names), f"the model cannot be cut at any of its layers: {'; '.join(refused)}")
     _require(layers is None or not refused, f"the model cannot be cut at a layer you named: {'; '.join(refused)}")
     stored = task.stored_target(batch)
@@ -338,10 +340,10 @@ def _check_conditions(task: Task, model: nn.Module, batch: Batch, layers: Sequen
     )
 
 
-def _check_condition(task: Task, split: SplitModel, cut: Cut, batch: Batch) -> None:
-    what = f"condition for layer {split.layer_name!r}"
+def _check_condition(task: Task, model: CutModel, cut: Cut, batch: Batch) -> None:
+    what = f"condition for layer {model.layer_name!r}"
     with torch.no_grad():
-        activation, output = (x.float() for x in split.forward(cut))
+        activation, output = (x.float() for x in model.forward(cut))
 
     def condition(of: Batch, rows: slice) -> Condition:
         return task.condition(of, cut.layer_input[rows], activation[rows], output[rows])

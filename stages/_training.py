@@ -5,9 +5,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ocd_core.optimise import ALONE, Row
-from ocd_core.processes import Processes
 from ocd_core.progress import Progress, progress_bar
+from ocd_core.training.loop import ALONE, Row
+from ocd_core.training.processes import Processes
 
 Callbacks = tuple[Progress, Callable[[Row], None]] | tuple[None, None]
 

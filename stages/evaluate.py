@@ -3,14 +3,14 @@
 from dataclasses import asdict
 
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
-from ocd_core.baselines.controls import Controls
-from ocd_core.baselines.neighbour import Neighbours
 from ocd_core.config import load_params
-from ocd_core.devices import local_device
-from ocd_core.evaluation import evaluate
+from ocd_core.evaluation.controls.controls import Controls
+from ocd_core.evaluation.controls.neighbour import Neighbours
+from ocd_core.evaluation.evaluate import evaluate
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
 from ocd_core.store import OverfitStore
+from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 
@@ -35,7 +35,7 @@ def main(
         result = evaluate(predictor, test, store, controls, neighbours, params.evaluate, progress)
     tie = read_json(artifacts.layers / "layers.json")["warning"]
     table = {
-        "task": task, "seed": seed, "rank": rank, "layer": predictor.split.layer_name,
+        "task": task, "seed": seed, "rank": rank, "layer": predictor.model.layer_name,
         "metrics": [
             {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
             for m in result.metrics

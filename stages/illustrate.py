@@ -2,10 +2,10 @@
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json
 from ocd_core.config import load_params
-from ocd_core.pictures import drawing_function
 from ocd_core.predictor import Predictor
 from ocd_core.store import OverfitStore
 from ocd_core.tasks import task_class
+from ocd_core.tasks.pictures import drawing_function
 from stages._common import DEFAULT_TASK, RankOption, SeedOption, TaskOption, run
 
 

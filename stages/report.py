@@ -1,6 +1,6 @@
 """Gather a task's runs into reports/<task> and show the table."""
 
-from ocd_core.reporting import print_tables, write_report
+from ocd_core.report.run_tables import print_tables, write_report
 from stages._common import DEFAULT_TASK, TaskOption, run
 
 

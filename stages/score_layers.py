@@ -3,10 +3,10 @@
 import sys
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.base_network import load_base_network
 from ocd_core.config import load_params
+from ocd_core.network.loading import load_base_network
 from ocd_core.progress import progress_bar
-from ocd_core.scoring import convergence_table, layers_report, score_layers, score_table, scoring_steps
+from ocd_core.scoring.scores import convergence_table, layers_report, score_layers, score_table, scoring_steps
 from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
 
 

@@ -1,11 +1,11 @@
 """Train the base network f_θ with early stopping on validation, or load a given checkpoint."""
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.base_training import fit_base
-from ocd_core.checkpoints import save_weights
 from ocd_core.config import load_params
-from ocd_core.devices import local_device
+from ocd_core.network.training import fit_base
 from ocd_core.progress import progress_bar
+from ocd_core.training.devices import local_device
+from ocd_core.weights import save_weights
 from stages._common import DEFAULT_TASK, DeviceOption, SeedOption, TaskOption, run
 
 

@@ -1,12 +1,12 @@
 """Fit what could explain a gain without diffusion, on the training and the validation split alone."""
 
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
-from ocd_core.baselines.fitting import TrainingData, fit_controls
 from ocd_core.config import load_params
-from ocd_core.devices import local_device
+from ocd_core.evaluation.controls.fitting import TrainingData, fit_controls
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
 from ocd_core.store import OverfitStore
+from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 

@@ -8,11 +8,11 @@ import shutil
 import sys
 
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.codes import encode_store, fit_to_store
+from ocd_core.codes.encode import encode_store, fit_to_store
 from ocd_core.config import load_params
 from ocd_core.diffusion.training import train_diffusion
-from ocd_core.processes import join_processes
 from ocd_core.store import OverfitStore
+from ocd_core.training.processes import join_processes
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 from stages._training import followed
 

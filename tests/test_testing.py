@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ocd_core.checkpoints import read_tensors, save_tensors
 from ocd_core.config import Params
 from ocd_core.rng import sample_normal
-from ocd_core.tasks.base import SPLITS, Batch, Condition, Metric, Split, SplitName, StrictModel, Task
+from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
 from ocd_core.testing import check_task
+from ocd_core.weights import read_tensors, save_tensors
 
 
 class Data(StrictModel):

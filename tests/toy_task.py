@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ocd_core.checkpoints import read_tensors, save_tensors
 from ocd_core.errors import UserError
 from ocd_core.rng import torch_generator
-from ocd_core.tasks.base import SPLITS, Batch, Metric, Split, SplitName, StrictModel, Task
+from ocd_core.samples import SPLITS, Batch, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
+from ocd_core.weights import read_tensors, save_tensors
 
 
 class ToyData(StrictModel):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocd_core.config import DenoiserParams
+from ocd_core.diffusion.params import DenoiserParams
 from ocd_core.errors import UserError
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ocd_core.config import DiffusionParams
 from ocd_core.diffusion.denoisers import build_denoiser
+from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.errors import UserError
 
 _COPIES = 6  # of float32 weights: themselves, gradients, Adam's two moments, the moving average, its best state

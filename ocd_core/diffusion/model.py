@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ocd_core.conditioning import ConditionEncoder, TimeEncoder
-from ocd_core.config import DiffusionParams
+from ocd_core.codes.condition import ConditionEncoder, TimeEncoder
+from ocd_core.codes.representation import REPRESENTATIONS, Representation
 from ocd_core.diffusion.denoisers import build_denoiser
+from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
-from ocd_core.representation import REPRESENTATIONS, Representation
-from ocd_core.saving import described_by, load_network, load_strictly, save_network
-from ocd_core.tasks.base import Condition
+from ocd_core.samples import Condition
+from ocd_core.weights import described_by, load_network, load_strictly, save_network
 
 KIND = "diffusion"
 

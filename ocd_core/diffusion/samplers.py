@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ocd_core.config import SamplingParams
 from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.schedules import NoiseSchedule
 from ocd_core.errors import UserError
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import sample_normal
-from ocd_core.tasks.base import Condition
+from ocd_core.samples import Condition
 
 Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 Noise = Callable[[int], Tensor]

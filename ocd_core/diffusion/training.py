@@ -14,19 +14,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ocd_core.conditioning import ConditionEncoder
-from ocd_core.config import DiffusionParams
+from ocd_core.codes.condition import ConditionEncoder
+from ocd_core.codes.representation import Representation
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
 from ocd_core.errors import UserError
 from ocd_core.fingerprint import module_code
-from ocd_core.optimise import ALONE, Checkpoints, Row, Settings, optimise
-from ocd_core.processes import Processes
 from ocd_core.progress import Progress
-from ocd_core.representation import Representation
 from ocd_core.rng import derive_seed, permutation, torch_generator
-from ocd_core.tasks.base import Condition
+from ocd_core.samples import Condition
+from ocd_core.training.loop import ALONE, Checkpoints, Row, Settings, optimise
+from ocd_core.training.processes import Processes
 
 VALIDATION_ROWS = 1024  # at least: a small validation set is noised several times
 
@@ -63,7 +63,7 @@ def train_diffusion(
 
     The validation set steers early stopping and nothing else. Every batch, timestep and noise is a function of
     (seed, update), so a run that is interrupted and started again with the same `work_dir` ends with the same bits.
-    `params.batch_size` is that of all processes together: several give the result of one, see ocd_core.optimise.
+    `params.batch_size` is that of all processes together: several give the result of one, see ocd_core.training.loop.
 
     Args:
         codes: `representation.encode` of Δ with ρ > 0 (or all Δ where it does not use the scale), (N, *shape).

@@ -15,7 +15,7 @@ from ocd_core.errors import UserError
 
 def model_names() -> list[str]:
     """The base networks that come with this package."""
-    return sorted(m.name for m in iter_modules(__path__))
+    return sorted(m.name for m in iter_modules(__path__) if not m.ispkg)
 
 
 def model_target(name: str) -> str:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocd_core.rendering import volume_render, volume_weights
+from ocd_core.models.parts.rendering import volume_render, volume_weights
 
 
 def encode(x: Tensor, frequencies: int) -> Tensor:

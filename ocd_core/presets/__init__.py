@@ -15,7 +15,7 @@ from typing import Any
 from ocd_core.artifacts import write_text
 from ocd_core.config import Params, load_params, params_path, parse_params, read_yaml
 from ocd_core.errors import UserError
-from ocd_core.overrides import group_of, override, override_text
+from ocd_core.presets.overrides import group_of, override, override_text
 
 _FOLDER = Path(__file__).parent
 _NULL = "tag:yaml.org,2002:null"

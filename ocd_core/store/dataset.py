@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ocd_core.rng import numpy_generator
+from ocd_core.samples import Condition
 from ocd_core.store.reader import OverfitStore
-from ocd_core.tasks.base import Condition
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 import zarr
 
 from ocd_core.errors import UserError
+from ocd_core.samples import Condition
 from ocd_core.store.factored import optimizer_of, rebuild_delta
 from ocd_core.store.schema import ArraySpec, Layout, StoreSchema
 from ocd_core.store.shards import decode_shard
 from ocd_core.store.source import Source, missing_files, open_arrays, read_node, schema_of
-from ocd_core.tasks.base import Condition
 
 Rows = slice | npt.NDArray[Any] | None
 

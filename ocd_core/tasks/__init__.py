@@ -1,7 +1,7 @@
-"""Domains by name: a domain `name` is the class that `ocd_core.tasks.<name>` calls TASK.
+"""Domains by name: a domain `name` is the class that `ocd_core.tasks.<name>.task` calls TASK.
 
-Found by their file's name and imported only when asked for, so that a new domain changes no shared file. A package
-of yours adds one by an entry point in the group `ocd.tasks`:
+Found by their folder's name and imported only when asked for, so that a new domain is one folder and changes no shared
+file. A package of yours adds one by an entry point in the group `ocd.tasks`:
 
     [project.entry-points."ocd.tasks"]
     mydomain = "mypackage.mytask:MyTask"
@@ -12,7 +12,9 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.base import Batch, Condition, Metric, Split, SplitName, StrictModel, Task
+from ocd_core.samples import Batch, Condition, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
 
 __all__ = [
     "Batch", "Condition", "Metric", "Split", "SplitName", "StrictModel", "Task", "domain_names", "domain_target",
@@ -24,7 +26,7 @@ ENTRY_POINT_GROUP = "ocd.tasks"
 
 def domain_names() -> dict[str, str]:
     """All domains, name -> `module:Class`: ours and those that installed packages register; ours cannot be hidden."""
-    ours = {m.name: f"{__name__}.{m.name}:TASK" for m in iter_modules(__path__) if m.name != "base"}
+    ours = {m.name: f"{__name__}.{m.name}.task:TASK" for m in iter_modules(__path__) if m.ispkg}
     return {**{p.name: p.value for p in entry_points(group=ENTRY_POINT_GROUP)}, **ours}
 
 

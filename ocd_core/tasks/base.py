@@ -3,7 +3,7 @@
 A *sample* is whatever is overfitted by itself: an image, a view (a batch of rays), a row, a recording, a
 sentence. Nothing here assumes classification. The pipeline calls a task in this order:
 `prepare` once, then `open` for each split, `build_model`, `fit` (a default for gradient training is in
-`ocd_core.base_training`), `loss` for overfitting and layer scores, `condition` for I(x), `metrics` and
+`ocd_core.network.training`), `loss` for overfitting and layer scores, `condition` for I(x), `metrics` and
 `combine` for evaluation.
 """
 
@@ -11,74 +11,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.models import build_model
-
-SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
-
-
-class StrictModel(BaseModel):
-    """A group of params: unknown keys and wrong types are refused, values cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """N samples. inputs: what the model is called with, each (N, ...). target: (N, ...). sample_id: int64 (N,)."""
-
-    inputs: tuple[Tensor, ...]
-    target: Tensor
-    sample_id: Tensor
-
-    def __len__(self) -> int:
-        return len(self.sample_id)
-
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same on another device."""
-        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.sample_id.to(device))
-
-
-@runtime_checkable
-class Split(Protocol):
-    """One part of the prepared data: rows 0 .. len-1."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        """The samples of these rows (int64, (N,)), in this order."""
-        ...
-
-
-@dataclass(frozen=True)
-class Condition:
-    """I(x) = [i_L(x), a_L(x), f_θ(x)] (Eq. 4) of N samples, float32, each (N, ...)."""
-
-    layer_input: Tensor
-    layer_activation: Tensor
-    base_output: Tensor
-
-    def __len__(self) -> int:
-        return len(self.layer_input)
-
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three components in the order of Eq. 4."""
-        return self.layer_input, self.layer_activation, self.base_output
-
-    def select(self, rows: Tensor | slice) -> "Condition":
-        """The same for some of the samples (rows may repeat)."""
-        return Condition(*(p[rows] for p in self.parts()))
-
-    def to(self, device: torch.device | str) -> "Condition":
-        """The same on another device."""
-        return Condition(*(p.to(device) for p in self.parts()))
+from ocd_core.samples import Batch, Condition, Split, SplitName
+from ocd_core.strict import StrictModel
 
 
 @dataclass(frozen=True)
@@ -114,7 +55,7 @@ class Task(ABC):
     inputs_change_per_step: ClassVar[bool] = False
     # samples that the base network sees at once outside of training; few where one sample is large
     evaluation_batch: ClassVar[int] = 1000
-    # what draws the domain's own pictures, 'module:function' (see ocd_core.pictures); None: it has none
+    # what draws the domain's own pictures, 'module:function' (see ocd_core.tasks.pictures); None: it has none
     pictures: ClassVar[str | None] = None
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
@@ -150,7 +91,7 @@ class Task(ABC):
 
     def load_checkpoint(self, model: nn.Module, path: Path) -> None:
         """Load published weights for `base.checkpoint` (safetensors, or torch files without pickled code)."""
-        from ocd_core.checkpoints import load_weights
+        from ocd_core.weights import load_weights
 
         load_weights(model, path)
 
@@ -222,8 +163,3 @@ class Task(ABC):
     def describe_output(self, output: Tensor) -> dict[str, str | float]:
         """One sample's output in words, for `ocd predict`."""
         return {f"y{i}": float(v) for i, v in enumerate(output.flatten()[:8])}
-
-
-def whole_split(split: Split) -> Tensor:
-    """All rows of a split, int64."""
-    return torch.arange(len(split))

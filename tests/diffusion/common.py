@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocd_core.config import DenoiserParams, DiffusionParams, Params, RepresentationParams
+from ocd_core.codes.params import RepresentationParams
+from ocd_core.config import Params
+from ocd_core.diffusion.params import DenoiserParams, DiffusionParams
 from ocd_core.presets import apply_preset
-from ocd_core.tasks.base import Condition
+from ocd_core.samples import Condition
 from tests.conftest import REPOSITORY
 
 

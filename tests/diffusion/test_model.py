@@ -3,11 +3,11 @@ import json
 import pytest
 import torch
 
-from ocd_core.conditioning import ConditionEncoder
-from ocd_core.config import RepresentationParams
+from ocd_core.codes.condition import ConditionEncoder
+from ocd_core.codes.params import RepresentationParams
+from ocd_core.codes.representation import Dense, Factored, Pca
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.errors import UserError
-from ocd_core.representation import Dense, Factored, Pca
 from tests.diffusion.common import condition, denoiser_params, diffusion_params
 
 

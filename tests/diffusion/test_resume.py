@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+from ocd_core.codes.representation import Factored
 from ocd_core.diffusion.training import train_diffusion
-from ocd_core.representation import Factored
 from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
 
 

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_core.conditioning import ConditionEncoder
-from ocd_core.config import SamplingParams
+from ocd_core.codes.condition import ConditionEncoder
+from ocd_core.codes.representation import Factored
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import ancestral, ddim, dpm_solver, draw, trailing_timesteps
+from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
 from ocd_core.errors import UserError
-from ocd_core.representation import Factored
 from tests.diffusion.common import condition, diffusion_params
 
 

@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 
-from ocd_core.config import SamplingParams
+from ocd_core.codes.representation import Dense, Factored
 from ocd_core.diffusion.samplers import draw
+from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.schedules import make_schedule
 from ocd_core.diffusion.training import _Objective, other_rows, train_diffusion
 from ocd_core.errors import UserError
-from ocd_core.representation import Dense, Factored
-from ocd_core.tasks.base import Condition
+from ocd_core.samples import Condition
 from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
 
 ROWS = 24

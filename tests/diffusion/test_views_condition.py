@@ -6,19 +6,22 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_core.base_training import fit_base
-from ocd_core.building import RowBuilder, build_store
-from ocd_core.codes import encode_store, fit_to_store
-from ocd_core.config import BaseParams, ModelParams, OverfitParams, RepresentationParams
+from ocd_core.codes.encode import encode_store, fit_to_store
+from ocd_core.codes.params import RepresentationParams
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.training import other_rows, train_diffusion
-from ocd_core.layers import SplitModel
+from ocd_core.evaluation.statistics import paired_z
+from ocd_core.network.cut import CutModel
+from ocd_core.network.params import BaseParams, ModelParams
+from ocd_core.network.training import fit_base
+from ocd_core.overfit.build import build_store
+from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.rows import RowBuilder
 from ocd_core.progress import no_progress
 from ocd_core.rng import permutation
-from ocd_core.statistics import paired_z
+from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore
-from ocd_core.tasks.base import Condition
-from ocd_core.tasks.views import ViewsData, ViewSynthesis
+from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
 from tests.diffusion.common import denoiser_params, diffusion_params
 
 MODEL = {"width": 24, "frequencies": 4}
@@ -49,7 +52,7 @@ def stores(tmp_path_factory) -> tuple[OverfitStore, OverfitStore]:
     task = ViewSynthesis(DATA, "tinynerf", MODEL)
     task.prepare(folder)
     base = fit_base(task, task.open(folder, "train"), task.open(folder, "val"), BASE, 0).model
-    model = SplitModel(base, "layer1")
+    model = CutModel(base, "layer1")
     for split in ("train", "test"):
         builder = RowBuilder(task, model, task.open(folder, split), OVERFIT, 0)
         build_store(folder / f"{split}.zarr", builder, {}, "f00d", folder / "work", no_progress)

@@ -10,10 +10,10 @@ from unittest import mock
 
 import torch
 
+from ocd_core.codes.representation import Factored
 from ocd_core.diffusion import training
 from ocd_core.errors import UserError
-from ocd_core.processes import Processes, join_processes
-from ocd_core.representation import Factored
+from ocd_core.training.processes import Processes, join_processes
 from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
 from tests.workspace import REPO
 

@@ -25,7 +25,7 @@ from tests.faults.support import (
     overfit,
     store_of,
     work_of,
-)  # fmt: skip
+)
 
 
 def campaign(kills: int, seed: int, folder: Path) -> Counter[str]:

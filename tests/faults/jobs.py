@@ -47,6 +47,6 @@ class Notes:
 
 def run_here(folder: Path, workers: int) -> None:
     """For a process that is killed while its workers work."""
-    from ocd_core.executors import Execution, run_shards
+    from ocd_core.overfit.executors import Execution, run_shards
 
     run_shards(Notes(folder), range(4), Execution("process", workers), lambda _: [])

@@ -9,7 +9,7 @@ from pathlib import Path
 from unittest import mock
 
 import stages.overfit
-from ocd_core.building import RowBuilder
+from ocd_core.overfit.rows import RowBuilder
 from ocd_core.store import StoreWriter, writer
 from tests.faults.support import SHARDS, overfit, spawn_clean, store_of, work_of
 from tests.store.faulty import counted, die, half_a_file, is_group

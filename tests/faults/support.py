@@ -17,8 +17,8 @@ from unittest import mock
 import torch
 
 from ocd_core.artifacts import Artifacts, write_json
-from ocd_core.checkpoints import save_tensors
 from ocd_core.config import load_params
+from ocd_core.weights import save_tensors
 from tests.toy import ToyTask, run_stages, write_toy_params
 from tests.workspace import REPO
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from ocd_core.building import RowBuilder
 from ocd_core.cli import app
 from ocd_core.errors import UserError
+from ocd_core.overfit.rows import RowBuilder
 from tests.faults.support import (
     SHARDS,
     assert_undisturbed,
@@ -21,7 +21,7 @@ from tests.faults.support import (
     overfit,
     store_of,
     work_of,
-)  # fmt: skip
+)
 
 SHARD = 2  # samples 16 to 23
 

@@ -24,7 +24,7 @@ from tests.faults.support import (
     stage_environment,
     store_of,
     work_of,
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocd_core.base_training import evaluate_model, load_base
-from ocd_core.config import BaseParams, ModelParams
 from ocd_core.models.lenet5 import LeNet5
+from ocd_core.network.params import BaseParams, ModelParams
+from ocd_core.network.training import evaluate_model, load_base
 from ocd_core.tasks.base import Task
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from ocd_core.errors import UserError
-from ocd_core.layers import SplitModel
 from ocd_core.models import build_model
 from ocd_core.models.tinynerf import TinyNeRF, encode
+from ocd_core.network.cut import CutModel
 from ocd_core.rng import torch_generator
 
 
@@ -98,7 +98,7 @@ def test_depth_weights_are_those_of_the_rendering():
 @pytest.mark.parametrize("args", [{}, {"direction_frequencies": 1, "background": "white"}])
 def test_split_at_each_layer_without_running_the_prefix_again(layer, args):
     net = model(**args)
-    split = SplitModel(net, layer)
+    split = CutModel(net, layer)
     assert split.traced
     inputs = rays(2, 3)
     cut = split.prefix(inputs)

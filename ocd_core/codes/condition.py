@@ -1,0 +1,144 @@
+"""The conditioning vector e = PE(t) + E_i(i_L) + E_a(a_L) + E_o(f_θ(x)) of sections 3.1 and 3.3.
+
+Only PE(t) changes along a draw; the other three summands are computed once a sample.
+
+Dims: N samples, D features of a component of I(x), E dims of e.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.errors import UserError
+from ocd_core.samples import Condition
+
+PARTS = ("layer_input", "layer_activation", "base_output")  # the order of Eq. 4
+
+
+def features(cond: Condition) -> Tensor:
+    """I(x) as one vector a sample, float32 (N, D)."""
+    return torch.cat([part.flatten(1) for part in cond.parts()], 1)
+
+
+class Standardise(nn.Module):
+    """(x - mean) / std per feature, with the mean and the std of the training samples kept as buffers.
+
+    A feature that is constant in training (also: up to float32 rounding) keeps its scale: std 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+
+    @classmethod
+    def from_data(cls, x_ND: Tensor) -> "Standardise":
+        """Fit on training samples, in float64 and block by block."""
+        self = cls(x_ND.shape[1])
+        mean_D = x_ND.mean(0, dtype=torch.float64)
+        squares_D = torch.zeros_like(mean_D)
+        for block in torch.split(x_ND, 4096):
+            squares_D += ((block.double() - mean_D) ** 2).sum(0)
+        std_D = (squares_D / len(x_ND)).sqrt()
+        constant_D = std_D <= 1e-6 * mean_D.abs()
+        self.mean.copy_(mean_D)
+        self.std.copy_(torch.where(constant_D, 1.0, std_D))
+        return self
+
+    def forward(self, x_ND: Tensor) -> Tensor:
+        """Standardised features, (N, D)."""
+        return (x_ND - self.mean) / self.std
+
+
+class ConditionEncoder(nn.Module):
+    """E_i + E_a + E_o: each one fully-connected layer to `dim` over standardised features (section 3.3).
+
+    A component without features (a text task's I(x) is its embedding only) has no encoder and adds nothing.
+
+    Args:
+        sizes: features of i_L, a_L and f_θ(x), each flattened.
+        dim: dims of e.
+    """
+
+    def __init__(self, sizes: Sequence[int], dim: int) -> None:
+        super().__init__()
+        assert len(sizes) == len(PARTS)
+        assert any(sizes)
+        self.sizes, self.dim = tuple(sizes), dim
+        present = [(name, size) for name, size in zip(PARTS, sizes, strict=True) if size]
+        self.standardise = nn.ModuleDict({name: Standardise(size) for name, size in present})
+        self.encoders = nn.ModuleDict({name: nn.Linear(size, dim) for name, size in present})
+
+    @classmethod
+    def from_condition(cls, cond: Condition, dim: int) -> "ConditionEncoder":
+        """Encoders with fresh weights for conditions like these, standardised by them (training samples only).
+
+        Raises:
+            UserError: no samples, or a component that holds NaN or infinity.
+        """
+        if len(cond) == 0:
+            raise UserError("there are no training samples to fit the encoders of I(x) on")
+        flat = [p.flatten(1) for p in cond.parts()]
+        for name, x_ND in zip(PARTS, flat, strict=True):
+            if not torch.isfinite(x_ND).all():
+                raise UserError(f"{name} of I(x) holds NaN or infinity; check what Task.condition returns")
+        self = cls([x.shape[1] for x in flat], dim)
+        for name, x_ND in zip(PARTS, flat, strict=True):
+            if name in self.standardise:
+                self.standardise[name] = Standardise.from_data(x_ND)
+        return self
+
+    def forward(self, cond: Condition) -> Tensor:
+        """The part of e that does not depend on t, (N, E) float32.
+
+        Raises:
+            UserError: a component has another number of features than in training.
+        """
+        total: Tensor | None = None
+        for name, size, part in zip(PARTS, self.sizes, cond.parts(), strict=True):
+            x_ND = part.flatten(1)
+            if x_ND.shape[1] != size:
+                raise UserError(f"{name} of I(x) has {x_ND.shape[1]} features, the encoders were trained on {size}")
+            if size:
+                e_NE = self.encoders[name](self.standardise[name](x_ND))
+                total = e_NE if total is None else total + e_NE
+        assert total is not None
+        return total
+
+
+def positional_encoding(t: Tensor, dim: int) -> Tensor:
+    """Sine and cosine encoding of timesteps (Vaswani et al., 2017).
+
+    t: (N,), any number type. Returns float32 (N, dim): sines of t / 10000^(2i/dim) in the even columns,
+    cosines in the odd ones. `dim` must be even.
+    """
+    assert dim % 2 == 0
+    rates = torch.exp(torch.arange(0, dim, 2, dtype=torch.float64, device=t.device) * (-math.log(10000.0) / dim))
+    angles = t.double()[:, None] * rates
+    return torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1).float()
+
+
+class TimeEncoder(nn.Module):
+    """PE(t): the sine and cosine encoding, then one layer that trains with ε_Ω (Alg. 1, line 10 updates PE).
+
+    Args:
+        timesteps: T; t runs from 1 to T.
+        dim: dims of e.
+    """
+
+    encoding: Tensor
+
+    def __init__(self, timesteps: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("encoding", positional_encoding(torch.arange(timesteps + 1), dim), persistent=False)
+        self.layer = nn.Linear(dim, dim)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t: int64 (N,) in 1..T. Returns (N, E)."""
+        encoded: Tensor = self.layer(self.encoding[t])
+        return encoded

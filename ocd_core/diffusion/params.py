@@ -1,0 +1,65 @@
+"""The params group `diffusion`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ocd_core.codes.params import RepresentationParams
+from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel
+
+
+class DenoiserParams(StrictModel):
+    """The network ε_Ω: `mlp` for codes of any shape, the U-Nets for `dense` (see `ocd_core.diffusion.denoisers`)."""
+
+    name: Literal["mlp", "unet", "unet_paper", "unet_released"]
+    width: PositiveInt  # mlp: hidden units; U-Nets: channels of the first level
+    depth: PositiveInt  # mlp: residual blocks; U-Nets: residual blocks of a level
+    multipliers: Annotated[list[PositiveInt], Field(min_length=1)]  # U-Nets only: channels of each level / width
+    dropout: Fraction
+
+
+class DiffusionParams(StrictModel):
+    """Training of the conditional diffusion model (Alg. 1, lines 6-11)."""
+
+    representation: RepresentationParams
+    denoiser: DenoiserParams
+    embedding: PositiveInt  # dims of e = PE(t) + E_i + E_a + E_o
+    schedule: Literal["paper", "released", "zero_snr"]
+    timesteps: Annotated[int, Field(ge=2)]
+    prediction: Literal["epsilon", "x0", "v"]
+    loss: Literal["mse", "norm", "min_snr"]  # norm: ||.|| as printed in Eq. 7, not squared; min_snr: weighted mse
+    unit_variance: bool  # train on sqrt(d) Δ/||Δ|| rather than Δ/||Δ|| as printed
+    updates: PositiveInt
+    batch_size: PositiveInt  # samples of one update
+    accumulate: PositiveInt  # parts that a batch is cut into to save memory; the gradient is the same
+    precision: Literal["float32", "bf16"]  # bf16: autocast, the weights stay float32
+    lr: Positive
+    lr_schedule: Literal["constant", "cosine"]  # cosine: down to 0 at the last update
+    warmup: Annotated[int, Field(ge=0)]  # updates over which the learning rate rises from 0
+    ema: Fraction
+    clip: Positive | None  # of the gradient's norm; null: none
+    validate_every: PositiveInt
+    patience: PositiveInt  # validations without a better loss before it stops
+
+    @model_validator(mode="after")
+    def _possible(self) -> "DiffusionParams":
+        if self.schedule == "zero_snr" and self.prediction == "epsilon":
+            raise ValueError(
+                "schedule zero_snr leaves no signal at t = T, where prediction epsilon divides by zero; "
+                "use prediction x0 or v, or another schedule"
+            )
+        if self.schedule == "zero_snr" and self.loss == "min_snr":
+            raise ValueError(
+                "loss min_snr gives weight 0 to t = T under schedule zero_snr, so the first step of every draw would "
+                "be untrained; use loss mse, or another schedule"
+            )
+        if self.denoiser.name != "mlp" and self.representation.name != "dense":
+            raise ValueError(
+                f"denoiser {self.denoiser.name} takes Δ as a matrix, representation {self.representation.name} gives a "
+                "vector; use representation dense, or denoiser mlp"
+            )
+        if self.embedding % 2:
+            raise ValueError(f"embedding must be even (sines and cosines), not {self.embedding}")
+        if self.accumulate > self.batch_size:
+            raise ValueError("accumulate cannot cut a batch into more parts than it has samples (batch_size)")
+        return self

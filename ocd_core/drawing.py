@@ -1,0 +1,35 @@
+"""Figures drawn off-screen, and as PNG: the same data gives the same bytes."""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocd_core.artifacts import replace_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_DPI = 110
+
+
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> "tuple[Figure, np.ndarray]":
+    """A figure of size (width, height) in inches, and its axes (rows, columns); drawn off-screen."""
+    from matplotlib.figure import Figure  # not pyplot, which would change a caller's own settings
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def png(figure: "Figure") -> bytes:
+    """A figure as a PNG; the same data gives the same bytes (no software version or date in the file)."""
+    file = io.BytesIO()
+    figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": None})
+    return file.getvalue()
+
+
+def save_figure(figure: "Figure", path: Path) -> None:
+    """Write a figure as a PNG; the folder is made if need be."""
+    replace_file(path, lambda partial: partial.write_bytes(png(figure)))

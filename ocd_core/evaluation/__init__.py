@@ -1,0 +1,1 @@
+"""Rows of the table, statistics, and the evaluation itself."""

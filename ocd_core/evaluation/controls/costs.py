@@ -1,0 +1,65 @@
+"""What trainings cost, in floating-point operations: what `base_further` has to be measured by.
+
+Counted (torch.utils.flop_counter: matrix products and convolutions, forward and backward) on a few samples and
+multiplied by how many were seen, so that equal runs give equal numbers, on any machine. Passes over validation
+samples are not counted, for nobody.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.network.cut import CutModel
+from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.rows import RowBuilder
+from ocd_core.samples import Condition, Split
+from ocd_core.scale.network import ScaleNetwork
+from ocd_core.tasks.base import Task
+
+
+def flops(run: Callable[[], Any]) -> int:
+    """Floating-point operations of the matrix products and convolutions in a call."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return int(counter.get_total_flops())
+
+
+def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:
+    """Of overfitting every row of the training split (Alg. 1, lines 1-5)."""
+    builder = RowBuilder(task, model, train, params, seed)
+    buffers = builder.buffers(builder.schema())
+    return flops(lambda: builder.fill(slice(0, 1), buffers)) * builder.rows
+
+
+def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:
+    """Of `updates` updates on `params.batch_size` samples (Alg. 1, lines 7-11)."""
+    one = cond.select(slice(0, 1)).to(model.device)
+    code, t = torch.zeros(1, *model.shape, device=model.device), torch.ones(1, dtype=torch.int64, device=model.device)
+
+    def update() -> None:
+        output = model.predict(code, t, model.embed(one))
+        torch.autograd.grad(output.sum(), list(model.parameters()))
+
+    return flops(update) * model.params.batch_size * updates
+
+
+def scale_flops(network: ScaleNetwork, cond: Condition, batch_size: int, updates: int) -> int:
+    """Of `updates` updates on `batch_size` samples (Eq. 8)."""
+    one = cond.select(slice(0, 1)).to(network.device)
+    run = lambda: torch.autograd.grad(network(one).sum(), list(network.parameters()))  # noqa: E731
+    return flops(run) * batch_size * updates
+
+
+def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
+    """Of one epoch of the base network's training, all layers."""
+    model = task.build_model()  # its own copy, in training mode as in training; two samples for batch normalisation
+    batch = task.training_batch(train, torch.arange(min(2, len(train))), seed, 1)
+
+    def update() -> None:
+        torch.autograd.grad(task.loss(model(*batch.inputs), batch.target).sum(), list(model.parameters()))
+
+    return flops(update) * len(train) // len(batch)

@@ -1,0 +1,147 @@
+"""An end-to-end hypernetwork: from I(x) to Δ in one step, trained on the task's own loss.
+
+It never sees an overfitted Δ but for the space in which it answers, so it shows what the loss alone can teach.
+
+Dims: N samples, d coordinates of Δ.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ocd_core.codes.condition import ConditionEncoder
+from ocd_core.evaluation.controls.space import DeltaSpace
+from ocd_core.evaluation.params import HypernetworkParams
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moves import outputs_with_move, row_chunks, rows_within
+from ocd_core.progress import Progress
+from ocd_core.rng import derive_seed, torch_generator
+from ocd_core.samples import Batch, Condition, Split
+from ocd_core.tasks.base import Task
+from ocd_core.training.loop import Row, Settings, optimise
+
+_MEMORY_MB = 512
+
+
+class Hypernetwork(nn.Module):
+    """The encoders' sum and two hidden layers; answers in units of `scale`, and starts at the code 0."""
+
+    scale: Tensor
+
+    def __init__(self, encoder: ConditionEncoder, outputs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.hidden = nn.Linear(encoder.dim, encoder.dim)
+        self.last = nn.Linear(encoder.dim, outputs)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, cond: Condition) -> Tensor:
+        """Coordinates of Δ, float32 (N, d)."""
+        h_NW = F.silu(self.hidden(F.silu(self.encoder(cond))))
+        code_Nd: Tensor = self.last(h_NW) * self.scale
+        return code_Nd
+
+
+@dataclass(frozen=True)
+class HypernetworkTraining:
+    """network: as of the best validation, its start included. curve: a row a validation. metrics: plain numbers."""
+
+    network: Hypernetwork
+    curve: list[Row]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A split with I(x) of each of its samples, in the split's order."""
+
+    split: Split
+    condition: Condition
+
+
+def train_hypernetwork(
+    task: Task,
+    model: CutModel,
+    space: DeltaSpace,
+    scale: float,
+    train: Samples,
+    val: Samples,
+    params: HypernetworkParams,
+    seed: int,
+    progress: Progress | None = None,
+    on_row: Callable[[Row], None] | None = None,
+) -> HypernetworkTraining:
+    """Train on the mean of `task.loss` under θ + Δ(I(x)), on the inputs that overfitting sees.
+
+    Args:
+        model: the base network cut at the layer; gradients pass through its tail. Training is on its device.
+        space: where the answers live, on that device.
+        scale: typical size of a coordinate there (their rms in training).
+    """
+    with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
+        torch.manual_seed(derive_seed(seed, "hypernetwork weights"))
+        network = Hypernetwork(ConditionEncoder.from_condition(train.condition, params.width), space.size)
+    nn.init.zeros_(network.last.weight)
+    nn.init.zeros_(network.last.bias)
+    network.scale.fill_(scale or 1.0)
+    network.to(model.device)
+    objective = _Objective(task, model, space, network, train, val, params, seed)
+    start = objective.validate()["val_loss"]
+    settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
+    found = optimise(network, objective, settings, seed, "hypernetwork", progress, on_row)
+    best_loss, best_update = found.best_loss, found.best_update
+    if start <= best_loss:  # the start is a candidate of the early stopping too
+        best_loss, best_update = start, 0
+        nn.init.zeros_(network.last.weight)
+        nn.init.zeros_(network.last.bias)
+    metrics = {
+        "val_loss": best_loss, "val_loss_before": start, "updates": float(found.updates),
+        "best_update": float(best_update),
+    }  # fmt: skip
+    return HypernetworkTraining(network, found.curve, metrics)
+
+
+class _Objective:
+    """The task's loss on batches drawn by (seed, update), and on all of the validation set."""
+
+    def __init__(
+        self,
+        task: Task,
+        model: CutModel,
+        space: DeltaSpace,
+        network: Hypernetwork,
+        train: Samples,
+        val: Samples,
+        params: HypernetworkParams,
+        seed: int,
+    ) -> None:
+        self.task, self.model, self.space, self.network = task, model, space, network
+        self.train, self.val, self.params, self.seed = train, val, params, seed
+        self.rows = rows_within(model, self._batch(val, torch.zeros(1, dtype=torch.int64), 0), _MEMORY_MB, matrices=2)
+
+    def loss(self, update: int, part: int, parts: int) -> Tensor:
+        generator = torch_generator(self.seed, "hypernetwork update", update)
+        count = self.params.batch_size
+        sample_id = torch.randint(len(self.train.split), (count,), generator=generator).tensor_split(parts)[part]
+        return self._losses(self.train, sample_id, update).sum() / count
+
+    def validate(self) -> Row:
+        total, count = 0.0, len(self.val.split)
+        with torch.no_grad():
+            for rows in row_chunks(count, self.rows):
+                total += float(self._losses(self.val, torch.arange(rows.start, rows.stop), 0).double().sum())
+        return {"val_loss": total / count}
+
+    def _batch(self, samples: Samples, sample_id: Tensor, step: int) -> Batch:
+        batch = self.task.overfit_batch(samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
+        return batch.to(self.model.device)
+
+    def _losses(self, samples: Samples, sample_id: Tensor, step: int) -> Tensor:
+        batch = self._batch(samples, sample_id, step if self.task.inputs_change_per_step else 0)
+        cut = self.model.prefix(batch.inputs)
+        code_Nd = self.network(samples.condition.select(sample_id).to(self.model.device))
+        output = outputs_with_move(self.model, cut, self.space.move(code_Nd, cut.x_NPI.mean(1)))
+        return self.task.loss(output, batch.target)

@@ -1,0 +1,43 @@
+"""The nearest training sample by Euclidean distance on raw x, whose Δ is taken with its ρ.
+
+Dims: N queries, M training samples, D features.
+"""
+
+import torch
+from torch import Tensor
+
+from ocd_core.evaluation.controls.ridge import squared_distances
+from ocd_core.samples import Batch, Split, whole_split
+from ocd_core.store import OverfitStore
+from ocd_core.tasks.base import Task
+
+_BLOCK = 4096  # training samples compared at a time
+
+
+class Neighbours:
+    """All training samples in memory as raw features (float32), and their Δ on disk.
+
+    Args:
+        train: the training split; store: its overfit store, of which the first replica of each sample is taken.
+    """
+
+    def __init__(self, task: Task, train: Split, store: OverfitStore) -> None:
+        self._task, self._store = task, store
+        chunks = torch.split(whole_split(train), task.evaluation_batch)
+        self.features_MD = torch.cat([task.neighbour_features(train.batch(rows)) for rows in chunks])
+
+    def nearest(self, batch: Batch) -> Tensor:
+        """The row of the nearest training sample, int64 (N,); of equally near ones the first."""
+        query_ND = self._task.neighbour_features(batch)
+        best_N = torch.full((len(batch),), torch.inf, dtype=torch.float64)
+        found_N = torch.zeros(len(batch), dtype=torch.int64)
+        for start in range(0, len(self.features_MD), _BLOCK):
+            near_N, at_N = squared_distances(query_ND, self.features_MD[start : start + _BLOCK]).min(1)
+            closer_N = near_N < best_N
+            found_N[closer_N] = at_N[closer_N] + start
+            best_N[closer_N] = near_N[closer_N]
+        return found_N
+
+    def deltas(self, batch: Batch) -> Tensor:
+        """Δ of each sample's nearest training sample, float32 (N, O, I)."""
+        return torch.from_numpy(self._store.deltas_of_samples(self.nearest(batch).numpy()))

@@ -1,0 +1,1 @@
+"""Building blocks of networks that are no base network by themselves."""

@@ -1,0 +1,1 @@
+"""The base network: cut at a layer, moved per sample, trained, loaded."""

@@ -1,0 +1,34 @@
+"""A run's trained base network, whole or cut at the layer that moves.
+
+Apart from `ocd_core.predictor`, so that overfitting does not depend on the code of the diffusion.
+"""
+
+import torch
+from torch import nn
+
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.errors import UserError
+from ocd_core.network.cut import CutModel, Precision
+from ocd_core.tasks.base import Task
+from ocd_core.weights import load_weights
+
+
+def load_base_network(run: Artifacts, task: Task) -> nn.Module:
+    """The run's base network, on the CPU."""
+    model = task.build_model()
+    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    return model
+
+
+def load_cut_model(
+    run: Artifacts, task: Task, device: torch.device | str = "cpu", precision: Precision = "float64"
+) -> CutModel:
+    """The run's base network on a device, cut at the layer that its rank selects."""
+    model = load_base_network(run, task)
+    used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
+    if str(run.rank) not in used:
+        raise UserError(
+            f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
+            "widen layer.candidates"
+        )
+    return CutModel(model.to(device), used[str(run.rank)], precision)

@@ -1,0 +1,94 @@
+"""A batch of per-sample weights applied to a batch of inputs, and what the base network says of them.
+
+Dims: N samples, P positions, O out_features, I in_features, K draws.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.network.cut import Cut, CutModel
+from ocd_core.samples import Batch, Condition
+from ocd_core.tasks.base import Task
+
+Move = Tensor  # what moves each sample's layer: Δ (N, O, I), or the change Δ i_L of its output (N, O)
+_DOUBLE = 8
+# Float32 activations of one batch on a CPU. Larger batches are no faster (their activations leave the cache) or slower
+_CPU_BATCH_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class BasePass:
+    """The base network on N samples: the cut, I(x) (Eq. 4, float32) and f_θ(x) (in the tail's precision)."""
+
+    cut: Cut
+    condition: Condition
+    output: Tensor
+
+
+@torch.no_grad()
+def base_pass(task: Task, model: CutModel, batch: Batch) -> BasePass:
+    """Run the base network once and keep what everything later needs."""
+    cut = model.prefix(batch.inputs)
+    return pass_from_cut(task, model, batch, cut)
+
+
+@torch.no_grad()
+def pass_from_cut(task: Task, model: CutModel, batch: Batch, cut: Cut) -> BasePass:
+    """The same, from a prefix that was run already."""
+    activation, output = model.forward(cut)
+    condition = task.condition(batch, cut.layer_input, activation.float(), output.float(), model.network)
+    return BasePass(cut, condition, output)
+
+
+def outputs_with_move(model: CutModel, cut: Cut, move: Move) -> Tensor:
+    """f(x; θ + Δ) from either form of Δ, (N, ...), in the tail's precision; differentiable in the move.
+
+    From the change of the layer's output (one position) no matrix is formed.
+    """
+    if move.dim() == 2:
+        return model.tail(model.layer_output(cut) + move.to(model.dtype)[:, None, :], cut)[1]
+    return model.forward(cut, move)[1]
+
+
+def row_chunks(rows: int, size: int) -> Iterator[slice]:
+    """0 .. rows in slices of at most `size`."""
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
+
+
+@torch.no_grad()
+def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int) -> int:
+    """How many samples fit a working set of about `memory_mb` MiB (at least 1).
+
+    On a CPU the network's activations also have to fit the cache, roughly: more samples a batch gain nothing there.
+
+    Args:
+        example: a batch of one sample.
+        matrices: how many (O, I) float64 matrices are alive a sample.
+    """
+    example = example.to(model.device)
+    values = sum(int(x.numel()) for x in example.inputs)
+
+    def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
+        nonlocal values
+        if isinstance(out, Tensor):
+            values += out.numel()
+
+    leaves = [module for module in model.network.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    try:
+        model.network(*example.inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    cut = model.prefix(example.inputs)
+    out_features, in_features = model.weight_OI.shape
+    # functional activations are not seen by hooks, and a backward pass keeps its gradients: hence 3
+    per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
+    rows = int(memory_mb * 2**20) // per_sample
+    if model.device.type == "cpu":
+        rows = min(rows, _CPU_BATCH_BYTES // (4 * values))
+    return max(1, rows)

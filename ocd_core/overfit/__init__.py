@@ -1,0 +1,1 @@
+"""Overfitting every sample by itself (Eq. 1)."""

@@ -1,0 +1,113 @@
+"""The overfit stage's loop: every row of a split, shard by shard, into a store (Alg. 1, lines 1-5).
+
+While one shard is encoded and written by a thread, the next one is computed: two sets of shard buffers take turns, so
+memory does not grow with the number of samples, and Δ is written straight into them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocd_core.overfit.executors import SERIAL, Execution, run_shards
+from ocd_core.overfit.rows import RowBuilder
+from ocd_core.overfit.workers import Recipe, ShardJob
+from ocd_core.progress import Progress
+from ocd_core.store import Damage, RemoteSink, RemoteWriter, StoreWriter
+
+Writer = StoreWriter | RemoteWriter
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Sums depend on how many threads share them; a shard must not depend on where it is computed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def build_store(
+    dest: Path | str, builder: RowBuilder, attributes: Mapping[str, Any], fingerprint: str, work: Path,
+    progress: Progress, recipe: Recipe | None = None, execution: Execution = SERIAL,
+) -> int:  # fmt: skip
+    """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
+
+    Args:
+        dest: a path, or an fsspec URL as text.
+        attributes: group attributes (the effective config, the layer, the base checkpoint's sha256, …).
+        fingerprint: of params, code and inputs; only work of the same fingerprint is resumed.
+        work: where unfinished stores live; not used for a URL.
+        recipe: of `builder`, for workers.
+        execution: how shards are run. The store is the same.
+
+    Raises:
+        UserError: the disk is full, another process writes this store, or a shard cannot be made.
+    """
+    sample_id, replica = builder.ids()
+    schema = builder.schema()
+    args = (schema, dict(attributes), sample_id, replica)
+    writer: Writer
+    if isinstance(dest, str):
+        writer = RemoteWriter(dest, *args, fingerprint=fingerprint)
+    else:
+        writer = StoreWriter(dest, *args, work_root=work, fingerprint=fingerprint)
+    with writer:
+        missing = writer.missing()
+        if execution.executor == "serial":
+            _fill_here(writer, missing, builder, progress)
+        elif missing:
+            assert recipe is not None
+            _fill_elsewhere(writer, missing, recipe, execution, progress)
+        writer.finish()
+    return builder.rows
+
+
+def _fill_here(writer: Writer, missing: list[int], builder: RowBuilder, progress: Progress) -> None:
+    """A thread writes one shard while the next one is computed; its error ends the loop at the next shard."""
+    turns = [builder.buffers(writer.schema) for _ in missing[:2]]
+    writing: Future[None] | None = None
+    with _one_thread(), ThreadPoolExecutor(1, "store") as thread:
+        for turn, shard in enumerate(missing):
+            arrays = builder.fill(writer.schema.shard_slice(shard), turns[turn % 2], progress)
+            if writing is not None:
+                writing.result()  # its buffers are the next turn's
+            writing = thread.submit(writer.write, shard, arrays)
+        if writing is not None:
+            writing.result()
+
+
+def _fill_elsewhere(
+    writer: Writer, missing: list[int], recipe: Recipe, execution: Execution, progress: Progress
+) -> None:
+    sink = writer.sink()
+    place = sink.url if isinstance(sink, RemoteSink) else sink.folder
+    job = ShardJob.of(recipe, writer.schema, place, writer.fingerprint)
+    done = writer.schema.rows - sum(_size(writer.schema.shard_slice(shard)) for shard in missing)
+
+    def accept(shard: int) -> list[Damage]:
+        nonlocal done
+        damage = writer.accept(shard)
+        if not damage:
+            done += _size(writer.schema.shard_slice(shard))
+            progress(done, "")
+        return damage
+
+    run_shards(job, missing, execution, accept, default_workers(recipe.device))
+
+
+def _size(rows: slice) -> int:
+    return int(rows.stop - rows.start)
+
+
+def default_workers(device: str) -> int:
+    """One worker a GPU, or a core that this process may use."""
+    if device == "cuda":
+        return torch.cuda.device_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

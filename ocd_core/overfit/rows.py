@@ -1,0 +1,178 @@
+"""Rows of a store from rows of a split (Alg. 1, lines 1-5)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.network.cut import Cut, CutModel
+from ocd_core.network.moves import pass_from_cut, row_chunks, rows_within
+from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.steps import StepPart, check_layout, one_position, overfit
+from ocd_core.progress import Progress, no_progress
+from ocd_core.samples import Batch, Condition, Split
+from ocd_core.store import StoreSchema
+from ocd_core.tasks.base import Task
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+# (O, I) float64 matrices alive a row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
+_MATRICES = {"sgd": 3, "adam": 6}
+_SHARDS_ALIVE = 3  # one is filled, one is written, and its encoded bytes
+
+
+class RowBuilder:
+    """Turns rows of a split into the arrays of the store.
+
+    A row is one repetition (replica) of one sample: row r is sample r // replicas, replica r % replicas.
+
+    Raises:
+        UserError: the factored layout where it is not exact.
+    """
+
+    def __init__(self, task: Task, cut_model: CutModel, split: Split, params: OverfitParams, seed: int) -> None:
+        self.task, self.model, self.split, self.params, self.seed = task, cut_model, split, params, seed
+        self.rows = len(split) * params.replicas
+        # smaller shards where memory is short
+        self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
+        batch_mb = params.memory_mb - _SHARDS_ALIVE * self._shard_mb
+        zero = torch.zeros(1, dtype=torch.int64)
+        cut = next(iter(self._step_inputs(zero, zero)(0))).cut
+        change = task.inputs_change_per_step
+        check_layout(cut_model, cut, params, change)
+        matrices = 0 if one_position(cut, change) else _MATRICES[params.optimizer]
+        self.batch_rows = rows_within(cut_model, split.batch(zero), batch_mb, matrices)
+
+    def ids(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """sample_id and replica of every row, int64."""
+        rows = np.arange(self.rows)
+        return rows // self.params.replicas, rows % self.params.replicas
+
+    def schema(self) -> StoreSchema:
+        """The shapes of the store, from one row.
+
+        Raises:
+            UserError: the factored layout, where the domain's condition() does not keep i_L.
+        """
+        zero = torch.zeros(1, dtype=torch.int64)
+        steps = self._step_inputs(zero, zero)
+        batch, cut = self._whole(zero, steps)
+        condition = pass_from_cut(self.task, self.model, batch, cut).condition
+        if self.params.layout == "factored" and not torch.equal(condition.layer_input, cut.x_NPI[:, 0]):
+            raise UserError(
+                "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps "
+                "something else in its place; use dense"
+            )
+        target = self.task.stored_target(batch).cpu().numpy()
+        out_features, in_features = self.model.weight_OI.shape
+        return StoreSchema.plan(
+            shard_mb=self._shard_mb,
+            layout=self.params.layout,
+            rows=self.rows,
+            out_features=out_features,
+            in_features=in_features,
+            steps=self.params.steps,
+            layer_input=tuple(condition.layer_input.shape[1:]),
+            layer_activation=tuple(condition.layer_activation.shape[1:]),
+            base_output=tuple(condition.base_output.shape[1:]),
+            target_shape=target.shape[1:],
+            target_dtype=str(target.dtype),
+        )
+
+    def buffers(self, schema: StoreSchema) -> Arrays:
+        """Arrays of a full shard to be filled by `fill`, all but sample_id and replica."""
+        return {
+            name: np.empty((min(schema.shard_rows, schema.rows), *spec.shape[1:]), spec.dtype)
+            for name, spec in schema.arrays().items()
+            if name not in ("sample_id", "replica")
+        }
+
+    def fill(self, rows: slice, buffers: Arrays, progress: Progress = no_progress) -> Arrays:
+        """Compute these rows, in batches within the memory bound, into the first rows of `buffers`; views of those.
+
+        The batches start at `rows.start`, so that a shard depends on its rows alone: not on what was computed before
+        it, nor by whom.
+        """
+        views = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
+        for chunk in row_chunks(rows.stop - rows.start, self.batch_rows):
+            index = torch.arange(rows.start + chunk.start, rows.start + chunk.stop)
+            self._fill(index, {name: view[chunk] for name, view in views.items()})
+            progress(rows.start + chunk.stop, "")
+        return views
+
+    def _step_inputs(self, sample_id: Tensor, replica: Tensor) -> "_StepInputs":
+        return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed)
+
+    def _fill(self, rows: Tensor, views: Arrays) -> None:
+        sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
+        steps = self._step_inputs(sample_id, replica)
+        change = self.task.inputs_change_per_step
+        result = overfit(
+            self.model, steps, self.task.loss, self.params, inputs_change=change,
+            out_NOI=torch.from_numpy(views["delta"]) if "delta" in views else None,
+        )  # fmt: skip
+        batch, cut = self._whole(sample_id, steps)
+        if result.activation is None or result.output is None:
+            condition = pass_from_cut(self.task, self.model, batch, cut).condition
+        else:
+            condition = self._condition(batch, cut, result.activation, result.output)
+        values = {
+            "layer_input": condition.layer_input,
+            "layer_activation": condition.layer_activation,
+            "base_output": condition.base_output,
+            "rho": result.rho_N,
+            "loss_before": result.loss_before_N,
+            "loss_after": result.loss_after_NS,
+            "target": self.task.stored_target(batch),
+        }
+        if result.grad_u_NSO is not None:
+            values["grad_u"] = result.grad_u_NSO
+        for name, value in values.items():
+            torch.from_numpy(views[name]).copy_(value)
+
+    def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
+        """What I(x) and the label are of: whole samples, even where a step sees a part of them."""
+        if not self.task.inputs_change_per_step:
+            (part,) = steps(0)
+            return steps.batch(0), part.cut
+        batch = self.split.batch(sample_id).to(self.model.device)
+        return batch, self.model.prefix(batch.inputs)
+
+    def _condition(self, batch: Batch, cut: Cut, activation: Tensor, output: Tensor) -> Condition:
+        with torch.no_grad():
+            return self.task.condition(batch, cut.layer_input, activation.float(), output.float(), self.model.network)
+
+
+class _StepInputs:
+    """The cut inputs of each step, part by part; run once where they do not change."""
+
+    def __init__(
+        self, task: Task, model: CutModel, split: Split, sample_id: Tensor, replica: Tensor, seed: int
+    ) -> None:
+        self._task, self._model = task, model
+        self._args = (split, sample_id, replica)
+        self._seed = seed
+        self._kept: tuple[int, Batch] | None = None
+        self._part: StepPart | None = None
+
+    def __call__(self, step: int) -> Iterator[StepPart]:
+        if not self._task.inputs_change_per_step:
+            if self._part is None:
+                batch = self.batch(0)
+                self._part = StepPart(self._model.prefix(batch.inputs), batch.target)
+            yield self._part
+            return
+        for part, weight in self._task.parts(self.batch(step)):
+            yield StepPart(self._model.prefix(part.inputs), part.target, weight)
+
+    def batch(self, step: int) -> Batch:
+        """The inputs and targets themselves."""
+        wanted = step if self._task.inputs_change_per_step else 0
+        if self._kept is None or self._kept[0] != wanted:
+            batch = self._task.overfit_batch(*self._args, wanted, self._seed)
+            self._kept = (wanted, batch.to(self._model.device))
+        return self._kept[1]

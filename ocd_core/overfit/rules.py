@@ -1,0 +1,144 @@
+"""Update rules of overfitting: SGD and Adam on gradients that are outer products, or on matrices.
+
+Dims: N rows, O out_features, I in_features.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+ADAM_BETAS = (0.9, 0.999)  # torch.optim.Adam's defaults
+
+
+ADAM_EPS = 1e-8
+
+
+_BLOCK_BYTES = 2**20  # of a (rows, O, I) float32 temporary on a CPU: it should stay in the cache of one core
+
+
+class RankOneSgd:
+    """SGD on gradients u_k ⊗ x: Δ = -lr (Σ_k u_k) ⊗ x, and a step moves the output by -lr ‖x‖² u."""
+
+    def __init__(self, x_NI: Tensor, lr: float) -> None:
+        self._x_NI, self._lr = x_NI, lr
+        self._squared_N1 = x_NI.double().square().sum(1, keepdim=True)
+        self._total_NO: Tensor | None = None
+
+    def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
+        """Take a step; how it moves the layer's output, (N, O) float64."""
+        step_NO = -self._lr * u_NO
+        self._total_NO = step_NO if self._total_NO is None else self._total_NO + step_NO
+        return self._squared_N1 * step_NO
+
+    def finish(self, out_NOI: Tensor | None) -> Tensor:
+        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64."""
+        assert self._total_NO is not None
+        if out_NOI is not None:
+            _outer(self._total_NO.float(), self._x_NI, out_NOI)
+        rho_N: Tensor = self._total_NO.norm(dim=1) * self._squared_N1[:, 0].sqrt()
+        return rho_N
+
+
+class OuterAdam:
+    """Adam (torch.optim.Adam with its defaults) on gradients u_k ⊗ x.
+
+    Its moments are sums of u_j ⊗ x and of u_j² ⊗ x² with weights that all elements share: m ⊗ x and v ⊗ x², m and v
+    being the moments of u alone. With a_k = m / (1 - β1^k) and b_k = √(v / (1 - β2^k)), step k adds
+
+        -lr a_k x / (b_k |x| + ε)  =  -lr sign(x) a_k / (b_k + ε / |x|)
+
+    to Δ, element by element. Two passes over a matrix a step, in blocks that fit the cache; no moments are kept.
+    Where x is 0, ε / |x| is infinite and the element stays 0, as it should.
+
+    The elements are in float32, which Δ is kept in anyway; u, m, v and the layer's output in float64.
+    """
+
+    def __init__(self, x_NI: Tensor, lr: float) -> None:
+        self._lr = lr
+        self._x_NI = x_NI
+        self._floor_NI = ADAM_EPS / x_NI.abs()
+        self._mean_NO: Tensor | None = None
+        self._square_NO: Tensor | None = None
+        self._steps: list[tuple[Tensor, Tensor]] = []
+
+    def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
+        """Take a step; how it moves the layer's output, (N, O) float64."""
+        (beta1, beta2), k = ADAM_BETAS, len(self._steps) + 1
+        mean_NO, square_NO = (1 - beta1) * u_NO, (1 - beta2) * u_NO.square()
+        self._mean_NO = mean_NO if self._mean_NO is None else beta1 * self._mean_NO + mean_NO
+        self._square_NO = square_NO if self._square_NO is None else beta2 * self._square_NO + square_NO
+        top_NO = ((-self._lr / (1 - beta1**k)) * moving_N1 * self._mean_NO).float()
+        root_NO = (self._square_NO / (1 - beta2**k)).sqrt().float()
+        self._steps.append((top_NO, root_NO))
+        change_NO = torch.empty_like(top_NO)
+        for rows, part_NOI, _ in self._blocks():
+            torch.add(root_NO[rows, :, None], self._floor_NI[rows, None, :], out=part_NOI)
+            torch.div(top_NO[rows, :, None], part_NOI, out=part_NOI)
+            change_NO[rows] = (part_NOI @ self._x_NI[rows, :, None].abs())[:, :, 0]
+        return change_NO.double()
+
+    def finish(self, out_NOI: Tensor | None) -> Tensor:
+        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64."""
+        sign_NI = self._x_NI.sign()
+        rho_N = []
+        for rows, part_NOI, sum_NOI in self._blocks():
+            sum_NOI.zero_()
+            for top_NO, root_NO in self._steps:
+                torch.add(root_NO[rows, :, None], self._floor_NI[rows, None, :], out=part_NOI)
+                sum_NOI.addcdiv_(top_NO[rows, :, None], part_NOI)
+            # squares of small numbers would be 0 in float32
+            rho_N.append(torch.linalg.vector_norm(sum_NOI, dim=(1, 2), dtype=torch.float64))
+            if out_NOI is not None:
+                if out_NOI.device == sum_NOI.device:
+                    torch.mul(sum_NOI, sign_NI[rows, None, :], out=out_NOI[rows])
+                else:
+                    out_NOI[rows].copy_(sum_NOI.mul_(sign_NI[rows, None, :]))
+        return torch.cat(rho_N)
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Row ranges with two temporaries (rows, O, I)."""
+        assert self._mean_NO is not None
+        rows, outs, ins = len(self._x_NI), self._mean_NO.shape[1], self._x_NI.shape[1]
+        size = rows if self._x_NI.is_cuda else max(1, min(rows, _BLOCK_BYTES // (4 * outs * ins)))
+        first, second = self._x_NI.new_empty(2, size, outs, ins)
+        for start in range(0, rows, size):
+            count = min(size, rows - start)
+            yield slice(start, start + count), first[:count], second[:count]
+
+
+def _outer(left_NO: Tensor, right_NI: Tensor, out_NOI: Tensor) -> None:
+    if out_NOI.device == left_NO.device:
+        torch.mul(left_NO[:, :, None], right_NI[:, None, :], out=out_NOI)
+    else:
+        out_NOI.copy_(left_NO[:, :, None] * right_NI[:, None, :])
+
+
+class Sgd:
+    """SGD on matrices: moves `delta` in place."""
+
+    def __init__(self, delta: Tensor, lr: float) -> None:
+        self._delta, self._lr = delta, lr
+
+    def __call__(self, grad: Tensor, moving: Tensor) -> None:
+        """Take a step."""
+        self._delta.addcmul_(grad, moving, value=-self._lr)
+
+
+class Adam:
+    """torch.optim.Adam with its defaults on matrices, a state a row: moves `delta` in place."""
+
+    def __init__(self, delta: Tensor, lr: float) -> None:
+        self._delta, self._lr = delta, lr
+        self._mean = torch.zeros_like(delta)
+        self._square = torch.zeros_like(delta)
+        self._step = 0
+
+    def __call__(self, grad: Tensor, moving: Tensor) -> None:
+        """Take a step."""
+        self._step += 1
+        (beta1, beta2), k = ADAM_BETAS, self._step
+        self._mean.lerp_(grad, 1 - beta1)
+        self._square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        root = torch.div(self._square, 1 - beta2**k, out=grad).sqrt_().add_(ADAM_EPS)
+        self._delta.addcdiv_(self._mean * moving, root, value=-self._lr / (1 - beta1**k))

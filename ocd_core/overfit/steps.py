@@ -1,0 +1,251 @@
+"""Overfitting every sample by itself, in one layer (Eq. 1; Alg. 1, lines 1-5), for many samples at once.
+
+No loop over samples: the gradient of a sample's own loss with respect to its own weights is u ⊗ x, with u the
+gradient at the layer's output and x the layer's input, so one backward pass through the tail for the whole
+batch gives every sample's gradient, and the rest is batched matrix products. The tail is in float64 or, where the
+params say so, in float32 (see `ocd_core.network.cut`); Δ is kept in float32.
+
+Where the layer sees one vector a sample (one position, the same at each step), no matrix is formed while stepping:
+see `_one_position`.
+
+Dims: N rows, S steps, P positions, O out_features, I in_features.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.network.cut import Cut, CutModel
+from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.rules import Adam, OuterAdam, RankOneSgd, Sgd
+
+# loss of each sample by itself: (output (N, ...), target (N, ...)) -> (N,)
+SampleLoss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class StepPart:
+    """A part of each row's inputs of a step, cut at the layer, with its targets and its share of the row's loss."""
+
+    cut: Cut
+    target: Tensor
+    weight: float = 1.0
+
+
+# the inputs of a step: one part, or several that are worked off one after the other; their weights add up to 1
+StepInputs = Callable[[int], Iterable[StepPart]]
+
+
+@dataclass(frozen=True)
+class Overfitted:
+    """What overfitting a batch of rows gives.
+
+    delta_NOI: θ_s - θ, float32, or None for the factored layout; grad_u_NSO: the gradient at the layer's output at
+    each step, float64, or None for the dense one. rho_N = ‖Δ‖ (Frobenius), float64. loss_before_N under θ,
+    loss_after_NS after each step, in the tail's precision. Where a step draws its own inputs, the loss after a step
+    is on the next step's inputs. activation, output: a_L and f_θ(x) of the base network on the inputs of step 0, in
+    the tail's precision, (N, ...); None where steps see different inputs.
+    """
+
+    delta_NOI: Tensor | None
+    grad_u_NSO: Tensor | None
+    rho_N: Tensor
+    loss_before_N: Tensor
+    loss_after_NS: Tensor
+    activation: Tensor | None
+    output: Tensor | None
+
+
+def overfit(
+    model: CutModel,
+    inputs: StepInputs,
+    loss: SampleLoss,
+    params: OverfitParams,
+    *,
+    inputs_change: bool = False,
+    out_NOI: Tensor | None = None,
+) -> Overfitted:
+    """Overfit a batch of rows by `params.steps` gradient steps each on its own loss (Eq. 1).
+
+    The loss is one sample's, never divided by a batch size. With `until_converged`, a row stops as soon as a step
+    lowers its loss by less than `tolerance` of it; its Δ then stays.
+
+    Args:
+        model: the base network cut at the selected layer.
+        inputs: step -> the cut inputs and targets; asked for steps 0 .. S (the last for the final loss alone). A
+            single part where steps do not see different inputs.
+        loss: per-sample loss, differentiable, in float64 for float64 outputs.
+        params: the group `overfit`.
+        inputs_change: whether steps see different inputs (a view's rays); otherwise only step 0 counts.
+        out_NOI: where Δ of the dense layout goes, float32, on any device: saves a copy of it. It is then the result's
+            delta_NOI.
+
+    Raises:
+        UserError: the factored layout where it is not exact, or a loss that is not finite.
+    """
+    cut = next(iter(inputs(0))).cut
+    check_layout(model, cut, params, inputs_change)
+    if one_position(cut, inputs_change):
+        return _one_position(model, inputs, loss, params, out_NOI)
+    return _general(model, inputs, loss, params, out_NOI, inputs_change)
+
+
+def one_position(cut: Cut, inputs_change: bool) -> bool:
+    """Whether each sample's gradients are outer products with one x, so that overfitting needs no matrices."""
+    return cut.x_NPI.shape[1] == 1 and not inputs_change
+
+
+def check_layout(model: CutModel, cut: Cut, params: OverfitParams, inputs_change: bool) -> None:
+    """Refuse the factored layout where Δ is not a function of the gradient factors and i_L alone."""
+    if params.layout != "factored":
+        return
+    if cut.x_NPI.shape[1] != 1:
+        raise UserError(
+            f"overfit.layout: factored is not exact for layer {model.layer_name!r}, which sees {cut.x_NPI.shape[1]} "
+            "positions a sample (a convolution or a batch of points); use dense"
+        )
+    if inputs_change:
+        raise UserError("overfit.layout: factored is not exact where each step sees other inputs; use dense")
+    if params.optimizer == "adam" and params.until_converged:
+        raise UserError(
+            "overfit.layout: factored is not exact for adam with until_converged, whose number of steps differs by "
+            "sample; use dense"
+        )
+
+
+@dataclass(frozen=True)
+class _Gradient:
+    """loss_N and its gradient u_NPO at the layer's output; a_L and f(x) there."""
+
+    loss_N: Tensor
+    u_NPO: Tensor
+    activation: Tensor
+    output: Tensor
+
+
+def _tail_gradient(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensor, loss: SampleLoss) -> _Gradient:
+    z_NPO = z_NPO.detach().requires_grad_(True)
+    with torch.enable_grad():
+        activation, output = model.tail(z_NPO, cut)
+        loss_N = loss(output, target)
+        (u_NPO,) = torch.autograd.grad(loss_N.sum(), z_NPO)
+    return _Gradient(_finite(loss_N.detach()), u_NPO, activation.detach(), output.detach())
+
+
+@torch.no_grad()
+def _tail_loss(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensor, loss: SampleLoss) -> Tensor:
+    return _finite(loss(model.tail(z_NPO, cut)[1], target))
+
+
+def _finite(loss_N: Tensor) -> Tensor:
+    bad = int((~torch.isfinite(loss_N)).sum())
+    if bad:
+        raise UserError(
+            f"the loss of {bad} of {len(loss_N)} samples is not finite while overfitting; lower overfit.lr, or look "
+            "for NaN in the data"
+        )
+    return loss_N
+
+
+class _Convergence:
+    """Which rows still move."""
+
+    def __init__(self, loss_N: Tensor, params: OverfitParams) -> None:
+        self._params = params
+        self._last = loss_N
+        self.moving = torch.ones_like(loss_N)
+
+    def after_step(self, loss_N: Tensor) -> None:
+        if self._params.until_converged:
+            self.moving = self.moving * ((self._last - loss_N) > self._params.tolerance * self._last)
+        self._last = loss_N
+
+
+def _one_position(
+    model: CutModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None
+) -> Overfitted:
+    """One position, the same inputs at each step: every gradient is u_k ⊗ x.
+
+    Only the layer's output has to be known while stepping, and Δ is formed once, in the end.
+    """
+    (part,) = inputs(0)
+    cut, target = part.cut, part.target
+    z_NPO = model.layer_output(cut)
+    update = (RankOneSgd if params.optimizer == "sgd" else OuterAdam)(cut.x_NPI[:, 0], params.lr)
+    first = now = _tail_gradient(model, z_NPO, cut, target, loss)
+    state = _Convergence(first.loss_N, params)
+    after, grads = [], []
+    for step in range(params.steps):
+        moving_N1 = state.moving[:, None]
+        u_NO = now.u_NPO[:, 0].double() * moving_N1
+        if params.layout == "factored":
+            grads.append(u_NO)
+        z_NPO = z_NPO + update(u_NO, moving_N1)[:, None].to(z_NPO.dtype)
+        if step + 1 < params.steps:
+            now = _tail_gradient(model, z_NPO, cut, target, loss)
+            loss_N = now.loss_N
+        else:
+            loss_N = _tail_loss(model, z_NPO, cut, target, loss)
+        state.after_step(loss_N)
+        after.append(loss_N)
+    dense = params.layout == "dense"
+    if dense and out_NOI is None:
+        out_NOI = torch.empty(len(cut), *model.weight_OI.shape, device=model.device)
+    return Overfitted(
+        delta_NOI=out_NOI if dense else None,
+        grad_u_NSO=None if dense else torch.stack(grads, 1),
+        rho_N=update.finish(out_NOI if dense else None),
+        loss_before_N=first.loss_N,
+        loss_after_NS=torch.stack(after, 1),
+        activation=first.activation,
+        output=first.output,
+    )
+
+
+def _general(
+    model: CutModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None,
+    inputs_change: bool,
+) -> Overfitted:  # fmt: skip
+    """Any number of positions, inputs that change: Δ as a matrix a row, in the tail's precision."""
+    assert params.layout == "dense"
+    out_features, in_features = model.weight_OI.shape
+    delta_NOI: Tensor | None = None
+    kept: _Gradient | None = None
+    losses: list[Tensor] = []
+    for step in range(params.steps):
+        loss_N, grad_NOI = None, None
+        for part in inputs(step):
+            now = _tail_gradient(model, model.layer_output(part.cut, delta_NOI), part.cut, part.target, loss)
+            if step == 0 and not inputs_change:
+                kept = now
+            part_NOI = (now.u_NPO.transpose(1, 2) @ part.cut.x_NPI.to(model.dtype)).mul_(part.weight)
+            grad_NOI = part_NOI if grad_NOI is None else grad_NOI.add_(part_NOI)
+            part_N = now.loss_N * part.weight
+            loss_N = part_N if loss_N is None else loss_N + part_N
+        assert loss_N is not None
+        assert grad_NOI is not None
+        if delta_NOI is None:
+            delta_NOI = torch.zeros(len(loss_N), out_features, in_features, dtype=model.dtype, device=model.device)
+            update = (Adam if params.optimizer == "adam" else Sgd)(delta_NOI, params.lr)
+            state = _Convergence(loss_N, params)
+        else:
+            state.after_step(loss_N)
+        losses.append(loss_N)
+        update(grad_NOI, state.moving[:, None, None])
+    assert delta_NOI is not None
+    final_N = torch.zeros_like(losses[0])
+    for part in inputs(params.steps):
+        output_NPO = model.layer_output(part.cut, delta_NOI)
+        final_N += part.weight * _tail_loss(model, output_NPO, part.cut, part.target, loss)
+    return Overfitted(
+        delta_NOI=delta_NOI.float() if out_NOI is None else out_NOI.copy_(delta_NOI),
+        grad_u_NSO=None,
+        rho_N=torch.linalg.vector_norm(delta_NOI, dim=(1, 2), dtype=torch.float64),
+        loss_before_N=losses[0],
+        loss_after_NS=torch.stack([*losses[1:], final_N], 1),
+        activation=None if kept is None else kept.activation,
+        output=None if kept is None else kept.output,
+    )

@@ -1,0 +1,101 @@
+"""What workers are sent, so that each can compute and write shards of a store."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ocd_core.artifacts import Artifacts
+from ocd_core.config import Params
+from ocd_core.errors import UserError
+from ocd_core.fingerprint import digest, module_code, task_code
+from ocd_core.network.loading import load_cut_model
+from ocd_core.overfit.executors import MakeShard
+from ocd_core.overfit.rows import RowBuilder
+from ocd_core.samples import SplitName
+from ocd_core.store import RemoteSink, ShardSink, StoreSchema
+from ocd_core.training.devices import check_device, local_device
+from ocd_core.weights import sha256_file
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a `RowBuilder` is made from: small, so that any worker can make its own.
+
+    device: `cpu`, or `cuda` for a GPU of the machine it is made on.
+    """
+
+    artifacts: Artifacts
+    params: Params
+    split: SplitName
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        check_device(self.device)
+
+    def builder(self, worker: int = 0) -> RowBuilder:
+        """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
+        device = local_device(self.device, worker % max(1, torch.cuda.device_count()))
+        task = self.params.build_task()
+        overfit_params = self.params.overfit.of_split(self.split)
+        model = load_cut_model(self.artifacts, task, device, overfit_params.precision)
+        split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
+        return RowBuilder(task, model, split, overfit_params, self.artifacts.seed)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """The shards of one store, for workers: they compute and write, and send nothing back."""
+
+    recipe: Recipe
+    schema: StoreSchema
+    place: Path | str
+    fingerprint: str
+    base_sha256: str
+    code: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, schema: StoreSchema, place: Path | str, fingerprint: str) -> "ShardJob":
+        """A job for a work folder or a URL; paths become absolute, for workers are anywhere."""
+        artifacts = replace(recipe.artifacts, root=recipe.artifacts.root.absolute())
+        base, code = sha256_file(_weights(artifacts)), _own_code(recipe.params)
+        return cls(replace(recipe, artifacts=artifacts), schema, place, fingerprint, base, code)
+
+    def open(self, worker: int) -> MakeShard:
+        """Load what the shards need.
+
+        Raises:
+            UserError: this worker has other code or another base network than where the job comes from.
+        """
+        torch.set_num_threads(1)
+        if _code_at_start(self.recipe.params) != self.code:
+            raise UserError("a worker runs other code than this process: update it and start the workers again")
+        if sha256_file(_weights(self.recipe.artifacts)) != self.base_sha256:
+            raise UserError(f"a worker sees another {_weights(self.recipe.artifacts)}: workers need the same folder")
+        builder = self.recipe.builder(worker)
+        sink: ShardSink | RemoteSink
+        if isinstance(self.place, str):
+            sink = RemoteSink(self.place, self.schema, *builder.ids())
+        else:
+            sink = ShardSink(self.place, self.schema, *builder.ids())
+
+        def make(shard: int) -> None:
+            sink.write(shard, builder.fill(self.schema.shard_slice(shard), builder.buffers(self.schema)))
+
+        return make
+
+
+def _weights(artifacts: Artifacts) -> Path:
+    return artifacts.base / "model.safetensors"
+
+
+def _own_code(params: Params) -> str:
+    return digest([module_code(__name__), task_code(params)])
+
+
+_started_with: dict[str, str] = {}
+
+
+def _code_at_start(params: Params) -> str:
+    """The code as it was when this process first used it: a worker that lives long does not see changes."""
+    return _started_with.setdefault(f"{params.domain} {params.base.model.name}", _own_code(params))

@@ -1,0 +1,80 @@
+"""Pictures of a run's training, and how any picture becomes a PNG (those of a store: ocd_core.report.store_plots)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocd_core.artifacts import Artifacts, read_table
+from ocd_core.drawing import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# "The diffusion process will work once the training objective (over the normalized diffusion model) reaches a plateau
+# of 5E-4" (README of the released code, whose objective is the squared error of the predicted noise)
+RELEASED_PLATEAU = 5e-4
+
+
+def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
+    """Mean entropy of the loss for each layer with its standard error (the paper's Fig. 3), and by number of draws."""
+    rows, steps = read_table(scores), read_table(convergence)
+    figure, axes = new_figure(1, 2, (4.2 + 0.9 * len(rows), 3.2))
+    axis, by_draws = axes[0]
+    entropy = [float(r["entropy"]) if r["entropy"] else np.nan for r in rows]
+    error = [float(r["stderr"]) if r["stderr"] else 0.0 for r in rows]
+    for place, row in enumerate(rows):
+        drawn = axis.errorbar(place, entropy[place], yerr=error[place], fmt="o", capsize=4)
+        own = [
+            (int(s["draws"]), float(s["entropy"]) if s["entropy"] else np.nan)
+            for s in steps
+            if s["layer"] == row["layer"]
+        ]
+        by_draws.plot(*zip(*own, strict=True), "o-", markersize=3, color=drawn[0].get_color(), label=row["layer"])
+    axis.set_xticks(range(len(rows)), [r["layer"] for r in rows], rotation=30 if len(rows) > 6 else 0)
+    axis.set_xlim(-0.5, len(rows) - 0.5)
+    axis.set_ylabel("mean entropy of the loss (nats)")
+    axis.set_title("layer selection (Eq. 3)")
+    by_draws.set_xscale("log")
+    by_draws.set_xlabel("draws a sample")
+    by_draws.set_title("convergence")
+    by_draws.legend(fontsize=7)
+    for each in axes[0]:
+        each.grid(axis="y", alpha=0.3)
+    save_figure(figure, dest)
+
+
+def plot_curves(run: Artifacts, dest: Path) -> None:
+    """Save `curves_figure` as a PNG."""
+    save_figure(curves_figure(run), dest)
+
+
+def curves_figure(run: Artifacts) -> "Figure":
+    """Training and validation losses of the base network, the diffusion model and the scale network.
+
+    And the squared error of the predicted noise on validation, beside the plateau of the released code.
+    """
+    figure, axes = new_figure(1, 4, (16, 3.4))
+    base, diffusion, noise, scale = axes[0]
+    for axis, title, folder in (
+        (base, "base network", run.base), (diffusion, "diffusion", run.diffusion), (scale, "scale", run.scale),
+    ):  # fmt: skip
+        _draw_curves(axis, title, read_table(folder / "curve.tsv"), ("loss", "train_loss", "val_loss"))
+    _draw_curves(noise, "error of the predicted noise", read_table(run.diffusion / "curve.tsv"), ("val_epsilon_mse",))
+    noise.axhline(RELEASED_PLATEAU, color="gray", linestyle="--", label="5e-4: plateau of the released code")
+    noise.legend()
+    return figure
+
+
+def _draw_curves(axis: "Axes", title: str, rows: list[dict[str, str]], names: tuple[str, ...]) -> None:
+    x = "epoch" if rows and "epoch" in rows[0] else "update"
+    for name in names:
+        points = [(float(r[x]), float(r[name])) for r in rows if r.get(name)]
+        if points:
+            axis.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
+    axis.set(title=title, xlabel=x)
+    if rows and all(float(r[n]) > 0 for r in rows for n in names if r.get(n)):
+        axis.set_yscale("log")
+    axis.grid(alpha=0.3)
+    axis.legend()

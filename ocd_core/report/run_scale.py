@@ -1,0 +1,61 @@
+"""What the scale networks of a task's runs are worth, as Markdown: reports/<task>/scale.md."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from ocd_core.artifacts import Artifacts, read_table
+from ocd_core.report.markdown import markdown_table
+
+_COLUMNS = {  # of comparison.tsv: title, decimals
+    "median_abs_log_ratio": ("median abs. ln(ρ̂/ρ) ↓", 2),
+    "rank_correlation": ("rank correlation ↑", 2),
+    "eq8_db": ("Eq. 8, dB ↓", 2),
+}
+_ABOUT = """# Estimates of ρ = ‖Δ‖
+
+On validation samples. No estimate was fitted to them, but the network's best update was chosen on them. 0.69 in the
+third column is a factor of two. Eq. 8's loss is 0 dB for ρ̂ = 0, which leaves the base network as it is.
+"""
+
+
+def scale_markdown(runs: Sequence[Artifacts]) -> str:
+    """A table a layer rank; of several seeds the mean ± the standard deviation over seeds.
+
+    Raises:
+        UserError: a run without train_scale's `comparison.tsv`.
+    """
+    by_rank: dict[int, list[Artifacts]] = defaultdict(list)
+    for run in runs:
+        by_rank[run.rank].append(run)
+    return "\n".join([_ABOUT, *(_table(rank, group) for rank, group in sorted(by_rank.items()))])
+
+
+def _table(rank: int, runs: list[Artifacts]) -> str:
+    seeds = ", ".join(str(run.seed) for run in runs)
+    columns = ["estimate", "samples", "n", *(title for title, _ in _COLUMNS.values())]
+    title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
+    rows = []
+    for entries in zip(*(_read(run) for run in runs), strict=True):
+        counts = sorted({int(e["n"]) for e in entries})
+        row = [
+            entries[0]["estimate"],
+            entries[0]["rows"],
+            str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+            *(_cell([e[name] for e in entries], decimals) for name, (_, decimals) in _COLUMNS.items()),
+        ]
+        rows.append(row)
+    return f"{title}\n\n{markdown_table(columns, rows, text_columns=2)}\n"
+
+
+def _read(run: Artifacts) -> list[dict[str, str]]:
+    return read_table(run.need(run.scale / "comparison.tsv", "train_scale"))
+
+
+def _cell(values: list[str], decimals: int) -> str:
+    """A dash where it is not defined for some seed."""
+    if not all(values):
+        return "–"
+    numbers = [float(v) for v in values]
+    mean = f"{statistics.mean(numbers):.{decimals}f}"
+    return mean if len(numbers) == 1 else f"{mean} ± {statistics.stdev(numbers):.{decimals}f}"

@@ -1,0 +1,246 @@
+"""The data set card of a store: what it holds and how to open it, for people (README.md) and programs (card.json).
+
+A card is a function of the store and of what is known about the source data alone: it has no date and names no machine.
+"""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocd_core._version import __version__
+from ocd_core.artifacts import replaced_folder, write_json, write_text
+from ocd_core.store import OverfitStore
+from ocd_core.store.summary import array_sizes, read_rows, spread
+
+CARD_JSON, CARD_README = "card.json", "README.md"
+CARD_VERSION = 1
+NO_LICENCE = "see the source data"
+CITATION = """@inproceedings{lutati2023ocd,
+  title     = {{OCD}: Learning to Overfit with Conditional Diffusion Models},
+  author    = {Lutati, Shahar and Wolf, Lior},
+  booktitle = {Proceedings of the 40th International Conference on Machine Learning},
+  year      = {2023}
+}"""
+
+
+def write_card(store: Path | str, card: Path, prepared: Mapping[str, Any] | None = None) -> None:
+    """Write the card of a finished store as a folder with README.md and card.json, complete or absent.
+
+    Args:
+        store: a path or fsspec URL of a store.
+        card: the folder to write; an earlier one is replaced.
+        prepared: the summary of the prepared data (`source` and `licence` are used, where given).
+
+    Raises:
+        UserError: there is no sound store.
+    """
+    values = describe(OverfitStore(store), prepared or {})
+    with replaced_folder(card) as work:
+        write_json(work / CARD_JSON, values)
+        write_text(work / CARD_README, readme(values))
+
+
+def describe(store: OverfitStore, prepared: Mapping[str, Any]) -> dict[str, Any]:
+    """The card as plain values (NaN and infinity become None)."""
+    about, schema = store.attributes, store.schema
+    rows = read_rows(store)
+    correct = rows.correct
+    name = Path(store.location).name
+    summary: dict[str, Any] = {
+        "rows": len(rows),
+        "rho": spread(rows.rho),
+        "loss_before": spread(rows.loss[:, 0]),
+        "loss_after": spread(rows.loss[:, -1]),
+        "share_of_rows_whose_loss_fell": float((rows.loss[:, -1] < rows.loss[:, 0]).mean()),
+    }
+    if correct is not None:
+        summary["base_is_right"] = int(correct.sum())
+        summary["base_is_wrong"] = int((~correct).sum())
+        for key, chosen in (("rho_where_right", correct), ("rho_where_wrong", ~correct)):
+            if chosen.any():
+                summary[key] = spread(rows.rho[chosen])
+    card = {
+        "card_version": CARD_VERSION,
+        "store": name,
+        "schema_version": about["schema_version"],
+        "fingerprint": about["fingerprint"],
+        "task": about.get("task"),
+        "split": about.get("split"),
+        "seed": about.get("seed"),
+        "rank": about.get("rank"),
+        "rows": len(store),
+        "layer": {
+            "name": about.get("layer"), "out_features": schema.out_features, "in_features": schema.in_features,
+        },
+        "layout": schema.layout,
+        "steps": schema.steps,
+        "base_sha256": about.get("base_sha256"),
+        "config": about.get("config"),
+        "arrays": [
+            {
+                "name": a.name, "dims": list(a.dims), "shape": list(a.shape), "dtype": a.dtype, "units": a.units,
+                "meaning": a.meaning, "bytes": a.bytes, "stored_bytes": a.stored_bytes,
+            }
+            for a in array_sizes(store)
+        ],
+        "summary": summary,
+        "classes": rows.classes,
+        "source": prepared.get("source"),
+        "licence": prepared.get("licence") or NO_LICENCE,
+        "citation": CITATION,
+        "code_version": about.get("code_version"),
+        "card_code_version": __version__,
+    }  # fmt: skip
+    finite = _finite(card)
+    assert isinstance(finite, dict)
+    return finite
+
+
+def readme(card: Mapping[str, Any]) -> str:
+    """The card as Markdown."""
+    layer, name = card["layer"], card["store"]
+    shape = f"{layer['out_features']} × {layer['in_features']}"
+    kept = (
+        "`delta` is that change, a matrix a row"
+        if card["layout"] == "dense"
+        else "the store keeps the gradient factors `grad_u`, from which that change is rebuilt exactly"
+    )
+    return f"""# Overfitted weights: {card["task"]}, {card["split"]} split
+
+Each row is one sample of the {card["split"]} split of `{card["task"]}` (source: {card["source"] or "see the config"}).
+A trained base network was overfitted to that sample alone, in the weight of its layer `{layer["name"]}` ({shape}) and
+nowhere else; {kept}. With it come what the base network sees in the sample, I(x), the norm ρ of the change, and the
+sample's losses.
+
+| | |
+| --- | --- |
+| rows | {card["rows"]:,} |
+| layer | `{layer["name"]}`, {shape} (rank {card["rank"]} of the layers' ranking) |
+| layout | {card["layout"]}, {card["steps"]} steps |
+| seed | {card["seed"]} |
+| size | {_size(card, "bytes")} of numbers, {_size(card, "stored_bytes")} in files |
+| base checkpoint | sha256 `{card["base_sha256"]}` |
+| licence | {card["licence"]} |
+| schema version | {card["schema_version"]} |
+| made with | ocd_core {card["code_version"]} |
+
+## Arrays
+
+| array | dims | shape | type | units | bytes | in files | meaning |
+| --- | --- | --- | --- | --- | ---: | ---: | --- |
+{_arrays(card)}
+
+## Summary
+
+{_summary(card)}
+
+## How to open it
+
+The store is a Zarr (version 3) group, `{name}`:
+
+```python
+import xarray
+
+store = xarray.open_zarr("{name}")
+```
+
+```python
+import zarr
+
+group = zarr.open_group("{name}", mode="r")
+```
+
+```python
+from ocd_core import OverfitStore
+
+store = OverfitStore("{name}")
+delta = store.delta(0)  # float32, (out_features, in_features), for either layout
+```
+
+`ocd verify {name}` decodes every part of it and names what is damaged; `ocd inspect {name}` shows it.
+
+## Config
+
+{_config(card["config"])}
+
+## Citation
+
+```bibtex
+{card["citation"]}
+```
+"""
+
+
+def _arrays(card: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"| `{a['name']}` | {', '.join(a['dims'])} | {' × '.join(map(str, a['shape']))} | {a['dtype']} | "
+        f"{a['units']} | {a['bytes']:,} | {a['stored_bytes']:,} | {a['meaning']} |"
+        for a in card["arrays"]
+    )
+
+
+def _summary(card: Mapping[str, Any]) -> str:
+    summary = card["summary"]
+    columns = ("min", "q25", "median", "q75", "max", "mean")
+    titles = {
+        "rho": "ρ = ‖Δ‖", "rho_where_right": "ρ where the base is right", "rho_where_wrong": "ρ where it is wrong",
+        "loss_before": "loss before", "loss_after": "loss after",
+    }  # fmt: skip
+    lines = [
+        "| | min | 25 % | median | 75 % | max | mean |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {title} | " + " | ".join(_number(summary[key][c]) for c in columns) + " |"
+            for key, title in titles.items()
+            if key in summary
+        ),
+        "",
+        f"Overfitting lowered the loss of {100 * summary['share_of_rows_whose_loss_fell']:.2f} % of the rows.",
+    ]
+    if "base_is_right" in summary:
+        lines.append(f"The base network is right on {summary['base_is_right']:,} rows of {summary['rows']:,}.")
+    if summary["rows"] < card["rows"]:
+        lines.append(f"These figures are of {summary['rows']:,} rows drawn at random.")
+    return "\n".join(lines)
+
+
+def _config(config: Mapping[str, Any] | None) -> str:
+    if not config:
+        return "Not recorded."
+    lines = ["| parameter | value |", "| --- | --- |"]
+    for key, value in flat(config).items():
+        text = str(value).replace("|", "\\|")
+        lines.append(f"| {key} | `{text}` |")
+    return "\n".join(lines)
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested groups as `group.key: value`."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _size(card: Mapping[str, Any], key: str) -> str:
+    return f"{sum(a[key] for a in card['arrays']) / 1e6:,.1f} MB"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,172 @@
+"""Publishing a store: a sound copy of it with its card and base checkpoint, at a folder or an fsspec URL.
+
+    DEST/<split>.zarr        the store
+    DEST/<split>.card/       its card
+    DEST/base/               the base network's weights and config
+    DEST/MANIFEST.json       every file with its size and sha256; written last
+
+A local DEST is complete or absent. Elsewhere nothing can be renamed in one step: there MANIFEST.json says that the
+export is complete.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fsspec.core import url_to_fs
+
+from ocd_core._version import __version__
+from ocd_core.errors import UserError
+from ocd_core.report.store_card import CARD_JSON
+from ocd_core.store import copy_store
+from ocd_core.store.files import locked
+from ocd_core.store.source import Source, read_node
+
+MANIFEST = "MANIFEST.json"
+_WEIGHTS = "model.safetensors"
+_BASE_FILES = (_WEIGHTS, "config.json", "metrics.json")
+Files = dict[str, bytes]
+
+
+def export_store(store: Path | str, dest: str, base: Path | str | None = None) -> dict[str, Any]:
+    """Verify a store and copy it with its card and base checkpoint; returns the manifest.
+
+    Args:
+        store: a path or fsspec URL; its card lies beside it.
+        dest: a path or fsspec URL at which nothing is yet.
+        base: the folder of the base network; by default that of the run, or of the export, in which the store lies.
+
+    Raises:
+        UserError: the store is damaged, its card or base checkpoint is missing or of another store, `dest` exists or
+            cannot be written.
+    """
+    source = Source(store)
+    attributes = read_node(source)["attributes"]
+    from_fs, from_root = _open(str(store))
+    place = PurePosixPath(from_root)
+    card = _card(from_fs, place.with_suffix(".card"), attributes)
+    checkpoint = _base(from_fs, place, attributes, base)
+    fs, root = _open(dest)
+    root = root.rstrip("/")
+    if fs.exists(root):
+        manifest = fs.exists(f"{root}/{MANIFEST}")
+        what = "exists already" if manifest else f"exists, and is no complete export (it has no {MANIFEST})"
+        raise UserError(f"{dest} {what}; choose another place or remove it")
+    if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
+        return _write_remote(str(store), dest.rstrip("/"), place.name, card, checkpoint)
+    final = Path(root)
+    if source.local and final.resolve().is_relative_to(Path(place).resolve()):
+        raise UserError(f"{dest} is inside of the store itself; choose another place")
+    return _write_local(str(store), final, place.name, card, checkpoint)
+
+
+def _write_local(location: str, final: Path, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
+    """Into a hidden folder beside `final`, which then takes that name."""
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        work = final.parent / f".{final.name}.partial"
+        with locked(final.parent / f".{final.name}.lock", str(final)):
+            shutil.rmtree(work, ignore_errors=True)  # of an export that was killed
+            try:
+                manifest = _write(location, str(work), name, card, checkpoint)
+                if final.exists():
+                    raise UserError(f"{final} came into being meanwhile; choose another place or remove it")
+                os.rename(work, final)  # noqa: PTH104 (Path.rename would be the same; this one never replaces a folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{final} cannot be written: {error.strerror or error}") from error
+    return manifest
+
+
+def _write_remote(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
+    """To `dest` itself; what an error leaves there is removed."""
+    fs, root = _open(dest)
+    try:
+        return _write(location, dest, name, card, checkpoint)
+    except BaseException:
+        if fs.exists(root) and not fs.exists(f"{root}/{MANIFEST}"):
+            fs.rm(root, recursive=True)
+        raise
+
+
+def _write(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
+    copy_store(location, f"{dest}/{name}")
+    fs, root = _open(dest)
+    stem = PurePosixPath(name).stem
+    extras = {f"{stem}.card/{key}": data for key, data in card.items()}
+    extras |= {f"base/{key}": data for key, data in checkpoint.items()}
+    for key, data in extras.items():
+        fs.makedirs(f"{root}/{key}".rsplit("/", 1)[0], exist_ok=True)
+        fs.pipe_file(f"{root}/{key}", data)
+        if fs.cat_file(f"{root}/{key}") != data:
+            raise UserError(f"{dest}/{key} did not arrive whole; export again")
+    copied = Source(dest)
+    manifest = {
+        "format": "ocd-overfit-export",
+        "store": name,
+        "card": f"{stem}.card",
+        "base": f"base/{_WEIGHTS}",
+        "code_version": __version__,
+        "files": {
+            key: {"bytes": size, "sha256": hashlib.sha256(copied.read(key)).hexdigest()}
+            for key, size in sorted(copied.sizes().items())
+        },
+    }
+    fs.pipe_file(f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
+    return manifest
+
+
+def _card(fs: Any, folder: PurePosixPath, attributes: dict[str, Any]) -> Files:
+    """The files of the card beside a store."""
+    files = _files(fs, folder)
+    if CARD_JSON not in files:
+        raise UserError(f"{folder} is missing: the overfit stage writes it ('dvc repro' or 'python -m stages.overfit')")
+    try:
+        fingerprint = json.loads(files[CARD_JSON])["fingerprint"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}/{CARD_JSON} is damaged; run the overfit stage again") from error
+    if fingerprint != attributes["fingerprint"]:
+        raise UserError(f"{folder} is the card of another store; run the overfit stage again")
+    return files
+
+
+def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path | str | None) -> Files:
+    """The files of the base network that the store was made with."""
+    if given is not None:
+        other, root = _open(str(given))
+        places = {str(given): _files(other, PurePosixPath(root))}
+    else:  # .../seed0/rank1/overfit/train.zarr has .../seed0/base; in an export it lies beside the store
+        folders = {parents[i] / "base" for i in (0, 2) if len(parents := store.parents) > i}
+        places = {str(folder): _files(fs, folder) for folder in sorted(folders)}
+    found = {place: files for place, files in places.items() if _WEIGHTS in files}
+    if not found:
+        raise UserError(
+            f"the base checkpoint is missing: no {_WEIGHTS} in {' or '.join(places)}; name its folder by --base"
+        )
+    expected = attributes.get("base_sha256")
+    for files in found.values():
+        if hashlib.sha256(files[_WEIGHTS]).hexdigest() == expected:
+            return {key: data for key, data in files.items() if key in _BASE_FILES}
+    raise UserError(
+        f"{' and '.join(found)} holds another checkpoint than the store was made with (sha256 {expected}); "
+        "name the right folder by --base"
+    )
+
+
+def _files(fs: Any, folder: PurePosixPath) -> Files:
+    """The files of a small folder, by name; none if it is not there."""
+    if not fs.exists(str(folder)):
+        return {}
+    return {PurePosixPath(path).name: fs.cat_file(path) for path in fs.find(str(folder), maxdepth=1)}
+
+
+def _open(location: str) -> tuple[Any, str]:
+    try:
+        fs, root = url_to_fs(location)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{location}: {' '.join(str(error).split())}") from error
+    return fs, str(root)

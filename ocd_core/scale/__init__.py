@@ -1,0 +1,1 @@
+"""The scale network (Eq. 8)."""

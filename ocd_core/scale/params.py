@@ -1,0 +1,23 @@
+"""The params group `scale`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ocd_core.strict import Positive, StrictModel
+from ocd_core.training.params import SmallNetworkParams
+
+
+class WarmStartParams(StrictModel):
+    """Where training on `scale.loss` starts: a network trained on the squared error of ln ρ."""
+
+    updates: Annotated[int, Field(ge=0)]  # at most; 0: start from the geometric mean of the training ρ
+    lr: Positive
+
+
+class ScaleParams(SmallNetworkParams):
+    """How large a drawn Δ is: training of the scale network ρ(x, I(x)) (Eq. 8), and one factor for all."""
+
+    gain: Literal["none", "validated"]  # validated: every drawn Δ times the factor that the control ocd_gain chose
+    loss: Literal["eq8", "log_mse"]
+    warm_start: WarmStartParams

@@ -1,0 +1,1 @@
+"""Layer scores (Eq. 3)."""

@@ -1,0 +1,30 @@
+"""The params groups `layer` and `scoring`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from ocd_core.strict import Positive, PositiveInt, StrictModel
+
+
+class CandidateParams(StrictModel):
+    """Which layers can be selected; all are scored either way."""
+
+    names: list[str] | None  # null: every layer of `kinds`
+    kinds: Annotated[list[Literal["linear", "conv"]], Field(min_length=1)]
+
+
+class LayerParams(StrictModel):
+    """Which layer moves. `select: auto` takes the candidates by rank; a name overrides rank 1."""
+
+    select: str
+    candidates: CandidateParams
+
+
+class ScoringParams(StrictModel):
+    """Layer scores (Eq. 3)."""
+
+    samples: PositiveInt  # training samples, a seeded subset
+    draws: Annotated[int, Field(ge=10)]  # perturbed weights a sample
+    noise: Literal["absolute", "relative"]  # relative: times the layer's rms weight
+    scale: Positive  # standard deviation of the perturbation

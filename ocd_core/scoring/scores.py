@@ -1,0 +1,266 @@
+"""Layer scores: the entropy of a sample's loss when one layer's weights are perturbed (Eq. 3), and the selection.
+
+    Score(L) = 1/|S| Σ_{(x,y) ∈ S} Entropy_{θ_L}( L(f(x, θ^L), y) )
+
+The entropy is that of a Gaussian kernel density estimate of the losses of many perturbations θ^L (`perturb`, `kde`).
+
+**Samples without density.** A sample whose loss is the same for every draw (a dead unit, a saturated
+output) has no density; its differential entropy is -∞, which no mean survives. The score is therefore the mean
+over the samples that have a density, and their complement is counted and reported. A layer where more than half of the
+samples have none ranks after every layer where at least half have one: on most samples it cannot change the loss.
+"""
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ocd_core.errors import UserError
+from ocd_core.network.cut import CutModel, layer_kind, matrix_layers
+from ocd_core.progress import Progress, no_progress
+from ocd_core.rng import permutation
+from ocd_core.samples import Split
+from ocd_core.scoring.entropy import Doubles, entropy_gkde
+from ocd_core.scoring.params import LayerParams, ScoringParams
+from ocd_core.scoring.perturb import layer_scale, perturbed_losses
+from ocd_core.tasks.base import Task
+
+__all__ = [
+    "LayerScore", "close_call", "convergence_table", "entropy_gkde", "layers_report", "rank_layers", "score_layers",
+    "score_table", "scores_to_json", "scoring_steps", "select_layer",
+]  # fmt: skip
+
+_HALVINGS = 4  # of the draws, in `LayerScore.convergence`
+_FEWEST_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class LayerScore:
+    """The score of one layer.
+
+    kind: `linear` or `conv`. parameters: of its weight. entropy: the score, nats; NaN where no sample has a density.
+    stderr: standard error of that mean over samples. samples: how many were perturbed, `without_density` of
+    which are not in the mean. draws: perturbations a sample. scale_absolute: their standard deviation. rank: from 1.
+    convergence: (draws, the score from so many of them), doubling. per_sample: the entropy of each sample's
+    loss, NaN without density, the same samples for every layer; not in `layers.json`.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    entropy: float
+    stderr: float
+    samples: int
+    without_density: int
+    draws: int
+    scale_absolute: float
+    rank: int
+    convergence: tuple[tuple[int, float], ...] = ()
+    per_sample: tuple[float, ...] = field(default=(), repr=False, compare=False)
+
+
+def score_layers(
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    params: ScoringParams,
+    seed: int,
+    progress: Progress = no_progress,
+) -> list[LayerScore]:
+    """Score every weight layer of the base network, best first (Eq. 3).
+
+    Args:
+        model: the base network with its weights; not changed.
+        split: the training samples, of which `params.samples` are taken by the seed.
+        progress: called with the count of finished (layer, sample) pairs, `scoring_steps` in all.
+
+    Raises:
+        UserError: no layer can be perturbed, or a loss is not finite.
+    """
+    sample_id = permutation(len(split), seed, "scored samples")[: params.samples].sort().values
+    batch = task.scoring_batch(split, sample_id, seed)
+    scores: list[LayerScore] = []
+    for index, (name, layer) in enumerate(matrix_layers(model).items()):
+        try:
+            cut_model = CutModel(model, name)
+            local = batch.to(cut_model.device)
+            cut_model.prefix([x[:2] for x in local.inputs])
+        except UserError as error:
+            warnings.warn(f"layer {name!r} is left out of the ranking: {error}", stacklevel=2)
+            continue
+        scale = layer_scale(cut_model, params.noise, params.scale)
+        losses_ND = perturbed_losses(
+            cut_model, task, local, scale, params.draws, seed,
+            progress=_part_of(progress, index * len(batch), name),
+        )  # fmt: skip
+        if not torch.isfinite(losses_ND).all():
+            raise UserError(
+                f"layer {name!r}: a loss under perturbation is not finite; lower scoring.scale (the standard deviation "
+                f"is {scale:g}) or check the base network"
+            )
+        scores.append(_score(name, layer, losses_ND.numpy(), scale))
+    if not scores:
+        raise UserError("the base network has no layer that can be scored (Linear, Conv1d or Conv2d without groups)")
+    return rank_layers(scores)
+
+
+def _part_of(progress: Progress, before: int, note: str) -> Progress:
+    return lambda done, _note: progress(before + done, note)
+
+
+def scoring_steps(model: nn.Module, split: Split, params: ScoringParams) -> int:
+    """The total that `score_layers` reports progress towards."""
+    return len(matrix_layers(model)) * min(params.samples, len(split))
+
+
+def _score(name: str, layer: nn.Module, losses_ND: Doubles, scale: float) -> LayerScore:
+    count, draws = losses_ND.shape
+    entropy_N = entropy_gkde(losses_ND)
+    mean, stderr, without = _mean(entropy_N)
+    fewer = [d for d in (draws >> k for k in range(_HALVINGS, 0, -1)) if d >= _FEWEST_DRAWS]
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return LayerScore(
+        name=name,
+        kind=layer_kind(layer),
+        parameters=weight.numel(),
+        entropy=mean,
+        stderr=stderr,
+        samples=count,
+        without_density=without,
+        draws=draws,
+        scale_absolute=scale,
+        rank=0,
+        convergence=(*((d, _mean(entropy_gkde(losses_ND[:, :d]))[0]) for d in fewer), (draws, mean)),
+        per_sample=tuple(entropy_N.tolist()),
+    )
+
+
+def _mean(entropy_N: Doubles) -> tuple[float, float, int]:
+    """Mean and standard error over the samples with a density, and how many have none."""
+    found = entropy_N[~np.isnan(entropy_N)]
+    mean = float(found.mean()) if len(found) else math.nan
+    stderr = float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan
+    return mean, stderr, len(entropy_N) - len(found)
+
+
+def rank_layers(scores: Sequence[LayerScore]) -> list[LayerScore]:
+    """In the order of the ranking, with ranks from 1: highest entropy first (see the module for missing densities)."""
+
+    def key(score: LayerScore) -> tuple[bool, float]:
+        return 2 * score.without_density > score.samples, -score.entropy if not math.isnan(score.entropy) else math.inf
+
+    return [replace(score, rank=i) for i, score in enumerate(sorted(scores, key=key), start=1)]
+
+
+def close_call(scores: Sequence[LayerScore]) -> str | None:
+    """A warning where the two best of these layers are within their standard errors of each other, else None.
+
+    The layers are scored on the same samples, so the error is that of the paired differences, if `per_sample` is there.
+    """
+    if len(scores) < 2:
+        return None
+    first, second = scores[:2]
+    gap, error = first.entropy - second.entropy, math.hypot(first.stderr, second.stderr)
+    if first.per_sample and len(first.per_sample) == len(second.per_sample):
+        gap, error, _ = _mean(np.subtract(first.per_sample, second.per_sample))
+    if gap > error:
+        return None
+    return (
+        f"the scores of {first.name} and {second.name} differ by {gap:.3g} with a standard error of {error:.2g}: which "
+        "is first may be chance; raise scoring.samples, or name the layer"
+    )
+
+
+def select_layer(scores: Sequence[LayerScore], params: LayerParams, rank: int) -> str:
+    """The layer used at `rank` (from 1).
+
+    `select: auto` takes the rank-th of the candidates. A name overrides rank 1 only; rank r > 1 is then the (r-1)-th
+    of the remaining candidates.
+
+    Raises:
+        UserError: an unknown name, or fewer candidates than the rank.
+    """
+    order = _order(scores, params)
+    if not 1 <= rank <= len(order):
+        raise UserError(
+            f"layer rank {rank} does not exist: there are {len(order)} to choose from ({', '.join(order)}); lower the "
+            "rank or widen layer.candidates"
+        )
+    return order[rank - 1]
+
+
+def _order(scores: Sequence[LayerScore], params: LayerParams) -> list[str]:
+    """The layers by the rank at which they are used."""
+    ranked = sorted(scores, key=lambda s: s.rank)
+    known = [s.name for s in ranked]
+    names = params.candidates.names
+    for key, wanted in (("candidates.names", names or []), ("select", [params.select])):
+        for name in wanted:
+            if name not in known and not (key == "select" and name == "auto"):
+                raise UserError(f"layer.{key}: layer {name!r} does not exist; the scored layers are {', '.join(known)}")
+    candidates = [s.name for s in ranked if (s.kind in params.candidates.kinds if names is None else s.name in names)]
+    if params.select != "auto":
+        candidates = [params.select, *(c for c in candidates if c != params.select)]
+    return candidates
+
+
+def scores_to_json(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
+    """Plain values without `per_sample`, an undefined number as None."""
+    rows = []
+    for score in scores:
+        row = {k: _plain(v) for k, v in asdict(score).items() if k not in ("per_sample", "convergence")}
+        rows.append(row | {"convergence": [[draws, _plain(entropy)] for draws, entropy in score.convergence]})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str, Any]:
+    """What `layers.json` holds: `scores` of all layers, the layer `used` at each rank ("1", "2", …), and `warning`.
+
+    The warning (or None) is that of `close_call` among the candidates; there is none where a name is given.
+
+    Raises:
+        UserError: as `select_layer`.
+    """
+    used = {str(rank): name for rank, name in enumerate(_order(scores, params), start=1)}
+    if not used:
+        raise UserError(f"layer.candidates: no scored layer is of kind {' or '.join(params.candidates.kinds)}")
+    by_name = {s.name: s for s in scores}
+    warning = close_call([by_name[name] for name in used.values()]) if params.select == "auto" else None
+    return {"scores": scores_to_json(scores), "used": used, "warning": warning}
+
+
+def score_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
+    """Rows for a table and a plot (the paper's Fig. 3), best layer first."""
+    return [
+        {
+            "layer": row["name"],
+            "kind": row["kind"],
+            "rank": row["rank"],
+            "entropy": row["entropy"],
+            "stderr": row["stderr"],
+            "samples": row["samples"],
+            "draws": row["draws"],
+            "without_density": row["without_density"] / row["samples"],
+            "scale_absolute": row["scale_absolute"],
+        }
+        for row in scores_to_json(scores)
+    ]
+
+
+def convergence_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
+    """Rows for a plot of the score against the number of draws."""
+    return [
+        {"layer": score.name, "draws": draws, "entropy": _plain(entropy)}
+        for score in scores
+        for draws, entropy in score.convergence
+    ]

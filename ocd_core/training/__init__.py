@@ -1,0 +1,1 @@
+"""The loop that all trainings share, processes and devices."""

@@ -1,0 +1,318 @@
+"""The training loop that the diffusion and the scale network share.
+
+Adam, clipping, gradient accumulation, learning-rate schedule, bf16 autocast, an exponential moving average of the
+weights (what is validated and kept), early stopping at a plateau of the validation loss, and checkpoints from which
+a run goes on bit for bit: all randomness is a function of (seed, update), so nothing else needs to be restored.
+
+Several processes (ocd_core.training.processes) take the same steps on the sum of their gradients. A batch is cut into
+accumulate × processes parts, and each process computes `accumulate` of them. So the result is that of one process but
+for the order in which float32 numbers are added. Dropout is a function of (seed, update, part): with dropout, P
+processes with `accumulate` A take the steps of one process with A·P, and not those of one with A, whose masks differ.
+"""
+
+import contextlib
+import math
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ocd_core.artifacts import replace_file
+from ocd_core.errors import UserError
+from ocd_core.progress import Progress
+from ocd_core.rng import derive_seed
+from ocd_core.training.processes import Processes
+
+Row = dict[str, float]
+ALONE = Processes()
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    def loss(self, update: int, part: int, parts: int) -> Tensor:
+        """The share of part `part` of `parts` in the batch's loss; the shares add up to it. Scalar."""
+        ...
+
+    def validate(self) -> Row:
+        """Losses on held-out samples under the module's present weights; `val_loss` decides.
+
+        Every process calls it, so they may share the work; the main one's row counts.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to minimise it; see `DiffusionParams` for the meaning of each."""
+
+    updates: int
+    lr: float
+    validate_every: int
+    patience: int
+    clip: float = math.inf
+    ema: float = 0.0
+    accumulate: int = 1
+    lr_schedule: Literal["constant", "cosine"] = "constant"
+    warmup: int = 0
+    precision: Literal["float32", "bf16"] = "float32"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often to save, and what identifies the run.
+
+    A checkpoint with another fingerprint is of another run and is not used. One is written every `every` updates, and
+    when `seconds` have passed since the last, for updates that take long.
+    """
+
+    path: Path
+    every: int
+    fingerprint: str
+    seconds: float = 300.0
+
+
+@dataclass
+class _State:
+    """Everything about a run that is not a function of (seed, update)."""
+
+    update: int = 0
+    bad: int = 0  # validations since the best one
+    best_update: int = 0
+    best_loss: float = math.inf
+    loss_sum: float = 0.0  # since the last validation
+    loss_count: int = 0
+    curve: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """curve: a row a validation. resumed_at: the update of the checkpoint it went on from, 0 for none."""
+
+    curve: list[Row]
+    updates: int
+    best_update: int
+    best_loss: float
+    resumed_at: int
+
+
+def learning_rate(settings: Settings, update: int) -> float:
+    """The rate of update 0, 1, ...: a linear rise over `warmup` updates times the schedule."""
+    rise = min(1.0, (update + 1) / settings.warmup) if settings.warmup else 1.0
+    fall = 0.5 * (1 + math.cos(math.pi * update / settings.updates)) if settings.lr_schedule == "cosine" else 1.0
+    return settings.lr * rise * fall
+
+
+def ema_decay(decay: float, update: int) -> float:
+    """The decay at update 0, 1, ...: shorter at first, so that the average forgets the initial weights."""
+    return min(decay, (1 + update) / (10 + update))
+
+
+def optimise(
+    module: nn.Module,
+    objective: Objective,
+    settings: Settings,
+    seed: int,
+    what: str,
+    progress: Progress | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    processes: Processes = ALONE,
+) -> Optimised:
+    """Train `module` in place; at the end it holds the averaged weights of the best validation, in eval mode.
+
+    Args:
+        what: the thing that is trained, for messages and as the purpose of its dropout's randomness.
+        on_row: called with each row of the curve: those of the checkpoint that the run goes on from, then each as it
+            comes.
+        checkpoints: the main process writes them and all read them, also those of another number of processes.
+        processes: this one among those that train together; each has its own `module`, with the same weights.
+
+    Raises:
+        UserError: the loss is no longer a number, or the processes read different checkpoints.
+    """
+    params = list(module.parameters())
+    device = params[0].device
+    # the fused kernel exists for both devices and is the only one without a Python loop over tensors
+    adam = torch.optim.Adam(params, lr=settings.lr, fused=True)
+    average = [p.detach().clone() for p in params]
+    best = [p.clone() for p in average]
+    state = _State()
+    resumed_at = _resume(checkpoints, state, params, average, best, adam)
+    if not processes.agree(str(resumed_at)):
+        assert checkpoints is not None
+        raise UserError(f"the processes read different files as {checkpoints.path}: they need the same folder")
+    if on_row is not None:
+        for row in state.curve:
+            on_row(row)
+    parts = settings.accumulate * processes.count
+    saved = time.monotonic()
+    module.train()
+    while state.update < settings.updates and state.bad < settings.patience:
+        update = state.update
+        for group in adam.param_groups:
+            group["lr"] = learning_rate(settings, update)
+        adam.zero_grad(set_to_none=True)
+        loss = 0.0
+        for part in range(processes.rank * settings.accumulate, (processes.rank + 1) * settings.accumulate):
+            with (
+                _dropout_seed(device, seed, what, update, part),
+                torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"),
+            ):
+                share = objective.loss(update, part, parts)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += float(share.detach())
+        if processes.count > 1:
+            loss = _add_up(params, loss, processes)
+        norm = nn.utils.clip_grad_norm_(params, settings.clip)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss of the {what} became {loss} at update {update + 1}: lower its lr (now {settings.lr:g}) or "
+                "clip, and check that the inputs are finite"
+            )
+        adam.step()
+        with torch.no_grad():
+            move_average = get_ema_multi_avg_fn(ema_decay(settings.ema, update))  # type: ignore[no-untyped-call]
+            move_average(average, params, update)
+        state.update += 1
+        state.loss_sum += loss
+        state.loss_count += 1
+        if state.update % settings.validate_every == 0 or state.update == settings.updates:
+            row = _validate(module, objective, params, average, what, state, processes)
+            row = {**row, "lr": learning_rate(settings, update), "gradient_norm": float(norm)}
+            state.curve.append(row)
+            if row["val_loss"] < state.best_loss:
+                state.best_loss, state.best_update, state.bad = row["val_loss"], state.update, 0
+                torch._foreach_copy_(best, average)
+            else:
+                state.bad += 1
+            if on_row is not None:
+                on_row(row)
+        if progress is not None:
+            progress(state.update, f"best validation loss {state.best_loss:.4g}")
+        if checkpoints is not None and processes.is_main:
+            late = time.monotonic() - saved >= checkpoints.seconds
+            if late or state.update % checkpoints.every == 0 or state.update == settings.updates:
+                _save(checkpoints, state, params, average, best, adam)
+                saved = time.monotonic()
+    with torch.no_grad():
+        torch._foreach_copy_(list[Tensor](params), best)
+    module.eval()
+    return Optimised(state.curve, state.update, state.best_update, state.best_loss, resumed_at)
+
+
+def _add_up(params: list[nn.Parameter], loss: float, processes: Processes) -> float:
+    """Give every process the sum of all gradients; returns the sum of the losses."""
+    for p in params:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    losses = torch.tensor([loss], device=params[0].device)
+    processes.add_up([*(p.grad for p in params if p.grad is not None), losses])
+    return float(losses)
+
+
+def _validate(
+    module: nn.Module,
+    objective: Objective,
+    params: list[nn.Parameter],
+    average: list[Tensor],
+    what: str,
+    state: _State,
+    processes: Processes,
+) -> Row:
+    with averaged(params, average), torch.no_grad():
+        module.eval()
+        row = processes.of_main(objective.validate())  # one row for all, so that all stop at the same update
+    module.train()
+    if not math.isfinite(row["val_loss"]):
+        raise UserError(
+            f"the validation loss of the {what} became {row['val_loss']} at update {state.update}: lower its lr or "
+            "clip, and check that the validation inputs are finite"
+        )
+    loss = state.loss_sum / state.loss_count
+    state.loss_sum, state.loss_count = 0.0, 0
+    return {"update": float(state.update), "loss": loss, **row}
+
+
+@contextlib.contextmanager
+def averaged(params: list[nn.Parameter], average: list[Tensor]) -> Iterator[None]:
+    """The parameters hold the averaged weights inside; only pointers are exchanged."""
+    own = [p.data for p in params]
+    for p, a in zip(params, average, strict=True):
+        p.data = a
+    try:
+        yield
+    finally:
+        for p, o in zip(params, own, strict=True):
+            p.data = o
+
+
+@contextlib.contextmanager
+def _dropout_seed(device: torch.device, seed: int, what: str, update: int, part: int) -> Iterator[None]:
+    """Dropout draws from torch's global generator; give it the seed of this update and put it back after.
+
+    Not by `torch.manual_seed`, which without a GPU queues a call and a formatted stack for it at every update.
+    """
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
+    else:
+        generator = torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(derive_seed(seed, "dropout", what, update, part))
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
+def _save(
+    checkpoints: Checkpoints,
+    state: _State,
+    params: list[nn.Parameter],
+    average: list[Tensor],
+    best: list[Tensor],
+    adam: torch.optim.Adam,
+) -> None:
+    whole = {
+        "fingerprint": checkpoints.fingerprint,
+        "state": vars(state),
+        "params": [p.detach() for p in params],
+        "average": average,
+        "best": best,
+        "adam": adam.state_dict(),
+    }
+    checkpoints.path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(checkpoints.path, lambda path: torch.save(whole, path))
+
+
+def _resume(
+    checkpoints: Checkpoints | None,
+    state: _State,
+    params: list[nn.Parameter],
+    average: list[Tensor],
+    best: list[Tensor],
+    adam: torch.optim.Adam,
+) -> int:
+    """Take over a checkpoint of this very run, if there is one; returns its update."""
+    if checkpoints is None or not checkpoints.path.is_file():
+        return 0
+    try:
+        whole: dict[str, Any] = torch.load(checkpoints.path, weights_only=True, map_location=params[0].device)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"the checkpoint {checkpoints.path} is damaged; delete it to start over") from error
+    if whole["fingerprint"] != checkpoints.fingerprint:
+        return 0
+    with torch.no_grad():
+        for own, stored in ((params, whole["params"]), (average, whole["average"]), (best, whole["best"])):
+            for mine, theirs in zip(own, stored, strict=True):
+                mine.copy_(theirs)
+    adam.load_state_dict(whole["adam"])
+    vars(state).update(whole["state"])
+    return state.update

@@ -1,0 +1,14 @@
+"""The params that small networks share."""
+
+from ocd_core.strict import Positive, PositiveInt, StrictModel
+
+
+class SmallNetworkParams(StrictModel):
+    """A small network and its training: hidden units, and how `ocd_core.training.loop` runs."""
+
+    width: PositiveInt
+    updates: PositiveInt
+    batch_size: PositiveInt
+    lr: Positive
+    validate_every: PositiveInt
+    patience: PositiveInt

@@ -1,0 +1,102 @@
+"""Several processes that train one network: each computes its share of every batch (through accelerate).
+
+`torchrun` starts them, on one machine or on many, and tells each in its environment who it is. All hold the whole
+network, take the same steps and end with the same weights; the main one alone writes.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.training.devices import local_device
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Who trains together, as seen by one of them: number `rank` of `count`. By default it is alone."""
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    @torch.no_grad()
+    def add_up(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor, in place, by its sum over all processes; all get the same bits.
+
+        The tensors are of one dtype and device, and each process gives the same shapes.
+        """
+        if self.count == 1:
+            return
+        from accelerate.utils import reduce
+
+        whole = reduce(torch.cat([t.reshape(-1) for t in tensors]), "sum")
+        for t, total in zip(tensors, whole.split([t.numel() for t in tensors]), strict=True):
+            t.copy_(total.view_as(t))
+
+    def of_main(self, values: dict[str, float]) -> dict[str, float]:
+        """What the main process gave, in every process."""
+        if self.count == 1:
+            return values
+        from accelerate.utils import broadcast_object_list
+
+        (found,) = broadcast_object_list([values])
+        return dict(found)
+
+    def agree(self, text: str) -> bool:
+        """Whether all processes gave the same text."""
+        if self.count == 1:
+            return True
+        from accelerate.utils import gather_object
+
+        return len(set(gather_object([text]))) == 1
+
+    def check_batch(self, batch_size: int, accumulate: int, group: str) -> None:
+        """Raise where a batch has fewer samples than parts, of which each process computes `accumulate`.
+
+        Raises:
+            UserError: names the params of `group`.
+        """
+        if accumulate * self.count > batch_size:
+            raise UserError(
+                f"{group}.batch_size is {batch_size}, of all processes together, and cannot be cut into "
+                f"{self.count} processes × {accumulate} parts ({group}.accumulate): start fewer processes, lower "
+                "accumulate or raise batch_size"
+            )
+
+
+@contextmanager
+def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
+    """Meet the processes that `torchrun` started with this one, and give it its own device.
+
+    At the end of the block all wait for each other. A process that fails does not: it ends, and `torchrun` then ends
+    the others.
+
+    Args:
+        device: `cpu`, or `cuda` for one GPU a process.
+
+    Raises:
+        UserError: no such device, fewer GPUs than processes of this machine, or accelerate is not installed.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Processes(), local_device(device)
+        return
+    place = local_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    try:
+        from accelerate import PartialState
+    except ImportError as error:
+        raise UserError(
+            "training by several processes needs accelerate: pip install 'ocd-core[distributed]'"
+        ) from error
+    state = PartialState(cpu=place.type == "cpu")
+    yield Processes(state.process_index, state.num_processes), place
+    state.wait_for_everyone()
+    state.destroy_process_group()

@@ -1,0 +1,220 @@
+"""Weights on disk: safetensors, loaded strictly; nothing is ever unpickled into code.
+
+A trained network is a folder of two files, `model.safetensors` and `config.json`, complete or absent. The config names
+the sha256 of the weights, so that a truncated, damaged or mixed-up pair is refused rather than loaded.
+"""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ocd_core.artifacts import replace_file
+from ocd_core.errors import UserError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+FORMAT = 1
+_NAMED = 3  # how many tensors an error names
+_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training loops store the weights
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, atomically: `path` is complete or as it was before.
+
+    Equal tensors give equal bytes (the format's own metadata would come in a random order, so there is none).
+    """
+    from safetensors.torch import save_file
+
+    # copies, because safetensors refuses tensors that share memory (tied weights, views)
+    whole = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
+    replace_file(path, lambda partial: save_file(whole, partial))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU.
+
+    Raises:
+        UserError: the file is missing or is not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file")
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable safetensors file: {_one_line(error)}") from error
+
+
+def save_weights(model: nn.Module, path: Path) -> None:
+    """Write a network's parameters and buffers as safetensors, atomically."""
+    save_tensors(model.state_dict(), path)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a network's parameters and buffers from safetensors or from a torch file that holds tensors only.
+
+    Strict: every tensor of the network must be there with its shape, and no other.
+
+    Raises:
+        UserError: the file is missing or unreadable, holds pickled code, belongs to another architecture
+            (the message names tensors), or has NaN or infinite weights.
+    """
+    found = _read_weights(path)
+    wanted = model.state_dict()
+    problems = [
+        _named("missing", [n for n in wanted if n not in found]),
+        _named("unexpected", [n for n in found if n not in wanted]),
+        _named(
+            "of another shape",
+            [
+                f"{n} ({tuple(found[n].shape)} in the file, {tuple(wanted[n].shape)} in the network)"
+                for n in wanted
+                if n in found and found[n].shape != wanted[n].shape
+            ],
+        ),
+    ]
+    text = "; ".join(p for p in problems if p)
+    if text:
+        raise UserError(
+            f"{path} is a checkpoint of another architecture than {type(model).__name__}: {text}. "
+            "Change base.model or give another base.checkpoint"
+        )
+    broken = [n for n, t in found.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+    if broken:
+        raise UserError(f"{path} has NaN or infinite weights in {', '.join(broken[:_NAMED])}")
+    model.load_state_dict(found, strict=True)
+
+
+def save_network(folder: Path, kind: str, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Write a network's tensors and the plain values that rebuild it.
+
+    The config is written last: a folder that has one is complete.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).unlink(missing_ok=True)
+    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+    replace_file(folder / WEIGHTS, lambda p: save_file(tensors, p))
+    whole = {"kind": kind, "format": FORMAT, **config, "weights_sha256": sha256_file(folder / WEIGHTS)}
+    replace_file(folder / CONFIG, lambda p: p.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8"))
+
+
+def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `save_network` wrote: (tensors, config).
+
+    Raises:
+        UserError: a file is missing, damaged, of another kind of network or of another format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no complete {kind} network: {name} is missing; train it (again)")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / CONFIG} is damaged: {error}") from error
+    found = config.get("kind") if isinstance(config, dict) else None
+    if found != kind:
+        raise UserError(f"{folder} holds {'no network of ours' if found is None else f'a {found} network'}, not {kind}")
+    if config.get("format") != FORMAT:
+        raise UserError(f"{folder} has format {config.get('format')}, this version reads {FORMAT}; train it again")
+    if sha256_file(folder / WEIGHTS) != config.get("weights_sha256"):
+        raise UserError(f"{folder / WEIGHTS} is not the file that its {CONFIG} was written for (truncated or replaced)")
+    try:
+        return load_file(folder / WEIGHTS), config
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
+
+
+@contextmanager
+def described_by(folder: Path) -> Iterator[None]:
+    """Around building a network from its config: a config that does not fit is one of another version.
+
+    Raises:
+        UserError: a key is missing, or a value is not what the network takes.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValidationError) as error:
+        first = " ".join(str(error).split())
+        raise UserError(f"{folder} was written by another version: {first}; train it again") from error
+
+
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
+    """Load a state dict whose names and shapes must be the module's.
+
+    Raises:
+        UserError: names the first tensor that is missing, unknown or of another shape.
+    """
+    own = module.state_dict()
+    for name in [*own, *state]:
+        if name not in state or name not in own:
+            what = "lacks" if name not in state else "has the unknown tensor"
+            raise UserError(f"{where} {what} {name!r}: it is of another architecture than its config says")
+        if state[name].shape != own[name].shape:
+            raise UserError(
+                f"{where}: {name!r} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}: "
+                "it is of another architecture than its config says"
+            )
+    module.load_state_dict(dict(state))
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist or is not a file")
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:] == b"{":  # eight bytes of length, then JSON: safetensors
+        return read_tensors(path)
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a checkpoint of tensors alone (it holds pickled objects or is damaged); "
+            "save model.state_dict(), best as safetensors"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(f"{path} is neither safetensors nor a readable torch file: {_one_line(error)}") from error
+    return _state_dict(values, path)
+
+
+def _state_dict(values: Any, path: Path) -> dict[str, Tensor]:
+    """The weights in what torch.load gave, which may be wrapped once by the training loop that saved them."""
+    if isinstance(values, dict):
+        wrapped = [values[key] for key in _WRAPPERS if isinstance(values.get(key), dict)]
+        for candidate in (values, *wrapped):
+            if candidate and all(isinstance(v, Tensor) for v in candidate.values()):
+                return {str(k): v for k, v in candidate.items()}
+    raise UserError(f"{path} holds a {type(values).__name__} without weights; save model.state_dict()")
+
+
+def _named(what: str, names: list[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{what} {', '.join(names[:_NAMED])}{more}"
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

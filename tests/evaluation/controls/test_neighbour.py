@@ -1,0 +1,46 @@
+"""The nearest neighbour against a plain loop."""
+
+import numpy as np
+import torch
+
+from ocd_core.evaluation.controls.neighbour import _BLOCK, Neighbours
+from ocd_core.samples import Batch
+from tests.toy import ToyData, ToyTask
+
+
+class Points:
+    def __init__(self, x: torch.Tensor) -> None:
+        self.x = x
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, sample_id: torch.Tensor) -> Batch:
+        return Batch((self.x[sample_id],), torch.full((len(sample_id),), torch.nan), sample_id)
+
+
+class Deltas:
+    """Of sample s: a matrix of s."""
+
+    def deltas_of_samples(self, sample_id: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(sample_id[:, None, None], (len(sample_id), 2, 3)).astype(np.float32)
+
+
+def test_it_is_the_nearest_in_raw_x_and_brings_its_delta() -> None:
+    g = torch.Generator().manual_seed(0)
+    train, test = torch.randn(_BLOCK + 50, 2, 3, generator=g), torch.randn(9, 2, 3, generator=g)
+    test[3] = train[_BLOCK + 7]  # beyond the first block
+    task = ToyTask(ToyData(noise=0.0), "unused", {})
+    neighbours = Neighbours(task, Points(train), Deltas())
+    batch = Points(test).batch(torch.arange(9))
+    expected = [min(range(len(train)), key=lambda i, x=x: float((train[i] - x).double().square().sum())) for x in test]
+    assert neighbours.nearest(batch).tolist() == expected
+    assert expected[3] == _BLOCK + 7
+    np.testing.assert_array_equal(neighbours.deltas(batch)[:, 0, 0], expected)
+    assert neighbours.deltas(batch).shape == (9, 2, 3)
+
+
+def test_of_equally_near_ones_it_is_the_first() -> None:
+    train = torch.zeros(_BLOCK + 5, 1, 1)
+    neighbours = Neighbours(ToyTask(ToyData(noise=0.0), "unused", {}), Points(train), Deltas())
+    assert neighbours.nearest(Points(torch.ones(2, 1, 1)).batch(torch.arange(2))).tolist() == [0, 0]

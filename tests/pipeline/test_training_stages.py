@@ -1,0 +1,139 @@
+"""The training stages: live curves, equal bytes, devices, and several processes as a user starts them."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocd_core import artifacts
+from ocd_core.artifacts import Artifacts
+from ocd_core.errors import UserError
+from ocd_core.training.loop import Checkpoints, Settings, optimise
+from ocd_core.weights import read_tensors
+from stages import evaluate, train_base, train_controls, train_diffusion, train_scale
+from stages._training import followed
+from tests.diffusion.together import torchrun
+from tests.toy import run_stages, write_toy_params
+
+
+@pytest.fixture(scope="module")
+def overfitted(tmp_path_factory) -> Path:
+    """A folder in which the toy's stages ran up to the overfit stores."""
+    root = tmp_path_factory.mktemp("overfitted")
+    write_toy_params(root, diffusion={"updates": 30, "validate_every": 8, "batch_size": 11})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_stages(upto="overfit")
+    return root
+
+
+@pytest.fixture
+def toy(overfitted, tmp_path, monkeypatch) -> Artifacts:
+    """A copy of it, as the current folder."""
+    shutil.copytree(overfitted, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    return Artifacts("toy")
+
+
+def read_table(path: Path) -> list[dict[str, float]]:
+    return [{k: float(v) for k, v in row.items() if v} for row in artifacts.read_table(path)]
+
+
+def read_live(live: Path) -> list[dict[str, float]]:
+    """The rows of dvclive's files, one file a column."""
+    rows: dict[float, dict[str, float]] = {}
+    for path in (live / "plots/metrics").glob("*.tsv"):
+        for row in read_table(path):
+            found = rows.setdefault(row["step"], {"update": row["step"]})
+            assert path.stem not in found, f"update {row['step']} twice"
+            found[path.stem] = row[path.stem]
+    return [rows[step] for step in sorted(rows)]
+
+
+class Slope:
+    """w - update, minimised; a fixed validation loss."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def loss(self, update, part, parts):
+        return (self.module.weight.sum() - update) ** 2 / parts
+
+    def validate(self):
+        return {"val_loss": float(self.module.weight.sum() ** 2)}
+
+
+def follow(live, work, stop=None):
+    """20 updates with rows at 3, 6, ... and checkpoints at 4, 8, ...; what `on_row` left after each update."""
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(module.weight)
+    seen = {}
+    with followed("toy", 20, live) as (bar, on_row):
+
+        def progress(done, note):
+            bar(done, note)
+            seen[done] = read_live(live) if (live / "plots").exists() else []
+            if done == stop:
+                raise InterruptedError
+
+        return seen, optimise(
+            module, Slope(module), Settings(20, 0.1, 3, 99), 0, "toy", progress, on_row, Checkpoints(work, 4, "mine")
+        )
+
+
+def test_live_curves_grow_row_by_row_and_a_run_that_goes_on_has_each_row_once(tmp_path):
+    live, work = tmp_path / "live", tmp_path / "c.pt"
+    with pytest.raises(InterruptedError):
+        follow(live, work, stop=10)
+    assert [row["update"] for row in read_live(live)] == [3, 6, 9]  # the checkpoint is of update 8
+    seen, found = follow(live, work)
+    assert found.resumed_at == 8
+    assert [[row["update"] for row in seen[k]] for k in (9, 11, 12)] == [[3, 6, 9], [3, 6, 9], [3, 6, 9, 12]]
+    assert read_live(live) == found.curve
+    assert [row["update"] for row in found.curve] == [3, 6, 9, 12, 15, 18, 20]
+
+
+@pytest.mark.parametrize(("stage", "name"), [(train_diffusion, "diffusion"), (train_scale, "scale")])
+def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, monkeypatch, stage, name):
+    train, live = getattr(stage, f"train_{name}"), []
+
+    def spy(*args, **kwargs):
+        found = train(*args, **kwargs)
+        live.append(read_live(toy.work / f"{name}-toy-seed0-rank1/live"))
+        return found
+
+    monkeypatch.setattr(stage, f"train_{name}", spy)
+    folder, hashes = toy.rank_dir / name, []
+    for _ in range(2):
+        stage.main("toy")
+        hashes.append({p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()})
+    assert hashes[0] == hashes[1]
+    assert {"model.safetensors", "config.json", "params.json", "metrics.json", "curve.tsv"} <= set(hashes[0])
+    assert live[0] == live[1] == read_table(folder / "curve.tsv")
+    assert list(toy.work.iterdir()) == []
+
+
+@pytest.mark.parametrize("stage", [train_base, train_diffusion, train_scale, train_controls, evaluate])
+def test_a_gpu_that_is_not_there_is_refused(toy, monkeypatch, stage):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match=r"--device cuda \(OCD_DEVICE\): torch sees no GPU here"):
+        stage.main("toy", device="cuda")
+
+
+def test_torchrun_trains_with_two_processes_and_one_writes(toy):
+    """Weights and curve are those of one process with the same global batch, within rounding."""
+    train_diffusion.main("toy")
+    one, rows = read_tensors(toy.diffusion / "model.safetensors"), read_table(toy.diffusion / "curve.tsv")
+    shutil.rmtree(toy.diffusion)
+    status, output = torchrun("stages.train_diffusion", "--task", "toy", cwd=".")
+    assert status == 0, output
+    assert output.count("world_size 2, device cpu") == 1
+    assert output.count("train diffusion ━") == 1  # one bar
+    torch.testing.assert_close(read_tensors(toy.diffusion / "model.safetensors"), one, rtol=1e-4, atol=1e-6)
+    two = read_table(toy.diffusion / "curve.tsv")
+    assert [row["update"] for row in two] == [row["update"] for row in rows] == [8, 16, 24, 30]
+    for mine, theirs in zip(two, rows, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+    assert list(toy.work.iterdir()) == []

@@ -1,0 +1,176 @@
+import hashlib
+import json
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from ocd_core.errors import UserError
+from ocd_core.report import store_export as export_module
+from ocd_core.report.store_card import write_card
+from ocd_core.report.store_export import export_store
+from ocd_core.store import OverfitStore, verify_store
+from tests.store.support import file_hashes
+from tests.store_cases import ABOUT, class_store
+
+WEIGHTS = b"the weights of the base network"
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run's folders: a base network, a store that was made with it, its card."""
+    seed = tmp_path / "data" / "toy" / "seed0"
+    (seed / "base").mkdir(parents=True)
+    (seed / "base" / "model.safetensors").write_bytes(WEIGHTS)
+    (seed / "base" / "config.json").write_text("{}")
+    (seed / "base" / "curve.tsv").write_text("epoch\n")
+    make_store(seed / "rank1" / "overfit")
+    return seed
+
+
+def make_store(folder: Path, **changes) -> Path:
+    about = {**ABOUT, "base_sha256": hashlib.sha256(WEIGHTS).hexdigest()}
+    class_store(folder / "train.zarr", attributes=about, **changes)
+    write_card(folder / "train.zarr", folder / "train.card")
+    return folder / "train.zarr"
+
+
+@pytest.fixture
+def store(run) -> Path:
+    return run / "rank1" / "overfit" / "train.zarr"
+
+
+@pytest.fixture
+def memory():
+    fs = fsspec.filesystem("memory")
+    yield fs
+    fs.rm("/exports", recursive=True) if fs.exists("/exports") else None
+
+
+def test_a_folder_with_everything(tmp_path, store):
+    dest = tmp_path / "deep" / "public"
+    manifest = export_store(store, str(dest))
+    assert sorted(p.name for p in dest.iterdir()) == ["MANIFEST.json", "base", "train.card", "train.zarr"]
+    assert sorted(p.name for p in dest.parent.iterdir()) == ["public"]  # no lock, no partial
+    assert file_hashes(dest / "train.zarr") == file_hashes(store)
+    assert file_hashes(dest / "train.card") == file_hashes(store.with_name("train.card"))
+    assert sorted(p.name for p in (dest / "base").iterdir()) == ["config.json", "model.safetensors"]
+    assert (dest / "base" / "model.safetensors").read_bytes() == WEIGHTS
+    assert json.loads((dest / "MANIFEST.json").read_text()) == manifest
+    on_disk = file_hashes(dest)
+    del on_disk["MANIFEST.json"]
+    assert {k: v["sha256"] for k, v in manifest["files"].items()} == on_disk
+    assert all((dest / k).stat().st_size == v["bytes"] for k, v in manifest["files"].items())
+
+
+def test_to_memory_and_from_there_to_a_folder(tmp_path, store, memory):
+    export_store(store, "memory://exports/toy/")
+    assert verify_store("memory://exports/toy/train.zarr") == []
+    np.testing.assert_array_equal(
+        OverfitStore("memory://exports/toy/train.zarr").deltas(), OverfitStore(store).deltas()
+    )
+    export_store("memory://exports/toy/train.zarr", str(tmp_path / "back"))
+    there = {k.removeprefix("/exports/toy/"): memory.cat_file(k) for k in memory.find("/exports/toy")}
+    assert {k: hashlib.sha256(v).hexdigest() for k, v in there.items()} == file_hashes(tmp_path / "back")
+
+
+def test_relative_paths(run, store, monkeypatch):
+    monkeypatch.chdir(run / "rank1")
+    export_store("overfit/train.zarr/", "out")
+    assert (run / "rank1" / "out" / "base" / "model.safetensors").is_file()
+    monkeypatch.chdir(run / "rank1" / "overfit")
+    export_store("train.zarr", "../other")
+    assert file_hashes(run / "rank1" / "other") == file_hashes(run / "rank1" / "out")
+
+
+@pytest.mark.parametrize("make", [lambda p: p.mkdir(), lambda p: p.write_text("x")])
+def test_dest_must_not_exist(tmp_path, store, make):
+    make(tmp_path / "d")
+    with pytest.raises(UserError, match="exists"):
+        export_store(store, str(tmp_path / "d"))
+    make_again = sorted(p.name for p in tmp_path.iterdir())
+    assert make_again == ["d", "data"]
+
+
+def test_an_incomplete_remote_export_is_named(store, memory):
+    memory.pipe_file("/exports/toy/train.zarr/rho/c.0", b"x")
+    with pytest.raises(UserError, match=r"no complete export \(it has no MANIFEST.json\)"):
+        export_store(store, "memory://exports/toy")
+    assert memory.cat_file("/exports/toy/train.zarr/rho/c.0") == b"x"
+
+
+def test_a_failure_leaves_nothing(tmp_path, store, memory, monkeypatch):
+    copy = export_module.copy_store
+
+    def fail(location, dest):
+        copy(location, dest)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export_module, "copy_store", fail)
+    with pytest.raises(UserError, match=r"cannot be written: No space left"):
+        export_store(store, str(tmp_path / "d"))
+    assert [p.name for p in tmp_path.iterdir()] == ["data"]
+    with pytest.raises(OSError, match="No space"):
+        export_store(store, "memory://exports/toy")
+    assert not memory.exists("/exports/toy")
+
+
+def test_what_a_killed_export_left_is_swept(tmp_path, store):
+    (tmp_path / ".d.partial" / "train.zarr").mkdir(parents=True)
+    (tmp_path / ".d.partial" / "train.zarr" / "junk").write_text("x")
+    export_store(store, str(tmp_path / "d"))
+    assert file_hashes(tmp_path / "d" / "train.zarr") == file_hashes(store)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "data"]
+
+
+def test_a_damaged_store_is_refused(tmp_path, store):
+    path = store / "delta" / "c.1.0.0"
+    data = bytearray(path.read_bytes())
+    data[5] ^= 8
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="shard 1 of delta"):
+        export_store(store, str(tmp_path / "d"))
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_card_must_be_there_and_of_this_store(tmp_path, store):
+    card = store.with_name("train.card") / "card.json"
+    values = json.loads(card.read_text())
+    card.write_text(json.dumps({**values, "fingerprint": "another"}))
+    with pytest.raises(UserError, match="card of another store"):
+        export_store(store, str(tmp_path / "d"))
+    card.write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        export_store(store, str(tmp_path / "d"))
+    card.unlink()
+    with pytest.raises(UserError, match=r"train\.card is missing"):
+        export_store(store, str(tmp_path / "d"))
+
+
+def test_the_base_must_be_there_and_the_right_one(tmp_path, run, store):
+    weights = run / "base" / "model.safetensors"
+    moved = tmp_path / "kept" / "model.safetensors"
+    moved.parent.mkdir()
+    weights.rename(moved)
+    with pytest.raises(UserError, match=r"base checkpoint is missing.*--base"):
+        export_store(store, str(tmp_path / "d"))
+    weights.write_bytes(b"another network")
+    with pytest.raises(UserError, match="another checkpoint"):
+        export_store(store, str(tmp_path / "d"))
+    with pytest.raises(UserError, match="missing"):
+        export_store(store, str(tmp_path / "d"), tmp_path / "nowhere")
+    export_store(store, str(tmp_path / "d"), moved.parent)
+    assert (tmp_path / "d" / "base" / "model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_other_refusals(tmp_path, store):
+    with pytest.raises(UserError, match="inside of the store"):
+        export_store(store, str(store / "sub"))
+    with pytest.raises(UserError, match="Protocol not known"):
+        export_store(store, "nosuch://bucket/x")
+    with pytest.raises(UserError, match="no store"):
+        export_store(tmp_path / "none.zarr", str(tmp_path / "d"))
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot be written"):
+        export_store(store, str(tmp_path / "file" / "d"))

