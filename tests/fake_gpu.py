@@ -113,7 +113,11 @@ def run(task: str, stages: Sequence[str]) -> None:
             return device
 
         patch.setattr("torch.cuda.device_count", lambda: 1)
-        for module in ("ocd_core.overfit.rows", "ocd_core.training.processes", *(f"stages.{name}" for name in stages)):
+        for module in (
+            "ocd_core.overfit.workers",
+            "ocd_core.training.processes",
+            *(f"stages.{name}" for name in stages),
+        ):
             if hasattr(import_module(module), "local_device"):
                 patch.setattr(f"{module}.local_device", local_device)
         for name in stages:

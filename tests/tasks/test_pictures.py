@@ -45,9 +45,9 @@ def test_a_domain_without_pictures_needs_no_trained_run(tmp_path, monkeypatch) -
 def test_code_of_pictures_is_apart_from_the_code_that_all_stages_depend_on() -> None:
     """Otherwise a new caption would train everything again."""
     views = load_params("tinynerf_demo", REPO)
-    assert {"ocd_core.tasks.views.pictures", "ocd_core.report.run_plots", "ocd_core.tasks.views.demo_scene"} <= set(
+    assert {"ocd_core.tasks.views.pictures", "ocd_core.drawing", "ocd_core.tasks.views.demo_scene"} <= set(
         pictures_code(views)
     )
     assert "ocd_core.tasks.views.task" in task_code(views)
-    assert not {"ocd_core.tasks.views.pictures", "ocd_core.report.run_plots"} & set(task_code(views))
+    assert not {"ocd_core.tasks.views.pictures", "ocd_core.drawing"} & set(task_code(views))
     assert pictures_code(load_params("mnist5k", REPO)) == {}
