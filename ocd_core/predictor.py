@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.codes.representation import Factored
 from ocd_core.config import Params, parse_params
 from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
@@ -178,9 +177,7 @@ class Predictor:
 
         Times the gain.
         """
-        space = self.diffusion.representation
-        as_move = space.output_change if isinstance(space, Factored) else space.decode
-        move: Move = as_move(code, rho_N, base.cut.x_NPI.mean(1))
+        move: Move = self.diffusion.representation.move(code, rho_N, base.cut.layer_input_NI)
         return move if self.gain is None else self.gain * move
 
 

@@ -64,10 +64,16 @@ class Representation(nn.Module, ABC):
         """Bring drawn codes to the norm of encoded ones (nothing to do where that norm is free)."""
         return code
 
-    def output_change(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor) -> Tensor:
-        """Δ i_L, the change of a linear layer's output at its own input, float32 (N, O)."""
-        change_NO: Tensor = (self.decode(code, rho_N, layer_input_NI) @ layer_input_NI[:, :, None]).squeeze(2)
-        return change_NO
+    def move(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor | None) -> Tensor:
+        """What moves the layer, float32: Δ (N, O, I), or Δ i_L (N, O), how Δ changes the layer's output.
+
+        The second from a representation that has it without forming Δ.
+
+        Args:
+            code, rho_N: as for `decode`.
+            layer_input_NI: i_L, or None if the layer sees several positions.
+        """
+        return self.decode(code, rho_N, layer_input_NI)
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
@@ -177,9 +183,10 @@ class Factored(_Directions):
         u_NO = code * (rho_N.float() / self.length)[:, None]
         return u_NO[:, :, None] * unit_rows(layer_input_NI)[:, None, :]
 
-    def output_change(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor) -> Tensor:
-        """Δ i_L = ρ û ‖i_L‖, without forming Δ."""
+    def move(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor | None) -> Tensor:
+        """Δ i_L = ρ û ‖i_L‖, (N, O), without forming Δ."""
         assert rho_N is not None
+        assert layer_input_NI is not None
         length_N: Tensor = rho_N.float() * layer_input_NI.norm(dim=1) / self.length
         return code * length_N[:, None]
 

@@ -255,7 +255,7 @@ class _Rows:
             network = controls.ridge if row == "ridge" else controls.hypernetwork
             assert network is not None
             assert controls.space is not None
-            return controls.space.move(network(base.condition), base.cut.x_NPI.mean(1))
+            return controls.space.move(network(base.condition), base.cut.layer_input_NI)
         if row == "bound":
             return torch.from_numpy(self.bound.deltas_of_samples(batch.sample_id.numpy())).to(predictor.device)
         if row == "ocd_no_scale":

@@ -111,6 +111,11 @@ class Cut:
         """The same for some of the samples (an index tensor may repeat a row)."""
         return Cut(self.x_NPI[rows], self.layer_input[rows], self.layer_shape, tuple(c[rows] for c in self.context))
 
+    @property
+    def layer_input_NI(self) -> Tensor | None:
+        """i_L as the weight matrix sees it, float32 (N, I), or None if the layer sees several positions a sample."""
+        return self.x_NPI[:, 0] if self.x_NPI.shape[1] == 1 else None
+
 
 Precision = Literal["float32", "float64"]
 _DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}

@@ -57,7 +57,7 @@ def test_factored_comes_back_exactly_and_its_output_change_is_that_of_the_matrix
     decoded = rep.decode(code, rho, x)
     gap = (decoded - delta).double().flatten(1).norm(dim=1) / rho
     assert gap.max() < 1e-5
-    change = rep.output_change(code, rho, x).double().numpy()
+    change = rep.move(code, rho, x).double().numpy()
     expected = np.stack([m @ v for m, v in zip(delta.double().numpy(), x.double().numpy(), strict=True)])
     np.testing.assert_allclose(change, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 

@@ -302,6 +302,15 @@ def test_samples_can_be_chosen_and_repeated_after_the_cut(case: str) -> None:
     torch.testing.assert_close(cut_model.forward(chosen, delta)[1], wanted, rtol=1e-5, atol=1e-5)
 
 
+def test_the_layers_input_is_a_vector_for_one_position_only() -> None:
+    for case, one in (("two inputs", True), ("lenet5 conv1", False), ("positions", False)):
+        model, inputs, layer, _ = build(case)
+        cut = CutModel(model, layer).prefix(inputs)
+        assert (cut.layer_input_NI is not None) == one
+        if cut.layer_input_NI is not None:
+            assert torch.equal(cut.layer_input_NI, cut.layer_input)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_the_users_model_and_inputs_stay_as_they_are(case: str) -> None:
     model, inputs, layer, _ = build(case)

@@ -143,5 +143,5 @@ class _Objective:
         batch = self._batch(samples, sample_id, step if self.task.inputs_change_per_step else 0)
         cut = self.model.prefix(batch.inputs)
         code_Nd = self.network(samples.condition.select(sample_id).to(self.model.device))
-        output = outputs_with_move(self.model, cut, self.space.move(code_Nd, cut.x_NPI.mean(1)))
+        output = outputs_with_move(self.model, cut, self.space.move(code_Nd, cut.layer_input_NI))
         return self.task.loss(output, batch.target)

@@ -56,9 +56,7 @@ class DeltaSpace(nn.Module):
             parts.append(code_Nd)
         return torch.cat(parts)
 
-    def move(self, code_Nd: Tensor, layer_input_NI: Tensor) -> Move:
+    def move(self, code_Nd: Tensor, layer_input_NI: Tensor | None) -> Move:
         """Δ (N, O, I), or the change Δ i_L (N, O) where that is cheaper; differentiable in the code."""
-        if isinstance(self.representation, Factored):
-            rho_N = torch.ones(len(code_Nd), device=code_Nd.device)
-            return self.representation.output_change(code_Nd, rho_N, layer_input_NI)
-        return self.representation.decode(code_Nd, None)
+        rho_N = torch.ones(len(code_Nd), device=code_Nd.device) if self.representation.uses_scale else None
+        return self.representation.move(code_Nd, rho_N, layer_input_NI)
