@@ -3,16 +3,16 @@
 import csv
 import json
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
+from ocd_core.files import PARTIAL, replace_file
 
 
 @dataclass(frozen=True)
@@ -136,38 +136,28 @@ class Artifacts:
 
 
 @contextmanager
-def replaced_folder(dest: Path) -> Iterator[Path]:
-    """A new folder to write into; it takes the place of `dest` only if the block ends without an error."""
+def replaced_folder(dest: Path, *, only_new: bool = False) -> Iterator[Path]:
+    """A new folder to write into; it takes the place of `dest` only if the block ends without an error.
+
+    only_new: never replace a folder that is there.
+
+    Raises:
+        UserError: with `only_new`, something is at `dest` when the block ends.
+    """
     dest.parent.mkdir(parents=True, exist_ok=True)
-    for left in dest.parent.glob(f".{dest.name}.*.partial"):
+    for left in dest.parent.glob(f".{dest.name}.*{PARTIAL}"):
         shutil.rmtree(left)
-    work = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=".partial", dir=dest.parent))
+    work = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=PARTIAL, dir=dest.parent))
     work.chmod(0o755)
     try:
         yield work
         if dest.exists():
+            if only_new:
+                raise UserError(f"{dest} came into being meanwhile; choose another place or remove it")
             shutil.rmtree(dest)
         work.replace(dest)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)`, bring it to the disk, and only then give it its name.
-
-    A process that is killed leaves either the old file or the new one, and at most a `*.partial` beside it, which
-    the next call overwrites.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.chmod(0o644)  # some libraries write for the owner alone
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocd_core.artifacts import replace_file
+from ocd_core.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,6 +14,7 @@ from typing import Any
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file, sha256_files
 from ocd_core.models import model_target
 from ocd_core.tasks import domain_target, task_class
 
@@ -92,25 +93,19 @@ def _source_hashes(*targets: str) -> dict[str, str]:
         files = import_closure(module, {module.split(".")[0], "ocd_core"})
         if module not in files:
             raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
-        hashes |= {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+        hashes |= {name: sha256_file(path) for name, path in files.items()}
     return dict(sorted(hashes.items()))
 
 
 def module_code(module: str) -> str:
     """A fingerprint of a module and of everything in its import closure."""
     files = import_closure(module, {module.split(".")[0], "ocd_core"})
-    return digest({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()})
+    return digest({name: sha256_file(path) for name, path in files.items()})
 
 
 def folder_content(folder: Path) -> str:
     """A fingerprint of the names and contents of all files below a folder."""
-    return digest(
-        {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
-    )
+    return digest(sha256_files(folder))
 
 
 def digest(values: Any) -> str:

@@ -7,7 +7,6 @@ Dims: N samples, K networks.
 """
 
 import copy
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_files
 from ocd_core.network.cut import Cut, CutModel, matrix_layers
 from ocd_core.samples import SPLITS, Batch, Condition, Split
 from ocd_core.strict import StrictModel
@@ -114,10 +114,7 @@ def _check_prepare(task: Task, folder: Path) -> Path:
             json.dumps(summary, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise AssertionError(f"prepare must return plain values that JSON can hold: {error}") from error
-    files = [
-        {str(p.relative_to(dest)): hashlib.sha256(p.read_bytes()).hexdigest() for p in dest.rglob("*") if p.is_file()}
-        for dest in (first, second)
-    ]
+    files = [sha256_files(dest) for dest in (first, second)]
     _require(bool(files[0]), "prepare wrote no file into the folder that it was given")
     changed = sorted(set(files[0].items()) ^ set(files[1].items()))
     _require(

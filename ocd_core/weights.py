@@ -4,7 +4,6 @@ A trained network is a folder of two files, `model.safetensors` and `config.json
 the sha256 of the weights, so that a truncated, damaged or mixed-up pair is refused rather than loaded.
 """
 
-import hashlib
 import json
 import pickle
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
+from ocd_core.files import replace_file, sha256_file
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -172,12 +171,6 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path) -
                 "it is of another architecture than its config says"
             )
     module.load_state_dict(dict(state))
-
-
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from ocd_core import __version__
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file
 from ocd_core.fingerprint import digest, folder_content, module_code
 from ocd_core.overfit.build import build_store
 from ocd_core.overfit.executors import Execution
@@ -19,7 +20,6 @@ from ocd_core.progress import progress_bar
 from ocd_core.report.store_card import write_card
 from ocd_core.samples import SPLITS
 from ocd_core.store import put_folder
-from ocd_core.weights import sha256_file
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 ExecutorOption = Annotated[

@@ -1,4 +1,3 @@
-import hashlib
 import math
 import pickle
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import nn
 from ocd_core.errors import UserError
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
-from ocd_core.weights import load_weights, read_tensors, save_tensors, save_weights, sha256_file
+from ocd_core.weights import load_weights, read_tensors, save_tensors, save_weights
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -172,11 +171,3 @@ def test_truncated_files(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-40])
         with pytest.raises(UserError, match=name):
             load_weights(network(), path)
-
-
-def test_sha256(tmp_path: Path) -> None:
-    path = tmp_path / "f"
-    path.write_bytes(b"abc" * 100_000)
-    assert sha256_file(path) == hashlib.sha256(b"abc" * 100_000).hexdigest()
-    path.write_bytes(b"abc")  # FIPS 180-2, appendix B.1
-    assert sha256_file(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
 from ocd_core.weights import load_network, load_strictly, save_network
 
@@ -63,22 +62,6 @@ def test_an_interrupted_save_leaves_no_network_that_looks_complete(tmp_path, mon
         write(tmp_path)
     with pytest.raises(UserError, match=r"config.json is missing"):
         load_network(tmp_path, "toy")
-
-
-def test_replace_file_keeps_the_old_one_until_the_new_one_is_whole(tmp_path):
-    path = tmp_path / "x"
-    replace_file(path, lambda p: p.write_text("old"))
-
-    def fails(p):
-        p.write_text("ne")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        replace_file(path, fails)
-    assert path.read_text() == "old"
-    replace_file(path, lambda p: p.write_text("new"))
-    assert path.read_text() == "new"
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
 def test_strict_loading_names_what_does_not_match(tmp_path):

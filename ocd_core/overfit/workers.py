@@ -8,6 +8,7 @@ import torch
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file
 from ocd_core.fingerprint import digest, module_code, task_code
 from ocd_core.network.loading import load_cut_model
 from ocd_core.overfit.executors import MakeShard
@@ -15,7 +16,6 @@ from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import SplitName
 from ocd_core.store import RemoteSink, ShardSink, StoreSchema
 from ocd_core.training.devices import check_device, local_device
-from ocd_core.weights import sha256_file
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, read_json, replace_file, write_json, write_text
+from ocd_core.artifacts import Artifacts, read_json, write_json, write_text
 from ocd_core.errors import UserError
+from ocd_core.files import replace_file
 from ocd_core.report.markdown import markdown_table
 
 Table = dict[str, Any]

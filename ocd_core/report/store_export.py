@@ -11,18 +11,15 @@ export is complete.
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from fsspec.core import url_to_fs
-
 from ocd_core._version import __version__
+from ocd_core.artifacts import replaced_folder
 from ocd_core.errors import UserError
+from ocd_core.files import filesystem, locked, put_file
 from ocd_core.report.store_card import CARD_JSON
 from ocd_core.store import copy_store
-from ocd_core.store.files import locked
 from ocd_core.store.source import Source, read_node
 
 MANIFEST = "MANIFEST.json"
@@ -45,12 +42,11 @@ def export_store(store: Path | str, dest: str, base: Path | str | None = None) -
     """
     source = Source(store)
     attributes = read_node(source)["attributes"]
-    from_fs, from_root = _open(str(store))
+    from_fs, from_root = filesystem(str(store))
     place = PurePosixPath(from_root)
     card = _card(from_fs, place.with_suffix(".card"), attributes)
     checkpoint = _base(from_fs, place, attributes, base)
-    fs, root = _open(dest)
-    root = root.rstrip("/")
+    fs, root = filesystem(dest)
     if fs.exists(root):
         manifest = fs.exists(f"{root}/{MANIFEST}")
         what = "exists already" if manifest else f"exists, and is no complete export (it has no {MANIFEST})"
@@ -67,16 +63,9 @@ def _write_local(location: str, final: Path, name: str, card: Files, checkpoint:
     """Into a hidden folder beside `final`, which then takes that name."""
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        work = final.parent / f".{final.name}.partial"
-        with locked(final.parent / f".{final.name}.lock", str(final)):
-            shutil.rmtree(work, ignore_errors=True)  # of an export that was killed
-            try:
-                manifest = _write(location, str(work), name, card, checkpoint)
-                if final.exists():
-                    raise UserError(f"{final} came into being meanwhile; choose another place or remove it")
-                os.rename(work, final)  # noqa: PTH104 (Path.rename would be the same; this one never replaces a folder)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
+        lock = final.parent / f".{final.name}.lock"
+        with locked(lock, str(final)), replaced_folder(final, only_new=True) as work:
+            manifest = _write(location, str(work), name, card, checkpoint)
     except OSError as error:
         raise UserError(f"{final} cannot be written: {error.strerror or error}") from error
     return manifest
@@ -84,7 +73,7 @@ def _write_local(location: str, final: Path, name: str, card: Files, checkpoint:
 
 def _write_remote(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
     """To `dest` itself; what an error leaves there is removed."""
-    fs, root = _open(dest)
+    fs, root = filesystem(dest)
     try:
         return _write(location, dest, name, card, checkpoint)
     except BaseException:
@@ -95,13 +84,12 @@ def _write_remote(location: str, dest: str, name: str, card: Files, checkpoint: 
 
 def _write(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
     copy_store(location, f"{dest}/{name}")
-    fs, root = _open(dest)
+    fs, root = filesystem(dest)
     stem = PurePosixPath(name).stem
     extras = {f"{stem}.card/{key}": data for key, data in card.items()}
     extras |= {f"base/{key}": data for key, data in checkpoint.items()}
     for key, data in extras.items():
-        fs.makedirs(f"{root}/{key}".rsplit("/", 1)[0], exist_ok=True)
-        fs.pipe_file(f"{root}/{key}", data)
+        put_file(fs, f"{root}/{key}", data)
         if fs.cat_file(f"{root}/{key}") != data:
             raise UserError(f"{dest}/{key} did not arrive whole; export again")
     copied = Source(dest)
@@ -116,7 +104,7 @@ def _write(location: str, dest: str, name: str, card: Files, checkpoint: Files) 
             for key, size in sorted(copied.sizes().items())
         },
     }
-    fs.pipe_file(f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
+    put_file(fs, f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
     return manifest
 
 
@@ -137,7 +125,7 @@ def _card(fs: Any, folder: PurePosixPath, attributes: dict[str, Any]) -> Files:
 def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path | str | None) -> Files:
     """The files of the base network that the store was made with."""
     if given is not None:
-        other, root = _open(str(given))
+        other, root = filesystem(str(given))
         places = {str(given): _files(other, PurePosixPath(root))}
     else:  # .../seed0/rank1/overfit/train.zarr has .../seed0/base; in an export it lies beside the store
         folders = {parents[i] / "base" for i in (0, 2) if len(parents := store.parents) > i}
@@ -162,11 +150,3 @@ def _files(fs: Any, folder: PurePosixPath) -> Files:
     if not fs.exists(str(folder)):
         return {}
     return {PurePosixPath(path).name: fs.cat_file(path) for path in fs.find(str(folder), maxdepth=1)}
-
-
-def _open(location: str) -> tuple[Any, str]:
-    try:
-        fs, root = url_to_fs(location)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"{location}: {' '.join(str(error).split())}") from error
-    return fs, str(root)

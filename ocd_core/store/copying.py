@@ -3,15 +3,16 @@
 from pathlib import Path
 
 from ocd_core.errors import UserError
+from ocd_core.files import filesystem, put_file
 from ocd_core.store.metadata import ZARR_JSON
-from ocd_core.store.source import Source, filesystem
+from ocd_core.store.source import Source
 from ocd_core.store.verify import verify_store
 
 
 def copy_store(src: Path | str, dest: str) -> None:
     """Copy a store to a path or fsspec URL, and check both ends.
 
-    The group's zarr.json goes last, so that a copy that was interrupted is none.
+    The group's zarr.json goes last, so an interrupted copy leaves no store behind.
 
     Raises:
         UserError: the store is damaged, or something is at `dest`, or the copy did not arrive whole.
@@ -22,10 +23,8 @@ def copy_store(src: Path | str, dest: str) -> None:
     if fs.exists(root) and fs.find(root):
         raise UserError(f"something is at {dest} already; choose another place or remove it")
     keys = sorted(source.sizes(), key=lambda key: (key == ZARR_JSON, key))
-    for folder in sorted({f"{root}/{key}".rsplit("/", 1)[0] for key in keys}):
-        fs.makedirs(folder, exist_ok=True)
     for key in keys:
-        fs.pipe_file(f"{root}/{key}", source.read(key))
+        put_file(fs, f"{root}/{key}", source.read(key))
     _refuse_damaged(dest, "the copy did not arrive whole; remove it and copy again")
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
+from ocd_core.files import filesystem, put_file
 from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
 from ocd_core.store.schema import StoreSchema
-from ocd_core.store.source import DamagedStoreError, Source, filesystem, read_node
+from ocd_core.store.source import DamagedStoreError, Source, read_node
 from ocd_core.store.verify import Damage, metadata_damage, shard_damage
 from ocd_core.store.writer import Ids, encoded_shard
 
@@ -37,7 +38,7 @@ class RemoteSink:
         """Encode and write one shard of every array, see `StoreWriter.write`."""
         fs, root = filesystem(self.url)
         for key, pieces in encoded_shard(self.schema, self._ids, shard, arrays):
-            _put(fs, f"{root}/{key}", b"".join(pieces))
+            put_file(fs, f"{root}/{key}", b"".join(pieces))
 
 
 class RemoteWriter:
@@ -99,8 +100,8 @@ class RemoteWriter:
             return
         assert not self.missing(), f"shards {self.missing()} are not written"
         for key, data in self._arrays.items():
-            _put(self._fs, self._key(key), data)
-        _put(self._fs, self._key(ZARR_JSON), self._group)
+            put_file(self._fs, self._key(key), data)
+        put_file(self._fs, self._key(ZARR_JSON), self._group)
         self._remove(NOTE)
         self._in_place = True
 
@@ -116,7 +117,7 @@ class RemoteWriter:
                 self._in_place = True
                 self._remove(NOTE)
                 return
-            _put(self._fs, self._key(NOTE), self._note())
+            put_file(self._fs, self._key(NOTE), self._note())
             self._remove(ZARR_JSON)
         elif self._fs.exists(self._key(NOTE)):
             if self._fs.cat_file(self._key(NOTE)) != self._note():
@@ -128,7 +129,7 @@ class RemoteWriter:
         elif self._fs.exists(self._root) and self._fs.find(self._root):
             raise UserError(f"something is at {self.url} already; choose another place or remove it")
         else:
-            _put(self._fs, self._key(NOTE), self._note())
+            put_file(self._fs, self._key(NOTE), self._note())
 
     def _look(self) -> list[int]:
         """Find the sound shards; the others."""
@@ -156,13 +157,8 @@ class RemoteWriter:
             self._fs.rm_file(self._key(key))
 
 
-def _put(fs: Any, path: str, data: bytes) -> None:
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    fs.pipe_file(path, data)
-
-
 def put_folder(folder: Path, url: str) -> None:
     """Write the files of a flat folder below a URL, each one whole or not at all."""
     fs, root = filesystem(url)
     for path in sorted(folder.iterdir()):
-        _put(fs, f"{root}/{path.name}", path.read_bytes())
+        put_file(fs, f"{root}/{path.name}", path.read_bytes())

@@ -5,29 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import zarr
-from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from ocd_core.errors import UserError
+from ocd_core.files import filesystem
 from ocd_core.store.metadata import ZARR_JSON, metadata_digest
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, StoreSchema
-
-
-def filesystem(location: str) -> tuple[Any, str]:
-    """The fsspec file system of a path or URL, and the place in it without a slash at the end.
-
-    Raises:
-        UserError: a protocol that fsspec does not know, or lacks a package for.
-    """
-    if "://" not in location:
-        return LocalFileSystem(), str(Path(location).absolute())
-    try:
-        fs, root = url_to_fs(location)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"{location}: {' '.join(str(error).split())}") from error
-    return fs, str(root).rstrip("/")
 
 
 class DamagedStoreError(UserError):

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
-from ocd_core.store.files import flush, flush_tree, locked, sweep_partial, write_atomic
+from ocd_core.files import flush, flush_tree, locked, replace_file, sweep_partial
 from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.shards import encode_shard
@@ -48,7 +48,7 @@ class ShardSink:
         paths = []
         for key, pieces in encoded_shard(self.schema, self._ids, shard, arrays):
             paths.append(self.folder / key)
-            write_atomic(paths[-1], pieces)
+            _write(paths[-1], pieces)
         return paths
 
 
@@ -194,7 +194,7 @@ class StoreWriter:
         assert not self.missing(), f"shards {self.missing()} are not written"
         if lost := missing_files(source.sizes(), self.schema):
             raise UserError(f"{self.work / lost[0]} has vanished since it was written; run the same command again")
-        write_atomic(self.work / ZARR_JSON, [self._group])
+        _write(self.work / ZARR_JSON, [self._group])
         for flushed in self._flushes:
             flushed.result()
         flush_tree(self.work)
@@ -223,7 +223,7 @@ class StoreWriter:
         (self.work / ZARR_JSON).unlink(missing_ok=True)
         for key, data in self._arrays.items():
             (self.work / key).parent.mkdir(exist_ok=True)
-            write_atomic(self.work / key, [data])
+            _write(self.work / key, [data])
         for shard, damage in self._check(Source(self.work), self.missing()).items():
             if damage:
                 self._remove(shard)
@@ -277,6 +277,16 @@ class StoreWriter:
     def _clear_replaced(self) -> None:
         if self._replaced.exists():
             shutil.rmtree(self._replaced)
+
+
+def _write(path: Path, pieces: Iterable[Any]) -> None:
+    """Not flushed: what is in the page cache counts as written until `finish`."""
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            file.writelines(pieces)
+
+    replace_file(path, write, several_writers=True, flushed=False)
 
 
 def _flush_ahead(path: Path) -> None:

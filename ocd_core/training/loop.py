@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ocd_core.artifacts import replace_file
 from ocd_core.errors import UserError
+from ocd_core.files import replace_file
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 from ocd_core.training.processes import Processes
@@ -288,7 +288,6 @@ def _save(
         "best": best,
         "adam": adam.state_dict(),
     }
-    checkpoints.path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(checkpoints.path, lambda path: torch.save(whole, path))
 
 

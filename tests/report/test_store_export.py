@@ -117,8 +117,8 @@ def test_a_failure_leaves_nothing(tmp_path, store, memory, monkeypatch):
 
 
 def test_what_a_killed_export_left_is_swept(tmp_path, store):
-    (tmp_path / ".d.partial" / "train.zarr").mkdir(parents=True)
-    (tmp_path / ".d.partial" / "train.zarr" / "junk").write_text("x")
+    (tmp_path / ".d.abc.partial" / "train.zarr").mkdir(parents=True)
+    (tmp_path / ".d.abc.partial" / "train.zarr" / "junk").write_text("x")
     export_store(store, str(tmp_path / "d"))
     assert file_hashes(tmp_path / "d" / "train.zarr") == file_hashes(store)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "data"]

@@ -1,0 +1,161 @@
+"""Files, wherever they are: one way each to replace one, to hash one, to lock a place and to open a file system.
+
+Nothing is written in place: a file may be a hard link into a cache, and a process may be killed at any time.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ocd_core.errors import UserError
+
+PARTIAL = ".partial"
+
+
+def replace_file(
+    path: Path, write: Callable[[Path], object], *, several_writers: bool = False, flushed: bool = True
+) -> None:
+    """Call `write(temporary path)` and only then give the file its name: it is the old one, the new one or absent.
+
+    A file that other names are hard-linked to keeps its content under those. A process that is killed leaves at most
+    a `*.partial` beside the file, which the next call overwrites.
+
+    Args:
+        path: its folder is made if need be.
+        several_writers: processes may write this file at the same time, so each takes a temporary name of its own;
+            what a killed one leaves is then the caller's to remove (`sweep_partial`). The folder must be there: a
+            process that outlives its run must not bring it back.
+        flushed: bring the content to the disk before it gets its name.
+
+    Raises:
+        UserError: the disk is full.
+    """
+    own = f".{uuid.uuid4().hex}" if several_writers else ""
+    partial = path.with_name(f"{path.name}{own}{PARTIAL}")
+    with _full_disk_named(path):
+        if not several_writers:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(partial)
+            partial.chmod(0o644)  # some libraries write for the owner alone
+            if flushed:
+                flush(partial)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"no space left on the disk of {path.parent}: free some and run the same command again; "
+            "what is finished is kept"
+        ) from error
+
+
+def sweep_partial(folder: Path) -> None:
+    """Remove the temporary files that interrupted writes left below a folder."""
+    for path in folder.rglob(f"*{PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Have the operating system put a file's content, or a folder's names, on the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        with _full_disk_named(path):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def flush_tree(folder: Path) -> None:
+    """`flush` everything in a folder, and the folder."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            flush(Path(parent) / name)
+        flush(Path(parent))
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_files(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, by its path in the folder (with slashes), in the order of the paths."""
+    return {
+        path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+@contextmanager
+def locked(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock file; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        UserError: another process holds it; `what` names what it guards.
+    """
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            file.close()
+            raise UserError(f"{what} is being written by {holder}; wait for it to end, or stop it first") from error
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                break
+        file.close()  # a holder that ended meanwhile has removed the name, so this lock guards nothing
+    try:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def is_url(location: Path | str) -> bool:
+    """Whether a location is an fsspec URL such as s3://bucket/name, rather than a path."""
+    return isinstance(location, str) and "://" in location
+
+
+def filesystem(location: Path | str) -> tuple[Any, str]:
+    """The fsspec file system of a path or URL, and the place in it without a slash at the end.
+
+    Raises:
+        UserError: a protocol that fsspec does not know, or lacks a package for.
+    """
+    from fsspec.core import url_to_fs
+    from fsspec.implementations.local import LocalFileSystem
+
+    if not is_url(location):
+        return LocalFileSystem(), str(Path(location).absolute())
+    try:
+        fs, root = url_to_fs(location)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"{location}: {' '.join(str(error).split())}") from error
+    return fs, str(root).rstrip("/")
+
+
+def put_file(fs: Any, path: str, data: bytes) -> None:
+    """Write one file of an fsspec file system; its folder is made if need be."""
+    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    fs.pipe_file(path, data)
