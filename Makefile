@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# one OpenMP team that sleeps when idle: two that spin slow small-tensor loops down many times
+# idle OpenMP threads sleep: two teams that spin make loops over small tensors many times slower
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := true
 
