@@ -124,9 +124,10 @@ def task(
 ) -> None:
     """Score the layers of a run's base network."""
     artifacts = Artifacts(name, seed)
-    domain = load_params(name).build_task()
+    prepared = artifacts.need(artifacts.prepared, "prepare")
+    domain = load_params(name).build_task(prepared)
     model = load_base_network(artifacts, domain)
-    train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
+    train = domain.open(prepared, "train")
     score_both(name, model, domain, train, min(samples, len(train)), draws, out)
 
 

@@ -73,11 +73,14 @@ class Params(StrictModel):
             raise ValueError("scale.gain is validated, which the control ocd_gain does; add it to controls.fit")
         return self
 
-    def build_task(self) -> Task:
-        """The task that these params describe."""
+    def build_task(self, prepared: Path | None = None) -> Task:
+        """The task that these params describe, bound to its prepared data if given (see `Task.bind`)."""
         from ocd_core.tasks import task_class
 
-        return task_class(self.domain)(self.data, self.base.model.name, self.base.model.args)
+        task = task_class(self.domain)(self.data, self.base.model.name, self.base.model.args)
+        if prepared is not None:
+            task.bind(prepared)
+        return task
 
     def effective(self, artifact: str) -> dict[str, Any]:
         """The groups that determine an artifact (a key of `GROUPS_UP_TO`), as plain values."""

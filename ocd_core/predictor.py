@@ -19,7 +19,7 @@ from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, Tensors, concatenate, map_tensors, stack
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.tasks.base import Task
 
@@ -35,9 +35,9 @@ class Prediction:
     before the gain, (N,), or None where the representation has no scale of its own.
     """
 
-    output: Tensor
-    base_output: Tensor
-    draws: Tensor
+    output: Tensors
+    base_output: Tensors
+    draws: Tensors
     rho: Tensor | None
 
 
@@ -87,7 +87,7 @@ class Predictor:
         Raises:
             UserError: something is missing there or belongs to another network.
         """
-        task = params.build_task()
+        task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
         return cls(
             task,
@@ -120,17 +120,16 @@ class Predictor:
         count = len(tensors[0])
         ids = torch.arange(count) if sample_id is None else sample_id
         batch = Batch(tensors, torch.zeros(count), ids)
-        first = Batch(tuple(x[:1] for x in tensors), batch.target[:1], ids[:1])
-        size = rows_within(self.model, first, _MEMORY_MB, matrices=1)
+        size = rows_within(self.model, batch.select(slice(0, 1)), _MEMORY_MB, matrices=1)
         parts = []
         for rows in row_chunks(count, size):
-            part = Batch(tuple(x[rows] for x in tensors), batch.target[rows], ids[rows]).to(self.device)
+            part = batch.select(rows).to(self.device)
             parts.append(self.predict_pass(base_pass(self.task, self.model, part), part.sample_id, draws, combine))
         rho = [p.rho for p in parts if p.rho is not None]
         return Prediction(
-            torch.cat([p.output for p in parts]),
-            torch.cat([p.base_output for p in parts]),
-            torch.cat([p.draws for p in parts], 1),
+            concatenate([p.output for p in parts]),
+            concatenate([p.base_output for p in parts]),
+            concatenate([p.draws for p in parts], axis=1),
             torch.cat(rho) if rho else None,
         )
 
@@ -158,9 +157,10 @@ class Predictor:
                 total = total + move / draws
         if combine == "mean_network":
             output = outputs_with_move(self.model, base.cut, total)
-            return Prediction(output, base.output, output.new_empty((0, *output.shape)), rho)
-        stacked = torch.stack(outputs)
-        output = stacked[0] if draws == 1 else self.task.combine(stacked)
+            none = map_tensors(lambda x: x.new_empty((0, *x.shape)), output)
+            return Prediction(output, base.output, none, rho)
+        stacked = stack(outputs)
+        output = map_tensors(lambda x: x[0], stacked) if draws == 1 else self.task.combine(stacked)
         return Prediction(output, base.output, stacked, rho)
 
     @torch.no_grad()

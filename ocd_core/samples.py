@@ -1,23 +1,78 @@
-"""What data looks like: a batch of samples, a split of them, and what a network says of them. Knows no task."""
+"""What data looks like: a batch of samples, a split of them, and what a network says of them. Knows no task.
 
+Outputs and targets are one tensor or a tuple of tensors (`Tensors`); the samples are the first axis of each.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from ocd_core.errors import UserError
+
 SplitName = Literal["train", "val", "test"]
-
-
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+Tensors = Tensor | tuple[Tensor, ...]
+Rows = Tensor | slice
+
+
+def as_tuple(x: Tensors) -> tuple[Tensor, ...]:
+    """The tensors of x: itself alone, or its parts in their order."""
+    return (x,) if isinstance(x, Tensor) else tuple(x)
+
+
+def only(x: Tensors) -> Tensor:
+    """X itself, for a domain whose outputs or targets are one tensor."""
+    assert isinstance(x, Tensor)
+    return x
+
+
+def map_tensors(f: Callable[[Tensor], Tensor], x: Tensors) -> Tensors:
+    """`f` applied to each tensor; the structure stays."""
+    return f(x) if isinstance(x, Tensor) else tuple(f(part) for part in x)
+
+
+def select(x: Tensors, rows: Rows) -> Tensors:
+    """Some samples of each tensor (rows may repeat)."""
+    return map_tensors(lambda part: part[rows], x)
+
+
+def concatenate(parts: Sequence[Tensors], axis: int = 0) -> Tensors:
+    """Batches of the same structure as one batch, along the samples' axis."""
+    return _joined(lambda same: torch.cat(same, axis), parts)
+
+
+def stack(parts: Sequence[Tensors]) -> Tensors:
+    """K values of the same structure and shapes (N, ...) as (K, N, ...)."""
+    return _joined(torch.stack, parts)
+
+
+def _joined(join: Callable[[list[Tensor]], Tensor], parts: Sequence[Tensors]) -> Tensors:
+    if isinstance(parts[0], Tensor):
+        return join([part for part in parts if isinstance(part, Tensor)])
+    return tuple(join(list(same)) for same in zip(*(as_tuple(part) for part in parts), strict=True))
+
+
+def flat(x: Tensors) -> Tensor:
+    """Each sample's values in one row, (N, D): the tensors flattened and put side by side; (N,) becomes (N, 1)."""
+    rows = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in as_tuple(x)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
+
+
+def is_finite(x: Tensors) -> bool:
+    """Whether no tensor holds NaN or infinity."""
+    return all(bool(torch.isfinite(part).all()) for part in as_tuple(x))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """N samples. inputs: what the model is called with, each (N, ...). target: (N, ...). sample_id: int64 (N,)."""
+    """N samples. inputs: what the model is called with, each (N, ...). target: each (N, ...). sample_id: int64 (N,)."""
 
     inputs: tuple[Tensor, ...]
-    target: Tensor
+    target: Tensors
     sample_id: Tensor
 
     def __len__(self) -> int:
@@ -25,18 +80,50 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The same on another device."""
-        return Batch(tuple(x.to(device) for x in self.inputs), self.target.to(device), self.sample_id.to(device))
+        return self._map(lambda x: x.to(device))
+
+    def select(self, rows: Rows) -> "Batch":
+        """The same for some of the samples (rows may repeat)."""
+        return self._map(lambda x: x[rows])
+
+    def _map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(tuple(f(x) for x in self.inputs), map_tensors(f, self.target), f(self.sample_id))
 
 
 @runtime_checkable
 class Split(Protocol):
-    """One part of the prepared data: rows 0 .. len-1."""
+    """One part of the prepared data: rows 0 .. len-1.
+
+    Samples that belong together (the documents of a query, the recordings of a speaker) are said by an attribute
+    `groups`, which `groups_of` reads.
+    """
 
     def __len__(self) -> int: ...
 
     def batch(self, sample_id: Tensor) -> Batch:
         """The samples of these rows (int64, (N,)), in this order."""
         ...
+
+
+def groups_of(split: Split) -> Tensor | None:
+    """The group of each row, int64 (len,), from the split's attribute `groups`; None if it has none.
+
+    Raises:
+        UserError: `groups` is not an int64 tensor with one number per row.
+    """
+    groups = getattr(split, "groups", None)
+    if groups is None:
+        return None
+    if not isinstance(groups, Tensor) or groups.dtype != torch.int64 or groups.shape != (len(split),):
+        found = f"{groups.dtype} {tuple(groups.shape)}" if isinstance(groups, Tensor) else type(groups).__name__
+        raise UserError(f"groups of a split must be an int64 tensor of shape ({len(split)},), not {found}")
+    return groups
+
+
+def rows_by_group(groups: Tensor) -> list[Tensor]:
+    """The rows of each group, int64 and ascending, by ascending group number."""
+    counts: list[int] = torch.unique(groups, return_counts=True)[1].tolist()
+    return list(torch.split(torch.argsort(groups, stable=True), counts))
 
 
 @dataclass(frozen=True)
@@ -54,7 +141,7 @@ class Condition:
         """The three components in the order of Eq. 4."""
         return self.layer_input, self.layer_activation, self.base_output
 
-    def select(self, rows: Tensor | slice) -> "Condition":
+    def select(self, rows: Rows) -> "Condition":
         """The same for some of the samples (rows may repeat)."""
         return Condition(*(p[rows] for p in self.parts()))
 

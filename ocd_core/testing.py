@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_files
 from ocd_core.network.cut import Cut, CutModel, matrix_layers
-from ocd_core.samples import SPLITS, Batch, Condition, Split
+from ocd_core.samples import SPLITS, Batch, Condition, Split, as_tuple, map_tensors, only
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.pictures import drawing_function
@@ -59,9 +59,9 @@ def check_task(
     model = _check_model(task, batch)
     with torch.no_grad():
         output = model(*_doubled(batch).inputs)
-    _check_loss(task, output, batch.target)
-    _check_metrics(task, output, batch.target)
-    _check_combine(task, output, batch.target)
+    _check_loss(task, output, batch)
+    _check_metrics(task, output, batch)
+    _check_combine(task, output, batch)
     _check_conditions(task, model, batch, layers)
     _check_words(task, model, batch, output, example)
     _check_pictures(task)
@@ -93,14 +93,15 @@ def _doubled(batch: Batch) -> Batch:
 
 
 def _row(batch: Batch, i: int) -> Batch:
-    return Batch(tuple(x[i : i + 1] for x in batch.inputs), batch.target[i : i + 1], batch.sample_id[i : i + 1])
+    return batch.select(slice(i, i + 1))
 
 
 def _equal(a: Batch, b: Batch) -> bool:
     return (
         len(a.inputs) == len(b.inputs)
         and all(torch.equal(x, y) for x, y in zip(a.inputs, b.inputs, strict=True))
-        and torch.equal(a.target, b.target)
+        and len(as_tuple(a.target)) == len(as_tuple(b.target))
+        and all(torch.equal(x, y) for x, y in zip(as_tuple(a.target), as_tuple(b.target), strict=True))
     )
 
 
@@ -146,7 +147,7 @@ def _check_batch(batch: Batch, ids: Tensor, what: str) -> None:
         isinstance(batch.inputs, tuple) and len(batch.inputs) > 0 and all(isinstance(x, Tensor) for x in batch.inputs),
         f"{what}: inputs must be a tuple of tensors, what the model is called with",
     )
-    for part, value in (("inputs", batch.inputs), ("target", (batch.target,))):
+    for part, value in (("inputs", batch.inputs), ("target", as_tuple(batch.target))):
         for x in value:
             _require(
                 x.dim() > 0 and len(x) == len(ids),
@@ -239,7 +240,8 @@ def _check_model(task: Task, batch: Batch) -> nn.Module:
     return double
 
 
-def _check_loss(task: Task, output: Tensor, target: Tensor) -> None:
+def _check_loss(task: Task, output: Tensor, batch: Batch) -> None:
+    target = only(batch.target)
     for dtype in (torch.float32, torch.float64):
         value = output.detach().to(dtype).requires_grad_(True)
         loss_N = task.loss(value, target)
@@ -257,19 +259,19 @@ def _check_loss(task: Task, output: Tensor, target: Tensor) -> None:
         _require(loss_N.requires_grad, "loss is not differentiable in the output: it was detached or is made of counts")
         (gradient,) = torch.autograd.grad(loss_N.sum(), value)
         _require(_finite(gradient), "the gradient of loss is NaN or infinite for an untrained network")
-    _check_alone(task.loss, output, target, "loss")
+    _check_alone(lambda o, b: task.loss(o, b.target), output, batch, "loss")
 
 
-def _check_alone(per_sample: Callable[[Tensor, Tensor], Tensor], output: Tensor, target: Tensor, what: str) -> None:
-    together = per_sample(output, target)
-    for i in range(len(target)):
+def _check_alone(measure: Callable[[Tensor, Batch], Tensor], output: Tensor, batch: Batch, what: str) -> None:
+    together = measure(output, batch)
+    for i in range(len(batch)):
         _require(
-            _close(together[i : i + 1], per_sample(output[i : i + 1], target[i : i + 1]), 1e-9),
+            _close(together[i : i + 1], measure(output[i : i + 1], _row(batch, i)), 1e-9),
             f"{what} of a sample depends on the other samples of the batch",
         )
 
 
-def _check_metrics(task: Task, output: Tensor, target: Tensor) -> None:
+def _check_metrics(task: Task, output: Tensor, batch: Batch) -> None:
     metrics = list(task.metrics)
     _require(bool(metrics) and all(isinstance(m, Metric) for m in metrics), "metrics must be a sequence of Metric")
     names = [m.name for m in metrics]
@@ -277,13 +279,15 @@ def _check_metrics(task: Task, output: Tensor, target: Tensor) -> None:
     _require(not {"loss", "n"} & set(names), "the names loss and n are taken: rename the metric")
     for metric in metrics:
         what = f"metric {metric.name!r}"
-        values = metric.per_sample(output, target)
+        if metric.kind != "per_sample":
+            continue
+        values = metric.measure(output, batch)
         _require(
-            values.shape == (len(target),),
-            f"{what} must give one number a sample, shape ({len(target)},), not {tuple(values.shape)}",
+            values.shape == (len(batch),),
+            f"{what} must give one number a sample, shape ({len(batch)},), not {tuple(values.shape)}",
         )
         _require(_finite(values), f"{what} is NaN or infinite for an untrained network")
-        _check_alone(metric.per_sample, output, target, what)
+        _check_alone(metric.measure, output, batch, what)
         mean = float(values.double().mean())
         points = [metric.finish(p) for p in (mean, mean + abs(mean) * 0.5 + 0.1, mean + abs(mean) + 0.2)]
         _require(
@@ -292,7 +296,7 @@ def _check_metrics(task: Task, output: Tensor, target: Tensor) -> None:
         )
 
 
-def _check_combine(task: Task, output: Tensor, target: Tensor) -> None:
+def _check_combine(task: Task, output: Tensor, batch: Batch) -> None:
     generator = torch.Generator().manual_seed(_SEED)
     noise = torch.randn(_NETWORKS, *output.shape, generator=generator, dtype=output.dtype)
     outputs_KN = output + 0.1 * float(output.abs().mean()) * noise
@@ -302,17 +306,18 @@ def _check_combine(task: Task, output: Tensor, target: Tensor) -> None:
         f"combine must turn outputs of shape (K, *{tuple(output.shape)}) into {tuple(output.shape)} of the same dtype, "
         f"not {tuple(combined.shape)} of {combined.dtype}",
     )
-    measures = {"loss": task.loss, **{m.name: m.per_sample for m in task.metrics}}
+    measures: dict[str, Callable[[Tensor, Batch], Tensor]] = {"loss": lambda o, b: task.loss(o, b.target)}
+    measures |= {m.name: m.measure for m in task.metrics if m.kind == "per_sample"}
     for name, measure in measures.items():
-        wanted = measure(output, target)
-        same = measure(task.combine(output.expand(_NETWORKS, *output.shape)), target)
+        wanted = measure(output, batch)
+        same = measure(task.combine(output.expand(_NETWORKS, *output.shape)), batch)
         _require(
             _close(same, wanted, 1e-6),
             f"combine of {_NETWORKS} equal outputs must score as one of them ({name} differs)",
         )
-        reordered = measure(task.combine(outputs_KN.flip(0)), target)
+        reordered = measure(task.combine(outputs_KN.flip(0)), batch)
         _require(
-            _close(reordered, measure(combined, target), 1e-6),
+            _close(reordered, measure(combined, batch), 1e-6),
             f"combine must not depend on the order of the networks ({name} differs)",
         )
 
@@ -340,7 +345,7 @@ def _check_conditions(task: Task, model: nn.Module, batch: Batch, layers: Sequen
 def _check_condition(task: Task, model: CutModel, cut: Cut, batch: Batch) -> None:
     what = f"condition for layer {model.layer_name!r}"
     with torch.no_grad():
-        activation, output = (x.float() for x in model.forward(cut))
+        activation, output = (only(x).float() for x in model.forward(cut))
 
     def condition(of: Batch, rows: slice) -> Condition:
         return task.condition(of, cut.layer_input[rows], activation[rows], output[rows])
@@ -359,7 +364,7 @@ def _check_condition(task: Task, model: CutModel, cut: Cut, batch: Batch) -> Non
             all(_close(a, p[i : i + 1], 1e-5) for a, p in zip(alone.parts(), found.parts(), strict=True)),
             f"{what} of a sample depends on the other samples of the batch",
         )
-    unlabelled = condition(replace(batch, target=torch.zeros_like(batch.target)), slice(None))
+    unlabelled = condition(replace(batch, target=map_tensors(torch.zeros_like, batch.target)), slice(None))
     _require(
         all(torch.equal(a, b) for a, b in zip(unlabelled.parts(), found.parts(), strict=True)),
         f"{what} reads the target, which is unknown at test time",

@@ -13,8 +13,10 @@ from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
 def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
     """Write data/<task>/seed<k>/layers."""
     params = load_params(task)
-    artifacts, domain = Artifacts(task, seed), params.build_task()
-    train = domain.open(artifacts.need(artifacts.prepared, "prepare"), "train")
+    artifacts = Artifacts(task, seed)
+    prepared = artifacts.need(artifacts.prepared, "prepare")
+    domain = params.build_task(prepared)
+    train = domain.open(prepared, "train")
     model = load_base_network(artifacts, domain)
     with progress_bar("score layers", scoring_steps(model, train, params.scoring)) as progress:
         scores = score_layers(model, domain, train, params.scoring, seed, progress)

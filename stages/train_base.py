@@ -13,8 +13,9 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, device: DeviceOp
     """Write data/<task>/seed<k>/base. The device changes it within rounding, so it is no param."""
     place = local_device(device)
     params = load_params(task)
-    artifacts, domain = Artifacts(task, seed), params.build_task()
+    artifacts = Artifacts(task, seed)
     prepared = artifacts.need(artifacts.prepared, "prepare")
+    domain = params.build_task(prepared)
     with progress_bar("train base", params.base.epochs) as progress:
         result = fit_base(
             domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, seed, progress,

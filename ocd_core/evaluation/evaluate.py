@@ -22,9 +22,9 @@ from ocd_core.evaluation.statistics import Values, bootstrap_interval, paired_z
 from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.predictor import Predictor
 from ocd_core.progress import Progress, no_progress
-from ocd_core.samples import Batch, Split, whole_split
+from ocd_core.samples import Batch, Split, Tensors, is_finite, map_tensors, stack, whole_split
 from ocd_core.store import OverfitStore
-from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.base import Metric
 
 ROW_TITLES = {
     "base": "base network",
@@ -164,8 +164,8 @@ def evaluate(
         base = base_pass(predictor.task, predictor.model, batch.to(predictor.device))
         estimate = predictor.estimate_rho(base)
         for row, computed in rows.outputs(batch, base, estimate):
-            output = computed.cpu()
-            for metric, measured in _measure(predictor.task, metrics, row, output, batch.target):
+            output = map_tensors(Tensor.cpu, computed)
+            for metric, measured in _measure(metrics, row, output, batch):
                 collected[row][metric].append(measured)
             if row == "bound":
                 parts.add(batch, output)
@@ -215,14 +215,14 @@ class _Rows:
         if controls.further is not None:
             self.further = copy.deepcopy(controls.further).to(predictor.model.dtype)
 
-    def outputs(self, batch: Batch, base: BasePass, rho_N: Tensor | None) -> Iterator[tuple[str, Tensor]]:
+    def outputs(self, batch: Batch, base: BasePass, rho_N: Tensor | None) -> Iterator[tuple[str, Tensors]]:
         """(row, outputs (N, ...)) on the predictor's device, one row after the other; the batch is on the CPU."""
         predictor = self.predictor
         draws = self.draws if _DRAWN_ROWS & {*self.names} else 0
         codes = [predictor.code(base, batch.sample_id, k) for k in range(draws)]
-        drawn: dict[int, Tensor] = {}  # the outputs of one draw are used by two rows
+        drawn: dict[int, Tensors] = {}  # the outputs of one draw are used by two rows
 
-        def one_draw(k: int) -> Tensor:
+        def one_draw(k: int) -> Tensors:
             if k not in drawn:
                 drawn[k] = self._with(base, predictor.move(base, codes[k], rho_N))
             return drawn[k]
@@ -235,12 +235,12 @@ class _Rows:
             elif row == "ocd":
                 output = one_draw(0)
             elif row == "ocd_ensemble":
-                output = predictor.task.combine(torch.stack([one_draw(k) for k in range(draws)]))
+                output = predictor.task.combine(stack([one_draw(k) for k in range(draws)]))
             else:
                 output = self._with(base, self._move(row, batch, base, codes, rho_N))
             yield row, output
 
-    def _with(self, base: BasePass, move: Move) -> Tensor:
+    def _with(self, base: BasePass, move: Move) -> Tensors:
         return outputs_with_move(self.predictor.model, base.cut, move)
 
     def _move(self, row: str, batch: Batch, base: BasePass, codes: list[Tensor], rho_N: Tensor | None) -> Move:
@@ -278,11 +278,14 @@ class _PartsSeen:
         self.shares: list[float] = []
         self.values: dict[bool, list[float]] = {True: [], False: []}  # by whether it was seen
 
-    def add(self, batch: Batch, output: Tensor) -> None:
+    def add(self, batch: Batch, output: Tensors) -> None:
         task, seed = self.predictor.task, self.predictor.seed
         seen = task.seen_while_overfitting(self.split, batch.sample_id, self.steps, seed)
         if seen is None:
             return
+        assert isinstance(output, Tensor)
+        assert isinstance(batch.target, Tensor)
+        assert self.metric.per_sample is not None
         self.shares += seen.flatten(1).double().mean(1).tolist()
         for row, whole in enumerate(seen):
             for which, mask in ((True, whole), (False, ~whole)):
@@ -302,10 +305,8 @@ def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype) if x.is_floating_point() else x
 
 
-def _measure(
-    task: Task, metrics: tuple[Metric, ...], row: str, output: Tensor, target: Tensor
-) -> Iterator[tuple[str, Values]]:
-    if not torch.isfinite(output).all():
+def _measure(metrics: tuple[Metric, ...], row: str, output: Tensors, batch: Batch) -> Iterator[tuple[str, Values]]:
+    if not is_finite(output):
         raise UserError(f"{ROW_TITLES[row]!r} gives outputs that are not finite; look at the drawn Δ and at ρ")
     for metric in metrics:
-        yield metric.name, metric.per_sample(output, target).double().numpy()
+        yield metric.name, metric.measure(output, batch).double().numpy()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from ocd_core.errors import UserError
+from ocd_core.samples import Tensors, as_tuple, map_tensors
 
 MATRIX_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
 _ACTIVATION_MODULES = (
@@ -233,10 +234,8 @@ class CutModel:
             if not all(isinstance(c, Tensor) and c.shape[:1] == (2,) for c in cut.context):
                 return False
             for rows in (slice(0, 2), slice(1, 2)):
-                wanted = self.network(*(x[rows].clone() for x in inputs)).to(self.dtype)
-                found = self.forward(cut.select(rows))[1]
-                scale = float(wanted.abs().max())
-                if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
+                wanted = self.network(*(x[rows].clone() for x in inputs))
+                if not _near(self.forward(cut.select(rows))[1], map_tensors(lambda x: x.to(self.dtype), wanted)):
                     return False
         except Exception:  # whatever the model raises; run whole, it raises the same where it must
             return False
@@ -253,7 +252,7 @@ class CutModel:
             return x_NPI @ (weight_OI + delta_NOI).transpose(1, 2)
         return x_NPI @ weight_OI.T + x_NPI @ delta_NOI.transpose(1, 2)
 
-    def tail(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
+    def tail(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors]:
         """From the layer's output without bias to (a_L, f(x)), all in the tail's precision.
 
         a_L is the layer's activation after its non-linearity (before it where the model is not
@@ -267,7 +266,7 @@ class CutModel:
         """The layer's bias in the tail's precision; zeros where it has none."""
         return self.weight_OI.new_zeros(len(self.weight_OI)).to(self.dtype) if self._bias is None else self._bias
 
-    def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensor]:
+    def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors]:
         """As `tail`, from the layer's output with bias, which the model may change in place."""
         if isinstance(self.layer, nn.Linear):
             out = z_NPO.reshape(len(cut), *cut.layer_shape)
@@ -299,9 +298,14 @@ class CutModel:
         other._tail = rewrite(tail)
         return other
 
-    def forward(self, cut: Cut, delta_NOI: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, cut: Cut, delta_NOI: Tensor | None = None) -> tuple[Tensor, Tensors]:
         """(a_L, f(x; θ + Δ)) for one Δ a sample (None: the base network)."""
         return self.tail(self.layer_output(cut, delta_NOI), cut)
+
+
+def _near(found: Tensors, wanted: Tensors) -> bool:
+    pairs = zip(as_tuple(found), as_tuple(wanted), strict=True)
+    return all(torch.allclose(f, w, rtol=1e-3, atol=1e-4 * float(w.abs().max()), equal_nan=True) for f, w in pairs)
 
 
 def _refuse_shared_weight(model: nn.Module, layer: nn.Module, name: str) -> None:
@@ -364,7 +368,8 @@ def _trace(model: nn.Module, layer: str) -> _Graphs | None:
         if n in from_inputs and n not in after and n is not cut and any(u in after for u in n.users)
     ]  # fmt: skip
     result = next(n for n in graph.nodes if n.op == "output").args[0]
-    if not isinstance(result, fx.Node) or not (result is cut or result in after):
+    results = result if isinstance(result, tuple) else (result,)
+    if not all(isinstance(r, fx.Node) for r in results) or not any(r is cut or r in after for r in results):
         return None
     users = list(cut.users)
     tap = users[0] if len(users) == 1 and _is_activation(users[0], modules) else cut
@@ -381,7 +386,7 @@ def _trace(model: nn.Module, layer: str) -> _Graphs | None:
         env[node] = tail_graph.placeholder(f"context_{i}")
     for node in graph.nodes:
         if node.op == "output":
-            tail_graph.output((env[tap], env[result]))
+            tail_graph.output((env[tap], fx.map_arg(result, lambda n: env[n])))
         elif node not in env and (node in after or node not in from_inputs):
             env[node] = tail_graph.node_copy(node, lambda n: env[n])
     parts = []

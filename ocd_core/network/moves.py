@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.network.cut import Cut, CutModel
-from ocd_core.samples import Batch, Condition
+from ocd_core.samples import Batch, Condition, Tensors, map_tensors
 from ocd_core.tasks.base import Task
 
 Move = Tensor  # what moves each sample's layer: Δ (N, O, I), or the change Δ i_L of its output (N, O)
@@ -25,7 +25,7 @@ class BasePass:
 
     cut: Cut
     condition: Condition
-    output: Tensor
+    output: Tensors
 
 
 @torch.no_grad()
@@ -39,11 +39,12 @@ def base_pass(task: Task, model: CutModel, batch: Batch) -> BasePass:
 def pass_from_cut(task: Task, model: CutModel, batch: Batch, cut: Cut) -> BasePass:
     """The same, from a prefix that was run already."""
     activation, output = model.forward(cut)
-    condition = task.condition(batch, cut.layer_input, activation.float(), output.float(), model.network)
+    values = activation.float(), map_tensors(Tensor.float, output)
+    condition = task.condition(batch, cut.layer_input, *values, model.network)
     return BasePass(cut, condition, output)
 
 
-def outputs_with_move(model: CutModel, cut: Cut, move: Move) -> Tensor:
+def outputs_with_move(model: CutModel, cut: Cut, move: Move) -> Tensors:
     """f(x; θ + Δ) from either form of Δ, (N, ...), in the tail's precision; differentiable in the move.
 
     From the change of the layer's output (one position) no matrix is formed.

@@ -14,7 +14,7 @@ from ocd_core.network.moves import pass_from_cut, row_chunks, rows_within
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, check_layout, one_position, overfit
 from ocd_core.progress import Progress, no_progress
-from ocd_core.samples import Batch, Condition, Split
+from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors
 from ocd_core.store import StoreSchema
 from ocd_core.tasks.base import Task
 
@@ -142,9 +142,10 @@ class RowBuilder:
         batch = self.split.batch(sample_id).to(self.model.device)
         return batch, self.model.prefix(batch.inputs)
 
-    def _condition(self, batch: Batch, cut: Cut, activation: Tensor, output: Tensor) -> Condition:
+    def _condition(self, batch: Batch, cut: Cut, activation: Tensor, output: Tensors) -> Condition:
         with torch.no_grad():
-            return self.task.condition(batch, cut.layer_input, activation.float(), output.float(), self.model.network)
+            values = activation.float(), map_tensors(Tensor.float, output)
+            return self.task.condition(batch, cut.layer_input, *values, self.model.network)
 
 
 class _StepInputs:

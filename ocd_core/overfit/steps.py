@@ -13,6 +13,7 @@ Dims: N rows, S steps, P positions, O out_features, I in_features.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,9 +22,10 @@ from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rules import Adam, OuterAdam, RankOneSgd, Sgd
+from ocd_core.samples import Tensors, map_tensors
 
 # loss of each sample by itself: (output (N, ...), target (N, ...)) -> (N,)
-SampleLoss = Callable[[Tensor, Tensor], Tensor]
+SampleLoss = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class StepPart:
     """A part of each row's inputs of a step, cut at the layer, with its targets and its share of the row's loss."""
 
     cut: Cut
-    target: Tensor
+    target: Tensors
     weight: float = 1.0
 
 
@@ -56,7 +58,7 @@ class Overfitted:
     loss_before_N: Tensor
     loss_after_NS: Tensor
     activation: Tensor | None
-    output: Tensor | None
+    output: Tensors | None
 
 
 def overfit(
@@ -123,20 +125,20 @@ class _Gradient:
     loss_N: Tensor
     u_NPO: Tensor
     activation: Tensor
-    output: Tensor
+    output: Tensors
 
 
-def _tail_gradient(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensor, loss: SampleLoss) -> _Gradient:
+def _tail_gradient(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensors, loss: SampleLoss) -> _Gradient:
     z_NPO = z_NPO.detach().requires_grad_(True)
     with torch.enable_grad():
         activation, output = model.tail(z_NPO, cut)
         loss_N = loss(output, target)
         (u_NPO,) = torch.autograd.grad(loss_N.sum(), z_NPO)
-    return _Gradient(_finite(loss_N.detach()), u_NPO, activation.detach(), output.detach())
+    return _Gradient(_finite(loss_N.detach()), u_NPO, activation.detach(), map_tensors(Tensor.detach, output))
 
 
 @torch.no_grad()
-def _tail_loss(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensor, loss: SampleLoss) -> Tensor:
+def _tail_loss(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensors, loss: SampleLoss) -> Tensor:
     return _finite(loss(model.tail(z_NPO, cut)[1], target))
 
 

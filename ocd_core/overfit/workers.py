@@ -36,10 +36,11 @@ class Recipe:
     def builder(self, worker: int = 0) -> RowBuilder:
         """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
         device = local_device(self.device, worker % max(1, torch.cuda.device_count()))
-        task = self.params.build_task()
+        prepared = self.artifacts.need(self.artifacts.prepared, "prepare")
+        task = self.params.build_task(prepared)
         overfit_params = self.params.overfit.of_split(self.split)
         model = load_cut_model(self.artifacts, task, device, overfit_params.precision)
-        split = task.open(self.artifacts.need(self.artifacts.prepared, "prepare"), self.split)
+        split = task.open(prepared, self.split)
         return RowBuilder(task, model, split, overfit_params, self.artifacts.seed)
 
 

@@ -28,7 +28,7 @@ from ocd_core.network.cut import Cut, CutModel, layer_kind, weight_matrix
 from ocd_core.network.moves import row_chunks
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import torch_generator
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, Tensors, map_tensors, select
 from ocd_core.scoring.double_ops import faster_graph
 from ocd_core.tasks.base import Task
 
@@ -67,7 +67,7 @@ def perturbed_losses(
     """
     first = model.prefix([x[:2] for x in batch.inputs]).select(slice(0, 1))
     model = model.for_outputs(faster_graph)
-    rows = _rows_within(model, task, first, batch.target[:1], memory_mb)
+    rows = _rows_within(model, task, first, select(batch.target, slice(0, 1)), memory_mb)
     positions, in_features = first.x_NPI.shape[1:]
     source = _Draws(model, scale, draws, seed, rows)
     perturbed = source.shared if is_shared(positions, in_features) else source.reparametrised
@@ -75,11 +75,11 @@ def perturbed_losses(
     done = 0
     for group in row_chunks(len(batch), max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features))):
         cut = model.prefix([x[group] for x in batch.inputs])
-        target = batch.target[group]
+        target = select(batch.target, group)
         for n, at, z_DPO in perturbed(cut, batch.sample_id[group].tolist()):
             count = len(z_DPO)
             output = model.resume(z_DPO, _repeated(cut, n, count))[1]
-            loss = task.loss(output, target[n : n + 1].expand(count, *target.shape[1:]))
+            loss = task.loss(output, map_tensors(lambda t: _repeat(t, n, count), target))  # noqa: B023
             assert loss.dtype == torch.float64, loss.dtype
             assert loss.shape == (count,), loss.shape
             losses_ND[group.start + n, at : at + count] = loss
@@ -155,11 +155,12 @@ def _draws_innermost(b_DRO: Tensor) -> Tensor:
 
 def _repeated(cut: Cut, row: int, count: int) -> Cut:
     """One sample `count` times, as far as the tail reads it: no copy is made."""
+    context = tuple(_repeat(x, row, count) for x in cut.context)
+    return Cut(_repeat(cut.x_NPI, row, count), _repeat(cut.layer_input, row, count), cut.layer_shape, context)
 
-    def repeat(x: Tensor) -> Tensor:
-        return x[row : row + 1].expand(count, *x.shape[1:])
 
-    return Cut(repeat(cut.x_NPI), repeat(cut.layer_input), cut.layer_shape, tuple(map(repeat, cut.context)))
+def _repeat(x: Tensor, row: int, count: int) -> Tensor:
+    return x[row : row + 1].expand(count, *x.shape[1:])
 
 
 def _factor(x_NPI: Tensor) -> Tensor:
@@ -187,7 +188,7 @@ class _NewBytes(TorchFunctionMode):
         return out
 
 
-def _rows_within(model: CutModel, task: Task, cut: Cut, target: Tensor, memory_mb: int) -> int:
+def _rows_within(model: CutModel, task: Task, cut: Cut, target: Tensors, memory_mb: int) -> int:
     """How many rows of the tail fit `memory_mb` MiB, from what one row's operations produce (at least 1)."""
     z_NPO = model.layer_output(cut)
     with _NewBytes() as count:

@@ -8,8 +8,7 @@ sentence. Nothing here assumes classification. The pipeline calls a task in this
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,24 +17,11 @@ from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.models import build_model
-from ocd_core.samples import Batch, Condition, Split, SplitName
+from ocd_core.samples import Batch, Condition, Split, SplitName, flat, map_tensors
 from ocd_core.strict import StrictModel
+from ocd_core.tasks.metric import Metric
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A figure of merit: the mean over samples of `per_sample`, passed through `finish`.
-
-    per_sample: (outputs (N, ...), targets (N, ...)) -> (N,). `finish` turns a mean into the reported
-    number (a square root for RMSE); it must be monotonic. `unit` is appended to the number in tables.
-    """
-
-    name: str
-    per_sample: Callable[[Tensor, Tensor], Tensor]
-    higher_is_better: bool
-    finish: Callable[[float], float] = float
-    unit: str = ""
-    decimals: int = 4
+__all__ = ["Metric", "Task"]
 
 
 class Task(ABC):
@@ -72,12 +58,18 @@ class Task(ABC):
             UserError: the raw data is missing or not what it should be.
         """
 
+    def bind(self, prepared: Path) -> None:  # noqa: B027  (a hook, not a thing that each domain must have)
+        """Read from the prepared data what the network, the loss or the metrics depend on (bins, a target's scale).
+
+        Called once, before everything but `prepare`. By default there is nothing to read.
+        """
+
     @abstractmethod
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One part of what `prepare` wrote."""
 
     @abstractmethod
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         """The loss of each sample by itself, (N,), in the dtype of `output`; it is what the base is trained on."""
 
     @property
@@ -132,22 +124,29 @@ class Task(ABC):
         return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), 0, seed)
 
     def condition(
-        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
+        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Any, model: nn.Module | None = None
     ) -> Condition:
         """I(x) for the encoders, from the base network's own values (float32); by default as they are, flattened.
 
         `model` is the base network in float32, for domains whose I(x) needs more of it (a view's depth weights). The
         target of `batch` must not be used: it is the label.
         """
-        return Condition(layer_input.flatten(1), activation.flatten(1), output.flatten(1))
+        return Condition(flat(layer_input), flat(activation), flat(output))
 
     def stored_target(self, batch: Batch) -> Tensor:
-        """What the overfit store keeps as the sample's label, (N,) or (N, ...); small and numeric."""
-        return batch.target
+        """What the overfit store keeps as the sample's label, (N,) or (N, ...); small and numeric.
 
-    def combine(self, outputs_KN: Tensor) -> Tensor:
+        By default the target itself, or, of several tensors, their values side by side.
+        """
+        return batch.target if isinstance(batch.target, Tensor) else flat(batch.target)
+
+    def combine(self, outputs_KN: Any) -> Any:
         """An ensemble's output from K networks' outputs (K, N, ...): their mean by default."""
-        return outputs_KN.mean(0)
+        return map_tensors(lambda x: x.mean(0), outputs_KN)
+
+    def predicted_class(self, output: Any) -> Tensor | None:
+        """The class that each output stands for, int64 (N,), comparable with the target; None if there are none."""
+        return None
 
     def neighbour_features(self, batch: Batch) -> Tensor:
         """Raw x of each sample for the nearest-neighbour row, (N, D), compared by Euclidean distance; not the target.
@@ -160,6 +159,6 @@ class Task(ABC):
         """One unseen input from a file, for `ocd predict`: the model's inputs with a sample axis of 1."""
         raise UserError(f"{type(self).__name__} cannot read single inputs from files")
 
-    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+    def describe_output(self, output: Any) -> dict[str, str | float]:
         """One sample's output in words, for `ocd predict`."""
-        return {f"y{i}": float(v) for i, v in enumerate(output.flatten()[:8])}
+        return {f"y{i}": float(v) for i, v in enumerate(flat(map_tensors(lambda x: x[None], output))[0, :8])}

@@ -43,7 +43,7 @@ def test_the_fingerprints_are_taken_again_when_any_file_in_them_changes() -> Non
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_that_builds_the_task_depends_on_the_tasks_own_code(stage: str) -> None:
     text = (REPO / "stages" / f"{stage}.py").read_text()
-    if "build_task()" in text or "Predictor.from_run" in text:
+    if "build_task(" in text or "Predictor.from_run" in text:
         assert "data/${item.task}/code.json" in dvc_stages()[stage]["deps"]
 
 

@@ -219,6 +219,10 @@ class ImageClassification(Task):
         """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
         return F.log_softmax(outputs_KN, dim=-1).logsumexp(0) - float(np.log(len(outputs_KN)))
 
+    def predicted_class(self, output: Tensor) -> Tensor:
+        """The most probable class, int64 (N,)."""
+        return output.argmax(-1)
+
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """A picture file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
 

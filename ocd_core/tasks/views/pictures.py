@@ -17,7 +17,7 @@ from ocd_core.drawing import new_figure, save_figure
 from ocd_core.network.moves import base_pass, outputs_with_move
 from ocd_core.predictor import Predictor
 from ocd_core.progress import Progress, no_progress, progress_bar
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, only
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.views.demo_scene import look_at_middle
 from ocd_core.tasks.views.sources import Views
@@ -68,9 +68,9 @@ def page_outputs(
         base = base_pass(predictor.task, predictor.model, batch)
         delta_1OI = torch.from_numpy(bound.deltas_of_samples(batch.sample_id.numpy()))
         with torch.no_grad():
-            found["bound"].append(outputs_with_move(predictor.model, base.cut, delta_1OI))
-        found["base"].append(base.output)
-        found["OCD"].append(predictor.predict_pass(base, batch.sample_id, 1, "ensemble").output)
+            found["bound"].append(only(outputs_with_move(predictor.model, base.cut, delta_1OI)))
+        found["base"].append(only(base.output))
+        found["OCD"].append(only(predictor.predict_pass(base, batch.sample_id, 1, "ensemble").output))
         progress(done, f"view {int(row)}")
     return {name: torch.cat(views) for name, views in found.items()}
 
@@ -162,8 +162,8 @@ def fly_round(
     for frame in range(len(pose_F44)):
         posed = split.batch(torch.tensor([frame]))
         base = base_pass(task, predictor.model, Batch(posed.inputs, posed.target, one_id))
-        found["base"].append(base.output)
-        found["OCD"].append(predictor.predict_pass(base, one_id, 1, "ensemble").output)
+        found["base"].append(only(base.output))
+        found["OCD"].append(only(predictor.predict_pass(base, one_id, 1, "ensemble").output))
         progress(frame + 1, "fly-round")
     return {name: torch.cat(views) for name, views in found.items()}
 

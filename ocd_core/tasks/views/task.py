@@ -23,7 +23,7 @@ from ocd_core.errors import UserError
 from ocd_core.models.parts.rendering import camera_rays, depths_in_bins, focal_length, pixel_xy
 from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled_features
 from ocd_core.rng import numpy_generator, permutation
-from ocd_core.samples import Batch, Condition, Split, SplitName
+from ocd_core.samples import Batch, Condition, Split, SplitName, only
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.views.sources import Views, check_angle, check_pose, read_blender, read_demo, read_npz
@@ -98,7 +98,7 @@ class ViewSplit:
         height, width = self.views.image_VHWC.shape[1:3]
         batch = self.rays(sample_id, torch.arange(self.pixels).expand(len(sample_id), -1))
         shape = (len(sample_id), height, width, -1)
-        return Batch(tuple(x.reshape(shape) for x in batch.inputs), batch.target.reshape(shape), sample_id)
+        return Batch(tuple(x.reshape(shape) for x in batch.inputs), only(batch.target).reshape(shape), sample_id)
 
     def rays(self, sample_id: Tensor, pixel_NR: Tensor, position_NRD: Tensor | None = None) -> Batch:
         """Chosen pixels of views: origins, directions (N, R, 3), depths (N, R, D); target (N, R, 3); float32.
@@ -253,10 +253,11 @@ class ViewSynthesis(Task):
 
     def parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
         """The rays in about equal parts of at most `_RAYS_AT_ONCE`."""
-        rays = batch.target.shape[1]
+        target_NR3 = only(batch.target)
+        rays = target_NR3.shape[1]
         count = math.ceil(rays / _RAYS_AT_ONCE)
         inputs = [x.tensor_split(count, 1) for x in batch.inputs]
-        for i, target in enumerate(batch.target.tensor_split(count, 1)):
+        for i, target in enumerate(target_NR3.tensor_split(count, 1)):
             yield Batch(tuple(x[i] for x in inputs), target, batch.sample_id), target.shape[1] / rays
 
     def _places(self, split: ViewSplit, step: int) -> Tensor:
@@ -319,7 +320,7 @@ class ViewSynthesis(Task):
 
     def stored_target(self, batch: Batch) -> Tensor:
         """The photograph's mean colour, (N, 3); the picture itself is in the prepared data."""
-        return batch.target.flatten(1, -2).mean(1)
+        return only(batch.target).flatten(1, -2).mean(1)
 
     def neighbour_features(self, batch: Batch) -> Tensor:
         """A view is its camera: position and mean viewing direction, (N, 6)."""

@@ -1,0 +1,86 @@
+"""Figures of merit: of a sample, of a group of samples, of a whole split."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.samples import Batch, Tensors, rows_by_group, select
+
+MetricKind = Literal["per_sample", "per_group", "over_split"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure of merit, in one of three kinds; exactly one of the three functions is given.
+
+    per_sample: (output (N, ...), target (N, ...)) -> (N,), each value of its sample alone; the metric is the mean over
+        samples. With `sees="batch"` it is called with (output, `Batch`): for what needs the inputs too, such as the
+        improvement over a mixture.
+    per_group: (output, target) -> a number for all samples of ONE group (NDCG of a query); the metric is the mean over
+        the groups of the split (`ocd_core.samples.groups_of`).
+    over_split: (output, target) -> a number for all samples of a split (AUC, F1, MCC).
+
+    `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. Over a split it is
+    not used. `unit` is appended to the number in tables.
+
+    Raises:
+        ValueError: none or several of the three, or `sees` or `finish` where they have no effect.
+    """
+
+    name: str
+    per_sample: Callable[..., Tensor] | None = None
+    _: KW_ONLY
+    higher_is_better: bool
+    finish: Callable[[float], float] = float
+    unit: str = ""
+    decimals: int = 4
+    sees: Literal["target", "batch"] = "target"
+    per_group: Callable[[Any, Any], float] | None = None
+    over_split: Callable[[Any, Any], float] | None = None
+
+    def __post_init__(self) -> None:
+        given = [kind for kind in ("per_sample", "per_group", "over_split") if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"metric {self.name!r}: give one of per_sample, per_group, over_split, not "
+                f"{' and '.join(given) or 'none of them'}"
+            )
+        if self.sees == "batch" and given != ["per_sample"]:
+            raise ValueError(f"metric {self.name!r}: sees='batch' is for per_sample, not {given[0]}")
+        if self.over_split is not None and self.finish is not float:
+            raise ValueError(f"metric {self.name!r}: over_split gives the reported number; leave finish out")
+
+    @property
+    def kind(self) -> MetricKind:
+        """Which of the three functions is given."""
+        if self.per_sample is not None:
+            return "per_sample"
+        return "over_split" if self.per_group is None else "per_group"
+
+    def measure(self, output: Tensors, batch: Batch) -> Tensor:
+        """The values of the samples of a batch, (N,); for a metric of kind per_sample."""
+        assert self.per_sample is not None
+        return self.per_sample(output, batch if self.sees == "batch" else batch.target)
+
+    def measure_groups(self, output: Tensors, target: Tensors, groups: Tensor | None) -> Tensor:
+        """The value of each group by ascending group number, float64 (G,); for a metric of kind per_group.
+
+        Args:
+            output, target: all samples of a split.
+            groups: the group of each sample, int64 (N,).
+
+        Raises:
+            UserError: the split has no groups.
+        """
+        assert self.per_group is not None
+        if groups is None:
+            raise UserError(
+                f"metric {self.name!r} is of groups of samples, but the split has none: give the split an attribute "
+                "groups (int64, one number per row)"
+            )
+        values = [self.per_group(select(output, rows), select(target, rows)) for rows in rows_by_group(groups)]
+        return torch.tensor([float(v) for v in values], dtype=torch.float64)
