@@ -24,8 +24,9 @@ from typing import Annotated, Any
 import typer
 
 from experiments import CHEAP, run
-from ocd_core.config import params_path, parse_params, read_yaml
+from ocd_core.config import parse_params
 from ocd_core.errors import UserError
+from ocd_core.params_files import params_path, read_yaml
 from ocd_core.presets import preset_names, preset_values
 from ocd_core.presets.overrides import group_of, override
 from ocd_core.report.markdown import markdown_table

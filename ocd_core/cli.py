@@ -20,7 +20,8 @@ def tasks() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ocd_core.config import load_params, task_names
+    from ocd_core.config import load_params
+    from ocd_core.params_files import task_names
     from ocd_core.tasks import domain_names
 
     table = Table("task", "domain", "base network", "layer", "params", box=None)

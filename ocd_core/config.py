@@ -3,21 +3,26 @@
 Files are complete (every key is there), because DVC tracks groups and `-S` changes existing keys only.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError, model_validator
 
-from ocd_core.diffusion.params import DiffusionParams
-from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
-from ocd_core.evaluation.params import ControlsParams, EvaluateParams, FittedRow
-from ocd_core.network.params import BaseParams
-from ocd_core.overfit.params import OverfitParams
-from ocd_core.scale.params import ScaleParams
-from ocd_core.scoring.params import LayerParams, ScoringParams
+from ocd_core.params_files import params_path, read_params
+from ocd_core.pipeline import GROUP_MODULES
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Task
+
+if TYPE_CHECKING:
+    from ocd_core.diffusion.params import DiffusionParams
+    from ocd_core.diffusion.sampling_params import SamplingParams
+    from ocd_core.evaluation.params import ControlsParams, EvaluateParams
+    from ocd_core.network.params import BaseParams
+    from ocd_core.overfit.params import OverfitParams
+    from ocd_core.scale.params import ScaleParams
+    from ocd_core.scoring.params import LayerParams, ScoringParams
 
 GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
     "prepare": ("domain", "data"),
@@ -44,15 +49,15 @@ class Params(StrictModel):
 
     domain: str
     data: StrictModel
-    base: BaseParams
-    layer: LayerParams
-    scoring: ScoringParams
-    overfit: OverfitParams
-    diffusion: DiffusionParams
-    scale: ScaleParams
-    sampling: SamplingParams
-    controls: ControlsParams
-    evaluate: EvaluateParams
+    base: "BaseParams"
+    layer: "LayerParams"
+    scoring: "ScoringParams"
+    overfit: "OverfitParams"
+    diffusion: "DiffusionParams"
+    scale: "ScaleParams"
+    sampling: "SamplingParams"
+    controls: "ControlsParams"
+    evaluate: "EvaluateParams"
 
     @model_validator(mode="after")
     def _possible(self) -> "Params":
@@ -66,7 +71,7 @@ class Params(StrictModel):
                 f"sampling.steps is {self.sampling.steps}, but the diffusion has only {self.diffusion.timesteps} "
                 "timesteps (diffusion.timesteps); lower it"
             )
-        lost = [r for r in self.evaluate.rows if r in get_args(FittedRow) and r not in self.controls.fit]
+        lost = [r for r in self.evaluate.rows if r in self.controls.fittable() and r not in self.controls.fit]
         if lost:
             raise ValueError(f"evaluate.rows names {lost[0]!r}, which controls.fit does not; add it there")
         if self.scale.gain == "validated" and "ocd_gain" not in self.controls.fit:
@@ -90,14 +95,13 @@ class Params(StrictModel):
         }
 
 
-def params_path(task: str, root: Path | str = ".") -> Path:
-    """Where a task's params are."""
-    return Path(root) / "params" / f"{task}.yaml"
+def _group_classes() -> dict[str, type]:
+    """The classes of the groups, imported by name: an import statement would make every stage depend on all of them."""
+    targets = (target.split(":") for target in GROUP_MODULES.values())
+    return {name: getattr(import_module(module), name) for module, name in targets}
 
 
-def task_names(root: Path | str = ".") -> list[str]:
-    """The tasks that have a params file."""
-    return sorted(p.stem for p in (Path(root) / "params").glob("*.yaml"))
+Params.model_rebuild(_types_namespace=_group_classes())
 
 
 def load_params(task: str, root: Path | str = ".") -> Params:
@@ -107,22 +111,7 @@ def load_params(task: str, root: Path | str = ".") -> Params:
         UserError: no such task, not YAML, or an unknown, missing, mistyped or impossible value; the message names
             the file and the key.
     """
-    path = params_path(task, root)
-    if not path.is_file():
-        known = ", ".join(task_names(root)) or "none"
-        raise UserError(f"unknown task {task!r}: there is no {path} (tasks here: {known})")
-    return parse_params(read_yaml(path), str(path))
-
-
-def read_yaml(path: Path) -> Any:
-    """A YAML 1.2 file (so that 1e-4 is a number) as plain values."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    return parse_params(read_params(task, root), str(params_path(task, root)))
 
 
 def parse_params(values: Any, where: str) -> Params:

@@ -1,29 +1,25 @@
-"""Which source files a module runs: its static import closure, and a fingerprint of it.
+"""Which source files a module runs, its static import closure, and fingerprints of code, folders and values.
 
-DVC's stages list their files as dependencies; the files of a task's own domain and base network differ by task
-and are summed up in `data/<task>/code.json`, so that a change of one domain leaves the others' artifacts alone.
+Nothing is imported to find out, so that it takes a fraction of a second.
 """
 
 import ast
 import hashlib
 import json
 from collections.abc import Collection
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from ocd_core.config import Params
-from ocd_core.errors import UserError
 from ocd_core.files import sha256_file, sha256_files
-from ocd_core.models import model_target
-from ocd_core.tasks import domain_target, task_class
 
 
 def import_closure(module: str, packages: Collection[str]) -> dict[str, Path]:
     """All modules of these top-level packages that importing or running `module` may import, name -> file.
 
     Imports inside functions count; imports under `if TYPE_CHECKING` do not. Modules that are imported by a name
-    computed at run time (domains and base networks) are not seen.
+    computed at run time are not seen: `ocd_core.stage_code` adds those that a task's params name.
     """
     found: dict[str, Path] = {}
     waiting = [module]
@@ -31,25 +27,38 @@ def import_closure(module: str, packages: Collection[str]) -> dict[str, Path]:
         name = waiting.pop()
         if name in found or name.split(".")[0] not in packages:
             continue
-        path = _source(name)
+        path = source_file(name)
         if path is None:  # an attribute of a module, not a module
             continue
         found[name] = path
-        waiting.extend(_imports(path, name))
+        waiting.extend(_imports(path, name, path.stat().st_mtime_ns))
         if "." in name:
             waiting.append(name.rpartition(".")[0])
     return found
 
 
-def _source(module: str) -> Path | None:
+def source_file(module: str) -> Path | None:
+    """The Python file of a module, found without importing its packages; None if there is none."""
+    root, *rest = module.split(".")
     try:
-        spec = find_spec(module)
-    except (ModuleNotFoundError, AttributeError, ValueError):
+        spec = find_spec(root)
+    except (ImportError, ValueError):
         return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.origin.endswith(".py") else None
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin) if spec.origin and spec.origin.endswith(".py") else None
+    for place in spec.submodule_search_locations or ():
+        path = Path(place, *rest)
+        for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
+            if file.is_file():
+                return file
+    return None
 
 
-def _imports(path: Path, module: str) -> set[str]:
+@lru_cache(maxsize=1024)
+def _imports(path: Path, module: str, _modified: int) -> frozenset[str]:
+    """The names that a file imports; read again when the file has changed."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
@@ -68,39 +77,17 @@ def _imports(path: Path, module: str) -> set[str]:
             names.add(base)
             names.update(f"{base}.{alias.name}" for alias in node.names)
         waiting.extend(ast.iter_child_nodes(node))
-    return names
+    return frozenset(names)
 
 
-def task_code(params: Params) -> dict[str, str]:
-    """The sha256 of every source file of a task's domain and base network, by module name.
-
-    Raises:
-        UserError: the source of the domain or of the network is not to be found.
-    """
-    return _source_hashes(domain_target(params.domain), model_target(params.base.model.name))
-
-
-def pictures_code(params: Params) -> dict[str, str]:
-    """The same for what draws the domain's own pictures; empty where it has none."""
-    target = task_class(params.domain).pictures
-    return {} if target is None else _source_hashes(target)
-
-
-def _source_hashes(*targets: str) -> dict[str, str]:
-    hashes: dict[str, str] = {}
-    for target in targets:
-        module = target.split(":")[0]
-        files = import_closure(module, {module.split(".")[0], "ocd_core"})
-        if module not in files:
-            raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
-        hashes |= {name: sha256_file(path) for name, path in files.items()}
-    return dict(sorted(hashes.items()))
+def source_hashes(files: dict[str, Path]) -> dict[str, str]:
+    """The sha256 of each module's file, by module name in order."""
+    return {name: sha256_file(files[name]) for name in sorted(files)}
 
 
 def module_code(module: str) -> str:
     """A fingerprint of a module and of everything in its import closure."""
-    files = import_closure(module, {module.split(".")[0], "ocd_core"})
-    return digest({name: sha256_file(path) for name, path in files.items()})
+    return digest(source_hashes(import_closure(module, {module.split(".")[0], "ocd_core"})))
 
 
 def folder_content(folder: Path) -> str:

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.config import Params, load_params, params_path, parse_params, read_yaml
+from ocd_core.config import Params, load_params, parse_params
+from ocd_core.params_files import params_path, read_yaml
 from ocd_core.tasks.base import Task
 from tests.workspace import Workspace, make_workspace
 

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from ocd_core.config import GROUPS_UP_TO, Params, load_params, parse_params, read_yaml, task_names
+from ocd_core.config import GROUPS_UP_TO, Params, load_params, parse_params
 from ocd_core.errors import UserError
+from ocd_core.params_files import read_yaml, task_names
 from tests.conftest import REPOSITORY
 
 FILES = task_names(REPOSITORY)

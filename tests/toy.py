@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ocd_core.config import read_yaml
 from ocd_core.errors import UserError
+from ocd_core.params_files import read_yaml
 from ocd_core.rng import torch_generator
 from ocd_core.tasks import Batch, Metric, Split, SplitName, StrictModel, Task
 from tests.workspace import REPO

@@ -7,7 +7,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ocd_core.artifacts import Artifacts
-from ocd_core.config import read_yaml
+from ocd_core.params_files import read_yaml
 from tests.toy import STAGES
 from tests.workspace import REPO
 

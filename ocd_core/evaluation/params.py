@@ -1,7 +1,7 @@
 """The params groups `controls` and `evaluate`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import Field, model_validator
 
@@ -45,6 +45,11 @@ class ControlsParams(StrictModel):
     hypernetwork: HypernetworkParams
     # ocd_gain (and scale.gain): factors of a drawn Δ to choose from on val
     gains: Annotated[list[Positive], Field(min_length=1)]
+
+    @staticmethod
+    def fittable() -> tuple[str, ...]:
+        """The rows that are fitted before evaluation."""
+        return get_args(FittedRow)
 
     @model_validator(mode="after")
     def _each_once(self) -> "ControlsParams":

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.artifacts import write_text
-from ocd_core.config import Params, load_params, params_path, parse_params, read_yaml
+from ocd_core.config import Params, load_params, parse_params
 from ocd_core.errors import UserError
+from ocd_core.params_files import params_path, read_yaml
 from ocd_core.presets.overrides import group_of, override, override_text
 
 _FOLDER = Path(__file__).parent

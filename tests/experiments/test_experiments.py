@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from experiments import layer_gain, search
-from ocd_core.config import load_params, params_path, parse_params, read_yaml
+from ocd_core.config import load_params, parse_params
 from ocd_core.errors import UserError
+from ocd_core.params_files import params_path, read_yaml
 from ocd_core.presets import apply_preset, preset_names
 from ocd_core.presets.overrides import group_of
 from tests.workspace import REPO

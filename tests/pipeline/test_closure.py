@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.config import load_params, task_names
+from ocd_core.config import load_params
 from ocd_core.fingerprint import import_closure, pictures_code, task_code
+from ocd_core.params_files import task_names
 from tests.workspace import REPO
 
 STAGES = ["task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.config import load_params, params_path, read_yaml
+from ocd_core.config import load_params
 from ocd_core.diffusion.memory import training_memory
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
+from ocd_core.params_files import params_path, read_yaml
 from ocd_core.presets import apply_preset, override_arguments, preset_names, preset_values, write_preset
 from ocd_core.scale.params import ScaleParams
 from tests.conftest import REPOSITORY

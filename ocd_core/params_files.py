@@ -1,0 +1,44 @@
+"""Where the params of tasks are, and reading them as plain values: checked by `ocd_core.config`."""
+
+from pathlib import Path
+from typing import Any
+
+from ocd_core.errors import UserError
+
+
+def params_path(task: str, root: Path | str = ".") -> Path:
+    """Where a task's params are."""
+    return Path(root) / "params" / f"{task}.yaml"
+
+
+def task_names(root: Path | str = ".") -> list[str]:
+    """The tasks that have a params file."""
+    return sorted(p.stem for p in (Path(root) / "params").glob("*.yaml"))
+
+
+def read_params(task: str, root: Path | str = ".") -> Any:
+    """`params/<task>.yaml` as plain values, unchecked.
+
+    Raises:
+        UserError: no such task, or not YAML.
+    """
+    path = params_path(task, root)
+    if not path.is_file():
+        known = ", ".join(task_names(root)) or "none"
+        raise UserError(f"unknown task {task!r}: there is no {path} (tasks here: {known})")
+    return read_yaml(path)
+
+
+def read_yaml(path: Path) -> Any:
+    """A YAML 1.2 file (so that 1e-4 is a number) as plain values.
+
+    Raises:
+        UserError: not YAML.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error

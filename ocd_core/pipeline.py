@@ -1,0 +1,73 @@
+"""The stages of the pipeline: what each makes, which params and artifacts it reads.
+
+One table for the order of the stages, for what is checked before an artifact is used (`ocd_core.provenance`) and for
+the code that belongs to each stage (`ocd_core.stage_code`). `dvc.yaml` says the same to DVC; a test compares the two.
+
+Artifacts are named as in `ocd_core.artifacts.Artifacts`; an overfit store is `overfit/<split>`.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    makes: the artifact. params: keys with dots of what it reads; a key of a group stands for the whole group.
+    inputs: the artifacts that it reads.
+    """
+
+    makes: str
+    params: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The groups of params that hold `params`, each once."""
+        return tuple(dict.fromkeys(key.split(".")[0] for key in self.params))
+
+
+_DATA = ("domain", "data")
+_LAYER = (*_DATA, "base.model", "layer", "scoring")
+_ALL = (*_DATA, "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls")
+_NETWORK = ("prepared", "base", "layers")
+_STORES = ("overfit/train", "overfit/val")
+
+STAGES = {
+    "prepare": Stage("prepared", _DATA),
+    "train_base": Stage("base", (*_DATA, "base"), ("prepared",)),
+    "score_layers": Stage("layers", _LAYER, ("prepared", "base")),
+    "overfit": Stage("overfit", (*_LAYER, "overfit"), _NETWORK),
+    "train_diffusion": Stage("diffusion", ("diffusion",), _STORES),
+    "train_scale": Stage("scale", ("scale",), _STORES),
+    "train_controls": Stage("controls", (*_ALL, "evaluate.precision"), (*_NETWORK, *_STORES, "diffusion", "scale")),
+    "evaluate": Stage(
+        "evaluation",
+        (*_ALL, "evaluate"),
+        (*_NETWORK, "overfit/train", "overfit/test", "diffusion", "scale", "controls"),
+    ),
+    "illustrate": Stage(
+        "pictures", (*_ALL, "evaluate.precision"), (*_NETWORK, "overfit/test", "diffusion", "scale", "controls")
+    ),
+    "report": Stage("report", ()),
+}
+
+# The class of each group of params, imported by name: a new param belongs to the stages that read its group alone
+GROUP_MODULES = {
+    "base": "ocd_core.network.params:BaseParams",
+    "layer": "ocd_core.scoring.params:LayerParams",
+    "scoring": "ocd_core.scoring.params:ScoringParams",
+    "overfit": "ocd_core.overfit.params:OverfitParams",
+    "diffusion": "ocd_core.diffusion.params:DiffusionParams",
+    "scale": "ocd_core.scale.params:ScaleParams",
+    "sampling": "ocd_core.diffusion.sampling_params:SamplingParams",
+    "controls": "ocd_core.evaluation.params:ControlsParams",
+    "evaluate": "ocd_core.evaluation.params:EvaluateParams",
+}
+
+MAKERS = {stage.makes: name for name, stage in STAGES.items()}
+
+
+def maker(artifact: str) -> str:
+    """The name of the stage that makes an artifact."""
+    return MAKERS[artifact.split("/")[0]]

@@ -1,0 +1,118 @@
+"""The code that belongs to a stage of a task: one hash of everything whose change makes the stage run again.
+
+That is the import closure of the stage's script and, for each package whose members are imported by name, the members
+that the task's params name: its domain, its base network, its rows. So another domain, or a figure's caption,
+changes no other task's stages. Only files are read, nothing of the task is imported.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from ocd_core.errors import UserError
+from ocd_core.fingerprint import digest, import_closure, source_file, source_hashes
+from ocd_core.pipeline import GROUP_MODULES, STAGES
+
+
+@dataclass(frozen=True)
+class _Members:
+    """A package whose members are imported by name.
+
+    keys: the params that name them, with dots. module: of the member `name`. entry_points: the group of those from
+    other packages.
+    """
+
+    keys: tuple[str, ...]
+    module: str
+    entry_points: str
+
+
+BY_NAME = {
+    "ocd_core.tasks": _Members(("domain",), "ocd_core.tasks.{}.task", "ocd.tasks"),
+    "ocd_core.models": _Members(("base.model.name",), "ocd_core.models.{}", "ocd.models"),
+}
+
+
+def stage_code(stage: str, values: Mapping[str, Any]) -> dict[str, str]:
+    """The sha256 of every source file that a stage runs for a task, by module name.
+
+    Args:
+        stage: one of `ocd_core.pipeline.STAGES`.
+        values: the task's params as plain values.
+
+    Raises:
+        UserError: the params name something whose source is not to be found.
+    """
+    return code_of(f"stages.{stage}", values, STAGES[stage].groups)
+
+
+def stage_digest(stage: str, values: Mapping[str, Any]) -> str:
+    """`stage_code` in one short word."""
+    return digest(stage_code(stage, values))
+
+
+def code_of(module: str, values: Mapping[str, Any], groups: tuple[str, ...] = ()) -> dict[str, str]:
+    """As `stage_code`, for any module; `groups` are the params groups whose own modules count too."""
+    files = _closure(module)
+    if "ocd_core.config" in files:
+        for group in groups:
+            if group in GROUP_MODULES:
+                files |= _closure(GROUP_MODULES[group].split(":")[0])
+    done: set[str] = set()
+    while waiting := [package for package in BY_NAME if package in files and package not in done]:
+        for package in waiting:
+            done.add(package)
+            for name in _names(values, BY_NAME[package].keys):
+                files |= _closure(_member(BY_NAME[package], name))
+    if "ocd_core.tasks.pictures" in files:
+        domain = _closure(_member(BY_NAME["ocd_core.tasks"], str(values.get("domain"))))
+        for target in dict.fromkeys(t for path in domain.values() for t in _named_pictures(path)):
+            files |= _closure(target.split(":")[0])
+    return source_hashes(files)
+
+
+def _closure(module: str) -> dict[str, Path]:
+    files = import_closure(module, {module.split(".")[0], "ocd_core"})
+    if module not in files:
+        raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
+    return files
+
+
+def _names(values: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
+    """What the params hold under these keys: names, or lists of names. A key that is missing names nothing here."""
+    for key in keys:
+        found: Any = values
+        for part in key.split("."):
+            found = found.get(part) if isinstance(found, Mapping) else None
+        yield from [found] if isinstance(found, str) else found or ()
+
+
+def _member(members: _Members, name: str) -> str:
+    """The module of a member; a `module:attribute` names its own."""
+    if ":" in name:
+        return name.split(":")[0]
+    own = members.module.format(name)
+    if source_file(own) is None:
+        for point in entry_points(group=members.entry_points):
+            if point.name == name:
+                return point.module
+    return own
+
+
+def _named_pictures(path: Path) -> Iterator[str]:
+    """Each `pictures = "module:function"` in a class body of a file (`Task.pictures`)."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for statement in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(statement, ast.AnnAssign):
+                targets: list[ast.expr] = [statement.target]
+            elif isinstance(statement, ast.Assign):
+                targets = statement.targets
+            else:
+                continue
+            value = statement.value
+            named = any(isinstance(t, ast.Name) and t.id == "pictures" for t in targets)
+            if named and isinstance(value, ast.Constant) and isinstance(value.value, str) and ":" in value.value:
+                yield value.value
