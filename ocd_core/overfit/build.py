@@ -17,9 +17,7 @@ from ocd_core.overfit.executors import SERIAL, Execution, run_shards
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.progress import Progress
-from ocd_core.store import Damage, RemoteSink, RemoteWriter, StoreWriter
-
-Writer = StoreWriter | RemoteWriter
+from ocd_core.store import Damage, Writer, open_writer
 
 
 @contextmanager
@@ -34,13 +32,19 @@ def _one_thread() -> Iterator[None]:
 
 
 def build_store(
-    dest: Path | str, builder: RowBuilder, attributes: Mapping[str, Any], fingerprint: str, work: Path,
-    progress: Progress, recipe: Recipe | None = None, execution: Execution = SERIAL,
-) -> int:  # fmt: skip
+    dest: Path | str,
+    builder: RowBuilder,
+    attributes: Mapping[str, Any],
+    fingerprint: str,
+    work: Path,
+    progress: Progress,
+    recipe: Recipe | None = None,
+    execution: Execution = SERIAL,
+) -> int:
     """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
 
     Args:
-        dest: a path, or an fsspec URL as text.
+        dest: a path or an fsspec URL.
         attributes: group attributes (the effective config, the layer, the base checkpoint's sha256, …).
         fingerprint: of params, code and inputs; only work of the same fingerprint is resumed.
         work: where unfinished stores live; not used for a URL.
@@ -50,15 +54,8 @@ def build_store(
     Raises:
         UserError: the disk is full, another process writes this store, or a shard cannot be made.
     """
-    sample_id, replica = builder.ids()
-    schema = builder.schema()
-    args = (schema, dict(attributes), sample_id, replica)
-    writer: Writer
-    if isinstance(dest, str):
-        writer = RemoteWriter(dest, *args, fingerprint=fingerprint)
-    else:
-        writer = StoreWriter(dest, *args, work_root=work, fingerprint=fingerprint)
-    with writer:
+    content = (builder.schema(), dict(attributes), *builder.ids())
+    with open_writer(dest, *content, work_root=work, fingerprint=fingerprint) as writer:
         missing = writer.missing()
         if execution.executor == "serial":
             _fill_here(writer, missing, builder, progress)
@@ -86,9 +83,7 @@ def _fill_here(writer: Writer, missing: list[int], builder: RowBuilder, progress
 def _fill_elsewhere(
     writer: Writer, missing: list[int], recipe: Recipe, execution: Execution, progress: Progress
 ) -> None:
-    sink = writer.sink()
-    place = sink.url if isinstance(sink, RemoteSink) else sink.folder
-    job = ShardJob.of(recipe, writer.schema, place, writer.fingerprint)
+    job = ShardJob.of(recipe, writer.sink(), writer.fingerprint)
     done = writer.schema.rows - sum(_size(writer.schema.shard_slice(shard)) for shard in missing)
 
     def accept(shard: int) -> list[Damage]:

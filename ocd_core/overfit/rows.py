@@ -49,8 +49,11 @@ class RowBuilder:
 
     def ids(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """sample_id and replica of every row, int64."""
-        rows = np.arange(self.rows)
-        return rows // self.params.replicas, rows % self.params.replicas
+        return self._ids(slice(0, self.rows))
+
+    def _ids(self, rows: slice) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        index = np.arange(rows.start, rows.stop)
+        return index // self.params.replicas, index % self.params.replicas
 
     def schema(self) -> StoreSchema:
         """The shapes of the store, from one row.
@@ -92,17 +95,21 @@ class RowBuilder:
         }
 
     def fill(self, rows: slice, buffers: Arrays, progress: Progress = no_progress) -> Arrays:
-        """Compute these rows, in batches within the memory bound, into the first rows of `buffers`; views of those.
+        """Compute these rows, in batches within the memory bound, into the first rows of `buffers`.
 
         The batches start at `rows.start`, so that a shard depends on its rows alone: not on what was computed before
         it, nor by whom.
+
+        Returns:
+            views of the buffers, and sample_id and replica: all arrays of the rows.
         """
         views = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
         for chunk in row_chunks(rows.stop - rows.start, self.batch_rows):
             index = torch.arange(rows.start + chunk.start, rows.start + chunk.stop)
             self._fill(index, {name: view[chunk] for name, view in views.items()})
             progress(rows.start + chunk.stop, "")
-        return views
+        sample_id, replica = self._ids(rows)
+        return {**views, "sample_id": sample_id, "replica": replica}
 
     def _step_inputs(self, sample_id: Tensor, replica: Tensor) -> "_StepInputs":
         return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed)

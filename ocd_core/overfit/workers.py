@@ -14,7 +14,7 @@ from ocd_core.network.loading import load_cut_model
 from ocd_core.overfit.executors import MakeShard
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import SplitName
-from ocd_core.store import RemoteSink, ShardSink, StoreSchema
+from ocd_core.store import Sink
 from ocd_core.training.devices import check_device, local_device
 
 
@@ -49,18 +49,17 @@ class ShardJob:
     """The shards of one store, for workers: they compute and write, and send nothing back."""
 
     recipe: Recipe
-    schema: StoreSchema
-    place: Path | str
+    sink: Sink
     fingerprint: str
     base_sha256: str
     code: str
 
     @classmethod
-    def of(cls, recipe: Recipe, schema: StoreSchema, place: Path | str, fingerprint: str) -> "ShardJob":
-        """A job for a work folder or a URL; paths become absolute, for workers are anywhere."""
+    def of(cls, recipe: Recipe, sink: Sink, fingerprint: str) -> "ShardJob":
+        """A job for a store's sink; paths become absolute, for workers are anywhere."""
         artifacts = replace(recipe.artifacts, root=recipe.artifacts.root.absolute())
         base, code = sha256_file(_weights(artifacts)), _own_code(recipe.params)
-        return cls(replace(recipe, artifacts=artifacts), schema, place, fingerprint, base, code)
+        return cls(replace(recipe, artifacts=artifacts), sink, fingerprint, base, code)
 
     def open(self, worker: int) -> MakeShard:
         """Load what the shards need.
@@ -73,15 +72,10 @@ class ShardJob:
             raise UserError("a worker runs other code than this process: update it and start the workers again")
         if sha256_file(_weights(self.recipe.artifacts)) != self.base_sha256:
             raise UserError(f"a worker sees another {_weights(self.recipe.artifacts)}: workers need the same folder")
-        builder = self.recipe.builder(worker)
-        sink: ShardSink | RemoteSink
-        if isinstance(self.place, str):
-            sink = RemoteSink(self.place, self.schema, *builder.ids())
-        else:
-            sink = ShardSink(self.place, self.schema, *builder.ids())
+        builder, schema = self.recipe.builder(worker), self.sink.schema
 
         def make(shard: int) -> None:
-            sink.write(shard, builder.fill(self.schema.shard_slice(shard), builder.buffers(self.schema)))
+            self.sink.write(shard, builder.fill(schema.shard_slice(shard), builder.buffers(schema)))
 
         return make
 

@@ -8,91 +8,79 @@ fingerprint is refused: nothing that this writer did not begin is ever replaced.
 """
 
 import json
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
 from ocd_core.files import filesystem, put_file
-from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
+from ocd_core.store.metadata import ZARR_JSON
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.source import DamagedStoreError, Source, read_node
-from ocd_core.store.verify import Damage, metadata_damage, shard_damage
-from ocd_core.store.writer import Ids, encoded_shard
+from ocd_core.store.verify import metadata_damage
+from ocd_core.store.writer import Arrays, Writer, encoded_shard
 
 NOTE = "unfinished.json"
 
 
+@dataclass(frozen=True)
 class RemoteSink:
-    """Writes whole shards below a URL; can be sent to other processes and machines."""
+    """Writes whole shards below a URL."""
 
-    def __init__(self, url: str, schema: StoreSchema, sample_id: Ids, replica: Ids) -> None:
-        self.url = url
-        self.schema = schema
-        self._ids = {"sample_id": sample_id, "replica": replica}
+    url: str
+    schema: StoreSchema
 
-    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Encode and write one shard of every array, see `StoreWriter.write`."""
+    def write(self, shard: int, arrays: Arrays) -> list[str]:
+        """See `Sink.write`."""
         fs, root = filesystem(self.url)
-        for key, pieces in encoded_shard(self.schema, self._ids, shard, arrays):
+        keys = []
+        for key, pieces in encoded_shard(self.schema, shard, arrays):
             put_file(fs, f"{root}/{key}", b"".join(pieces))
+            keys.append(key)
+        return keys
 
 
-class RemoteWriter:
-    """Makes or completes one store at a URL; used as `StoreWriter` is.
+class RemoteWriter(Writer):
+    """Makes or completes a store at a URL.
 
     Args:
         url: where the store is to be: nothing, or what an earlier writer of this fingerprint left. Of a damaged
             store the sound shards are kept.
-        schema, attributes, sample_id, replica, fingerprint: see `StoreWriter`.
+        schema, attributes, sample_id, replica, fingerprint: see `Writer`.
 
     Raises:
         UserError: something else is there.
     """
 
     def __init__(
-        self, url: str, schema: StoreSchema, attributes: dict[str, Any], sample_id: npt.NDArray[Any],
-        replica: npt.NDArray[Any], *, fingerprint: str,
-    ) -> None:  # fmt: skip
-        self.url, self.schema, self.fingerprint = url, schema, fingerprint
-        ids = np.asarray(sample_id, np.int64), np.asarray(replica, np.int64)
+        self,
+        url: str,
+        schema: StoreSchema,
+        attributes: dict[str, Any],
+        sample_id: npt.NDArray[Any],
+        replica: npt.NDArray[Any],
+        *,
+        fingerprint: str,
+    ) -> None:
+        super().__init__(schema, attributes, sample_id, replica, fingerprint)
+        self.url = url
         self._fs, self._root = filesystem(url)
-        self._arrays = array_metadata(schema)
-        self._attributes = group_attributes(schema, attributes, *ids, fingerprint)
-        self._group = group_metadata(self._attributes, self._arrays)
-        self._sink = RemoteSink(url, schema, *ids)
-        self._good: set[int] = set()
-        self._in_place = False
+        self._sink = RemoteSink(url, schema)
         self._open()
 
-    def __enter__(self) -> Self:
-        return self
+    def close(self) -> None:
+        """Nothing is held."""
 
-    def __exit__(self, *_error: object) -> None:
-        """What is written stays for the next run."""
-
-    def missing(self) -> list[int]:
-        """The shards that are still to be written, in order."""
-        return [shard for shard in range(self.schema.shard_count) if shard not in self._good]
-
-    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Write one shard."""
-        self._sink.write(shard, arrays)
+    def write(self, shard: int, arrays: Arrays) -> None:
+        """See `Writer.write`."""
+        self._sink.write(shard, self._with_ids(shard, arrays))
         self._good.add(shard)
 
     def sink(self) -> RemoteSink:
-        """What other processes write shards with; `accept` them afterwards."""
+        """See `Writer.sink`."""
         return self._sink
-
-    def accept(self, shard: int) -> list[Damage]:
-        """Read and check a shard that another process wrote; without damage it is no longer missing."""
-        damage = self._damage(shard)
-        if not damage:
-            self._good.add(shard)
-        return damage
 
     def finish(self) -> None:
         """Complete the store; all shards must be there."""
@@ -133,11 +121,12 @@ class RemoteWriter:
 
     def _look(self) -> list[int]:
         """Find the sound shards; the others."""
-        self._good = {shard for shard in range(self.schema.shard_count) if not self._damage(shard)}
+        source = self._source()
+        self._good = {shard for shard in range(self.schema.shard_count) if not self._damage(source, shard)}
         return self.missing()
 
-    def _damage(self, shard: int) -> list[Damage]:
-        return shard_damage(Source(self.url), self.schema, shard, self._attributes["shard_samples"][shard])
+    def _source(self) -> Source:
+        return Source(self.url)
 
     def _ours(self) -> str | None:
         try:

@@ -1,139 +1,73 @@
-"""Writing a store, shard by shard, so that it can be killed at any time and go on later.
+"""What writes a store: one protocol for a folder of this machine and for a URL.
 
-Everything happens in a work folder named after the store and a fingerprint of what determines its content. A shard
-counts only if the files of all its arrays are there, decode, and hold the expected samples, so nothing has to be
-written down about progress. When all shards count, the group's zarr.json is written and the work folder is renamed
-to the store's place: a store is complete or absent.
-
-Files are replaced, never written in place: they may be hard links into a cache.
+A store is made shard by shard, by one process (`Writer.write`) or by many (`Writer.sink`, `Writer.accept`), and is a
+store only after `Writer.finish`. A shard is the same range of samples of every array: it counts if the files of all
+arrays are there, decode and hold the expected samples, so nothing else is written down about progress.
 """
 
-import hashlib
-import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ocd_core.errors import UserError
-from ocd_core.files import flush, flush_tree, locked, replace_file, sweep_partial
-from ocd_core.store.metadata import ZARR_JSON, array_metadata, group_attributes, group_metadata
+from ocd_core.store.metadata import array_metadata, group_attributes, group_metadata
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.shards import encode_shard
-from ocd_core.store.source import DamagedStoreError, Source, missing_files, read_node
-from ocd_core.store.verify import Damage, metadata_damage, shard_damage
+from ocd_core.store.source import Source
+from ocd_core.store.verify import Damage, shard_damage
 
-Ids = npt.NDArray[np.int64]
+Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-class ShardSink:
-    """Writes whole shards into a work folder; can be sent to other processes.
+class Sink(Protocol):
+    """Writes whole shards of one store; small, and can be sent to other processes and machines.
 
-    Workers may write different shards at the same time, or the same one twice, even one that outlived the run that
-    started it: a shard's bytes depend on its values alone, and each file is replaced at once.
+    Two may write different shards at the same time, or the same one twice, even one that outlived the run that
+    started it: a shard's bytes depend on its values alone, and each file appears whole.
     """
 
-    def __init__(self, folder: Path, schema: StoreSchema, sample_id: Ids, replica: Ids) -> None:
-        self.folder = folder
-        self.schema = schema
-        self._ids = {"sample_id": sample_id, "replica": replica}
+    @property
+    def schema(self) -> StoreSchema:
+        """The store's arrays."""
+        ...
 
-    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> list[Path]:
-        """Encode and write one shard of every array, see `StoreWriter.write`; returns its files."""
-        paths = []
-        for key, pieces in encoded_shard(self.schema, self._ids, shard, arrays):
-            paths.append(self.folder / key)
-            _write(paths[-1], pieces)
-        return paths
+    def write(self, shard: int, arrays: Arrays) -> list[str]:
+        """Encode and write one shard of every array, sample_id's file last; returns the keys of its files."""
+        ...
 
 
-def encoded_shard(
-    schema: StoreSchema, all_ids: Mapping[str, Ids], shard: int, arrays: Mapping[str, npt.NDArray[Any]]
-) -> Iterator[tuple[str, Iterable[Any]]]:
-    """The files of one shard, as (key, pieces of bytes), encoded one by one; that of sample_id is the last."""
-    rows = schema.shard_slice(shard)
-    specs = schema.arrays()
-    ids = {name: values[rows] for name, values in all_ids.items()}
-    for name, values in ids.items():
-        assert np.array_equal(arrays.get(name, values), values), f"{name} is not what was announced"
-    found = {**arrays, **ids}
-    assert set(found) == set(specs), f"got {sorted(found)}, need {sorted(specs)}"
-    for name, spec in specs.items():
-        value = np.asarray(found[name])
-        shape = (rows.stop - rows.start, *spec.shape[1:])
-        assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
-        found[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
-    for name, spec in specs.items():
-        yield spec.file(shard), encode_shard(spec, schema.codec, found[name])
-
-
-class StoreWriter:
-    """Makes or completes one store.
+class Writer(ABC):
+    """Makes or completes one store; a context manager.
 
     Args:
-        dest: where the finished store goes, a local path.
         schema: its arrays.
         attributes: plain JSON values for the group: config, layer, base checkpoint, code version, seed.
         sample_id, replica: of all rows, int64 (rows,); no pair twice.
-        work_root: the folder of work folders, on the same file system as dest.
-        fingerprint: of everything that determines the content (params, code, inputs). Shards that an
-            interrupted run with the same fingerprint finished are kept; so are the sound ones of a store at `dest`
-            with that fingerprint, which is moved back to the work folder if it is damaged and left alone if not.
-            A store of another fingerprint at `dest` is replaced by `finish`.
-
-    Use it as a context manager, or call `close`: it holds a lock.
-
-    Raises:
-        UserError: another process is writing this store, or something else is in its place.
+        fingerprint: of everything that determines the content (params, code, inputs). Sound shards that a run with the
+            same fingerprint has left are kept.
     """
 
     def __init__(
         self,
-        dest: Path | str,
         schema: StoreSchema,
         attributes: dict[str, Any],
         sample_id: npt.NDArray[Any],
         replica: npt.NDArray[Any],
-        *,
-        work_root: Path,
         fingerprint: str,
     ) -> None:
-        self.dest = Path(dest).absolute()
-        self.schema = schema
-        self.fingerprint = fingerprint
+        self.schema, self.fingerprint = schema, fingerprint
         ids = np.asarray(sample_id, np.int64), np.asarray(replica, np.int64)
-        assert ids[0].shape == ids[1].shape == (schema.rows,), "one sample_id and replica a row"
+        assert ids[0].shape == ids[1].shape == (schema.rows,), "one sample_id and replica per row"
         assert len(np.unique(np.stack(ids), axis=1).T) == schema.rows, "a sample and replica occurs twice"
-        root = Path(work_root).absolute()
-        root.mkdir(parents=True, exist_ok=True)
-        self.dest.parent.mkdir(parents=True, exist_ok=True)
-        if root.stat().st_dev != self.dest.parent.stat().st_dev:
-            raise UserError(
-                f"{root} and {self.dest.parent} must be on one file system, for a finished store is renamed"
-            )
-        self.work = root / f"{self.dest.name}-{fingerprint}"
-        key = hashlib.sha256(str(self.dest).encode()).hexdigest()[:12]
-        self._replaced = root / f"{self.dest.name}-{key}.replaced"
+        self._ids = {"sample_id": ids[0], "replica": ids[1]}
         self._arrays = array_metadata(schema)
         self._attributes = group_attributes(schema, attributes, *ids, fingerprint)
         self._group = group_metadata(self._attributes, self._arrays)
-        self._sink = ShardSink(self.work, schema, *ids)
         self._good: set[int] = set()
         self._in_place = False
-        # the disk works while the next shard is computed; a shard in the page cache counts as written
-        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
-        self._flushes: list[Future[None]] = []
-        with ExitStack() as stack:
-            # one lock for the place, whatever its fingerprint, and one for the work folder, whatever its place
-            stack.enter_context(locked(root / f"{self.dest.name}-{key}.lock", str(dest)))
-            stack.enter_context(locked(root / f"{self.work.name}.lock", str(dest)))
-            self._open()
-            self._locks = stack.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -143,16 +77,16 @@ class StoreWriter:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def close(self) -> None:
         """Let other processes have the store; what is written stays for the next run."""
-        self._flusher.shutdown(cancel_futures=True)
-        self._locks.close()
 
     def missing(self) -> list[int]:
         """The shards that are still to be written, in order."""
         return [shard for shard in range(self.schema.shard_count) if shard not in self._good]
 
-    def write(self, shard: int, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    @abstractmethod
+    def write(self, shard: int, arrays: Arrays) -> None:
         """Write one shard: every array with the samples of the shard (sample_id and replica may be left out).
 
         Integers and floats are brought to the array's dtype. Each file appears whole, sample_id's last.
@@ -160,135 +94,53 @@ class StoreWriter:
         Raises:
             UserError: the disk is full.
         """
-        assert not self._in_place, "nothing is missing"
-        self._good.discard(shard)
-        (self.work / self.schema.arrays()["sample_id"].file(shard)).unlink(missing_ok=True)  # none while it is replaced
-        paths = self._sink.write(shard, arrays)
-        self._good.add(shard)
-        self._flushes += [self._flusher.submit(_flush_ahead, path) for path in paths]
 
-    def sink(self) -> ShardSink:
+    @abstractmethod
+    def sink(self) -> Sink:
         """What other processes write shards with; `accept` them afterwards."""
-        assert not self._in_place, "nothing is missing"
-        return self._sink
 
     def accept(self, shard: int) -> list[Damage]:
         """Check a shard that another process wrote; without damage it is no longer missing."""
-        damage = self._check(Source(self.work), [shard])[shard]
+        damage = self._damage(self._source(), shard)
         if not damage:
             self._good.add(shard)
         return damage
 
+    @abstractmethod
     def finish(self) -> None:
-        """Complete the store and put it in its place, in one step.
-
-        All shards must be there; those that neither this writer wrote nor `accept` saw are checked now.
+        """Complete the store; all shards must be there.
 
         Raises:
             UserError: files were taken away meanwhile, or the disk is full.
         """
-        if self._in_place:
-            return
-        source = Source(self.work)
-        self._good |= {shard for shard, damage in self._check(source, self.missing()).items() if not damage}
-        assert not self.missing(), f"shards {self.missing()} are not written"
-        if lost := missing_files(source.sizes(), self.schema):
-            raise UserError(f"{self.work / lost[0]} has vanished since it was written; run the same command again")
-        _write(self.work / ZARR_JSON, [self._group])
-        for flushed in self._flushes:
-            flushed.result()
-        flush_tree(self.work)
-        if self.dest.exists():
-            self.dest.rename(self._replaced)
-        self.work.rename(self.dest)
-        flush(self.dest.parent)
-        self._clear_replaced()
-        self._in_place = True
 
-    def _open(self) -> None:
-        """Find what there is already, in the store's place and in the work folder."""
-        self._clear_replaced()
-        damaged = self._ours_at_dest()
-        if damaged and self._intact_at_dest():
-            self._in_place = True
-            self._good = set(range(self.schema.shard_count))
-            if self.work.exists():
-                shutil.rmtree(self.work)
-            return
-        if damaged and not self.work.exists():
-            self.dest.rename(self.work)
-            damaged = False
-        self.work.mkdir(exist_ok=True)
-        sweep_partial(self.work)
-        (self.work / ZARR_JSON).unlink(missing_ok=True)
-        for key, data in self._arrays.items():
-            (self.work / key).parent.mkdir(exist_ok=True)
-            _write(self.work / key, [data])
-        for shard, damage in self._check(Source(self.work), self.missing()).items():
-            if damage:
-                self._remove(shard)
-            else:
-                self._good.add(shard)
-        if damaged:
-            self._harvest()
+    @abstractmethod
+    def _source(self) -> Source:
+        """Where unfinished shards are."""
 
-    def _harvest(self) -> None:
-        """Take the sound shards that the work folder lacks from the damaged store at `dest`, then remove that."""
-        for shard, damage in self._check(Source(self.dest), self.missing()).items():
-            if not damage:
-                for spec in self.schema.arrays().values():
-                    (self.dest / spec.file(shard)).replace(self.work / spec.file(shard))
-                self._good.add(shard)
-        self.dest.rename(self._replaced)
-        self._clear_replaced()
+    def _damage(self, source: Source, shard: int) -> list[Damage]:
+        """What is wrong with a shard."""
+        return shard_damage(source, self.schema, shard, self._attributes["shard_samples"][shard])
 
-    def _ours_at_dest(self) -> bool:
-        """Whether a store of this fingerprint is at `dest`."""
-        if self.dest.is_dir() and not any(self.dest.iterdir()):
-            self.dest.rmdir()
-        if not self.dest.exists():
-            return False
-        try:
-            node = read_node(Source(self.dest))
-        except DamagedStoreError:
-            return False
-        except UserError as error:
-            if (self.dest / "sample_id" / ZARR_JSON).is_file():  # another schema version, say
-                return False
-            raise UserError(f"{self.dest} is in the way of a store: {error}; move it or delete it") from error
-        return bool(node["attributes"]["fingerprint"] == self.fingerprint)
-
-    def _intact_at_dest(self) -> bool:
-        source = Source(self.dest)
-        if source.read(ZARR_JSON) != self._group or metadata_damage(source, read_node(source)):
-            return False
-        return not any(self._check(source, list(range(self.schema.shard_count))).values())
-
-    def _check(self, source: Source, shards: list[int]) -> dict[int, list[Damage]]:
-        """What is wrong with shards."""
-        digests = self._attributes["shard_samples"]
-        return {shard: shard_damage(source, self.schema, shard, digests[shard]) for shard in shards}
-
-    def _remove(self, shard: int) -> None:
-        """Remove a shard's files, its sample_id first: without that it is none."""
-        for spec in reversed(self.schema.arrays().values()):
-            (self.work / spec.file(shard)).unlink(missing_ok=True)
-
-    def _clear_replaced(self) -> None:
-        if self._replaced.exists():
-            shutil.rmtree(self._replaced)
+    def _with_ids(self, shard: int, arrays: Arrays) -> Arrays:
+        """A shard's arrays with sample_id and replica, which must be what was announced."""
+        rows = self.schema.shard_slice(shard)
+        ids = {name: values[rows] for name, values in self._ids.items()}
+        for name, values in ids.items():
+            assert np.array_equal(arrays.get(name, values), values), f"{name} is not what was announced"
+        return {**arrays, **ids}
 
 
-def _write(path: Path, pieces: Iterable[Any]) -> None:
-    """Not flushed: what is in the page cache counts as written until `finish`."""
-
-    def write(partial: Path) -> None:
-        with partial.open("wb") as file:
-            file.writelines(pieces)
-
-    replace_file(path, write, several_writers=True, flushed=False)
-
-
-def _flush_ahead(path: Path) -> None:
-    with suppress(FileNotFoundError):  # its shard is being written again; `finish` flushes what is there in the end
-        flush(path)
+def encoded_shard(schema: StoreSchema, shard: int, arrays: Arrays) -> Iterator[tuple[str, Iterable[Any]]]:
+    """The files of one shard, as (key, pieces of bytes), encoded one by one; that of sample_id is the last."""
+    rows = schema.shard_slice(shard)
+    specs = schema.arrays()
+    assert set(arrays) == set(specs), f"got {sorted(arrays)}, need {sorted(specs)}"
+    found = {}
+    for name, spec in specs.items():
+        value = np.asarray(arrays[name])
+        shape = (rows.stop - rows.start, *spec.shape[1:])
+        assert value.shape == shape, f"{name}: got {value.shape}, need {shape}"
+        found[name] = value.astype(spec.dtype, casting="same_kind", copy=False)
+    for name, spec in specs.items():
+        yield spec.file(shard), encode_shard(spec, schema.codec, found[name])

@@ -10,7 +10,8 @@ from unittest import mock
 
 import stages.overfit
 from ocd_core.overfit.rows import RowBuilder
-from ocd_core.store import StoreWriter, writer
+from ocd_core.store import writer
+from ocd_core.store.local import LocalWriter
 from tests.faults.support import SHARDS, overfit, spawn_clean, store_of, work_of
 from tests.store.faulty import counted, die, half_a_file, is_group
 
@@ -21,13 +22,13 @@ def is_third(number: int, *_args: object) -> bool:
 
 # phase -> what kills the process, and the shards that are finished by then. A shard has ten files.
 PHASES = {
-    "before the first shard": (lambda: mock.patch.object(StoreWriter, "write", die), 0),
+    "before the first shard": (lambda: mock.patch.object(LocalWriter, "write", die), 0),
     "while computing a shard": (
         lambda: mock.patch.object(RowBuilder, "fill", counted(RowBuilder.fill, lambda n, *_: n == 4)), None,
     ),
     "in mid-shard": (lambda: mock.patch.object(writer, "encode_shard", half_a_file(writer.encode_shard, 25)), 2),
     "between shards": (
-        lambda: mock.patch.object(StoreWriter, "write", counted(StoreWriter.write, is_third, die_after=True)),
+        lambda: mock.patch.object(LocalWriter, "write", counted(LocalWriter.write, is_third, die_after=True)),
         3,
     ),
     "while consolidating": (
@@ -64,7 +65,7 @@ def hold(root: Path, held, release) -> None:
         held.set()
         release.wait()
 
-    with mock.patch.object(StoreWriter, "write", wait):
+    with mock.patch.object(LocalWriter, "write", wait):
         overfit(root)
 
 

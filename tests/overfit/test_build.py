@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import ocd_core.store.writer as writer_module
 from ocd_core.errors import UserError
 from ocd_core.models.mlp import MLP
 from ocd_core.network.cut import CutModel
@@ -20,7 +19,7 @@ from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.progress import no_progress
 from ocd_core.rng import torch_generator
 from ocd_core.samples import Batch, Condition
-from ocd_core.store import OverfitStore
+from ocd_core.store import OverfitStore, local
 from tests.scoring.helpers import ArrayTask
 
 ROWS, WIDE = 150, 200
@@ -227,7 +226,7 @@ def test_an_error_of_the_writing_thread_ends_the_stage(tmp_path: Path, monkeypat
         raise UserError("no space left")
 
     builder = Counts(ArrayTask(), MODEL, Rows(), params(), 0)
-    monkeypatch.setattr(writer_module.ShardSink, "write", full)
+    monkeypatch.setattr(local.LocalSink, "write", full)
     with pytest.raises(UserError, match="no space left"):
         build(tmp_path / "a.zarr", builder)
     assert len(filled) == 2, "it ends at the next shard"

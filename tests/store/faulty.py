@@ -13,7 +13,8 @@ from unittest import mock
 
 import numpy as np
 
-from ocd_core.store import StoreSchema, StoreWriter, writer
+from ocd_core.store import StoreSchema, writer
+from ocd_core.store.local import LocalWriter
 from tests.store.support import complete, make_schema, make_values, open_writer, shard_of
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ def is_group(path: Path) -> bool:
 
 # Each patches something in the process so that it dies at one moment. A shard has ten files.
 PHASES = {
-    "before the first shard": lambda: mock.patch.object(StoreWriter, "write", die),
+    "before the first shard": lambda: mock.patch.object(LocalWriter, "write", die),
     "in the middle of a file": lambda: mock.patch.object(writer, "encode_shard", half_a_file(writer.encode_shard, 11)),
     "before a file appears": lambda: mock.patch.object(
         Path, "replace", counted(Path.replace, lambda n, _s, target: target.name == "c.1.0.0")
@@ -86,7 +87,7 @@ PHASES = {
         Path, "replace", counted(Path.replace, lambda n, _s, target: target == target.parent.parent / "sample_id/c.1")
     ),
     "between shards": lambda: mock.patch.object(
-        StoreWriter, "write", counted(StoreWriter.write, lambda n, *_: n == 2, die_after=True)
+        LocalWriter, "write", counted(LocalWriter.write, lambda n, *_: n == 2, die_after=True)
     ),
     "while consolidating": lambda: mock.patch.object(
         Path, "replace", counted(Path.replace, lambda n, _s, target: is_group(target))

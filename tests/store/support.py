@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ocd_core.store import StoreSchema, StoreWriter
+from ocd_core.store import StoreSchema
+from ocd_core.store.local import LocalWriter
 
 ATTRIBUTES: dict[str, Any] = {
     "config": {"overfit": {"optimizer": "sgd", "lr": 0.01, "steps": 3}},
@@ -38,15 +39,21 @@ def make_values(schema: StoreSchema, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def shard_of(schema: StoreSchema, values: dict[str, np.ndarray], shard: int) -> dict[str, np.ndarray]:
+    """What `Writer.write` takes: all but sample_id and replica."""
+    return {n: v for n, v in whole_shard_of(schema, values, shard).items() if n not in ("sample_id", "replica")}
+
+
+def whole_shard_of(schema: StoreSchema, values: dict[str, np.ndarray], shard: int) -> dict[str, np.ndarray]:
+    """What `Sink.write` takes."""
     rows = schema.shard_slice(shard)
-    return {name: v[rows] for name, v in values.items() if name not in ("sample_id", "replica")}
+    return {name: v[rows] for name, v in values.items()}
 
 
-def open_writer(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> StoreWriter:
+def open_writer(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> LocalWriter:
     """A writer whose work folders are beside the store."""
     options = {"attributes": ATTRIBUTES, "work_root": dest.parent / ".work", "fingerprint": "f00d", **changes}
     attributes = options.pop("attributes")
-    return StoreWriter(dest, schema, attributes, values["sample_id"], values["replica"], **options)
+    return LocalWriter(dest, schema, attributes, values["sample_id"], values["replica"], **options)
 
 
 def complete(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> list[int]:

@@ -7,10 +7,11 @@ import fsspec
 import pytest
 
 from ocd_core.errors import UserError
-from ocd_core.store import OverfitStore, RemoteSink, RemoteWriter, verify_store
+from ocd_core.store import OverfitStore, verify_store
+from ocd_core.store.remote import RemoteSink, RemoteWriter
 from tests.faults.conftest import finished, ready, undisturbed  # noqa: F401
 from tests.faults.support import copy_run, overfit
-from tests.store.support import ATTRIBUTES, complete, file_hashes, make_schema, make_values, shard_of
+from tests.store.support import ATTRIBUTES, complete, file_hashes, make_schema, make_values, shard_of, whole_shard_of
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)
@@ -99,7 +100,7 @@ def test_a_sink_writes_for_others(url: str) -> None:
     with open_remote(url) as writer:
         sink = writer.sink()
         assert isinstance(sink, RemoteSink)
-        sink.write(1, shard_of(SCHEMA, VALUES, 1))
+        sink.write(1, whole_shard_of(SCHEMA, VALUES, 1))
         assert writer.accept(1) == []
         assert {d.problem for d in writer.accept(2)} == {"the file is missing"}
         assert writer.missing() == [0, 2]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore, StoreSchema, verify_store
-from tests.store.support import complete, file_hashes, make_schema, make_values, open_writer, shard_of
+from tests.store.support import complete, file_hashes, make_schema, make_values, open_writer, shard_of, whole_shard_of
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -251,12 +251,12 @@ def test_other_processes_write_through_a_sink(tmp_path):
     with open_writer(tmp_path / "a.zarr", schema, values) as writer:
         sink = pickle.loads(pickle.dumps(writer.sink()))
         for shard in (0, 1):
-            sink.write(shard, shard_of(schema, values, shard))
+            sink.write(shard, whole_shard_of(schema, values, shard))
         assert writer.missing() == [0, 1, 2]
         assert writer.accept(0) == []
         assert [d.problem for d in writer.accept(2)] == ["the file is missing"] * 10
         assert writer.missing() == [1, 2]
-        sink.write(2, shard_of(schema, values, 2))
+        sink.write(2, whole_shard_of(schema, values, 2))
         writer.finish()
     assert file_hashes(tmp_path / "a.zarr") == file_hashes(tmp_path / "whole.zarr")
 
