@@ -1,4 +1,6 @@
-"""Update rules of overfitting: SGD and Adam on gradients that are outer products, or on matrices.
+"""Update rules of overfitting: SGD and Adam on gradients that are outer products, and SGD on matrices.
+
+Adam on matrices is `ocd_core.adam.Adam`.
 
 Dims: N rows, O out_features, I in_features.
 """
@@ -8,11 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-ADAM_BETAS = (0.9, 0.999)  # torch.optim.Adam's defaults
-
-
-ADAM_EPS = 1e-8
-
+from ocd_core.adam import EPS, Moments
 
 _BLOCK_BYTES = 2**20  # of a (rows, O, I) float32 temporary on a CPU: it should stay in the cache of one core
 
@@ -57,19 +55,15 @@ class OuterAdam:
     def __init__(self, x_NI: Tensor, lr: float) -> None:
         self._lr = lr
         self._x_NI = x_NI
-        self._floor_NI = ADAM_EPS / x_NI.abs()
-        self._mean_NO: Tensor | None = None
-        self._square_NO: Tensor | None = None
+        self._floor_NI = EPS / x_NI.abs()
+        self._moments: Moments[Tensor] = Moments()
         self._steps: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
         """Take a step; how it moves the layer's output, (N, O) float64."""
-        (beta1, beta2), k = ADAM_BETAS, len(self._steps) + 1
-        mean_NO, square_NO = (1 - beta1) * u_NO, (1 - beta2) * u_NO.square()
-        self._mean_NO = mean_NO if self._mean_NO is None else beta1 * self._mean_NO + mean_NO
-        self._square_NO = square_NO if self._square_NO is None else beta2 * self._square_NO + square_NO
-        top_NO = ((-self._lr / (1 - beta1**k)) * moving_N1 * self._mean_NO).float()
-        root_NO = (self._square_NO / (1 - beta2**k)).sqrt().float()
+        self._moments.update(u_NO)
+        top_NO = ((-self._lr / self._moments.correction) * moving_N1 * self._moments.mean).float()
+        root_NO = self._moments.root.float()
         self._steps.append((top_NO, root_NO))
         change_NO = torch.empty_like(top_NO)
         for rows, part_NOI, _ in self._blocks():
@@ -98,8 +92,7 @@ class OuterAdam:
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Row ranges with two temporaries (rows, O, I)."""
-        assert self._mean_NO is not None
-        rows, outs, ins = len(self._x_NI), self._mean_NO.shape[1], self._x_NI.shape[1]
+        rows, outs, ins = len(self._x_NI), self._moments.mean.shape[1], self._x_NI.shape[1]
         size = rows if self._x_NI.is_cuda else max(1, min(rows, _BLOCK_BYTES // (4 * outs * ins)))
         first, second = self._x_NI.new_empty(2, size, outs, ins)
         for start in range(0, rows, size):
@@ -123,22 +116,3 @@ class Sgd:
     def __call__(self, grad: Tensor, moving: Tensor) -> None:
         """Take a step."""
         self._delta.addcmul_(grad, moving, value=-self._lr)
-
-
-class Adam:
-    """torch.optim.Adam with its defaults on matrices, a state a row: moves `delta` in place."""
-
-    def __init__(self, delta: Tensor, lr: float) -> None:
-        self._delta, self._lr = delta, lr
-        self._mean = torch.zeros_like(delta)
-        self._square = torch.zeros_like(delta)
-        self._step = 0
-
-    def __call__(self, grad: Tensor, moving: Tensor) -> None:
-        """Take a step."""
-        self._step += 1
-        (beta1, beta2), k = ADAM_BETAS, self._step
-        self._mean.lerp_(grad, 1 - beta1)
-        self._square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        root = torch.div(self._square, 1 - beta2**k, out=grad).sqrt_().add_(ADAM_EPS)
-        self._delta.addcdiv_(self._mean * moving, root, value=-self._lr / (1 - beta1**k))

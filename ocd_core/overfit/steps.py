@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocd_core.adam import Adam
 from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.overfit.params import OverfitParams
-from ocd_core.overfit.rules import Adam, OuterAdam, RankOneSgd, Sgd
+from ocd_core.overfit.rules import OuterAdam, RankOneSgd, Sgd
 from ocd_core.samples import Tensors, map_tensors
 
 # loss of each sample by itself: (output (N, ...), target (N, ...)) -> (N,)

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ocd_core.adam import EPS, Moments
 from ocd_core.errors import UserError
 
-BETA_1, BETA_2, EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's defaults
 BATCH_BYTES = 2**24  # of one float64 temporary; several are alive at a time
 
 Float32 = npt.NDArray[np.float32]
@@ -68,15 +68,11 @@ def _adam(u_NSO: npt.NDArray[np.float64], i_NI: npt.NDArray[np.float64], lr: flo
     Its moments are sums of u_j ⊗ i and of u_j² ⊗ i², with the same weights for all elements: s ⊗ i and q ⊗ i², where s
     and q are the moments of u alone. So they need no matrix, and Δ = −lr Σ_k ŝ_k ⊗ i / (√q̂_k ⊗ |i| + ε).
     """
-    first_NO = np.zeros_like(u_NSO[:, 0])
-    second_NO = np.zeros_like(first_NO)
-    total_NOI = np.zeros((*first_NO.shape, i_NI.shape[1]))
+    moments: Moments[npt.NDArray[np.float64]] = Moments()
+    total_NOI = np.zeros((len(u_NSO), u_NSO.shape[2], i_NI.shape[1]))
     size_NI = np.abs(i_NI)
     for step in range(u_NSO.shape[1]):
-        u_NO = u_NSO[:, step]
-        first_NO = BETA_1 * first_NO + (1 - BETA_1) * u_NO
-        second_NO = BETA_2 * second_NO + (1 - BETA_2) * u_NO**2
-        top_NO = first_NO / (1 - BETA_1 ** (step + 1))
-        root_NO = np.sqrt(second_NO / (1 - BETA_2 ** (step + 1)))
-        total_NOI += top_NO[:, :, None] * i_NI[:, None, :] / (root_NO[:, :, None] * size_NI[:, None, :] + EPS)
+        moments.update(u_NSO[:, step])
+        top_NO = moments.mean / moments.correction
+        total_NOI += top_NO[:, :, None] * i_NI[:, None, :] / (moments.root[:, :, None] * size_NI[:, None, :] + EPS)
     np.multiply(total_NOI, -lr, out=out_NOI, casting="same_kind")
