@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import Params, parse_params
+from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.diffusion.samplers import draw
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel

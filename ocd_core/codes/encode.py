@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ocd_core.codes.representation import Representation, fit_representation
+from ocd_core.codes.params import RepresentationParams
+from ocd_core.codes.representations import representation_class
+from ocd_core.codes.representations.base import Deltas, Representation
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.network.moves import row_chunks
 from ocd_core.samples import Condition
@@ -19,6 +21,13 @@ def fit_to_store(train: OverfitStore, params: DiffusionParams) -> Representation
     deltas = (delta for _, delta, _ in read_deltas(train))
     layer_input = _layer_input(train, slice(0, len(train)))
     return fit_representation(params.representation, deltas, layer_input, params.unit_variance)
+
+
+def fit_representation(
+    params: RepresentationParams, deltas_NOI: Deltas, layer_input_NI: Tensor | None, unit_variance: bool
+) -> Representation:
+    """The representation that the params name, fitted on training Δ; see `Representation.fit`."""
+    return representation_class(params.name).fit(deltas_NOI, layer_input_NI, params, unit_variance)
 
 
 def encode_store(representation: Representation, store: OverfitStore) -> tuple[Tensor, Condition]:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import ConditionEncoder, TimeEncoder
-from ocd_core.codes.representation import REPRESENTATIONS, Representation
+from ocd_core.codes.representations import representation_class
+from ocd_core.codes.representations.base import Representation
 from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
@@ -86,7 +87,7 @@ class DiffusionModel(nn.Module):
             params = DiffusionParams.model_validate(config["params"])
             encoder = ConditionEncoder(config["condition_sizes"], params.embedding)
             described = config["representation"]
-            representation = REPRESENTATIONS[described["name"]](**described["args"])
+            representation = representation_class(described["name"])(**described["args"])
         self = cls(encoder, representation, params)
         load_strictly(self, state, folder)
         return self.eval()

@@ -2,16 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from ocd_core.codes.params import RepresentationParams
+from ocd_core.diffusion.denoisers import DENOISERS
 from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel
 
 
 class DenoiserParams(StrictModel):
     """The network ε_Ω: `mlp` for codes of any shape, the U-Nets for `dense` (see `ocd_core.diffusion.denoisers`)."""
 
-    name: Literal["mlp", "unet", "unet_paper", "unet_released"]
+    name: Annotated[str, AfterValidator(DENOISERS.check)]
     width: PositiveInt  # mlp: hidden units; U-Nets: channels of the first level
     depth: PositiveInt  # mlp: residual blocks; U-Nets: residual blocks of a level
     multipliers: Annotated[list[PositiveInt], Field(min_length=1)]  # U-Nets only: channels of each level / width
@@ -53,7 +54,7 @@ class DiffusionParams(StrictModel):
                 "loss min_snr gives weight 0 to t = T under schedule zero_snr, so the first step of every draw would "
                 "be untrained; use loss mse, or another schedule"
             )
-        if self.denoiser.name != "mlp" and self.representation.name != "dense":
+        if self.denoiser.name.startswith("unet") and self.representation.name != "dense":
             raise ValueError(
                 f"denoiser {self.denoiser.name} takes Δ as a matrix, representation {self.representation.name} gives a "
                 "vector; use representation dense, or denoiser mlp"

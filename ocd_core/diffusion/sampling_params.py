@@ -1,16 +1,17 @@
 """The params group `sampling`, apart from `diffusion`: it trains nothing again."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from ocd_core.diffusion.samplers import SAMPLERS
 from ocd_core.strict import PositiveInt, StrictModel
 
 
 class SamplingParams(StrictModel):
     """Drawing Δ (Alg. 2)."""
 
-    sampler: Literal["ancestral", "ddim", "dpm"]  # dpm: DPM-Solver++ of second order
+    sampler: Annotated[str, AfterValidator(SAMPLERS.check)]
     steps: PositiveInt  # ddim, dpm: how many of the timesteps; ancestral walks all of them
     eta: Annotated[float, Field(ge=0, le=1)]  # ddim: 0 is deterministic after the first noise
     renormalise: bool  # bring a drawn Ω_0 to unit norm before it is scaled

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.codes.condition import ConditionEncoder
-from ocd_core.codes.representation import Representation
+from ocd_core.codes.representations.base import Representation
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.params import DiffusionParams

@@ -5,7 +5,9 @@ import torch
 
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.codes.params import RepresentationParams
-from ocd_core.codes.representation import Dense, Factored, Pca
+from ocd_core.codes.representations.dense import Dense
+from ocd_core.codes.representations.factored import Factored
+from ocd_core.codes.representations.pca import Pca
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.errors import UserError
 from tests.diffusion.common import condition, denoiser_params, diffusion_params

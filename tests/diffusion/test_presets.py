@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ocd_core.codes.condition import ConditionEncoder
-from ocd_core.codes.representation import Dense
+from ocd_core.codes.representations.dense import Dense
 from ocd_core.diffusion.denoisers import build_denoiser
+from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.diffusion.samplers import draw
 from ocd_core.diffusion.training import _Objective
 from tests.diffusion.common import condition, preset_params
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from ocd_core.codes.representation import Factored
+from ocd_core.codes.representations.factored import Factored
 from ocd_core.diffusion.training import train_diffusion
 from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
 

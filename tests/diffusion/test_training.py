@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
-from ocd_core.codes.representation import Dense, Factored
-from ocd_core.diffusion.samplers import draw
+from ocd_core.codes.representations.dense import Dense
+from ocd_core.codes.representations.factored import Factored
+from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.schedules import make_schedule
 from ocd_core.diffusion.training import _Objective, other_rows, train_diffusion

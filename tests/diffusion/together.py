@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from ocd_core.codes.representation import Factored
+from ocd_core.codes.representations.factored import Factored
 from ocd_core.diffusion import training
 from ocd_core.errors import UserError
 from ocd_core.training.processes import Processes, join_processes

@@ -12,7 +12,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.codes.encode import encode_store, fit_to_store
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.config import load_params
-from ocd_core.diffusion.samplers import draw
+from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError

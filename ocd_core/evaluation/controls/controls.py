@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import ConditionEncoder
-from ocd_core.codes.representation import REPRESENTATIONS
+from ocd_core.codes.representations import representation_class
 from ocd_core.evaluation.controls.hypernetwork import Hypernetwork
 from ocd_core.evaluation.controls.ridge import Ridge
 from ocd_core.evaluation.controls.space import DeltaSpace
@@ -75,7 +75,7 @@ class Controls:
             mean_delta = state.pop("mean_delta").to(device) if "mean_delta" in fitted else None
             space = hypernetwork = None
             if "space" in fitted:
-                space = DeltaSpace(REPRESENTATIONS[config["space"]["name"]](**config["space"]["args"]))
+                space = DeltaSpace(representation_class(config["space"]["name"])(**config["space"]["args"]))
             ridge = Ridge(*config["ridge"]) if "ridge" in fitted else None
             if "hypernetwork" in fitted:
                 assert space is not None

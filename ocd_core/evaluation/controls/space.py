@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from ocd_core.codes.encode import fit_to_store, read_deltas
 from ocd_core.codes.params import RepresentationParams
-from ocd_core.codes.representation import Factored, Pca, Representation
+from ocd_core.codes.representations.base import Representation
+from ocd_core.codes.representations.factored import Factored
+from ocd_core.codes.representations.pca import Pca
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.errors import UserError
 from ocd_core.network.moves import Move

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ocd_core.codes.representation import Factored
+from ocd_core.codes.representations.factored import Factored
 from ocd_core.evaluation.controls.hypernetwork import Hypernetwork, Samples, train_hypernetwork
 from ocd_core.evaluation.controls.space import DeltaSpace
 from ocd_core.evaluation.params import HypernetworkParams

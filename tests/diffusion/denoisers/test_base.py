@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from ocd_core.diffusion.denoisers import build_denoiser, padded_size
-from ocd_core.errors import UserError
+from ocd_core.diffusion.denoisers import DENOISERS, build_denoiser
 from tests.diffusion.common import denoiser_params
 
 UNET = {"name": "unet", "width": 16, "depth": 1, "multipliers": [1, 2]}
@@ -35,25 +34,5 @@ def test_samples_do_not_see_each_other_and_e_and_omega_both_matter(changes):
     assert (net(omega.flip(0), e) - whole).abs().max() > 1e-3
 
 
-def test_dropout_acts_in_training_only():
-    torch.manual_seed(0)
-    net = build_denoiser(denoiser_params(dropout=0.5), (5,), 12)
-    x, e = torch.randn(4, 5), torch.randn(4, 12)
-    assert not torch.equal(net(x, e), net(x, e))
-    net.eval()
-    assert torch.equal(net(x, e), net(x, e))
-
-
-def test_padding_by_hand():
-    assert padded_size((84, 120), 6, square=1) == (128, 128)
-    assert padded_size((10, 84), 6, square=1) == (96, 96)
-    assert padded_size((10, 84), 6, square=128) == (128, 128)
-    assert padded_size((130, 63), 4, square=128) == (136, 136)
-    assert padded_size((84, 120), 3, square=None) == (84, 120)
-    assert padded_size((10, 84), 4, square=None) == (16, 88)
-    assert padded_size((5, 7), 1, square=None) == (5, 7)
-
-
-def test_a_unet_is_refused_for_codes_that_are_not_matrices():
-    with pytest.raises(UserError, match=r"denoiser unet works on matrices and the codes have shape \(84,\)"):
-        build_denoiser(denoiser_params(**UNET), (84,), 12)
+def test_the_names():
+    assert DENOISERS.own() == ["mlp", "unet", "unet_paper", "unet_released"]

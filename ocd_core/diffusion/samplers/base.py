@@ -1,0 +1,39 @@
+"""What a sampler is: a pure function from a denoiser and noise to codes, and what samplers share.
+
+`denoise(omega_t, t)` gives (Ω̂_0, ε̂) at timestep t for all samples. `noise(k)` gives standard normal numbers of the
+codes' shape: k = 0 is Ω_T (Eq. 5), k = 1, 2, ... the fresh noise of the k-th step. Randomness comes from outside, so a
+draw depends on (seed, draw, sample id) and neither on the batch nor on its neighbours.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ocd_core.diffusion.sampling_params import SamplingParams
+from ocd_core.diffusion.schedules import NoiseSchedule
+from ocd_core.errors import UserError
+
+Denoise = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Noise = Callable[[int], Tensor]
+Callback = Callable[[int, Tensor, Tensor], None]  # (t, Ω_t, Ω̂_0), before each step
+
+
+class Sampler(Protocol):
+    """One draw of Ω_0 (Alg. 2), with what it needs of the group `sampling`."""
+
+    def __call__(self, denoise: Denoise, noise: Noise, schedule: NoiseSchedule, sampling: SamplingParams) -> Tensor:
+        """Codes of the shape of `noise(0)`."""
+        ...
+
+
+def trailing_timesteps(timesteps: int, steps: int) -> list[int]:
+    """`steps` timesteps from T downwards, evenly spaced (Lin et al., 2023, Tab. 2).
+
+    Raises:
+        UserError: more steps than timesteps.
+    """
+    if steps > timesteps:
+        raise UserError(f"sampling.steps is {steps}, but the diffusion has only {timesteps} timesteps; lower it")
+    return [int(t) for t in np.round(np.arange(steps, 0, -1) * timesteps / steps)]
