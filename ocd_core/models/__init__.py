@@ -1,6 +1,6 @@
-"""Base networks by name: a model `name` is the class that `ocd_core.models.<name>` calls MODEL.
+"""Base networks by name: the model `name` is the class that `ocd_core.models.<name>` calls MODEL.
 
-Found by their file's name and imported only when asked for, so that a new network changes no shared file.
+Models are found by file name and imported only on demand, so that a new network changes no shared file.
 """
 
 from collections.abc import Mapping
@@ -19,16 +19,16 @@ def model_names() -> list[str]:
 
 
 def model_target(name: str) -> str:
-    """`module:attribute` of a model; a `module:Class` of your own package is its own target.
+    """`module:attribute` of a model; a name of the form `module:Class` (your own package) is returned unchanged.
 
     Raises:
-        UserError: unknown name.
+        UserError: the name is unknown.
     """
     if ":" in name:
         return name
     if name not in model_names():
         raise UserError(
-            f"unknown model {name!r}; known are {', '.join(model_names())}, or give 'module:Class' of your own"
+            f"unknown model {name!r}; known are {', '.join(model_names())}, or name your own as 'module:Class'"
         )
     return f"{__name__}.{name}:MODEL"
 
@@ -37,11 +37,11 @@ def build_model(name: str, args: Mapping[str, Any]) -> nn.Module:
     """Make a base network.
 
     Args:
-        name: as for `model_target`.
-        args: keyword arguments of its constructor.
+        name: see `model_target`.
+        args: keyword arguments of the model's constructor.
 
     Raises:
-        UserError: unknown name, a module that does not import, or arguments that the constructor refuses.
+        UserError: the name is unknown, its module cannot be imported, or the constructor refuses the arguments.
     """
     target = model_target(name)
     module, attribute = target.split(":")
@@ -52,7 +52,7 @@ def build_model(name: str, args: Mapping[str, Any]) -> nn.Module:
     try:
         model = constructor(**args)
     except (TypeError, ValueError) as error:
-        raise UserError(f"model {name!r} does not take these arguments: {error}") from error
+        raise UserError(f"model {name!r} does not accept these arguments: {error}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{target!r} makes a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -93,7 +93,7 @@ def test_page_opens_offline(tmp_path, kind, monkeypatch):
     assert len(pictures) == {"dense": 6, "factored": 6, "values": 6, "one row": 5, "zero": 4}[kind]
     for word in ("overfit.lr", "layer_activation", headline(store)):
         assert word in page.text
-    assert ("right on" in page.text) == (kind in ("dense", "factored"))
+    assert ("right for" in page.text) == (kind in ("dense", "factored"))
 
 
 @pytest.mark.usefixtures("no_drawing")
