@@ -86,7 +86,7 @@ def max_pool2d(
     dilation: _Size = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """torch's max_pool2d, computed by elementwise maxima if windows neither overlap nor leave gaps."""
+    """The max_pool2d of torch, computed by elementwise maxima if windows neither overlap nor leave gaps."""
     high, wide = _pair(kernel_size)
     plain = (_pair(stride) if stride else (high, wide)) == (high, wide) and _pair(padding) == (0, 0)
     out_y, out_x = input.shape[-2] // high, input.shape[-1] // wide
