@@ -1,4 +1,4 @@
-"""Does a layer's rank (Eq. 3) predict how much OCD gains in it?
+"""Compare each layer's rank (Eq. 3) with how much OCD gains in it, to see whether the rank predicts the gain.
 
 Every layer of a task moves in turn, with several seeds, and its rank is compared with the share by which one draw
 reduces the base's loss on the test split:
