@@ -55,7 +55,7 @@ def test_headline_and_row(tmp_path):
 def test_spreads_by_right_and_wrong(tmp_path):
     values = read_rows(class_store(tmp_path / "a.zarr"))
     found = spreads(values)
-    right, wrong = (k for k in found if "where" in k)
+    right, wrong = (k for k in found if ", base is " in k)
     assert found[right]["mean"] == values.rho[values.correct].mean()
     assert found[wrong]["max"] == values.rho[~values.correct].max()
     assert f"({(~values.correct).sum()} rows)" in wrong
