@@ -1,1 +1,1 @@
-"""What `make bench` runs; the results are in docs/benchmarks.md."""
+"""The benchmarks that `make bench` runs; their results are in docs/benchmarks.md."""

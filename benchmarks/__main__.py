@@ -1,11 +1,11 @@
-"""`python -m benchmarks [name ...]`: run all benchmarks, or those named, and print their tables as Markdown."""
+"""`python -m benchmarks [name ...]`: run all benchmarks, or the named ones, and print their tables as Markdown."""
 
 import importlib
 import os
 import sys
 from pathlib import Path
 
-# before torch is imported: one thread, and no team of threads that spins while it waits
+# set before torch is imported: one thread, and no threads that spin while they wait
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -24,7 +24,7 @@ def main(names: list[str]) -> int:
     for name in names or KNOWN:
         print(f"\n## {name}\n", flush=True)
         worst = max(worst, importlib.import_module(f"benchmarks.bench_{name}").main() or 0)
-    return worst  # 1 where one is below what is asked
+    return worst  # 1 if any benchmark misses its target
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What to compress Δ with: size and speed of real Δ (LeNet5, fc1, SGD), one thread, 13 rows (0.5 MiB) a chunk."""
+"""Codecs for Δ: size and speed on real Δ (LeNet5, fc1, SGD and Adam), one thread, 13 rows (0.5 MiB) per chunk."""
 
 import statistics
 import tempfile
@@ -39,7 +39,7 @@ def deltas(folder: Path, optimizer: str) -> np.ndarray:
 
 
 def rate(run: Callable[[], object], size: int) -> str:
-    """GB/s of processor time, the median of TURNS."""
+    """GB per second of processor time, the median of TURNS."""
     return f"{size / statistics.median(timed(run)[1] for _ in range(TURNS)) / 1e9:.2f}"
 
 

@@ -1,9 +1,10 @@
-"""Overfitting every one of 60,000 digits into a store: LeNet5, fc1, one torch thread.
+"""Overfitting each of 60,000 digits into a store: LeNet5, fc1, one torch thread.
 
-Two yardsticks, in the same process and turn by turn with what they are compared with: the *loop* (the procedure of the
-released code: a batch of one, a deep copy of the base, torch.optim, three full forward and backward passes), and the
-*ceiling* P (samples a second of the batched forward pass of the frozen prefix alone, as the network stands, in the
-batches that the stage uses). `own prefix` is the same as `CutModel` runs it, channels innermost.
+There are two references, measured in the same process and in turns with what they are compared with: the *loop* (the
+procedure of the released code: a batch of one, a deep copy of the base, torch.optim, three full forward and backward
+passes), and the *ceiling* P (samples per second of the batched forward pass of the frozen prefix alone, as the network
+defines it, in the batches that the stage uses). `own prefix` is the same prefix as `CutModel` runs it, with the
+channels innermost.
 """
 
 import copy
@@ -34,7 +35,7 @@ from ocd_core.tasks.images.task import ImageClassification, ImageSplit
 TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
 LOOP_ROWS = 300
 MEMORY_MB, SHARD_MB = 512, 32  # as in params/mnist.yaml
-CASES = {  # optimiser, layout, the least share of P that is asked for
+CASES = {  # optimiser, layout, target: the smallest acceptable share of P
     "sgd factored": ("sgd", "factored", 0.8),
     "sgd dense": ("sgd", "dense", 0.5),
     "adam factored": ("adam", "factored", None),
@@ -70,7 +71,7 @@ def _batches(split: ImageSplit, batch: int) -> list[Tensor]:
 
 
 def ceiling(folder: Path, split: ImageSplit, batch: int) -> tuple[float, float]:
-    """Seconds (clock, processor) of LeNet5's layers before fc1 on all samples: plain torch, none of this project."""
+    """Seconds (clock, processor) of LeNet5's layers before fc1 on all samples, in plain torch without this project."""
     net, inputs = mnist.network(folder), _batches(split, batch)
 
     @torch.inference_mode()
@@ -84,7 +85,7 @@ def ceiling(folder: Path, split: ImageSplit, batch: int) -> tuple[float, float]:
 
 
 def own_prefix(model: CutModel, split: ImageSplit, batch: int) -> tuple[float, float]:
-    """The same as the stage runs it."""
+    """Seconds (clock, processor) of the same layers as the stage runs them."""
     inputs = _batches(split, batch)
 
     def run() -> None:
@@ -116,7 +117,7 @@ def loop(task: ImageClassification, model: CutModel, split: ImageSplit, optimize
 
 
 def turns(folder: Path, rows: int, cores: int) -> dict[str, Any]:
-    """All cases and yardsticks TURNS times, after a short warm-up; every figure is a list over turns."""
+    """Measure all cases and references TURNS times, after a short warm-up; every result is a list over turns."""
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(1)
     task, model, split = mnist.load(folder, rows)
@@ -149,7 +150,7 @@ def memory(folder: Path, rows: int, optimizer: str, layout: str) -> dict[str, fl
 
 
 def _ratio_table(found: dict[str, Any], rows: int) -> str:
-    """Samples a second on the clock and against both yardsticks; ratios are medians of the ratios within a turn."""
+    """Samples per second and ratios to both references; ratios are medians of the ratios within a turn."""
     ceilings = [rows / wall for wall, _ in found["P"]]
     lines = []
     for name in ("loop sgd", "loop adam", "P", "own prefix", *CASES):
@@ -163,7 +164,7 @@ def _ratio_table(found: dict[str, Any], rows: int) -> str:
             p_cpu / rows / (c / count) for c, (_, p_cpu) in zip(cpus, found["P"], strict=True)
         )
         times = statistics.median(count / w / one for w, one in zip(walls, loops, strict=True))
-        asked = CASES[name][2] if name in CASES else None
+        target = CASES[name][2] if name in CASES else None
         lines.append(
             [
                 name,
@@ -171,14 +172,24 @@ def _ratio_table(found: dict[str, Any], rows: int) -> str:
                 f"{statistics.median(cpus) / count * 1e6:.1f}",
                 f"{share:.3f}" if name.startswith("loop") else f"{share:.2f}",
                 f"{cpu_share:.3f}" if name.startswith("loop") else f"{cpu_share:.2f}",
-                f"{asked:.2f}" if asked else "",
+                f"{target:.2f}" if target else "",
                 f"{times:.0f}",
                 f"{statistics.median(walls):.1f}" if not name.startswith("loop") else "",
                 f"{found[name][0]['bytes'] / 2**20:,.0f}" if name in CASES else "",
             ]
         )
     return markdown_table(
-        ["", "samples/s", "CPU µs a sample", "of P", "of P, by CPU time", "asked", "times the loop", "s in all", "MiB"],
+        [
+            "",
+            "samples/s",
+            "CPU µs per sample",
+            "of P",
+            "of P, by CPU time",
+            "target",
+            "times the loop",
+            "s in all",
+            "MiB",
+        ],
         lines,
     )
 

@@ -1,8 +1,9 @@
 """Drawing Δ and predicting with it: batched against one at a time, and `factored` + mlp against a U-Net on `dense`.
 
-LeNet5 on mnist5k, moved layer fc1. Everything is trained here by the library's own functions and the task's params;
-only the U-Net's updates are bounded, so that they take about two minutes. One torch thread, its processor time, median
-of interleaved rounds after a warm-up; ratios are medians of the ratios within a round.
+LeNet5 on mnist5k; the layer that moves is fc1. The benchmark trains everything with the library's own functions and the
+task's params; only the number of the U-Net's updates is limited, so that they take about two minutes. It uses one torch
+thread and measures its processor time, the median of interleaved rounds after a warm-up; ratios are medians of the
+ratios within a round.
 """
 
 import os
@@ -32,21 +33,18 @@ from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
 LAYER = "fc1"
-SAMPLES = int(os.environ.get("OCD_BENCH_ROWS", "1000"))  # of the test split
-UPDATES = int(os.environ.get("OCD_BENCH_UPDATES", "100"))  # of the U-Net
+SAMPLES = int(os.environ.get("OCD_BENCH_ROWS", "1000"))  # samples of the test split
+UPDATES = int(os.environ.get("OCD_BENCH_UPDATES", "100"))  # updates of the U-Net
 TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
-LOOP, UNET_BATCH, UNET_LOOP = (
-    50,
-    16,
-    3,
-)  # how many samples are timed one by one, and of the U-Net in a batch, one by one
+LOOP = 50  # samples that are timed one by one
+UNET_BATCH, UNET_LOOP = 16, 3  # the U-Net's samples that are timed in a batch, and one by one
 UNET = DenoiserParams(name="unet", width=8, depth=1, multipliers=[1, 2, 2], dropout=0.0)
 AT_LEAST = {"batched": 5, "unet": 50}
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Both predictors with one base and one scale network, and what they were trained with."""
+    """Both predictors, which share one base and one scale network, and the trainings that made them."""
 
     task: Task
     base: nn.Module
@@ -59,7 +57,7 @@ class Trained:
 
 
 def train(folder: Path, params: Params, unet_updates: int, samples: int) -> Trained:
-    """Base, Δ of fc1, scale and both diffusion models, and the first test samples."""
+    """Train the base, Δ of fc1, scale and both diffusion models; also take the first test samples."""
     task, seed = params.build_task(), 0
     task.prepare(folder)
     splits = {name: task.open(folder, name) for name in ("train", "val", "test")}
@@ -97,12 +95,12 @@ def train(folder: Path, params: Params, unet_updates: int, samples: int) -> Trai
 
 
 def predicted(predictor: Predictor, inputs: Tensor) -> Tensor:
-    """One draw's answer for all inputs at once."""
+    """The output of one draw for all inputs at once."""
     return predictor.predict(inputs, sample_id=torch.arange(len(inputs))).output
 
 
 def predicted_singly(predictor: Predictor, inputs: Tensor) -> Tensor:
-    """The same, input by input."""
+    """The same, one input at a time."""
     return torch.cat([predictor.predict(x[None], sample_id=torch.tensor([i])).output for i, x in enumerate(inputs)])
 
 
@@ -117,7 +115,7 @@ def base_singly(base: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def rounds(trained: Trained, turns: int) -> dict[str, list[float]]:
-    """Milliseconds of processor time a sample of each way, turn by turn, after a warm-up."""
+    """Milliseconds of processor time per sample for each way, turn by turn, after a warm-up."""
     x, few = trained.inputs, trained.inputs[:LOOP]
     works: dict[str, tuple[Callable[[], Tensor], int]] = {
         "base": (lambda: base_at_once(trained.base, x), len(x)),
@@ -137,7 +135,7 @@ def rounds(trained: Trained, turns: int) -> dict[str, list[float]]:
 
 
 def quality(trained: Trained) -> list[list[str]]:
-    """Cross entropy and accuracy on the test samples: base, and one draw of each."""
+    """Cross entropy and accuracy on the test samples, of the base and of one draw of each model."""
     rows = []
     outputs = {
         "base": (base_at_once(trained.base, trained.inputs), None),
@@ -165,7 +163,7 @@ def main() -> int:
     )
     found = rounds(trained, TURNS)
     print(f"LeNet5, {LAYER}, {params.sampling.steps} steps of {params.sampling.sampler}, median of {TURNS} rounds.\n")
-    print("Milliseconds of processor time a sample (one draw):\n")
+    print("Milliseconds of processor time per sample (one draw):\n")
     head = ["", "base", "OCD, `factored` + mlp", "OCD, `dense` + unet"]
     ways = ("base", "factored", "unet")
     lines = [
@@ -179,10 +177,10 @@ def main() -> int:
     }
     titles = {"batched": "`factored`, one by one / at once", "unet": "unet / `factored`, at once"}
     rows = [[titles[name], f"{ratio:,.0f}", f"{AT_LEAST[name]}"] for name, ratio in ratios.items()]
-    print(markdown_table(["ratio", "measured", "asked"], rows) + "\n")
+    print(markdown_table(["ratio", "measured", "target"], rows) + "\n")
     print(f"The first {len(trained.inputs):,} test samples, one draw:\n")
     print(markdown_table(["", "updates", "weights", "cross entropy", "accuracy %"], quality(trained)), flush=True)
     failed = [titles[name] for name, ratio in ratios.items() if ratio < AT_LEAST[name]]
     if failed:
-        print(f"\nbelow what is asked: {', '.join(failed)}")
+        print(f"\nbelow the target: {', '.join(failed)}")
     return 1 if failed else 0

@@ -2,10 +2,10 @@
 
     python -m benchmarks.bench_scoring
 
-One thread, its CPU time; the two are timed in turns, so that other work on the machine slows both, and the median of
-the rounds' ratios counts. LeNet5 on 28 x 28 digits (scikit-learn's, enlarged); time does not depend on the weights.
-The loop is what one would write first: float64 (as the scores need it), one sample, `copy_` of the perturbed
-weights, forward pass, loss.
+The benchmark measures the CPU time of one thread. The two are timed in turns, so that other work on the machine slows
+both, and the result is the median of the rounds' ratios. LeNet5 on 28 x 28 digits (scikit-learn's, enlarged); the time
+does not depend on the weights. The loop is the obvious implementation: float64 (which the scores need), one sample,
+`copy_` of the perturbed weights, forward pass, loss.
 """
 
 import os
@@ -44,7 +44,7 @@ BOUND_BY = {
 
 
 class Digits(Task):
-    """Cross-entropy; the benchmark hands the batch over itself."""
+    """Cross-entropy; the benchmark provides the batch itself."""
 
     def prepare(self, dest):
         raise NotImplementedError
@@ -82,7 +82,7 @@ def loop(model: torch.nn.Module, layer: str, image: Tensor, label: Tensor, draws
 
 
 def rounds(*works: Callable[[], Any]) -> tuple[list[tuple[float, ...]], tuple[list[Any], ...]]:
-    """Seconds of each work in each round, after a warm-up; and what they returned."""
+    """Seconds of each work in each round, after a warm-up, and the results of each work."""
     results = tuple([work()] for work in works)
     times = []
     for _ in range(ROUNDS):
@@ -106,11 +106,9 @@ def main() -> int:
     double = LeNet5().double().eval()
     double.load_state_dict(model.state_dict())
     image, label = batch.inputs[0][:1].double(), batch.target[:1]
-    print(
-        f"{SAMPLES} samples x {DRAWS} draws against {LOOP_DRAWS} turns of the loop; microseconds for a draw and sample"
-    )
-    print("KS: p-value of the two-sample test of the loop's losses and these, for one sample\n")
-    print(f"{'layer':7}{'loop':>9}{'here':>9}{'ratio':>8}{'asked':>7}{'KS':>7}  bound by")
+    print(f"{SAMPLES} samples x {DRAWS} draws against {LOOP_DRAWS} turns of the loop; microseconds per draw and sample")
+    print("KS: p-value of the two-sample test of the loop's losses and the library's, for one sample\n")
+    print(f"{'layer':7}{'loop':>9}{'here':>9}{'ratio':>8}{'target':>7}{'KS':>7}  bound by")
     failed = []
     for name in matrix_layers(model):
         split = CutModel(model, name)
@@ -129,12 +127,12 @@ def main() -> int:
             failed.append(name)
     compare_entropies()
     if failed:
-        print(f"below what is asked: {', '.join(failed)}")
+        print(f"below the target: {', '.join(failed)}")
     return 1 if failed else 0
 
 
 def compare_entropies() -> None:
-    """The density estimate against scipy's, on losses of 10,000 draws."""
+    """Compare the density estimate with scipy's, on losses of 10,000 draws."""
     from scipy.special import entr
     from scipy.stats import gaussian_kde
 
@@ -149,7 +147,7 @@ def compare_entropies() -> None:
     slow, fast = median(t[0] for t in times), median(t[1] / len(rows) for t in times)
     print(
         f"\nentropy of 10,000 draws: scipy on 1,000 points {slow * 1e3:.1f} ms, here {fast * 1e3:.2f} ms "
-        f"({slow / fast:.0f} times; {fast / 10_000 * 1e6:.3f} microseconds a draw)"
+        f"({slow / fast:.0f} times; {fast / 10_000 * 1e6:.3f} microseconds per draw)"
     )
 
 

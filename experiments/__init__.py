@@ -1,4 +1,4 @@
-"""Runs that choose and compare: not part of the pipeline, nor of the package."""
+"""Searches and comparisons that run the pipeline many times; part of neither the pipeline nor the package."""
 
 import subprocess
 import sys
@@ -7,12 +7,12 @@ from typing import Any
 
 from ocd_core.errors import UserError
 
-# a comparison of settings needs one drawn Δ and its gain; the other controls and rows cost time and decide nothing
+# to compare settings, one drawn Δ and its gain are enough; the other controls and rows cost time and decide nothing
 CHEAP: dict[str, Any] = {"controls.fit": ["ocd_gain"], "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"]}
 
 
 def run(app: Callable[[], None]) -> None:
-    """Run a command line; a user's mistake, or a command that failed, becomes one line and exit status 1."""
+    """Run a command line; a user's mistake or a failed command gives one line and exit status 1."""
     try:
         app()
     except (UserError, subprocess.CalledProcessError) as error:

@@ -1,7 +1,7 @@
-"""Whether a layer's rank (Eq. 3) predicts how much OCD gains in it.
+"""Compare each layer's rank (Eq. 3) with how much OCD gains in it, to see whether the rank predicts the gain.
 
-Every layer of a task is moved in turn, with several seeds, and its rank is compared with the share of the base's loss
-that one draw takes away on the test split:
+Every layer of a task moves in turn, with several seeds, and its rank is compared with the share by which one draw
+reduces the base's loss on the test split:
 
     python -m experiments.layer_gain run mnist5k     # one `dvc exp run` over all ranks and seeds
     python -m experiments.layer_gain show mnist5k    # the table, from the workspace
@@ -27,9 +27,9 @@ from ocd_core.report.markdown import markdown_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Compare layers' ranks with what OCD gains in them.")
 Task = Annotated[str, typer.Argument(help="A task with a params file.")]
-Seeds = Annotated[str, typer.Option(help="Seeds, with commas.")]
+Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 
-# one representation for every layer (the factored one is for layers that see one vector), and the rows that count
+# one representation for every layer (the factored one is only for layers that see one vector), and the rows needed
 _SETTINGS = {
     "layer.select": "auto",
     "layer.candidates.kinds": ["linear", "conv"],
@@ -54,8 +54,8 @@ class Gain:
     z: float
 
     @property
-    def taken_away(self) -> float:
-        """The share of the base's loss that one draw takes away; negative where it adds to it."""
+    def reduction(self) -> float:
+        """The share by which one draw reduces the base's loss; negative if it increases the loss."""
         return 1 - self.ocd / self.base
 
 
@@ -66,7 +66,7 @@ def layer_count(task: str) -> int:
 
 
 def command(task: str, seeds: str) -> list[str]:
-    """The experiment over all layers."""
+    """The command of the experiment over all layers."""
     ranks = ",".join(str(r) for r in range(1, layer_count(task) + 1))
     sets = [override(task, key, value) for key, value in _SETTINGS.items()]
     sets += [f"tasks=[{task}]", f"seeds=[{seeds}]", f"layer_ranks=[{ranks}]"]
@@ -74,10 +74,10 @@ def command(task: str, seeds: str) -> list[str]:
 
 
 def gains(task: str, root: Path | str = ".") -> list[Gain]:
-    """Every evaluated layer of the workspace, by seed and rank.
+    """Every evaluated layer in the workspace, by seed and rank.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     found = []
     for path in Artifacts(task, root=Path(root)).task_dir.glob("seed*/rank*/evaluation/table.json"):
@@ -89,23 +89,23 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
                  rows["bound"]["value"], rows["ocd"]["z_against_base"])
         )  # fmt: skip
     if not found:
-        raise UserError(f"no evaluated run of {task}; 'python -m experiments.layer_gain run {task}' makes them")
+        raise UserError(f"no evaluated run of {task}; run 'python -m experiments.layer_gain run {task}' first")
     return sorted(found, key=lambda g: (g.seed, g.rank))
 
 
 def table(found: list[Gain]) -> str:
-    """Markdown, with the rank correlation between rank and gain over all seeds."""
-    columns = ["seed", "rank", "layer", "base", "OCD, one draw", "taken away", "z", "bound"]
+    """The table as Markdown, with the correlation between rank and reduction over all seeds."""
+    columns = ["seed", "rank", "layer", "base", "OCD, one draw", "reduction", "z", "bound"]
     rows = [
-        [str(g.seed), str(g.rank), g.layer, f"{g.base:.5f}", f"{g.ocd:.5f}", f"{100 * g.taken_away:+.1f} %",
+        [str(g.seed), str(g.rank), g.layer, f"{g.base:.5f}", f"{g.ocd:.5f}", f"{100 * g.reduction:+.1f} %",
          f"{g.z:+.1f}", f"{g.bound:.5f}"]
         for g in found
     ]  # fmt: skip
     text = markdown_table(columns, rows, text_columns=3)
     if len({g.rank for g in found}) > 1:
-        test = spearmanr([g.rank for g in found], [g.taken_away for g in found])
+        test = spearmanr([g.rank for g in found], [g.reduction for g in found])
         figures = f"{test.statistic:+.2f} (p = {test.pvalue:.2f})"
-        text += f"\n\nSpearman's correlation of rank and share taken away: {figures}"
+        text += f"\n\nSpearman's correlation of rank and reduction: {figures}"
     return text
 
 
@@ -117,7 +117,7 @@ def run(task: Task, seeds: Seeds = "0,1,2") -> None:
 
 @app.command()
 def show(task: Task) -> None:
-    """The table of what has run."""
+    """Show the table of all finished runs."""
     print(table(gains(task)))
 
 

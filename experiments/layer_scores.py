@@ -1,9 +1,10 @@
-"""The published tables of layer scores (Eq. 3), with as many draws as the paper's.
+"""Tables of layer scores (Eq. 3) with as many draws as the paper uses.
 
     python -m experiments.layer_scores task mnist5k      # the base network of a run
     python -m experiments.layer_scores mlp               # an MLP on the 442 patients of scikit-learn's diabetes data
 
-Both kinds of noise, 10,000 draws a sample; `--out` also writes the scores and their convergence as pictures.
+Both commands use both kinds of noise and 10,000 draws per sample; `--out` also writes the scores and their convergence
+as tables and plots.
 """
 
 from collections.abc import Sequence
@@ -31,9 +32,9 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Layer scores with many draws.")
-Draws = Annotated[int, typer.Option(min=20, help="Perturbed weights a sample.")]
+Draws = Annotated[int, typer.Option(min=20, help="Perturbed weights per sample.")]
 Samples = Annotated[int, typer.Option(min=2, help="Training samples.")]
-Out = Annotated[Path | None, typer.Option(help="A folder for pictures and tables.")]
+Out = Annotated[Path | None, typer.Option(help="A folder for plots and tables.")]
 _SCALE = {"absolute": 0.1, "relative": 0.1}
 _MLP_HIDDEN = (32, 32)
 
@@ -42,11 +43,11 @@ class Rows(Task):
     """Regression on rows of standardised numbers; inputs (N, I), targets (N, 1)."""
 
     def prepare(self, dest: Path) -> dict[str, Any]:
-        """Nothing is stored: the data comes with scikit-learn."""
+        """Store nothing: the data comes with scikit-learn."""
         raise NotImplementedError
 
     def open(self, prepared: Path, split: SplitName) -> Split:
-        """The patients of one part, a tenth of them for validation."""
+        """The patients of one split; a tenth of them are for validation."""
         from sklearn.datasets import load_diabetes
 
         data = load_diabetes()
@@ -62,7 +63,7 @@ class Rows(Task):
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """RMSE in standard deviations of the target."""
+        """The RMSE in standard deviations of the target."""
         return [Metric("rmse", self.loss, higher_is_better=False, finish=lambda v: v**0.5)]
 
 
@@ -78,7 +79,7 @@ class _RowSplit:
 
 
 def markdown(scores: Sequence[LayerScore]) -> str:
-    """A table of the scores, best first."""
+    """The scores as a table, best first."""
     columns = [
         "layer", "kind", "weights", "rank", "mean entropy (nats)", "from half the draws", "without density",
     ]  # fmt: skip
@@ -93,7 +94,7 @@ def markdown(scores: Sequence[LayerScore]) -> str:
 def score_both(
     what: str, model: nn.Module, task: Task, train: Split, samples: int, draws: int, out: Path | None
 ) -> dict[str, list[LayerScore]]:
-    """Score with either noise, print the tables, and write pictures into `out`."""
+    """Score with both kinds of noise, print the tables, and write tables and plots into `out`."""
     found = {}
     for noise, scale in _SCALE.items():
         params = ScoringParams.model_validate({"samples": samples, "draws": draws, "noise": noise, "scale": scale})
@@ -116,8 +117,8 @@ def score_both(
 
 @app.command()
 def task(
-    name: Annotated[str, typer.Argument(help="A task whose base network is trained.")],
-    seed: Annotated[int, typer.Option(help="Which seed's base network.")] = 0,
+    name: Annotated[str, typer.Argument(help="A task whose base network has been trained.")],
+    seed: Annotated[int, typer.Option(help="The seed of the base network.")] = 0,
     samples: Samples = 100,
     draws: Draws = 10_000,
     out: Out = None,
@@ -136,13 +137,15 @@ def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
     """Train a small MLP on the diabetes data and score its layers."""
     args = {"in_features": 10, "out_features": 1, "hidden": list(_MLP_HIDDEN)}
     domain = Rows(StrictModel(), "mlp", args)
-    train, val = (domain.open(Path(), part) for part in ("train", "val"))
+    train, val = (domain.open(Path(), split) for split in ("train", "val"))
     params = BaseParams(
         model=ModelParams(name="mlp", args=args), checkpoint=None, epochs=100, patience=10, batch_size=32, lr=1e-3,
         weight_decay=0.0,
     )  # fmt: skip
     base = fit_base(domain, train, val, params, seed=0)
-    print(f"MLP {10, *_MLP_HIDDEN, 1}: validation RMSE {base.metrics['val_rmse']:.3f} of the target's deviation")
+    print(
+        f"MLP {10, *_MLP_HIDDEN, 1}: validation RMSE {base.metrics['val_rmse']:.3f} of the target's standard deviation"
+    )
     score_both("mlp", base.model, domain, train, min(samples, len(train)), draws, out)
 
 

@@ -1,8 +1,8 @@
-"""Which settings are best for a task: many `dvc exp run`, ranked on the validation split.
+"""Find the best settings of a task by many runs of `dvc exp run`, ranked on the validation split.
 
-One axis at a time around `params/<task>.yaml`, as `experiments/axes/<task>.yaml` lists them, then the best settings of
-different axes together, then the finalists with more seeds. Nothing here reads the test split but `test`, which is
-meant to be called once, with the winner and what it is compared with:
+The search varies one axis at a time around `params/<task>.yaml`, as listed in `experiments/axes/<task>.yaml`, then
+combines the best settings of different axes, and then runs the finalists with more seeds. Only `test` reads the test
+split; call it once, with the winner and what it is compared with:
 
     python -m experiments.search axes mnist5k       # queue; `dvc exp run --run-all --jobs 2` then runs the queue
     python -m experiments.search cross mnist5k
@@ -11,7 +11,7 @@ meant to be called once, with the winner and what it is compared with:
     python -m experiments.search rank mnist5k
     python -m experiments.search test mnist5k prediction-v
 
-A run is named by its settings (`axis-setting`, joined by `+`), and its figures stay in DVC's experiments.
+A run is named by its settings (`axis-setting`, joined by `+`), and its results stay in DVC's experiments.
 """
 
 import itertools
@@ -42,7 +42,7 @@ FINAL_SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Result:
-    """What one run gives on validation, averaged over its seeds."""
+    """The results of one run on validation, averaged over its seeds."""
 
     name: str
     seeds: int
@@ -54,21 +54,21 @@ class Result:
 
     @property
     def score(self) -> float:
-        """One draw's loss over the base's: below 1 is a gain. Bases differ by seed, so the ratio is compared."""
+        """The loss of one draw divided by the base's: below 1 is a gain. It is a ratio because bases differ by seed."""
         return self.one_draw / self.base
 
 
 def read_axes(task: str) -> dict[str, dict[str, Overrides]]:
-    """{axis: {setting: overrides}} of a task, every one checked against the params.
+    """{axis: {setting: overrides}} of a task, with every setting checked against the params.
 
-    `preset` is an axis of every task: the presets that serve it, with its own small network in their U-Net's place.
+    Every task has the axis `preset`: the presets, with the task's own small network in place of their U-Net.
 
     Raises:
-        UserError: no such file, or a setting that the params refuse.
+        UserError: the file does not exist, or a setting gives invalid params.
     """
     path = AXES / f"{task}.yaml"
     if not path.is_file():
-        raise UserError(f"{path} does not exist; it lists the settings to try (see the others in {AXES})")
+        raise UserError(f"{path} does not exist; it must list the settings to try (see the other files in {AXES})")
     axes: dict[str, dict[str, Overrides]] = read_yaml(path)
     domain = read_yaml(params_path(task))["domain"]
     axes["preset"] = {f"{name}-mlp": small_preset(name, domain) for name in preset_names()}
@@ -79,13 +79,13 @@ def read_axes(task: str) -> dict[str, dict[str, Overrides]]:
 
 
 def small_preset(name: str, domain: str) -> Overrides:
-    """What a preset sets, but for its U-Net, which takes a GPU."""
+    """The params of a preset except its U-Net, which needs a GPU."""
     network = ("diffusion.denoiser.", "diffusion.embedding")
     return {key: value for key, value in preset_values(name, domain).items() if not key.startswith(network)}
 
 
 def check(task: str, overrides: Overrides, where: str) -> None:
-    """Refuse overrides that name no key or give an impossible configuration."""
+    """Refuse overrides of unknown keys, and overrides that give an impossible configuration."""
     values = read_yaml(params_path(task))
     for key, value in overrides.items():
         group, last = group_of(values, key)
@@ -96,7 +96,7 @@ def check(task: str, overrides: Overrides, where: str) -> None:
 
 
 def resolve(axes: dict[str, dict[str, Overrides]], name: str) -> Overrides:
-    """The overrides of a run's name: `axis-setting`, several joined by `+`."""
+    """The overrides that a run's name stands for (`axis-setting`, several joined by `+`)."""
     overrides: Overrides = {}
     known = {f"{axis}-{setting}": values for axis, settings in axes.items() for setting, values in settings.items()}
     for part in [] if name == DEFAULT else name.split("+"):
@@ -104,7 +104,7 @@ def resolve(axes: dict[str, dict[str, Overrides]], name: str) -> Overrides:
             raise UserError(f"unknown setting {part!r}; known are {', '.join(known)}")
         clash = [key for key, value in known[part].items() if overrides.get(key, value) != value]
         if clash:
-            raise UserError(f"{name}: two of its settings give {clash[0]} different values")
+            raise UserError(f"{name}: two of its settings give different values to {clash[0]}")
         overrides |= known[part]
     return overrides
 
@@ -112,9 +112,9 @@ def resolve(axes: dict[str, dict[str, Overrides]], name: str) -> Overrides:
 def command(
     task: str, name: str, overrides: Overrides, seeds: tuple[int, ...], on_test: bool = False, whole: bool = False
 ) -> list[str]:
-    """The `dvc exp run` that queues one run; without `on_test` it stops before the test split is looked at.
+    """The `dvc exp run` command that queues one run; without `on_test` the run stops before it reads the test split.
 
-    whole: with all controls and rows of the task's file.
+    whole: with all controls and rows in the task's file.
     """
     settings = {**({} if whole else CHEAP), **overrides}
     args = ["dvc", "exp", "run", "--queue", "--name", run_name(task, name, seeds, on_test)]
@@ -128,7 +128,7 @@ def command(
 
 
 def run_name(task: str, name: str, seeds: tuple[int, ...], on_test: bool = False) -> str:
-    """The experiment's name; git refs allow no `+` next to dots, so it is spelt out."""
+    """The experiment's name; `+` is spelt out, because git refs do not allow it next to dots."""
     suffix = ("-test" if on_test else "") + (f"-seeds{len(seeds)}" if len(seeds) > 1 else "")
     return f"{task}--{name.replace('+', '--and--')}{suffix}"
 
@@ -136,22 +136,22 @@ def run_name(task: str, name: str, seeds: tuple[int, ...], on_test: bool = False
 def queue(
     task: str, names: list[str], seeds: tuple[int, ...] = (0,), on_test: bool = False, whole: bool = False
 ) -> None:
-    """Queue these runs, but those that are done or queued already."""
+    """Queue these runs, except those that are already done or queued."""
     axes = read_axes(task)
-    there = {entry["name"] for entry in experiments()}
+    present = {entry["name"] for entry in experiments()}
     for name in names:
         overrides = resolve(axes, name)
         check(task, overrides, name)
-        if run_name(task, name, seeds, on_test) in there:
-            print(f"{name}: there already")
+        if run_name(task, name, seeds, on_test) in present:
+            print(f"{name}: already done or queued")
             continue
         subprocess.run(command(task, name, overrides, seeds, on_test, whole), check=True)
 
 
 def experiments() -> list[dict[str, Any]]:
-    """Each experiment that DVC knows here: {"name", "status", "metrics": {path: values}}.
+    """Each experiment in this repository: {"name", "status", "metrics": {path: values}}.
 
-    Metrics of one that has not finished are those of the commit that it starts from.
+    The metrics of an unfinished experiment are those of the commit that it starts from.
     """
     done = subprocess.run(["dvc", "exp", "show", "--json"], check=True, capture_output=True, text=True)
     found = []
@@ -165,7 +165,7 @@ def experiments() -> list[dict[str, Any]]:
 
 
 def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:
-    """The finished runs of a task's search, best first by one draw's loss over the base's."""
+    """The finished runs of a task's search, best first by `Result.score`."""
     found = []
     for entry in entries:
         name = entry["name"] or ""
@@ -190,7 +190,7 @@ def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:
 
 
 def crossed(axes: dict[str, dict[str, Overrides]], found: list[Result], best: int) -> list[str]:
-    """The combinations of the best setting of each axis that beat the default, of at most `best` axes."""
+    """Combinations of the best settings of different axes; only settings that beat the default, from `best` axes."""
     score = {r.name: r.score for r in found if r.seeds == 1}
     if DEFAULT not in score:
         raise UserError(f"the run {DEFAULT!r} has not finished; run the queue first ('dvc exp run --run-all')")
@@ -206,7 +206,7 @@ def crossed(axes: dict[str, dict[str, Overrides]], found: list[Result], best: in
 
 
 def _possible(axes: dict[str, dict[str, Overrides]], name: str) -> bool:
-    """Whether the settings of a name give no key two values."""
+    """Whether the settings of a name agree on the value of every key."""
     try:
         resolve(axes, name)
     except UserError:
@@ -215,7 +215,7 @@ def _possible(axes: dict[str, dict[str, Overrides]], name: str) -> bool:
 
 
 def table(found: list[Result]) -> str:
-    """Markdown, best first."""
+    """The results as a Markdown table, best first."""
     columns = ["settings", "seeds", "base", "one draw", "ratio", "z", "best gain", "with it"]
     rows = [
         [r.name, str(r.seeds), f"{r.base:.5f}", f"{r.one_draw:.5f}", f"{r.score:.3f}", f"{r.z:+.1f}", f"{r.gain:g}",
@@ -227,14 +227,14 @@ def table(found: list[Result]) -> str:
 
 @app.command()
 def axes(task: Task) -> None:
-    """Queue the default and each setting of each axis."""
+    """Queue the default and every setting of every axis."""
     listed = read_axes(task)
     queue(task, [DEFAULT, *(f"{axis}-{setting}" for axis, settings in listed.items() for setting in settings)])
 
 
 @app.command()
-def cross(task: Task, best: Annotated[int, typer.Option(min=2, help="How many axes at most.")] = 3) -> None:
-    """Queue the best settings of different axes together."""
+def cross(task: Task, best: Annotated[int, typer.Option(min=2, help="The largest number of axes.")] = 3) -> None:
+    """Queue combinations of the best settings of different axes."""
     queue(task, crossed(read_axes(task), results(task, experiments()), best))
 
 
@@ -252,7 +252,7 @@ def finalists(task: Task, names: list[str]) -> None:
 
 @app.command()
 def rank(task: Task) -> None:
-    """Show what has finished, best first, as Markdown."""
+    """Show the finished runs, best first, as Markdown."""
     print(table(results(task, experiments())))
 
 
@@ -260,9 +260,9 @@ def rank(task: Task) -> None:
 def on_test_split(
     task: Task,
     names: list[str],
-    whole: Annotated[bool, typer.Option(help="With all controls and rows of the task's file.")] = False,
+    whole: Annotated[bool, typer.Option(help="Use all controls and rows in the task's file.")] = False,
 ) -> None:
-    """Queue runs with three seeds up to the evaluation on the test split: once, in the end."""
+    """Queue runs with three seeds, including the evaluation on the test split; use this once, at the end."""
     queue(task, names, FINAL_SEEDS, on_test=True, whole=whole)
 
 

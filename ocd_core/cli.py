@@ -1,4 +1,4 @@
-"""The `ocd` command: look at tasks, stores and reports, and predict with a trained run."""
+"""The `ocd` command: inspect tasks, stores and reports, and predict with a trained run."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import typer
 
 from ocd_core.errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at and use what the OCD pipeline has made.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Inspect and use the results of the OCD pipeline.")
 
 StoreArgument = Annotated[str, typer.Argument(help="An overfit store: a folder <split>.zarr or an fsspec URL.")]
 
@@ -41,10 +41,10 @@ def tasks() -> None:
 def inspect(
     store: StoreArgument,
     sample: Annotated[int | None, typer.Option(help="Show one row in full.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the picture (default: <split>.png here).")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page about the whole store, which opens offline.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the plot (default: <split>.png here).")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page about the whole store that opens offline.")] = None,
 ) -> None:
-    """Summarise an overfit store: a table on the terminal, a picture, and a page if asked for."""
+    """Summarise an overfit store: tables on the terminal, a plot, and optionally a page."""
     from ocd_core.artifacts import write_text
     from ocd_core.drawing import save_figure
     from ocd_core.report.store_page import store_page
@@ -56,14 +56,14 @@ def inspect(
     opened = OverfitStore(store)
     if sample is not None and not 0 <= sample < len(opened):
         raise UserError(f"--sample {sample}: the store has rows 0 to {len(opened) - 1}")
-    picture = out or Path(f"{Path(store).stem}.png")
-    for path in (picture, html):
+    plot = out or Path(f"{Path(store).stem}.png")
+    for path in (plot, html):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; name a file")
     values = read_rows(opened)
     print_store(opened, values, sample)
-    save_figure(overview_figure(opened, values, sample), picture)
-    print(f"picture: {picture}")
+    save_figure(overview_figure(opened, values, sample), plot)
+    print(f"plot: {plot}")
     if html is not None:
         write_text(html, store_page(opened, values))
         print(f"page: {html}")
@@ -72,12 +72,12 @@ def inspect(
 @app.command()
 def export(
     store: StoreArgument,
-    dest: Annotated[str, typer.Argument(help="A folder or fsspec URL at which nothing is yet.")],
+    dest: Annotated[str, typer.Argument(help="A folder or fsspec URL that does not exist yet.")],
     base: Annotated[
-        Path | None, typer.Option(help="The folder of the base network (default: that of the store's run).")
+        Path | None, typer.Option(help="The folder of the base network (default: the one of the store's run).")
     ] = None,
 ) -> None:
-    """Copy a store with its card and base checkpoint to another place, whole or not at all."""
+    """Copy a store with its card and base weights to another place, completely or not at all."""
     from ocd_core.report.store_export import export_store
 
     files = export_store(store, dest, base)["files"]
@@ -86,7 +86,7 @@ def export(
 
 @app.command()
 def verify(store: StoreArgument) -> None:
-    """Decode every shard of a store; name what is damaged. Exit status 1 if anything is."""
+    """Decode every shard of a store and name what is damaged; exit with status 1 if anything is."""
     from ocd_core.store import verify_store
 
     damages = verify_store(store)
@@ -101,12 +101,12 @@ def verify(store: StoreArgument) -> None:
 @app.command()
 def predict(
     task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Files with one input each, as the task reads them.")],
-    seed: Annotated[int, typer.Option(help="Which seed's run.")] = 0,
-    rank: Annotated[int, typer.Option(help="Which layer's run.")] = 1,
+    inputs: Annotated[list[Path], typer.Argument(help="Files with one input each, in a format that the task reads.")],
+    seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
+    rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
 ) -> None:
-    """Predict with weights drawn for each input; one JSON object a line."""
+    """Predict with weights drawn for each input, and print one JSON object per input."""
     import torch
 
     from ocd_core.artifacts import Artifacts
@@ -130,7 +130,7 @@ def predict(
 
 @app.command()
 def report(task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k") -> None:
-    """Write reports/<task> from the artifacts and show the table."""
+    """Write reports/<task> from the artifacts, and show the table."""
     from ocd_core.report.run_tables import print_tables, write_report
 
     print_tables(write_report(task))
@@ -141,9 +141,9 @@ def preset(
     name: Annotated[str, typer.Argument(help="paper: the method as printed; released: as in the authors' code.")],
     task: Annotated[str, typer.Argument(help="A task with a params file here.")],
     overrides: Annotated[bool, typer.Option(help="Write nothing; print arguments for 'dvc exp run'.")] = False,
-    force: Annotated[bool, typer.Option(help="Overwrite the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option(help="Overwrite the file if it exists.")] = False,
 ) -> None:
-    """Write params/<task>_<name>.yaml: the task with another whole method, from the overfitting on."""
+    """Write params/<task>_<name>.yaml: the task with another method, from overfitting onwards."""
     from ocd_core.presets import apply_preset, override_arguments, write_preset
 
     _, changes = apply_preset(name, task)
@@ -155,7 +155,7 @@ def preset(
 
 
 def main() -> None:
-    """Entry point: a user's mistake is one line on standard error and exit status 1."""
+    """Entry point. A user's mistake gives one line on standard error and exit status 1."""
     try:
         app()
     except UserError as error:

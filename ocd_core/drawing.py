@@ -1,4 +1,4 @@
-"""Figures drawn off-screen, and as PNG: the same data gives the same bytes."""
+"""Matplotlib figures, drawn off-screen and saved as PNG: the same data gives the same bytes."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ _DPI = 110
 
 def new_figure(rows: int, columns: int, size: tuple[float, float]) -> "tuple[Figure, np.ndarray]":
     """A figure of size (width, height) in inches, and its axes (rows, columns); drawn off-screen."""
-    from matplotlib.figure import Figure  # not pyplot, which would change a caller's own settings
+    from matplotlib.figure import Figure  # not pyplot, which would change the caller's settings
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
@@ -31,5 +31,5 @@ def png(figure: "Figure") -> bytes:
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as a PNG; the folder is made if need be."""
+    """Write a figure as a PNG, and create its folder if necessary."""
     replace_file(path, lambda partial: partial.write_bytes(png(figure)))

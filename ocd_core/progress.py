@@ -1,15 +1,15 @@
-"""Progress bars for long loops: on standard error, alive on a terminal, one line otherwise."""
+"""Progress bars for long loops, on standard error: live on a terminal, a single line otherwise."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# called with how many units are done (of the total given to `progress_bar`) and a few words
+# called with the number of units done (out of the total given to `progress_bar`) and a short note
 Progress = Callable[[int, str], None]
 
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Progress]:
-    """A bar; the block gets a function to call with the count so far."""
+    """Show a bar; the block receives a function to call with the count so far."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
@@ -28,4 +28,4 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
 
 
 def no_progress(done: int, note: str) -> None:
-    """For callers that want no bar."""
+    """Do nothing, for callers that want no bar."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose; equal arguments give equal seeds, on every platform."""
+    """A 63-bit seed for one purpose; equal arguments give equal seeds on every platform."""
     text = "/".join([str(seed), *map(str, purpose)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -34,10 +34,9 @@ def permutation(n: int, seed: int, *purpose: str | int) -> Tensor:
 
 
 def sample_normal(shape: Sequence[int], counters: Sequence[int], seed: int, *purpose: str | int) -> Tensor:
-    """Standard normal numbers of `shape` for each counter (a sample id, say).
+    """Standard normal numbers of shape `shape` for each counter (a sample id, for example).
 
-    Returns float32 of shape (len(counters), *shape). Row i depends on counters[i] alone, not on its
-    neighbours.
+    Returns float32 of shape (len(counters), *shape). Row i depends only on counters[i], not on the other rows.
     """
     key = derive_seed(seed, *purpose)
     rows = [

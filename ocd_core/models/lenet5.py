@@ -1,4 +1,4 @@
-"""LeNet5 as in the code that the paper's authors released."""
+"""LeNet5, as in the code that the paper's authors released."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

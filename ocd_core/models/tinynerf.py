@@ -1,4 +1,4 @@
-"""TinyNeRF (Murthy, 2020): a radiance field of three linear layers, with its volume rendering inside.
+"""TinyNeRF (Murthy, 2020): a radiance field of three linear layers, including its volume rendering.
 
 Dims: N views, ... ray axes (one, or rows and columns of an image), D depths along a ray.
 """
@@ -21,15 +21,16 @@ def encode(x: Tensor, frequencies: int) -> Tensor:
 class TinyNeRF(nn.Module):
     """`layer1` (63 -> width) - `layer2` - `layer3` (-> colour and density), ReLU, then volume rendering.
 
-    Inputs: origins (N, ..., 3) and directions (N, ..., 3) of rays, depths (N, ..., D) along each of them.
+    Inputs: origins (N, ..., 3) and directions (N, ..., 3) of rays, and depths (N, ..., D) along each ray.
     Output: colours (N, ..., 3) in 0..1. The field reads positions origin + depth · direction, so the layers see many
-    positions a sample: (N, ..., D, 63).
+    positions per sample: (N, ..., D, 63).
 
     Args:
-        width: hidden units.
-        frequencies: of the positional encoding, 2^0 to 2^(frequencies − 1).
-        direction_frequencies: also feed the encoded unit viewing direction; None (as cited and released): don't.
-        background: `black` or `white`, what a ray that meets nothing sees.
+        width: the number of hidden units.
+        frequencies: the number of frequencies of the positional encoding, 2^0 to 2^(frequencies − 1).
+        direction_frequencies: the same for the unit viewing direction, which is then an input too; None (as cited and
+            released): positions only.
+        background: `black` or `white`, the colour of a ray that meets nothing.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TinyNeRF(nn.Module):
         self.layer3 = nn.Linear(width, 4)
 
     def field(self, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
-        """Colour and density before their non-linearities at each depth, (N, ..., D, 4)."""
+        """Colour and density at each depth before their non-linearities, (N, ..., D, 4)."""
         points = origins.unsqueeze(-2) + directions.unsqueeze(-2) * depths.unsqueeze(-1)
         h = encode(points, self.frequencies)
         if self.direction_frequencies is not None:

@@ -1,9 +1,9 @@
-"""Whole-method presets: a task with the method of the paper, or of the authors' released code, in place of ours.
+"""Whole-method presets: a task with the method of the paper, or of the authors' released code, instead of ours.
 
-`<name>.yaml` here holds `about` (what a params file made with it says of itself), `every_task` (params of every task,
-group by group), `domains` (further params by domain) and `other_domains` (whether it also serves domains that are not
-listed). A preset changes the method from the overfitting on; data, base network, layer and the rows of the table stay
-the task's.
+Each `<name>.yaml` here holds `about` (the header of a params file made with it), `every_task` (params of every task,
+group by group), `domains` (further params by domain) and `other_domains` (whether the preset also serves domains that
+are not listed). A preset changes the method from overfitting onwards; the task keeps its data, base network, layer and
+the rows of its table.
 """
 
 import io
@@ -24,8 +24,9 @@ _NULL = "tag:yaml.org,2002:null"
 
 @dataclass(frozen=True)
 class Change:
-    """A param to which a preset gives another value: its key with dots (`diffusion.loss`), the task's own value, and
-    the preset's.
+    """A param to which a preset gives another value.
+
+    key: with dots (`diffusion.loss`). before: the task's own value. after: the preset's value.
     """
 
     key: str
@@ -34,28 +35,28 @@ class Change:
 
 
 def preset_names() -> list[str]:
-    """The presets that there are."""
+    """The names of all presets."""
     return sorted(p.stem for p in _FOLDER.glob("*.yaml"))
 
 
 def preset_values(preset: str, domain: str) -> dict[str, Any]:
-    """What a preset sets for a task of this domain, {key with dots: value}.
+    """The params that a preset sets for a task of this domain, {key with dots: value}.
 
     Raises:
-        UserError: no such preset, or it has nothing for the domain.
+        UserError: the preset does not exist, or does not serve the domain.
     """
     described = _read(preset)
     domains = described["domains"]
     if domain not in domains and not described["other_domains"]:
-        raise UserError(f"preset {preset} is for tasks of the domains {', '.join(domains)}; this one's is {domain}")
+        raise UserError(f"preset {preset} is for the domains {', '.join(domains)}; this task's domain is {domain}")
     return {**dict(_leaves(described["every_task"])), **dict(_leaves(domains.get(domain, {})))}
 
 
 def apply_preset(preset: str, task: str, root: Path | str = ".") -> tuple[Params, list[Change]]:
-    """The params of a task under a preset, and what differs from the task's own file, in the preset's order.
+    """The params of a task under a preset, and the changes to the task's own file, in the preset's order.
 
     Raises:
-        UserError: no such task or preset (see `preset_values`), or values that the params refuse.
+        UserError: the task or preset does not exist (see `preset_values`), or the values are not valid params.
     """
     path = params_path(task, root)
     domain = load_params(task, root).domain
@@ -70,23 +71,23 @@ def apply_preset(preset: str, task: str, root: Path | str = ".") -> tuple[Params
 
 
 def write_preset(preset: str, task: str, root: Path | str = ".", force: bool = False) -> Path:
-    """Write params/<task>_<preset>.yaml: a complete task of its own, with the comments of the task's file.
+    """Write params/<task>_<preset>.yaml: the params of a separate task, with the comments of the original file.
 
     Raises:
-        UserError: see `apply_preset`; or the file is there and `force` is not given.
+        UserError: see `apply_preset`; or the file exists and `force` is not given.
     """
     from ruamel.yaml import YAML
 
     dest = params_path(f"{task}_{preset}", root)
     if dest.exists() and not force:
-        raise UserError(f"{dest} is there already; give --force to overwrite it")
+        raise UserError(f"{dest} already exists; give --force to overwrite it")
     _, changes = apply_preset(preset, task, root)
-    yaml = YAML()  # keeps comments, and the spelling of numbers
+    yaml = YAML()  # keeps comments and the spelling of numbers
     yaml.width = 116
     none = lambda representer, _: representer.represent_scalar(_NULL, "null")  # noqa: E731
     yaml.representer.yaml_representers = {**yaml.representer.yaml_representers, type(None): none}
     values = yaml.load(params_path(task, root).read_text(encoding="utf-8"))
-    values.ca.comment = None  # the header, which is about the other task
+    values.ca.comment = None  # the header, which describes the original task
     for change in changes:
         group, last = group_of(values, change.key)
         if isinstance(change.after, list):
@@ -100,7 +101,7 @@ def write_preset(preset: str, task: str, root: Path | str = ".", force: bool = F
 
 
 def override_arguments(task: str, changes: list[Change]) -> list[str]:
-    """The arguments with which `dvc exp run` makes these changes in params/<task>.yaml; no word needs quotes."""
+    """The arguments for `dvc exp run` that make these changes in params/<task>.yaml; no argument needs quotes."""
     return [f"-S {override(task, change.key, change.after)}" for change in changes]
 
 

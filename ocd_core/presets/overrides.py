@@ -1,11 +1,11 @@
-"""Single params that take another value: by keys with dots (`diffusion.loss`), as DVC's `-S` names them."""
+"""New values for single params, addressed by keys with dots (`diffusion.loss`) as in DVC's `-S`."""
 
 import json
 from typing import Any
 
 
 def group_of(values: Any, key: str) -> tuple[Any, str]:
-    """The group that holds the key (an empty one if it is not there), and the key's name in it."""
+    """The group that holds the key (created empty if missing), and the key's name within the group."""
     *groups, last = key.split(".")
     for group in groups:
         values = values.setdefault(group, {})
@@ -13,10 +13,10 @@ def group_of(values: Any, key: str) -> tuple[Any, str]:
 
 
 def override_text(value: Any) -> str:
-    """A value as YAML and DVC's overrides read it, without blanks or quotes."""
+    """A value in a form that YAML and DVC's overrides can read, without spaces or quotes."""
     return json.dumps(value, separators=(",", ":")).replace('"', "")
 
 
 def override(task: str, key: str, value: Any) -> str:
-    """What `-S` takes to give a param of params/<task>.yaml this value; it needs no quotes."""
+    """The argument of `-S` that gives a param of params/<task>.yaml this value; it needs no quotes."""
     return f"params/{task}.yaml:{key}={override_text(value)}"

@@ -1,4 +1,4 @@
-"""Pictures of a run's training, and how any picture becomes a PNG (those of a store: ocd_core.report.store_plots)."""
+"""Plots of a run: layer scores and training curves (for plots of a store, see ocd_core.report.store_plots)."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ RELEASED_PLATEAU = 5e-4
 
 
 def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
-    """Mean entropy of the loss for each layer with its standard error (the paper's Fig. 3), and by number of draws."""
+    """Plot each layer's mean entropy of the loss with its standard error (the paper's Fig. 3), and its convergence."""
     rows, steps = read_table(scores), read_table(convergence)
     figure, axes = new_figure(1, 2, (4.2 + 0.9 * len(rows), 3.2))
     axis, by_draws = axes[0]
@@ -51,9 +51,9 @@ def plot_curves(run: Artifacts, dest: Path) -> None:
 
 
 def curves_figure(run: Artifacts) -> "Figure":
-    """Training and validation losses of the base network, the diffusion model and the scale network.
+    """Plot the training and validation losses of the base network, the diffusion model and the scale network.
 
-    And the squared error of the predicted noise on validation, beside the plateau of the released code.
+    A fourth plot shows the squared error of the predicted noise on validation, with the plateau of the released code.
     """
     figure, axes = new_figure(1, 4, (16, 3.4))
     base, diffusion, noise, scale = axes[0]

@@ -1,4 +1,4 @@
-"""What the scale networks of a task's runs are worth, as Markdown: reports/<task>/scale.md."""
+"""How well the scale networks of a task's runs estimate ρ, as Markdown: reports/<task>/scale.md."""
 
 import statistics
 from collections import defaultdict
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ocd_core.artifacts import Artifacts, read_table
 from ocd_core.report.markdown import markdown_table
 
-_COLUMNS = {  # of comparison.tsv: title, decimals
+_COLUMNS = {  # column of comparison.tsv: (title, decimals)
     "median_abs_log_ratio": ("median abs. ln(ρ̂/ρ) ↓", 2),
     "rank_correlation": ("rank correlation ↑", 2),
     "eq8_db": ("Eq. 8, dB ↓", 2),
@@ -20,10 +20,10 @@ third column is a factor of two. Eq. 8's loss is 0 dB for ρ̂ = 0, which leaves
 
 
 def scale_markdown(runs: Sequence[Artifacts]) -> str:
-    """A table a layer rank; of several seeds the mean ± the standard deviation over seeds.
+    """One table per layer rank; with several seeds, the mean ± the standard deviation over seeds.
 
     Raises:
-        UserError: a run without train_scale's `comparison.tsv`.
+        UserError: a run has no `comparison.tsv` of train_scale.
     """
     by_rank: dict[int, list[Artifacts]] = defaultdict(list)
     for run in runs:
@@ -53,7 +53,7 @@ def _read(run: Artifacts) -> list[dict[str, str]]:
 
 
 def _cell(values: list[str], decimals: int) -> str:
-    """A dash where it is not defined for some seed."""
+    """A dash if the value is undefined for any seed."""
     if not all(values):
         return "–"
     numbers = [float(v) for v in values]

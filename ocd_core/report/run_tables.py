@@ -16,7 +16,7 @@ Table = dict[str, Any]
 
 
 def run_tables(task: str, root: Path | str = ".") -> list[Table]:
-    """`table.json` of every evaluated run of a task, by rank and seed.
+    """Read `table.json` of every evaluated run of a task, ordered by rank and seed.
 
     Raises:
         UserError: the task has no evaluated run.
@@ -33,7 +33,7 @@ def _number(value: float, metric: dict[str, Any]) -> str:
 
 
 def _cell(entries: list[dict[str, Any]], metric: dict[str, Any]) -> str:
-    """One run: value and 95 % interval over samples. Several seeds: mean ± SD over seeds."""
+    """For one run, the value and its 95 % interval over samples; for several seeds, mean ± SD over seeds."""
     found = [e[metric["name"]] for e in entries]
     if len(found) == 1:
         value, low, high = (_number(found[0][k], metric) for k in ("value", "low", "high"))
@@ -43,7 +43,7 @@ def _cell(entries: list[dict[str, Any]], metric: dict[str, Any]) -> str:
 
 
 def _against_base(entries: list[dict[str, Any]], metric: dict[str, Any]) -> tuple[str, str]:
-    """The first metric against the base, averaged over seeds: paired z, share of the gap to the bound."""
+    """The paired z of the first metric against the base, and the share of the gap to the bound, averaged over seeds."""
     if entries[0]["row"] == "base":
         return "", ""
     z = statistics.mean(e[metric["name"]]["z_against_base"] for e in entries)
@@ -52,7 +52,7 @@ def _against_base(entries: list[dict[str, Any]], metric: dict[str, Any]) -> tupl
 
 
 def notes(group: list[Table]) -> list[str]:
-    """What the reader of a merged table has to know besides it."""
+    """The notes that a reader of a merged table needs."""
     metric = group[0]["metrics"][0]
     name = metric["name"].replace("_", " ")
     lines = [
@@ -71,13 +71,13 @@ def notes(group: list[Table]) -> list[str]:
 
 
 def heading(metric: dict[str, Any]) -> str:
-    """A metric's column title, with its unit and which way is better."""
+    """A metric's column title, with its unit and an arrow in the direction that is better."""
     unit = f" {metric['unit']}" if metric["unit"] else ""
     return f"{metric['name'].replace('_', ' ')}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
 
 
 def merged(tables: list[Table]) -> list[dict[str, Any]]:
-    """One entry a rank: its layers, seeds, metrics and rows of formatted cells."""
+    """One entry per rank: its layers, seeds, columns, rows of formatted cells, and notes."""
     by_rank: dict[int, list[Table]] = defaultdict(list)
     for table in tables:
         by_rank[table["rank"]].append(table)
@@ -88,7 +88,7 @@ def merged(tables: list[Table]) -> list[dict[str, Any]]:
         for i, row in enumerate(group[0]["rows"]):
             entries = [table["rows"][i] for table in group]
             cells = [_cell(entries, m) for m in metrics]
-            # a chosen gain is part of the title and differs by seed
+            # a chosen gain is part of the title and may differ between seeds
             title = " / ".join(dict.fromkeys(e["title"] for e in entries))
             rows.append([title, str(row["n"]), *cells, *_against_base(entries, metrics[0])])
         result.append(
@@ -105,7 +105,7 @@ def merged(tables: list[Table]) -> list[dict[str, Any]]:
 
 
 def caption(entry: dict[str, Any], task: str) -> str:
-    """What a merged table shows."""
+    """The caption of a merged table."""
     seeds = entry["seeds"]
     spread = "[95 % bootstrap interval over test samples]" if len(seeds) == 1 else "± SD over seeds"
     names = ", ".join(map(str, seeds))
@@ -120,7 +120,7 @@ def print_tables(tables: list[Table]) -> None:
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)  # nothing is cut in a log
+        console = Console(width=160)  # wide enough that a log shows whole lines
     for entry in merged(tables):
         shown = RichTable(title=caption(entry, tables[0]["task"]), title_justify="left", title_style="")
         for i, column in enumerate(entry["columns"]):
@@ -147,7 +147,7 @@ def markdown(tables: list[Table]) -> str:
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
-    """Write reports/<task>: table.md, table.json, scale.md and pictures (of the first run); returns the tables."""
+    """Write tables, scale.md, and the first run's plots and figures into reports/<task>; return the tables."""
     from ocd_core.report.run_plots import plot_curves, plot_layer_scores
     from ocd_core.report.run_scale import scale_markdown
     from ocd_core.report.store_plots import plot_store

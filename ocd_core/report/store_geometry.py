@@ -1,9 +1,9 @@
-"""What the weight changes of a store look like: means by class, singular values, nearest neighbours.
+"""The geometry of a store's weight changes: means by class, singular values, nearest neighbours.
 
-Δ of a large store does not fit in memory, so each figure is over a seeded subset of rows within a bound of bytes, read
-in pieces. All of it works for both layouts.
+Δ of a large store does not fit in memory, so each statistic uses a seeded subset of rows within a memory bound, read in
+pieces. Everything works for both layouts.
 
-Dims: N rows that are looked at, O out_features, I in_features, R = min(O, I) singular values, K neighbours.
+Dims: N rows in the subset, O out_features, I in_features, R = min(O, I) singular values, K neighbours.
 """
 
 from dataclasses import dataclass
@@ -21,12 +21,12 @@ COMPARED_BYTES = 2**27  # of Δ held at once for the neighbours
 MOST_COMPARED = 1000
 MOST_DECOMPOSED = 256
 NEIGHBOURS = 10
-_SVD_COST = 2e10  # multiplications, about
+_SVD_COST = 2e10  # multiplications, roughly
 
 
 @dataclass(frozen=True)
 class MeanDeltas:
-    """Mean Δ of each class ({class: (O, I) float64}, and of how many rows); class None: of all rows."""
+    """Mean Δ of each class, {class: (O, I) float64}, and the number of rows of each; class None stands for all rows."""
 
     mean: dict[int | None, Float64]
     rows: dict[int | None, int]
@@ -36,7 +36,7 @@ class MeanDeltas:
 class Neighbours:
     """The nearest neighbours of N rows among each other, by the cosine of their Δ.
 
-    rows: int64 (N,), of distinct samples, each with Δ ≠ 0. near: int64 (N, K), positions in `rows`, the nearest first.
+    rows: int64 (N,), rows of distinct samples, each with Δ ≠ 0. near: int64 (N, K), positions in `rows`, nearest first.
     cosine: (N, K). other: (N,) cosine with a row drawn at random, for comparison. other_near: int64 (N,), its position.
     target: (N, ...). classes: as in RowValues.
     """
@@ -50,22 +50,22 @@ class Neighbours:
     classes: int | None
 
     def same_class(self, k: int) -> float:
-        """The share of the k nearest neighbours that have the row's own class."""
+        """The share of the k nearest neighbours that have the same class as the row."""
         return float((self.target[self.near[:, :k]] == self.target[:, None]).mean())
 
     def same_class_by_chance(self) -> float:
-        """That share among all other rows."""
+        """The same share among all other rows."""
         counts = np.unique(self.target, return_counts=True)[1].astype(float)
         return float((counts * (counts - 1)).sum() / (len(self.rows) * (len(self.rows) - 1)))
 
     def target_distance(self) -> tuple[float, float]:
-        """Mean Euclidean distance of targets: to the nearest neighbour's, and to a random row's."""
+        """Mean Euclidean distance from a row's target to its nearest neighbour's target, and to a random row's."""
         flat = self.target.reshape(len(self.target), -1).astype(np.float64)
         near, other = (np.linalg.norm(flat - flat[i], axis=1).mean() for i in (self.near[:, 0], self.other_near))
         return float(near), float(other)
 
     def class_table(self) -> Float64:
-        """(C, C): of the rows of class r, which share has a nearest neighbour of class c; NaN for absent classes."""
+        """The share of rows of class r whose nearest neighbour has class c, (C, C); NaN for absent classes."""
         assert self.classes is not None
         table: Float64 = np.zeros((self.classes, self.classes))
         np.add.at(table, (self.target, self.target[self.near[:, 0]]), 1)
@@ -75,7 +75,7 @@ class Neighbours:
 
 
 def mean_deltas(store: OverfitStore, values: RowValues, most_bytes: int = MEAN_BYTES) -> MeanDeltas:
-    """Mean Δ of each class, or of all rows where there are no classes."""
+    """Mean Δ of each class, or of all rows if there are no classes."""
     row_bytes = _row_bytes(store)
     chosen = subset(len(values), max(1, most_bytes // row_bytes), "means")
     labels = None if values.classes is None else values.target[chosen]
@@ -94,7 +94,7 @@ def mean_deltas(store: OverfitStore, values: RowValues, most_bytes: int = MEAN_B
 
 
 def singular_values(store: OverfitStore, most: int = MOST_DECOMPOSED) -> Float64:
-    """Singular values of Δ of a seeded subset of rows, (N, R) float64, descending; fewer rows for large layers."""
+    """Singular values of Δ, descending, for a seeded subset of rows, (N, R) float64; fewer rows for large layers."""
     outs, ins = store.schema.out_features, store.schema.in_features
     affordable = int(_SVD_COST / (20 * min(outs, ins) ** 2 * max(outs, ins)))
     rows = subset(len(store), min(most, max(4, affordable)), "singular values")
@@ -107,7 +107,7 @@ def singular_values(store: OverfitStore, most: int = MOST_DECOMPOSED) -> Float64
 def nearest_neighbours(store: OverfitStore, values: RowValues, most: int = MOST_COMPARED) -> Neighbours | None:
     """Compare Δ of a seeded subset of rows with each other; None if fewer than two rows have Δ ≠ 0.
 
-    One row a sample is compared (its first replica), so that a sample is not its own neighbour.
+    Only one row per sample is compared (its first replica), so that a sample is not its own neighbour.
     """
     first = store.read("replica", values.rows) == 0
     candidates = np.flatnonzero(first & (values.rho > 0))
@@ -138,7 +138,7 @@ def nearest_neighbours(store: OverfitStore, values: RowValues, most: int = MOST_
 
 
 def _random_other(count: int) -> Int64:
-    """For each of `count` positions another one, seeded."""
+    """A different position for each of `count` positions, seeded."""
     shift = numpy_generator(0, "another row").integers(1, count, size=count)
     return np.asarray((np.arange(count) + shift) % count, np.int64)
 

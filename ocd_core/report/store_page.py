@@ -1,4 +1,4 @@
-"""One HTML page about a whole store. It opens offline: style and pictures are inside, and there is no script."""
+"""One HTML page about a whole store. It opens offline: styles and plots are embedded, and there is no script."""
 
 import base64
 from collections.abc import Iterable
@@ -65,16 +65,16 @@ def _about(store: OverfitStore) -> tuple[str, str]:
         "rows": f"{len(store):,}",
         "layer": f"{about.get('layer', '?')}: {store.schema.out_features} × {store.schema.in_features}",
         "layout": f"{store.layout}, {store.steps} steps",
-        "base checkpoint": f"sha256 {about.get('base_sha256', 'not recorded')}",
+        "base weights": f"sha256 {about.get('base_sha256', 'not recorded')}",
         "made with": f"ocd_core {about.get('code_version', '?')}",
         "fingerprint": about["fingerprint"],
     }
     text = (
         "<p>Each row is one sample. A trained base network was overfitted to that sample alone, in the weight of one "
-        "layer: Δ is the change of that weight, ρ its Frobenius norm.</p>"
+        "layer: Δ is the change of that weight, and ρ is the Frobenius norm of Δ.</p>"
     )
     config = _table(("parameter", "value"), [(k, str(v)) for k, v in flat(about.get("config") or {}).items()])
-    return "What it is", f"{text}{_table(('', ''), facts.items())}<details><summary>config</summary>{config}</details>"
+    return "About", f"{text}{_table(('', ''), facts.items())}<details><summary>config</summary>{config}</details>"
 
 
 def _arrays(store: OverfitStore) -> str:
@@ -96,9 +96,9 @@ def _norms(store: OverfitStore, values: RowValues) -> str:
         (f"after step {k}" if k else "before", f"{np.median(loss):.3g}", f"{loss.mean():.3g}")
         for k, loss in enumerate(values.loss.T)
     ]
-    note = "" if len(values) == len(store) else f"<p>Of {len(values):,} rows drawn at random.</p>"
+    note = "" if len(values) == len(store) else f"<p>Based on {len(values):,} rows drawn at random.</p>"
     if values.correct is not None:
-        note += f"<p>The base network is right on {100 * values.correct.mean():.2f} % of these rows.</p>"
+        note += f"<p>The base network is right for {100 * values.correct.mean():.2f} % of these rows.</p>"
     return (
         f"{note}{_table(('', *columns), rows, numbers=len(columns))}{_image(norms_figure(values), 'norms of Δ')}"
         f"{_image(losses_figure(values), 'losses before and after overfitting, and along the steps')}"
@@ -126,7 +126,7 @@ def _singular(singular_NR: Float64) -> str:
     ranks = sorted({k for k in (1, 2, 3, 5, 10, 20) if k <= shares.shape[1]})
     rows = [(str(k), *(f"{100 * q:.4g}" for q in np.quantile(shares[:, k - 1], (0.1, 0.5, 0.9)))) for k in ranks]
     return (
-        f"<p>How much of ‖Δ‖² the largest singular values hold, in %, over {len(kept):,} rows.</p>"
+        f"<p>The share of ‖Δ‖² that the largest singular values account for, in %, over {len(kept):,} rows.</p>"
         f"{_table(('singular values', '10 % of rows below', 'median', '90 % below'), rows, numbers=3)}"
         f"{_image(singular_figure(singular_NR), 'singular values of Δ')}"
     )
@@ -134,8 +134,8 @@ def _singular(singular_NR: Float64) -> str:
 
 def _neighbours(found: Neighbours | None) -> str:
     if found is None:
-        return "<p>Fewer than two rows have a Δ other than 0.</p>"
-    text = f"<p>{len(found.rows):,} rows compared with each other by the cosine of their Δ.</p>"
+        return "<p>Fewer than two rows have a nonzero Δ.</p>"
+    text = f"<p>{len(found.rows):,} rows, compared with each other by the cosine of their Δ.</p>"
     nearest = found.cosine[:, 0]
     rows = [
         (name, *(f"{q:.3f}" for q in np.quantile(cosine, (0.1, 0.5, 0.9))))
@@ -158,7 +158,7 @@ def _neighbours(found: Neighbours | None) -> str:
 
 
 def _examples(found: Neighbours) -> str:
-    """Some rows with their three nearest."""
+    """Some rows with their three nearest neighbours."""
     rows = []
     for i in np.linspace(0, len(found.rows) - 1, min(_EXAMPLES, len(found.rows))).astype(int):
         near = [
@@ -179,7 +179,7 @@ def _open(store: OverfitStore) -> str:
 
 
 def _table(heads: Iterable[str], rows: Iterable[Iterable[Any]], numbers: int = 0) -> str:
-    """A table, the last `numbers` columns of which are numbers."""
+    """A table whose last `numbers` columns are numbers."""
     heads = list(heads)
 
     def line(cells: Iterable[Any], tag: str) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of an overfit store: each function makes one figure; `plot_store` writes the overview as a PNG."""
+"""Plots of an overfit store: each function makes one figure; `plot_store` writes the overview as a PNG."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MOST_CLASSES = 20  # that are shown as images
+MOST_CLASSES = 20  # how many classes are shown as images
 _SHOWN_DELTAS = 4
 _MOST_POINTS = 20_000
-_FLOOR = 1e-16  # of logarithms
+_FLOOR = 1e-16  # smallest argument of a logarithm
 _RIGHT, _WRONG = "tab:blue", "tab:red"
 
 
 def plot_store(path: Path | str, dest: Path, sample: int | None = None) -> None:
-    """An overfit store in one picture: ρ, losses before and after, along the steps, and some Δ as images.
+    """Plot an overfit store: ρ, losses before and after and along the steps, and some Δ as images.
 
     Args:
-        sample: a row to show first among the images; by default the rows at quantiles of ρ.
+        sample: a row to show first among the images; by default all images are of rows at quantiles of ρ.
     """
     store = OverfitStore(path)
     save_figure(overview_figure(store, read_rows(store), sample), dest)
 
 
 def overview_figure(store: OverfitStore, values: RowValues, sample: int | None = None) -> "Figure":
-    """As `plot_store`, as a figure."""
+    """The plot of `plot_store`, as a figure."""
     figure, axes = new_figure(2, _SHOWN_DELTAS, (3.7 * _SHOWN_DELTAS, 6.6))
     draw_norms(axes[0, 0], values)
     draw_before_after(axes[0, 1], values)
@@ -50,7 +50,7 @@ def overview_figure(store: OverfitStore, values: RowValues, sample: int | None =
 
 
 def norms_figure(values: RowValues) -> "Figure":
-    """ρ by right and wrong."""
+    """ρ, separately for rows that the base gets right and wrong."""
     figure, axes = new_figure(1, 1, (5.6, 3.4))
     draw_norms(axes[0, 0], values)
     return figure
@@ -75,7 +75,7 @@ def deltas_figure(store: OverfitStore, values: RowValues) -> "Figure":
 
 
 def means_figure(means: MeanDeltas) -> "Figure":
-    """Mean Δ of each class (the first `MOST_CLASSES`), each on its own colour scale."""
+    """Mean Δ of each class (the first `MOST_CLASSES` only), each on its own colour scale."""
     keys = list(means.mean)[:MOST_CLASSES]
     columns = min(5, len(keys))
     lines = -(-len(keys) // columns)
@@ -89,7 +89,7 @@ def means_figure(means: MeanDeltas) -> "Figure":
 
 
 def singular_figure(singular_NR: Float64) -> "Figure":
-    """Singular values of Δ over the largest: median and the 10 to 90 % band over rows."""
+    """Singular values of Δ divided by the largest: the median, and the 10 to 90 % band over rows."""
     figure, axes = new_figure(1, 1, (5.6, 3.4))
     axis = axes[0, 0]
     largest = singular_NR[:, :1]
@@ -136,7 +136,7 @@ def rows_by_norm(values: RowValues, count: int) -> list[int]:
 
 
 def draw_norms(axis: "Axes", values: RowValues) -> None:
-    """Histogram of log10 ρ; by right and wrong where the store is of a classification."""
+    """Histogram of log10 ρ; separately for right and wrong rows if the store is of a classification."""
     size = _log10(values.rho)
     bins = _bins(size)
     correct = values.correct
@@ -155,7 +155,7 @@ def draw_norms(axis: "Axes", values: RowValues) -> None:
 
 
 def draw_before_after(axis: "Axes", values: RowValues) -> None:
-    """Each row's loss before and after, one point a row."""
+    """Each row's loss before and after overfitting, one point per row."""
     some = subset(len(values), _MOST_POINTS, "points")
     x, y = _log10(values.loss[some, 0]), _log10(values.loss[some, -1])
     correct = values.correct
@@ -169,7 +169,7 @@ def draw_before_after(axis: "Axes", values: RowValues) -> None:
 
 
 def draw_losses(axis: "Axes", values: RowValues) -> None:
-    """Histograms of log10 loss before and after."""
+    """Histograms of the log10 loss before and after overfitting."""
     before, after = _log10(values.loss[:, 0]), _log10(values.loss[:, -1])
     bins = _bins(np.concatenate([before, after]))
     axis.hist(before, bins, alpha=0.6, label="before", color="tab:grey")
@@ -179,7 +179,7 @@ def draw_losses(axis: "Axes", values: RowValues) -> None:
 
 
 def draw_steps(axis: "Axes", values: RowValues) -> None:
-    """Mean, median and the quartiles' band of the loss along the steps."""
+    """Mean, median and interquartile band of the loss along the steps."""
     loss = np.maximum(values.loss, _FLOOR)
     steps = np.arange(loss.shape[1])
     low, median, high = np.quantile(loss, (0.25, 0.5, 0.75), axis=0)
@@ -195,7 +195,7 @@ def draw_steps(axis: "Axes", values: RowValues) -> None:
 
 
 def draw_delta(axis: "Axes", delta_OI: npt.NDArray[Any], title: str, *, labels: bool = True) -> None:
-    """A matrix as an image, red positive and blue negative, on a scale of its own."""
+    """Show a matrix as an image, red for positive and blue for negative entries, on its own colour scale."""
     limit = float(np.abs(delta_OI).max()) or 1.0
     image = axis.imshow(delta_OI, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
     bar = axis.figure.colorbar(image, ax=axis, ticks=[-limit, 0, limit])

@@ -7,7 +7,7 @@ from ocd_core.store.summary import RowValues, array_sizes, spread
 
 
 def headline(store: OverfitStore) -> str:
-    """What the store is, in one line."""
+    """A one-line description of the store."""
     about = store.attributes
     return (
         f"{about.get('task', store.location)}, split {about.get('split', '?')}, seed {about.get('seed', '?')}, rank "
@@ -17,25 +17,25 @@ def headline(store: OverfitStore) -> str:
 
 
 def spreads(values: RowValues) -> dict[str, dict[str, float]]:
-    """The spread of ρ and of the losses, of all rows and by right and wrong of the base network."""
+    """The spread of ρ and of the losses over all rows, and of ρ over the rows that the base gets right and wrong."""
     columns = {"ρ": values.rho, "loss before": values.loss[:, 0], "loss after": values.loss[:, -1]}
     found = {name: spread(column) for name, column in columns.items()}
     if values.correct is not None:
         for name, chosen in (("right", values.correct), ("wrong", ~values.correct)):
             if chosen.any():
-                found[f"ρ where the base is {name} ({chosen.sum():,} rows)"] = spread(values.rho[chosen])
+                found[f"ρ, base is {name} ({chosen.sum():,} rows)"] = spread(values.rho[chosen])
     return found
 
 
 def print_store(store: OverfitStore, values: RowValues, row: int | None = None) -> None:
-    """What the store is, its arrays, and the spread of ρ and losses; `row` adds one row in full."""
+    """Print a description of the store, its arrays, and the spread of ρ and losses; `row` adds one row in full."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)  # nothing is cut in a log
+        console = Console(width=160)  # wide enough that a log shows whole lines
     console.print(f"[bold]{escape(headline(store))}[/]")
     arrays = Table("array", "shape", "type", "MB", "MB stored", box=None)
     for array in array_sizes(store):
@@ -52,7 +52,7 @@ def print_store(store: OverfitStore, values: RowValues, row: int | None = None) 
 
 
 def row_text(store: OverfitStore, row: int) -> str:
-    """One row in full: which sample it is, ρ, its losses, the largest singular values of its Δ."""
+    """One row in full: its sample, ρ, losses, and the largest singular values of its Δ."""
     at = np.array([row])
     singular = np.linalg.svd(store.delta(row).astype(np.float64), compute_uv=False)
     target = np.array2string(store.read("target", at)[0], precision=4, threshold=8)

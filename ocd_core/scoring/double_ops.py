@@ -1,11 +1,11 @@
 """Faster convolutions and poolings in float64 on a CPU, for many evaluations of a small network.
 
-torch's fast kernels are for float32: in float64 a convolution unfolds one sample after the other, and a pooling goes
-number by number. `faster_graph` rewrites a traced network so that the samples are innermost in memory instead (shape
-and meaning of every tensor stay), and a processor's vector units work along them: a convolution is one matrix product
-for each row of its output, a pooling the elementwise maximum of slices, and a ReLU before a max-pooling comes after it.
-Poolings give the same bits; convolutions differ by the order of their sums (some 1e-16). What is not covered
-stays with torch.
+torch's fast kernels are for float32: in float64 a convolution unfolds one sample after the other, and a pooling
+processes one number at a time. `faster_graph` rewrites a traced network so that the samples are innermost in memory
+(the shape and meaning of every tensor stay the same), and the processor's vector units work along them: a convolution
+becomes one matrix product per row of its output, a pooling becomes the elementwise maximum of slices, and a ReLU before
+a max-pooling moves behind it. Poolings give the same bits; convolutions differ in the order of their sums (about
+1e-16). Operations that are not covered are left to torch.
 
 Dims: N samples, C channels, H height, W width, O channels of the output.
 """
@@ -22,7 +22,7 @@ _Size = int | tuple[int, ...] | list[int]
 
 
 def faster_graph(network: fx.GraphModule) -> fx.GraphModule:
-    """The same network for use without gradients."""
+    """A faster copy of the network, for use without gradients."""
     network = copy.deepcopy(network)
     modules = dict(network.named_modules())
     for node in list(network.graph.nodes):
@@ -38,7 +38,7 @@ def faster_graph(network: fx.GraphModule) -> fx.GraphModule:
 
 
 class SamplesInnermostConv2d(nn.Module):
-    """As the convolution it is made from."""
+    """The convolution that it is made from, computed with the samples innermost in memory."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -65,8 +65,8 @@ class SamplesInnermostConv2d(nn.Module):
         if x_CHWN.stride(3) != 1:
             x_CHWN = x_CHWN.contiguous()
         channels, height, _, count = x_CHWN.shape
-        # what a row of the kernel sees of a row of the image: columns (x, n), rows (kernel's x, channel). The rows of
-        # the image follow each other in memory, so what the whole kernel sees is a window, and nothing is copied for it
+        # what one row of the kernel sees of one row of the image: columns (x, n), rows (kernel's x, channel). The rows
+        # of the image are consecutive in memory, so the whole kernel sees a window, which needs no copy
         c, h, w, n = x_CHWN.stride()
         seen = x_CHWN.as_strided(
             (height, kernel_x, channels, out_x, count), (h, gap_x * w, c, step_x * w, n), x_CHWN.storage_offset()
@@ -86,7 +86,7 @@ def max_pool2d(
     dilation: _Size = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """As torch's; by elementwise maxima where windows neither overlap nor leave gaps."""
+    """The max_pool2d of torch, computed by elementwise maxima if windows neither overlap nor leave gaps."""
     high, wide = _pair(kernel_size)
     plain = (_pair(stride) if stride else (high, wide)) == (high, wide) and _pair(padding) == (0, 0)
     out_y, out_x = input.shape[-2] // high, input.shape[-1] // wide
@@ -115,7 +115,7 @@ def _replace_pool(node: fx.Node, called: Any) -> None:
 
 
 def _pool_before_relu(pool: fx.Node, modules: dict[str, nn.Module]) -> None:
-    """max(ReLU) = ReLU(max), on fewer numbers; not where the ReLU works in place, which others may see."""
+    """Swap them: max(ReLU) = ReLU(max), on fewer numbers. An in-place ReLU stays, since other nodes may see it."""
     relu = pool.args[0]
     if not isinstance(relu, fx.Node) or len(relu.users) != 1:
         return

@@ -1,10 +1,10 @@
 """The differential entropy of one-dimensional samples by a Gaussian kernel density estimate (Silverman, 1986).
 
-scipy's `gaussian_kde` takes one sample at a time and evaluates every kernel at every point. Here all rows are
-done at once: the draws are spread over the nodes of a grid by cubic interpolation of the kernel, convolved with
-the Gaussian by FFT, and -f log f is summed over the nodes. The grid has `_NODES_PER_BANDWIDTH` nodes in a bandwidth;
-the interpolation's error is of fourth order in their distance, and the sum of a smooth function that vanishes at
-both ends converges faster than any power of it.
+scipy's `gaussian_kde` takes one sample at a time and evaluates every kernel at every point. This module computes all
+rows at once: the draws are spread over the nodes of a grid by cubic interpolation of the kernel and convolved with the
+Gaussian by FFT, and -f log f is summed over the nodes. The grid has `_NODES_PER_BANDWIDTH` nodes per bandwidth; the
+error of the interpolation is of fourth order in their distance, and the sum of a smooth function that vanishes at both
+ends converges faster than any power of it.
 
 Dims: N rows, D draws, M nodes.
 """
@@ -15,28 +15,29 @@ from numpy.typing import ArrayLike, NDArray
 Doubles = NDArray[np.float64]
 
 _NODES_PER_BANDWIDTH = 8
-_TAIL = 7.0  # bandwidths beyond the outermost draws; exp(-7²/2) = 2e-11
+_TAIL = 7.0  # bandwidths of grid beyond the outermost draws; exp(-7²/2) = 2e-11
 _WORKING_SET = 1 << 16  # numbers in a temporary array: about the size of a cache
 
 
 def silverman_factor(draws: int) -> float:
-    """Silverman's bandwidth over the sample standard deviation, in one dimension."""
+    """Silverman's bandwidth divided by the sample standard deviation, in one dimension."""
     return float((0.75 * draws) ** -0.2)
 
 
 def entropy_gkde(losses_ND: ArrayLike) -> Doubles:
     """Differential entropy -∫ f log f of each row, in nats, float64 (N,), where f is the row's GKDE.
 
-    The value is that of `scipy.stats.gaussian_kde(row, "silverman")`, integrated numerically, within 1e-4.
+    The value agrees with that of `scipy.stats.gaussian_kde(row, "silverman")`, integrated numerically, within 1e-4.
 
     Args:
-        losses_ND: at least two draws a row, finite (a CPU tensor will do).
+        losses_ND: at least two draws per row, finite; may be a CPU tensor.
 
     Returns:
-        NaN for a row that is constant to within a few roundings of its largest value: it has no density.
+        The entropies; NaN for a row that is constant to within a few roundings of its largest value, since such a row
+        has no density.
 
     Raises:
-        ValueError: not two-dimensional, fewer than two draws, or a value that is not finite.
+        ValueError: the array is not two-dimensional, has fewer than two draws, or has a value that is not finite.
     """
     values_ND = np.asarray(losses_ND, dtype=np.float64)
     if values_ND.ndim != 2 or values_ND.shape[1] < 2:
@@ -53,14 +54,14 @@ def entropy_gkde(losses_ND: ArrayLike) -> Doubles:
 def _entropy(values_ND: Doubles) -> Doubles:
     draws = values_ND.shape[1]
     low_N, high_N = values_ND.min(1), values_ND.max(1)
-    # halves, since the range of the largest floats overflows
+    # halves, because the range of the largest floats would overflow
     half_range_N = high_N / 2 - low_N / 2
     largest_N = np.maximum(abs(low_N), abs(high_N))
     (rows,) = np.nonzero(half_range_N > 2 * np.finfo(np.float64).eps * largest_N)
     entropy_N = np.full(len(values_ND), np.nan)
     if not len(rows):
         return entropy_N
-    # in units of the range first, so that the variance neither underflows nor overflows, then of the bandwidth
+    # first in units of the range, so that the variance neither underflows nor overflows, then in units of the bandwidth
     unit_ND = (values_ND[rows] / 2 - low_N[rows, None] / 2) / half_range_N[rows, None]
     bandwidth_N = silverman_factor(draws) * unit_ND.std(1, ddof=1)
     unit_ND /= bandwidth_N[:, None]
@@ -83,16 +84,16 @@ def _entropy_in_bandwidths(unit_ND: Doubles, size: int) -> Doubles:
 
     distance = 1 / _NODES_PER_BANDWIDTH
     mass_NM = _spread(unit_ND * _NODES_PER_BANDWIDTH + _TAIL * _NODES_PER_BANDWIDTH, size)
-    # the Gaussian's own transform; what wraps around is beyond the tails
+    # multiplied by the transform of the Gaussian; only values beyond the tails wrap around
     frequency_M = 2 * np.pi * np.arange(size // 2 + 1) / (size * distance)
     density_NM = irfft(rfft(mass_NM) * np.exp(-0.5 * frequency_M**2), n=size) / distance
-    # cubic interpolation undershoots by rounding-like amounts far out
+    # far out, cubic interpolation goes below 0 by about a rounding error
     entropy_N: Doubles = entr(np.maximum(density_NM, 0.0)).sum(1) * distance
     return entropy_N
 
 
 def _spread(position_ND: Doubles, size: int) -> Doubles:
-    """Each draw's mass 1/D on the four nodes about it, by the weights of cubic (Lagrange) interpolation."""
+    """Spread each draw's mass 1/D over the four nodes around it, with the weights of cubic (Lagrange) interpolation."""
     count, draws = position_ND.shape
     left_ND = np.floor(position_ND)
     f = position_ND - left_ND

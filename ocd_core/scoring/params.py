@@ -8,7 +8,7 @@ from ocd_core.strict import Positive, PositiveInt, StrictModel
 
 
 class CandidateParams(StrictModel):
-    """Which layers can be selected; all are scored either way."""
+    """Which layers can be selected; all layers are scored in any case."""
 
     names: list[str] | None  # null: every layer of `kinds`
     kinds: Annotated[list[Literal["linear", "conv"]], Field(min_length=1)]
@@ -24,7 +24,7 @@ class LayerParams(StrictModel):
 class ScoringParams(StrictModel):
     """Layer scores (Eq. 3)."""
 
-    samples: PositiveInt  # training samples, a seeded subset
-    draws: Annotated[int, Field(ge=10)]  # perturbed weights a sample
-    noise: Literal["absolute", "relative"]  # relative: times the layer's rms weight
+    samples: PositiveInt  # how many training samples, a seeded subset
+    draws: Annotated[int, Field(ge=10)]  # how many perturbed weights per sample
+    noise: Literal["absolute", "relative"]  # relative: `scale` times the layer's rms weight
     scale: Positive  # standard deviation of the perturbation

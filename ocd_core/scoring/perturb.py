@@ -1,17 +1,18 @@
-"""Losses of samples under Gaussian perturbations of one layer's weights, without a forward pass for each.
+"""Losses of samples under Gaussian perturbations of one layer's weights, without a forward pass for each perturbation.
 
 A Gaussian perturbation W ~ N(0, σ²) of a layer's weights moves its output X W at P positions by a Gaussian of
 covariance σ² X Xᵀ over the positions, independent over the O output units (local reparameterisation). With
-any A of shape (P, R) such that A Aᵀ = X Xᵀ, the product σ A G of standard normal G (R, O) has that
-distribution exactly. For one position A is ‖x‖: O numbers instead of I·O, and no product at all. Two regimes:
+any A of shape (P, R) such that A Aᵀ = X Xᵀ, the product σ A G of standard normal G (R, O) has exactly that
+distribution. For one position A is ‖x‖: this takes O numbers instead of I·O, and no product. There are two regimes:
 
-- *reparametrised*: one position, or far fewer positions than in_features (A by a QR factorisation of Xᵀ). Every
-  sample has draws of its own, keyed by its id.
+- *reparametrised*: one position, or far fewer positions than in_features (A from a QR factorisation of Xᵀ). Every
+  sample has its own draws, keyed by its id.
 - *shared*: otherwise (a convolution early in the network, the points of rays) the weights themselves are drawn, and
-  a draw of θ^L serves every sample. Each sample's losses have the same distribution as with draws of
-  its own; between samples they are dependent.
+  one draw of θ^L serves every sample. Each sample's losses have the same distribution as with separate draws, but
+  they are dependent between samples.
 
-The prefix runs once a sample in float32, everything from the layer to the loss in float64 (see `layers`).
+The prefix runs once per sample in float32, and everything from the layer to the loss in float64 (see
+`ocd_core.network.cut`).
 
 Dims: N samples, D draws, P positions, I in_features, O out_features, R = min(P, I), B rows = samples × draws.
 """
@@ -33,9 +34,9 @@ from ocd_core.scoring.double_ops import faster_graph
 from ocd_core.tasks.base import Task
 
 _DOUBLE = 8
-_PREFIX_BYTES = 64 << 20  # the layer's inputs (float64) of the samples that are in flight at once
-_NOISE_NUMBERS = 1 << 20  # normal numbers in a block of draws, but at least one draw
-# a normal number costs about as much as this many multiply-adds of a matrix product
+_PREFIX_BYTES = 64 << 20  # the layer's inputs (float64) of the samples that are processed at once
+_NOISE_NUMBERS = 1 << 20  # normal numbers in a block of draws; a block has at least one draw
+# drawing a normal number costs about as much as this many multiply-adds of a matrix product
 _NORMAL_COST = 200
 
 
@@ -56,11 +57,11 @@ def perturbed_losses(
     Args:
         batch: N samples, on the model's device.
         scale: standard deviation of the perturbation, in the units of the weights.
-        seed: with the layer's name, the number of the draw and (reparametrised) the sample's id it determines the
-            draws; neither the other samples nor the memory bound change them.
-        memory_mb: bound on the working set of a batch of draws in MiB, kept unless a single draw exceeds it. A few
-            times the processor's cache is fastest on a CPU.
-        progress: called with the count of finished samples.
+        seed: determines the draws, together with the layer's name, the number of the draw and (reparametrised) the
+            sample's id; neither the other samples nor the memory bound change them.
+        memory_mb: bound on the working set of a batch of draws in MiB, kept unless a single draw exceeds it. On a CPU,
+            a few times the processor's cache is fastest.
+        progress: called with the number of finished samples.
 
     Returns:
         float64 (N, D), on the CPU.
@@ -89,7 +90,7 @@ def perturbed_losses(
 
 
 def is_shared(positions: int, in_features: int) -> bool:
-    """Whether drawing the weights costs less than drawing the layer's output (see the module)."""
+    """Whether drawing the weights costs less than drawing the layer's output (see the module's docstring)."""
     return positions > 1 and positions + _NORMAL_COST > in_features
 
 
@@ -124,9 +125,9 @@ class _Draws:
                     yield n, start + part.start, self._product(x_NPI[n], weight_DIO)
 
     def _noise(self, inner: int, *purpose: str | int) -> Iterator[tuple[int, Tensor]]:
-        """Standard normal numbers (D, inner, O) in blocks of draws that are set by the layer's size alone.
+        """Standard normal numbers (D, inner, O) in blocks of draws whose size depends only on the size of the layer.
 
-        Float32 is exact enough for noise and several times faster to draw than float64.
+        Float32 is exact enough for noise, and several times faster to draw than float64.
         """
         units = len(self._model.weight_OI)
         block = max(1, _NOISE_NUMBERS // (inner * units))
@@ -143,18 +144,18 @@ class _Draws:
             return a_PR * b_DRO
         if not self._convolution:
             return torch.bmm(a_PR.expand(draws, -1, -1), b_DRO)
-        # one product for all draws, which stay innermost in memory, as the next convolution likes it
+        # one product for all draws, which stay innermost in memory, as the next convolution needs them
         b_ROD = _draws_innermost(b_DRO).permute(1, 2, 0)
         return (a_PR @ b_ROD.flatten(1)).view(positions, units, draws).permute(2, 0, 1)
 
 
 def _draws_innermost(b_DRO: Tensor) -> Tensor:
-    """The same numbers with the first axis innermost in memory; itself where it is already."""
+    """The same tensor with its first axis innermost in memory; not copied if it already is."""
     return b_DRO.permute(1, 2, 0).contiguous().permute(2, 0, 1)
 
 
 def _repeated(cut: Cut, row: int, count: int) -> Cut:
-    """One sample `count` times, as far as the tail reads it: no copy is made."""
+    """One sample repeated `count` times, in all that the tail reads, without a copy."""
     context = tuple(_repeat(x, row, count) for x in cut.context)
     return Cut(_repeat(cut.x_NPI, row, count), _repeat(cut.layer_input, row, count), cut.layer_shape, context)
 
@@ -173,7 +174,7 @@ def _factor(x_NPI: Tensor) -> Tensor:
 
 
 class _NewBytes(TorchFunctionMode):
-    """Counts the bytes of every operation's result that is not a view of its argument."""
+    """Count the bytes of every operation's result that is not a view of an argument."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +190,7 @@ class _NewBytes(TorchFunctionMode):
 
 
 def _rows_within(model: CutModel, task: Task, cut: Cut, target: Tensors, memory_mb: int) -> int:
-    """How many rows of the tail fit `memory_mb` MiB, from what one row's operations produce (at least 1)."""
+    """How many rows of the tail fit into `memory_mb` MiB (at least 1), measured on the operations of one row."""
     z_NPO = model.layer_output(cut)
     with _NewBytes() as count:
         task.loss(model.tail(z_NPO, cut)[1], target)
@@ -198,6 +199,6 @@ def _rows_within(model: CutModel, task: Task, cut: Cut, target: Tensors, memory_
 
 
 def layer_scale(model: CutModel, noise: str, scale: float) -> float:
-    """The standard deviation of the perturbation: `scale`, or that times the layer's rms weight."""
+    """The standard deviation of the perturbation: `scale`, or `scale` times the layer's rms weight."""
     rms = float(weight_matrix(model.layer).double().square().mean().sqrt())
     return scale if noise == "absolute" else scale * rms

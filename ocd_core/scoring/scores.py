@@ -2,12 +2,13 @@
 
     Score(L) = 1/|S| Σ_{(x,y) ∈ S} Entropy_{θ_L}( L(f(x, θ^L), y) )
 
-The entropy is that of a Gaussian kernel density estimate of the losses of many perturbations θ^L (`perturb`, `kde`).
+The entropy is that of a Gaussian kernel density estimate of the losses under many perturbations θ^L (`perturb`,
+`entropy`).
 
 **Samples without density.** A sample whose loss is the same for every draw (a dead unit, a saturated
-output) has no density; its differential entropy is -∞, which no mean survives. The score is therefore the mean
-over the samples that have a density, and their complement is counted and reported. A layer where more than half of the
-samples have none ranks after every layer where at least half have one: on most samples it cannot change the loss.
+output) has no density; its differential entropy is -∞, which would make any mean -∞. The score is therefore the mean
+over the samples that have a density; the others are counted and reported. A layer for which more than half of the
+samples have none ranks after every layer for which at least half have one: for most samples it cannot change the loss.
 """
 
 import math
@@ -35,7 +36,7 @@ __all__ = [
     "score_table", "scores_to_json", "scoring_steps", "select_layer",
 ]  # fmt: skip
 
-_HALVINGS = 4  # of the draws, in `LayerScore.convergence`
+_HALVINGS = 4  # how often the draws are halved in `LayerScore.convergence`
 _FEWEST_DRAWS = 10
 
 
@@ -43,11 +44,11 @@ _FEWEST_DRAWS = 10
 class LayerScore:
     """The score of one layer.
 
-    kind: `linear` or `conv`. parameters: of its weight. entropy: the score, nats; NaN where no sample has a density.
-    stderr: standard error of that mean over samples. samples: how many were perturbed, `without_density` of
-    which are not in the mean. draws: perturbations a sample. scale_absolute: their standard deviation. rank: from 1.
-    convergence: (draws, the score from so many of them), doubling. per_sample: the entropy of each sample's
-    loss, NaN without density, the same samples for every layer; not in `layers.json`.
+    kind: `linear` or `conv`. parameters: the size of its weight. entropy: the score in nats; NaN if no sample has a
+    density. stderr: standard error of that mean over samples. samples: how many were perturbed, of which
+    `without_density` are not in the mean. draws: perturbations per sample. scale_absolute: their standard deviation.
+    rank: from 1. convergence: pairs (number of draws, the score from that many), with doubling numbers. per_sample: the
+    entropy of each sample's loss, NaN without density, for the same samples in every layer; not in `layers.json`.
     """
 
     name: str
@@ -76,8 +77,8 @@ def score_layers(
 
     Args:
         model: the base network with its weights; not changed.
-        split: the training samples, of which `params.samples` are taken by the seed.
-        progress: called with the count of finished (layer, sample) pairs, `scoring_steps` in all.
+        split: the training samples, of which the seed selects `params.samples`.
+        progress: called with the number of finished (layer, sample) pairs, out of `scoring_steps`.
 
     Raises:
         UserError: no layer can be perturbed, or a loss is not finite.
@@ -142,7 +143,7 @@ def _score(name: str, layer: nn.Module, losses_ND: Doubles, scale: float) -> Lay
 
 
 def _mean(entropy_N: Doubles) -> tuple[float, float, int]:
-    """Mean and standard error over the samples with a density, and how many have none."""
+    """Mean and standard error over the samples with a density, and the number of samples without one."""
     found = entropy_N[~np.isnan(entropy_N)]
     mean = float(found.mean()) if len(found) else math.nan
     stderr = float(found.std(ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan
@@ -150,7 +151,7 @@ def _mean(entropy_N: Doubles) -> tuple[float, float, int]:
 
 
 def rank_layers(scores: Sequence[LayerScore]) -> list[LayerScore]:
-    """In the order of the ranking, with ranks from 1: highest entropy first (see the module for missing densities)."""
+    """The scores in ranking order, with ranks from 1: highest entropy first (missing densities: see the module)."""
 
     def key(score: LayerScore) -> tuple[bool, float]:
         return 2 * score.without_density > score.samples, -score.entropy if not math.isnan(score.entropy) else math.inf
@@ -159,9 +160,9 @@ def rank_layers(scores: Sequence[LayerScore]) -> list[LayerScore]:
 
 
 def close_call(scores: Sequence[LayerScore]) -> str | None:
-    """A warning where the two best of these layers are within their standard errors of each other, else None.
+    """A warning if the scores of the two best of these layers differ by no more than their standard error, else None.
 
-    The layers are scored on the same samples, so the error is that of the paired differences, if `per_sample` is there.
+    The layers are scored on the same samples, so the error is that of the paired differences, if `per_sample` is given.
     """
     if len(scores) < 2:
         return None
@@ -180,8 +181,8 @@ def close_call(scores: Sequence[LayerScore]) -> str | None:
 def select_layer(scores: Sequence[LayerScore], params: LayerParams, rank: int) -> str:
     """The layer used at `rank` (from 1).
 
-    `select: auto` takes the rank-th of the candidates. A name overrides rank 1 only; rank r > 1 is then the (r-1)-th
-    of the remaining candidates.
+    `select: auto` takes the rank-th candidate. A name overrides rank 1 only; rank r > 1 is then the (r-1)-th of the
+    remaining candidates.
 
     Raises:
         UserError: an unknown name, or fewer candidates than the rank.
@@ -211,7 +212,7 @@ def _order(scores: Sequence[LayerScore], params: LayerParams) -> list[str]:
 
 
 def scores_to_json(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
-    """Plain values without `per_sample`, an undefined number as None."""
+    """The scores as plain values without `per_sample`; undefined numbers are None."""
     rows = []
     for score in scores:
         row = {k: _plain(v) for k, v in asdict(score).items() if k not in ("per_sample", "convergence")}
@@ -224,12 +225,12 @@ def _plain(value: Any) -> Any:
 
 
 def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str, Any]:
-    """What `layers.json` holds: `scores` of all layers, the layer `used` at each rank ("1", "2", …), and `warning`.
+    """The contents of `layers.json`: `scores` of all layers, the layer `used` at each rank ("1", "2", …), `warning`.
 
-    The warning (or None) is that of `close_call` among the candidates; there is none where a name is given.
+    The warning is that of `close_call` among the candidates; it is None if a layer is selected by name.
 
     Raises:
-        UserError: as `select_layer`.
+        UserError: see `select_layer`.
     """
     used = {str(rank): name for rank, name in enumerate(_order(scores, params), start=1)}
     if not used:
@@ -240,7 +241,7 @@ def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str
 
 
 def score_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
-    """Rows for a table and a plot (the paper's Fig. 3), best layer first."""
+    """The rows of a table and a plot (the paper's Fig. 3), best layer first."""
     return [
         {
             "layer": row["name"],
@@ -258,7 +259,7 @@ def score_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
 
 
 def convergence_table(scores: Sequence[LayerScore]) -> list[dict[str, Any]]:
-    """Rows for a plot of the score against the number of draws."""
+    """The rows of a plot of the score against the number of draws."""
     return [
         {"layer": score.name, "draws": draws, "entropy": _plain(entropy)}
         for score in scores

@@ -113,7 +113,7 @@ def test_only_settings_that_beat_the_default_are_crossed():
     assert search.crossed(axes, better, 3)[-1] == "lr-low+steps-one+prediction-v"
     clashing = {"a": {"x": {"diffusion.prediction": "v"}}, "b": {"y": {"diffusion.prediction": "epsilon"}}}
     assert search.crossed(clashing, scores(default=1.0, a_x=0.9, b_y=0.8), 2) == []
-    with pytest.raises(UserError, match=r"give diffusion\.prediction different values"):
+    with pytest.raises(UserError, match=r"give different values to diffusion\.prediction"):
         search.resolve(clashing, "a-x+b-y")
     with pytest.raises(UserError, match="'default' has not finished"):
         search.crossed(axes, [], 3)
@@ -144,9 +144,9 @@ def test_layers_are_compared_by_rank_and_seed(tmp_path):
         table = {"seed": seed, "rank": rank, "layer": layer, "metrics": [{"name": "ce"}], "rows": rows}
         (folder / "table.json").write_text(json.dumps(table))
     found = layer_gain.gains("t", tmp_path)
-    assert [(g.seed, g.rank, g.taken_away) for g in found] == [(0, 1, 0.5), (0, 2, 0.25), (1, 1, 0.75), (1, 2, -0.5)]
+    assert [(g.seed, g.rank, g.reduction) for g in found] == [(0, 1, 0.5), (0, 2, 0.25), (1, 1, 0.75), (1, 2, -0.5)]
     # ranks 1 2 1 2 (mid-ranks 1.5 3.5 1.5 3.5) against gains whose ranks are 3 2 4 1: -2 / sqrt(4 * 5)
-    assert "share taken away: -0.89" in layer_gain.table(found)
+    assert "rank and reduction: -0.89" in layer_gain.table(found)
     with pytest.raises(UserError, match="no evaluated run of u"):
         layer_gain.gains("u", tmp_path)
 

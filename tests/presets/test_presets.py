@@ -131,7 +131,7 @@ def test_a_file_is_overwritten_only_if_asked_for(folder: Path) -> None:
     path = write_preset("paper", "mnist5k", folder)
     path.write_text(path.read_text().replace("steps: 3 ", "steps: 4 "))
     edited = path.read_text()
-    with pytest.raises(UserError, match=r"mnist5k_paper\.yaml is there already; give --force"):
+    with pytest.raises(UserError, match=r"mnist5k_paper\.yaml already exists; give --force"):
         write_preset("paper", "mnist5k", folder)
     assert path.read_text() == edited
     write_preset("paper", "mnist5k", folder, force=True)
@@ -157,7 +157,7 @@ def test_what_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         apply_preset("ours", "mnist5k", folder)
     with pytest.raises(UserError, match="unknown task 'none'"):
         apply_preset("paper", "none", folder)
-    with pytest.raises(UserError, match="preset released is for tasks of the domains images, views; this one's is x:Y"):
+    with pytest.raises(UserError, match="preset released is for the domains images, views; this task's domain is x:Y"):
         preset_values("released", "x:Y")
     assert preset_values("paper", "x:Y") == preset_values("paper", "images")
     import ocd_core.presets as presets

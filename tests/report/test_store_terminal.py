@@ -55,7 +55,7 @@ def test_headline_and_row(tmp_path):
 def test_spreads_by_right_and_wrong(tmp_path):
     values = read_rows(class_store(tmp_path / "a.zarr"))
     found = spreads(values)
-    right, wrong = (k for k in found if "where" in k)
+    right, wrong = (k for k in found if ", base is " in k)
     assert found[right]["mean"] == values.rho[values.correct].mean()
     assert found[wrong]["max"] == values.rho[~values.correct].max()
     assert f"({(~values.correct).sum()} rows)" in wrong
@@ -93,7 +93,7 @@ def test_page_opens_offline(tmp_path, kind, monkeypatch):
     assert len(pictures) == {"dense": 6, "factored": 6, "values": 6, "one row": 5, "zero": 4}[kind]
     for word in ("overfit.lr", "layer_activation", headline(store)):
         assert word in page.text
-    assert ("right on" in page.text) == (kind in ("dense", "factored"))
+    assert ("right for" in page.text) == (kind in ("dense", "factored"))
 
 
 @pytest.mark.usefixtures("no_drawing")

@@ -1,1 +1,1 @@
-"""Building blocks of networks that are no base network by themselves."""
+"""Building blocks that are not base networks themselves."""

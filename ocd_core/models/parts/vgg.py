@@ -13,7 +13,7 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colo
 
 
 class VGG11Features(nn.Module):
-    """Eight 3x3 convolutions with ReLU and five poolings; parameters are named `features.<n>` as published weights are.
+    """Eight 3x3 convolutions with ReLU and five poolings, with parameters named `features.<n>` as in published weights.
 
     Input: (N, 3, H, W) colours in 0..1, H and W at least 32. Output: (N, 512, H // 32, W // 32).
     """
@@ -41,8 +41,8 @@ def load_vgg11_features(path: Path) -> VGG11Features:
     """VGG11Features with published weights, frozen, in eval mode.
 
     Args:
-        path: safetensors, or a torch file without pickled code, of a whole VGG11 or of its `features.` part. Weights of
-            the classifier are not needed and not read.
+        path: a safetensors file, or a torch file without pickled code, of a whole VGG11 or of its `features.` part.
+            Weights of the classifier are neither needed nor read.
 
     Raises:
         UserError: the file is missing or unreadable, or its `features.` weights are not VGG11's.
@@ -70,7 +70,7 @@ def load_vgg11_features(path: Path) -> VGG11Features:
 
 
 def pooled_features(model: VGG11Features, image: Tensor, size: int = 2) -> Tensor:
-    """The last feature maps averaged on a size x size grid, (N, 512 · size²); small images are enlarged to 64x64."""
+    """The last feature maps, averaged on a size x size grid, (N, 512 · size²); small images are enlarged to 64x64."""
     if min(image.shape[-2:]) < 64:
         image = F.interpolate(image, size=(64, 64), mode="bilinear", align_corners=False)
     return F.adaptive_avg_pool2d(model(image), size).flatten(1)

@@ -1,8 +1,8 @@
 """A scene that needs no data: shaded solids on a tiled disc, ray-marched from a formula.
 
-Everything is deterministic. z is up, the scene fits in a ball of radius 1.45, cameras look at its middle from a
+Everything is deterministic. z is up, the scene fits in a ball of radius 1.45, and cameras look at its middle from a
 distance of 4, as in the Blender scenes of Mildenhall et al. (2021). Highlights depend on the viewing direction, which
-a field of positions alone cannot hold: what one view wants from it differs from the next.
+a field of positions alone cannot represent: each view needs a different field.
 
 Dims: V views, K points or rays, S solids.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ocd_core.models.parts.rendering import camera_rays, focal_length, pixel_xy
 
-CAMERA_ANGLE_X = 0.6911112070083618  # radians, that of the Blender scenes
+CAMERA_ANGLE_X = 0.6911112070083618  # radians, as in the Blender scenes
 CAMERA_DISTANCE = 4.0
 _BALL = 1.45
 _SUN = torch.tensor([0.45, -0.35, 0.82], dtype=torch.float64)
@@ -25,7 +25,11 @@ _SUN /= torch.linalg.vector_norm(_SUN)
 
 
 class Solid(NamedTuple):
-    """distance: points (K, 3) to signed distances (K,). colours of its two patterns; shine: strength of highlights."""
+    """One solid of the scene.
+
+    distance: points (K, 3) to signed distances (K,). colour, second_colour: of its two patterns. shine: the strength of
+    its highlights.
+    """
 
     distance: Callable[[Tensor], Tensor]
     colour: tuple[float, float, float]
@@ -85,7 +89,7 @@ def distance(p_K3: Tensor) -> Tensor:
 
 
 def _march(origin_K3: Tensor, direction_K3: Tensor, start_K: Tensor, end_K: Tensor) -> Tensor:
-    """Distance along unit rays to the first solid by sphere tracing, (K,); inf where there is none before `end_K`."""
+    """Distance along unit rays to the first solid by sphere tracing, (K,); inf if there is none before `end_K`."""
     found_K = torch.full_like(start_K, math.inf)
     active = torch.nonzero(start_K < end_K).squeeze(1)
     t = start_K[active]
@@ -124,7 +128,7 @@ def _shade(p_K3: Tensor, view_K3: Tensor) -> Tensor:
 
 
 def trace(origin_K3: Tensor, direction_K3: Tensor) -> tuple[Tensor, Tensor]:
-    """Colours (K, 3) and coverage (K,) in {0, 1} of rays, float64; both 0 where a ray meets nothing."""
+    """Colours (K, 3) and coverage (K,) in {0, 1} of rays, float64; both are 0 if a ray meets nothing."""
     origin, direction = origin_K3.double(), direction_K3.double()
     direction = F.normalize(direction, dim=-1)
     middle = -(origin * direction).sum(-1)
@@ -138,7 +142,7 @@ def trace(origin_K3: Tensor, direction_K3: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def look_at_middle(position_V3: Tensor) -> Tensor:
-    """Camera-to-world matrices (V, 4, 4) of cameras that look at the origin with z up."""
+    """Camera-to-world matrices (V, 4, 4) of cameras that look at the origin, with z up."""
     back = F.normalize(position_V3, dim=-1)
     right = F.normalize(torch.linalg.cross(position_V3.new_tensor([0.0, 0.0, 1.0]).expand_as(back), back), dim=-1)
     pose = torch.eye(4, dtype=position_V3.dtype).repeat(len(position_V3), 1, 1)
@@ -147,7 +151,10 @@ def look_at_middle(position_V3: Tensor) -> Tensor:
 
 
 def demo_poses(split: str, views: int) -> Tensor:
-    """Camera poses, (views, 4, 4) float64: `train` spread over the upper half (a golden spiral), `test` a fly-round."""
+    """Camera poses, (views, 4, 4) float64.
+
+    `train` covers the upper half of the sphere with a golden spiral; `test` is a flight around the scene.
+    """
     k = torch.arange(views, dtype=torch.float64)
     if split == "train":
         height = 0.08 + 0.84 * (k + 0.5) / views
@@ -160,7 +167,7 @@ def demo_poses(split: str, views: int) -> Tensor:
 
 
 def render_views(pose_V44: Tensor, size: int, background: float = 0.0, supersampling: int = 2) -> Tensor:
-    """Pictures of the scene, (V, size, size, 3) float32 in 0..1, averaged over supersampling² rays a pixel."""
+    """Images of the scene, (V, size, size, 3) float32 in 0..1, averaged over supersampling² rays per pixel."""
     xy = pixel_xy(torch.arange(size * size)[None], size).double()
     focal = focal_length(size, CAMERA_ANGLE_X)
     steps = (torch.arange(supersampling, dtype=torch.float64) + 0.5) / supersampling - 0.5

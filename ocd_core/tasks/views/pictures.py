@@ -1,4 +1,4 @@
-"""Pictures of view synthesis: a page of test views as the paper's Fig. 2, and a flight around the scene.
+"""Figures of view synthesis: a page of test views like the paper's Fig. 2, and a flight around the scene.
 
 Dims: N views, F frames of the flight, H height, W width, V training views.
 """
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 PAGE_VIEWS = 5
 FRAMES = 40
 _FRAME_MS = 100
-_GIF_SIDE = 240  # smaller views are enlarged, by a whole factor, until their longer side has this many pixels
-_STRIP, _GAP = 22, 8  # pixels: of the captions above a flight's pictures, and between these
-_SHOWN = 0.995  # this part of all errors is within the colour scale
+_GIF_SIDE = 240  # smaller views are enlarged, by a whole factor, until their longer side has at least this many pixels
+_STRIP, _GAP = 22, 8  # pixels: height of the captions above a flight's images, and gap between the images
+_SHOWN = 0.995  # the share of all errors that the colour scale covers
 
 
 def draw(predictor: Predictor, prepared: Path, bound: OverfitStore, dest: Path) -> None:
@@ -50,9 +50,9 @@ def draw(predictor: Predictor, prepared: Path, bound: OverfitStore, dest: Path) 
 
 
 def page_rows(count: int) -> Tensor:
-    """Rows of the test split that the page shows: the middles of five equal parts of it (int64); the same in all runs.
+    """The rows of the test split that the page shows, int64: the middles of five equal parts; the same in all runs.
 
-    Not its ends, since a test split is often one flight around the scene that ends where it began.
+    The ends are left out, since a test split is often one flight around the scene that ends where it began.
     """
     shown = min(PAGE_VIEWS, count)
     return torch.div((2 * torch.arange(shown) + 1) * count, 2 * shown, rounding_mode="floor")
@@ -61,7 +61,7 @@ def page_rows(count: int) -> Tensor:
 def page_outputs(
     predictor: Predictor, test: ViewSplit, bound: OverfitStore, rows: Tensor, progress: Progress = no_progress
 ) -> dict[str, Tensor]:
-    """What the table's rows `base`, `ocd` (one draw) and `bound` answer for these test views, each (N, H, W, 3)."""
+    """The outputs of the table's rows `base`, `ocd` (one draw) and `bound` for these test views, each (N, H, W, 3)."""
     found: dict[str, list[Tensor]] = {"base": [], "OCD": [], "bound": []}
     for done, row in enumerate(rows, 1):
         batch = test.batch(row.reshape(1))
@@ -81,11 +81,11 @@ def error_maps(output_NHW3: Tensor, target_NHW3: Tensor) -> Tensor:
 
 
 def page_figure(rows: Sequence[int] | Tensor, target_NHW3: Tensor, outputs: Mapping[str, Tensor]) -> "Figure":
-    """A row for each view: photograph, outputs with MSE and PSNR, and error maps on one colour scale.
+    """One row per view: photograph, outputs with MSE and PSNR, and error maps on a common colour scale.
 
     Args:
-        rows: the views' numbers.
-        target_NHW3: the photographs, colours in 0..1.
+        rows: the numbers of the views.
+        target_NHW3: the photographs, with colours in 0..1.
         outputs: name -> (N, H, W, 3).
     """
     maps = {name: error_maps(output, target_NHW3) for name, output in outputs.items()}
@@ -98,7 +98,7 @@ def page_figure(rows: Sequence[int] | Tensor, target_NHW3: Tensor, outputs: Mapp
     figure, axes = new_figure(
         len(target_NHW3), columns, (cell * columns + 1.1, (cell * height / width + 0.22) * len(target_NHW3) + 0.3)
     )
-    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # inches, shares of an axis
+    figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # inches; shares of an axis
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -126,9 +126,9 @@ def page_figure(rows: Sequence[int] | Tensor, target_NHW3: Tensor, outputs: Mapp
 
 
 def fly_round_poses(pose_V44: Tensor, frames: int) -> Tensor:
-    """A level circle around the origin's z axis, looking at the origin, camera-to-world (F, 4, 4) float32.
+    """Poses on a level circle around the z axis that look at the origin, camera-to-world (F, 4, 4) float32.
 
-    Its distance from the origin and its elevation are the medians of the given cameras'; frame F would be frame 0.
+    The distance from the origin and the elevation are the medians over the given cameras; frame F would equal frame 0.
     """
     position_V3 = pose_V44[:, :3, 3].double()
     distance_V = torch.linalg.vector_norm(position_V3, dim=-1)
@@ -143,15 +143,15 @@ def fly_round_poses(pose_V44: Tensor, frames: int) -> Tensor:
 def fly_round(
     predictor: Predictor, like: ViewSplit, pose_F44: Tensor, progress: Progress = no_progress
 ) -> dict[str, Tensor]:
-    """Base and OCD at poses that nobody photographed, each (F, H, W, 3), as `ocd predict` with one draw sees them.
+    """Outputs of the base and of OCD at poses without a photograph, each (F, H, W, 3), as in `ocd predict`, one draw.
 
-    Every frame is an unseen input of its own: I(x) is of that pose, and a Δ is drawn for it alone, the first draw, with
-    nothing chosen or averaged. All frames share one sample id (0, `ocd predict`'s), hence the noise that the sampler
-    starts from, so what changes between frames comes from I(x). With noise of their own the frames would also differ
-    by the spread of the draws, which this hides; rows of several draws in the table show how large it is.
+    Every frame is a separate unseen input: I(x) belongs to that pose, and the frame has its own Δ, the first draw, with
+    nothing chosen or averaged. All frames share one sample id (0, as in `ocd predict`) and therefore the noise that the
+    sampler starts from, so what changes between frames comes from I(x). With separate noise the frames would also
+    differ by the spread of the draws, which this hides; the table's rows with several draws show how large it is.
 
     Args:
-        like: a split with the camera's picture size and focal length.
+        like: a split with the camera's image size and focal length.
     """
     task = predictor.task
     assert isinstance(task, ViewSynthesis)
@@ -169,9 +169,9 @@ def fly_round(
 
 
 def side_by_side_gif(flight: Mapping[str, Tensor]) -> bytes:
-    """An endless GIF of flights (name -> (F, H, W, 3), colours in 0..1) side by side under their names.
+    """An endless GIF of flights (name -> (F, H, W, 3), colours in 0..1), side by side under their names.
 
-    Small pictures are enlarged by repeating pixels: what is shown is what was rendered. All frames share one palette.
+    Small images are enlarged by repeating pixels, so that the GIF shows what was rendered. All frames share a palette.
     """
     from PIL import Image, ImageDraw, ImageFont
 
