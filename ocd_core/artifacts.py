@@ -53,15 +53,9 @@ class Artifacts:
         """The prepared data, the same for all seeds."""
         return self.task_dir / "prepared"
 
-    @property
-    def code(self) -> Path:
-        """The fingerprint of the task's own code."""
-        return self.task_dir / "code.json"
-
-    @property
-    def pictures_code(self) -> Path:
-        """The fingerprint of the code that draws the domain's own pictures."""
-        return self.task_dir / "pictures_code.json"
+    def code(self, stage: str) -> Path:
+        """The hashes of the source files that belong to a stage."""
+        return self.task_dir / "code" / f"{stage}.json"
 
     @property
     def seed_dir(self) -> Path:
@@ -86,10 +80,6 @@ class Artifacts:
     def overfit(self, split: str) -> Path:
         """The overfit store of a split."""
         return self.rank_dir / "overfit" / f"{split}.zarr"
-
-    def card(self, split: str) -> Path:
-        """The data set card of that store."""
-        return self.rank_dir / "overfit" / f"{split}.card"
 
     @property
     def diffusion(self) -> Path:
@@ -126,12 +116,25 @@ class Artifacts:
         """Work directories of stages that resume."""
         return self.root / "data" / ".work"
 
+    def path(self, name: str) -> Path:
+        """An artifact by its name in `ocd_core.pipeline`: `base`, say, or `overfit/train`."""
+        kind, _, split = name.partition("/")
+        found: Path = self.overfit(split) if kind == "overfit" else getattr(self, kind)
+        return found
+
+    def command(self, stage: str) -> str:
+        """How a stage of this run is started by hand."""
+        words = ["python -m", f"stages.{stage} --task {self.task}"]
+        if stage not in ("code", "prepare", "report"):
+            words.append(f"--seed {self.seed}")
+            if stage not in ("train_base", "score_layers"):
+                words.append(f"--rank {self.rank}")
+        return " ".join(words)
+
     def need(self, path: Path, stage: str) -> Path:
         """`path` if it exists, else an error that names the stage that makes it."""
         if not path.exists():
-            raise UserError(
-                f"{path} is missing; run 'dvc repro' or first 'python -m stages.{stage} --task {self.task}'"
-            )
+            raise UserError(f"{path} is missing; run 'dvc repro' or first '{self.command(stage)}'")
         return path
 
 

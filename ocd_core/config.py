@@ -87,12 +87,15 @@ class Params(StrictModel):
             task.bind(prepared)
         return task
 
+    def plain(self) -> dict[str, Any]:
+        """All groups as plain values."""
+        groups = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: g if isinstance(g, str) else g.model_dump(mode="json") for name, g in groups.items()}
+
     def effective(self, artifact: str) -> dict[str, Any]:
         """The groups that determine an artifact (a key of `GROUPS_UP_TO`), as plain values."""
-        return {
-            g: v if isinstance(v := getattr(self, g), str) else v.model_dump(mode="json")
-            for g in GROUPS_UP_TO[artifact]
-        }
+        values = self.plain()
+        return {name: values[name] for name in GROUPS_UP_TO[artifact]}
 
 
 def _group_classes() -> dict[str, type]:

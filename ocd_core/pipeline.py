@@ -52,6 +52,16 @@ STAGES = {
     "report": Stage("report", ()),
 }
 
+# The files of an artifact that later stages depend on; other artifacts count whole. What only tells how a training went
+# is left out: a stage that ran again with the same result leaves the later ones current
+CONTENT = {
+    "base": ("model.safetensors",),
+    "layers": ("layers.json",),
+    "diffusion": ("model.safetensors", "config.json", "metrics.json"),
+    "scale": ("model.safetensors", "config.json", "metrics.json"),
+    "controls": ("model.safetensors", "config.json"),
+}
+
 # The class of each group of params, imported by name: a new param belongs to the stages that read its group alone
 GROUP_MODULES = {
     "base": "ocd_core.network.params:BaseParams",

@@ -2,13 +2,13 @@
 
 from dataclasses import asdict
 
-from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
-from ocd_core.config import load_params
+from ocd_core.artifacts import read_json, write_json, write_table
 from ocd_core.evaluation.controls.controls import Controls
 from ocd_core.evaluation.controls.neighbour import Neighbours
 from ocd_core.evaluation.evaluate import evaluate
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
+from ocd_core.provenance import Lineage
 from ocd_core.store import OverfitStore
 from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
@@ -19,17 +19,18 @@ def main(
 ) -> None:
     """Write data/<task>/seed<k>/rank<r>/evaluation. The device changes it within rounding, so it is no param."""
     place = local_device(device)
-    params = load_params(task)
-    artifacts = Artifacts(task, seed, rank)
+    lineage = Lineage.of(task, seed, rank)
+    params, artifacts = lineage.params, lineage.artifacts
+    lineage.check("evaluate")
     predictor = Predictor.from_run(artifacts, params, device=place)
-    prepared = artifacts.need(artifacts.prepared, "prepare")
+    prepared = artifacts.prepared
     test = predictor.task.open(prepared, "test")
-    store = OverfitStore(artifacts.need(artifacts.overfit("test"), "overfit"))
-    folder = artifacts.need(artifacts.controls, "train_controls")
+    store = OverfitStore(artifacts.overfit("test"))
+    folder = artifacts.controls
     controls = Controls.load(folder, predictor.task.build_model(), place)
     neighbours = None
     if "neighbour" in params.evaluate.rows:
-        train_store = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
+        train_store = OverfitStore(artifacts.overfit("train"))
         neighbours = Neighbours(predictor.task, predictor.task.open(prepared, "train"), train_store)
     with progress_bar("evaluate", len(test)) as progress:
         result = evaluate(predictor, test, store, controls, neighbours, params.evaluate, progress)
@@ -45,7 +46,7 @@ def main(
         "remarks": [*predictor.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
         "bound_parts": None if result.bound_parts is None else asdict(result.bound_parts),
     }  # fmt: skip
-    with replaced_folder(artifacts.evaluation) as dest:
+    with lineage.write("evaluation") as dest:
         write_json(dest / "config.json", params.effective("evaluation"))
         write_json(dest / "metrics.json", result.summary())
         write_json(dest / "table.json", table)

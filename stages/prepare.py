@@ -1,14 +1,15 @@
 """Read the raw data and write train, val and test (the same for all seeds)."""
 
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json
-from ocd_core.config import load_params
+from ocd_core.artifacts import write_json
+from ocd_core.provenance import Lineage
 from stages._common import DEFAULT_TASK, TaskOption, run
 
 
 def main(task: TaskOption = DEFAULT_TASK) -> None:
     """Write data/<task>/prepared."""
-    params = load_params(task)
-    with replaced_folder(Artifacts(task).prepared) as dest:
+    lineage = Lineage.of(task)
+    params = lineage.params
+    with lineage.write("prepared") as dest:
         summary = params.build_task().prepare(dest)
         write_json(dest / "config.json", params.effective("prepare"))
         write_json(dest / "summary.json", summary)

@@ -2,19 +2,20 @@
 
 import sys
 
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.config import load_params
+from ocd_core.artifacts import write_json, write_table
 from ocd_core.network.loading import load_base_network
 from ocd_core.progress import progress_bar
+from ocd_core.provenance import Lineage
 from ocd_core.scoring.scores import convergence_table, layers_report, score_layers, score_table, scoring_steps
 from stages._common import DEFAULT_TASK, SeedOption, TaskOption, run
 
 
 def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
     """Write data/<task>/seed<k>/layers."""
-    params = load_params(task)
-    artifacts = Artifacts(task, seed)
-    prepared = artifacts.need(artifacts.prepared, "prepare")
+    lineage = Lineage.of(task, seed)
+    params, artifacts = lineage.params, lineage.artifacts
+    lineage.check("score_layers")
+    prepared = artifacts.prepared
     domain = params.build_task(prepared)
     train = domain.open(prepared, "train")
     model = load_base_network(artifacts, domain)
@@ -23,7 +24,7 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
     report = layers_report(scores, params.layer)
     if report["warning"] is not None:
         print(f"warning: {report['warning']}", file=sys.stderr)
-    with replaced_folder(artifacts.layers) as dest:
+    with lineage.write("layers") as dest:
         write_json(dest / "config.json", params.effective("layers"))
         write_json(dest / "layers.json", report)
         write_table(dest / "scores.tsv", score_table(scores))

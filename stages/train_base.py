@@ -1,9 +1,9 @@
 """Train the base network f_θ with early stopping on validation, or load a given checkpoint."""
 
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.config import load_params
+from ocd_core.artifacts import write_json, write_table
 from ocd_core.network.training import fit_base
 from ocd_core.progress import progress_bar
+from ocd_core.provenance import Lineage
 from ocd_core.training.devices import local_device
 from ocd_core.weights import save_weights
 from stages._common import DEFAULT_TASK, DeviceOption, SeedOption, TaskOption, run
@@ -12,16 +12,17 @@ from stages._common import DEFAULT_TASK, DeviceOption, SeedOption, TaskOption, r
 def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, device: DeviceOption = "cpu") -> None:
     """Write data/<task>/seed<k>/base. The device changes it within rounding, so it is no param."""
     place = local_device(device)
-    params = load_params(task)
-    artifacts = Artifacts(task, seed)
-    prepared = artifacts.need(artifacts.prepared, "prepare")
+    lineage = Lineage.of(task, seed)
+    params, artifacts = lineage.params, lineage.artifacts
+    lineage.check("train_base")
+    prepared = artifacts.prepared
     domain = params.build_task(prepared)
     with progress_bar("train base", params.base.epochs) as progress:
         result = fit_base(
             domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, seed, progress,
             device=place,
         )  # fmt: skip
-    with replaced_folder(artifacts.base) as dest:
+    with lineage.write("base") as dest:
         save_weights(result.model, dest / "model.safetensors")
         write_json(dest / "config.json", params.effective("base"))
         write_json(dest / "metrics.json", result.metrics)

@@ -1,10 +1,10 @@
 """Fit what could explain a gain without diffusion, on the training and the validation split alone."""
 
-from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
-from ocd_core.config import load_params
+from ocd_core.artifacts import read_json, write_json, write_table
 from ocd_core.evaluation.controls.fitting import TrainingData, fit_controls
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
+from ocd_core.provenance import Lineage
 from ocd_core.store import OverfitStore
 from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
@@ -15,14 +15,15 @@ def main(
 ) -> None:
     """Write data/<task>/seed<k>/rank<r>/controls. The device changes it within rounding, so it is no param."""
     place = local_device(device)
-    params = load_params(task)
-    artifacts = Artifacts(task, seed, rank)
+    lineage = Lineage.of(task, seed, rank)
+    params, artifacts = lineage.params, lineage.artifacts
+    lineage.check("train_controls")
     predictor = Predictor.from_run(artifacts, params, with_gain=False, device=place)  # the gain is chosen here
-    prepared = artifacts.need(artifacts.prepared, "prepare")
+    prepared = artifacts.prepared
     data = TrainingData(
         predictor.task.open(prepared, "train"), predictor.task.open(prepared, "val"),
-        OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit")),
-        OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit")),
+        OverfitStore(artifacts.overfit("train")),
+        OverfitStore(artifacts.overfit("val")),
     )  # fmt: skip
     updates = {
         folder.name: int(read_json(folder / "metrics.json")["updates"])
@@ -39,7 +40,7 @@ def main(
 
         result = fit_controls(predictor, data, params, updates, seed, started)
         progress(len(names), "")
-    with replaced_folder(artifacts.controls) as dest:
+    with lineage.write("controls") as dest:
         result.controls.save(dest)
         write_json(dest / "params.json", params.effective("controls"))
         write_json(dest / "metrics.json", {**result.metrics, "cost_flops": result.controls.cost_flops})

@@ -7,10 +7,10 @@ An interrupted training goes on from its last checkpoint, under data/.work. Seve
 import shutil
 import sys
 
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
+from ocd_core.artifacts import write_json, write_table
 from ocd_core.codes.encode import encode_store, fit_to_store
-from ocd_core.config import load_params
 from ocd_core.diffusion.training import train_diffusion
+from ocd_core.provenance import Lineage
 from ocd_core.store import OverfitStore
 from ocd_core.training.processes import join_processes
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
@@ -24,10 +24,11 @@ def main(
 
     Where it is trained, and by how many processes, changes it within rounding, so neither is a param.
     """
-    params = load_params(task)
-    artifacts = Artifacts(task, seed, rank)
-    train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
-    val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
+    lineage = Lineage.of(task, seed, rank)
+    params, artifacts = lineage.params, lineage.artifacts
+    lineage.check("train_diffusion")
+    train = OverfitStore(artifacts.overfit("train"))
+    val = OverfitStore(artifacts.overfit("val"))
     work = artifacts.work / f"diffusion-{task}-seed{seed}-rank{rank}"
     with join_processes(device) as (processes, place):
         representation = fit_to_store(train, params.diffusion)
@@ -42,7 +43,7 @@ def main(
             )  # fmt: skip
     if not processes.is_main:
         return
-    with replaced_folder(artifacts.diffusion) as dest:
+    with lineage.write("diffusion") as dest:
         result.model.save(dest)
         write_json(dest / "params.json", params.effective("diffusion"))
         write_json(dest / "metrics.json", result.metrics)

@@ -4,8 +4,8 @@ import shutil
 
 import torch
 
-from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_table
-from ocd_core.config import load_params
+from ocd_core.artifacts import write_json, write_table
+from ocd_core.provenance import Lineage
 from ocd_core.scale.comparison import compare_scales
 from ocd_core.scale.network import train_scale
 from ocd_core.store import OverfitStore
@@ -19,10 +19,11 @@ def main(
 ) -> None:
     """Write data/<task>/seed<k>/rank<r>/scale. The device changes it within rounding, so it is no param."""
     place = local_device(device)
-    params = load_params(task)
-    artifacts = Artifacts(task, seed, rank)
-    train = OverfitStore(artifacts.need(artifacts.overfit("train"), "overfit"))
-    val = OverfitStore(artifacts.need(artifacts.overfit("val"), "overfit"))
+    lineage = Lineage.of(task, seed, rank)
+    params, artifacts = lineage.params, lineage.artifacts
+    lineage.check("train_scale")
+    train = OverfitStore(artifacts.overfit("train"))
+    val = OverfitStore(artifacts.overfit("val"))
     work = artifacts.work / f"scale-{task}-seed{seed}-rank{rank}"
     updates = params.scale.warm_start.updates + params.scale.updates
     with followed("train scale", updates, work / "live") as (progress, on_row):
@@ -31,7 +32,7 @@ def main(
             torch.from_numpy(val.read("rho")), params.scale, seed, progress, on_row, place,
         )  # fmt: skip
     comparison = compare_scales(result.network, params.scale.loss, train, val, seed)
-    with replaced_folder(artifacts.scale) as dest:
+    with lineage.write("scale") as dest:
         result.network.save(dest, params.scale)
         write_json(dest / "params.json", params.effective("scale"))
         write_json(dest / "metrics.json", result.metrics)

@@ -9,14 +9,20 @@ from torch import nn
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel, Precision
+from ocd_core.provenance import check_files
 from ocd_core.tasks.base import Task
 from ocd_core.weights import load_weights
 
 
 def load_base_network(run: Artifacts, task: Task) -> nn.Module:
-    """The run's base network, on the CPU."""
+    """The run's base network, on the CPU.
+
+    Raises:
+        UserError: it is missing, damaged, or of another architecture.
+    """
     model = task.build_model()
-    load_weights(model, run.need(run.base, "train_base") / "model.safetensors")
+    check_files(run.need(run.base, "train_base"))
+    load_weights(model, run.base / "model.safetensors")
     return model
 
 

@@ -9,11 +9,13 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_file
-from ocd_core.fingerprint import digest, module_code, task_code
+from ocd_core.fingerprint import digest
 from ocd_core.network.loading import load_cut_model
 from ocd_core.overfit.executors import MakeShard
 from ocd_core.overfit.rows import RowBuilder
+from ocd_core.pipeline import STAGES
 from ocd_core.samples import SplitName
+from ocd_core.stage_code import code_of
 from ocd_core.store import Sink
 from ocd_core.training.devices import check_device, local_device
 
@@ -85,7 +87,7 @@ def _weights(artifacts: Artifacts) -> Path:
 
 
 def _own_code(params: Params) -> str:
-    return digest([module_code(__name__), task_code(params)])
+    return digest(code_of(__name__, params.plain(), STAGES["overfit"].groups))
 
 
 _started_with: dict[str, str] = {}
