@@ -168,9 +168,14 @@ def write_text(path: Path, text: str) -> None:
     replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
+def json_text(values: Any) -> str:
+    """Plain values as the text of a JSON file, without NaN."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write plain values as JSON, atomically, without NaN."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json_text(values))
 
 
 def read_json(path: Path) -> Any:

@@ -16,12 +16,16 @@ from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file
 from ocd_core.network.cut import CutModel
 from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
+from ocd_core.pipeline import maker
+from ocd_core.provenance import check_files
 from ocd_core.samples import Batch, Tensors, concatenate, map_tensors, stack
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.tasks.base import Task
+from ocd_core.weights import WEIGHTS, BaseId, refuse_another_base
 
 _MEMORY_MB = 512
 
@@ -67,10 +71,12 @@ class Predictor:
         """Load a run's folder, `data/<task>/seed<k>/rank<r>`, onto a device.
 
         Raises:
-            UserError: something is missing there or belongs to another network.
+            UserError: something is missing there, damaged, or belongs to another network.
         """
         run = Artifacts.from_folder(folder)
-        config = read_json(run.need(run.evaluation, "evaluate") / "config.json")
+        for name in ("prepared", "evaluation", "diffusion", "scale"):
+            check_files(run.need(run.path(name), maker(name)))
+        config = read_json(run.evaluation / "config.json")
         params = parse_params(config, str(run.evaluation / "config.json"))
         return cls.from_run(run, params, device=device)
 
@@ -89,15 +95,12 @@ class Predictor:
         """
         task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
-        return cls(
-            task,
-            load_cut_model(run, task, device, params.evaluate.precision),
-            DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device),
-            ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device),
-            params.sampling,
-            run.seed,
-            gain,
-        )
+        model = load_cut_model(run, task, device, params.evaluate.precision)
+        diffusion = DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device)
+        scale = ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device)
+        for folder in (run.diffusion, run.scale):
+            refuse_another_base(folder, BaseId(sha256_file(run.base / WEIGHTS), model.layer_name))
+        return cls(task, model, diffusion, scale, params.sampling, run.seed, gain)
 
     def predict(
         self, inputs: Tensor | Sequence[Tensor], draws: int = 1, *, sample_id: Tensor | None = None,

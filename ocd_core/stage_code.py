@@ -33,6 +33,13 @@ class _Members:
 BY_NAME = {
     "ocd_core.tasks": _Members(("domain",), "ocd_core.tasks.{}.task", "ocd.tasks"),
     "ocd_core.models": _Members(("base.model.name",), "ocd_core.models.{}", "ocd.models"),
+    "ocd_core.codes.representations": _Members(
+        ("diffusion.representation.name",), "ocd_core.codes.representations.{}", "ocd.representations"
+    ),
+    "ocd_core.diffusion.denoisers": _Members(
+        ("diffusion.denoiser.name",), "ocd_core.diffusion.denoisers.{}", "ocd.denoisers"
+    ),
+    "ocd_core.diffusion.samplers": _Members(("sampling.sampler",), "ocd_core.diffusion.samplers.{}", "ocd.samplers"),
 }
 
 

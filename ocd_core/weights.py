@@ -8,6 +8,7 @@ import json
 import pickle
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +97,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
     model.load_state_dict(found, strict=True)
 
 
-def save_network(folder: Path, kind: str, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+@dataclass(frozen=True)
+class BaseId:
+    """Which base network (the sha256 of its weights) and which of its layers a trained network is for."""
+
+    base_sha256: str
+    layer: str
+
+
+def save_network(
+    folder: Path, kind: str, state: Mapping[str, Tensor], config: Mapping[str, Any], base: BaseId | None = None
+) -> None:
     """Write a network's tensors and the plain values that rebuild it.
 
-    The config is written last: a folder that has one is complete.
+    The config is written last: a folder that has one is complete. `base` is kept in it.
     """
     from safetensors.torch import save_file
 
@@ -107,7 +118,8 @@ def save_network(folder: Path, kind: str, state: Mapping[str, Tensor], config: M
     (folder / CONFIG).unlink(missing_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     replace_file(folder / WEIGHTS, lambda p: save_file(tensors, p))
-    whole = {"kind": kind, "format": FORMAT, **config, "weights_sha256": sha256_file(folder / WEIGHTS)}
+    about = {"kind": kind, "format": FORMAT, **({} if base is None else asdict(base))}
+    whole = {**about, **config, "weights_sha256": sha256_file(folder / WEIGHTS)}
     replace_file(folder / CONFIG, lambda p: p.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8"))
 
 
@@ -138,6 +150,22 @@ def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
         return load_file(folder / WEIGHTS), config
     except SafetensorError as error:
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
+
+
+def refuse_another_base(folder: Path, base: BaseId) -> None:
+    """Raise unless the network in a folder, which was loaded, is for this base network and layer.
+
+    Raises:
+        UserError: it is not, or does not say.
+    """
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    found = {key: config.get(key) for key in asdict(base)}
+    if found != asdict(base):
+        raise UserError(
+            f"{folder} was trained for another base network or layer (layer {found['layer']}, weights "
+            f"{found['base_sha256']}) than the one that is there now (layer {base.layer}, weights {base.base_sha256}); "
+            "run 'dvc repro'"
+        )
 
 
 @contextmanager

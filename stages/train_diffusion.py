@@ -44,7 +44,7 @@ def main(
     if not processes.is_main:
         return
     with lineage.write("diffusion") as dest:
-        result.model.save(dest)
+        result.model.save(dest, train.base)
         write_json(dest / "params.json", params.effective("diffusion"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)

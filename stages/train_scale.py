@@ -33,7 +33,7 @@ def main(
         )  # fmt: skip
     comparison = compare_scales(result.network, params.scale.loss, train, val, seed)
     with lineage.write("scale") as dest:
-        result.network.save(dest, params.scale)
+        result.network.save(dest, params.scale, train.base)
         write_json(dest / "params.json", params.effective("scale"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)

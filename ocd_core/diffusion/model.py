@@ -13,7 +13,7 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
 from ocd_core.samples import Condition
-from ocd_core.weights import described_by, load_network, load_strictly, save_network
+from ocd_core.weights import BaseId, described_by, load_network, load_strictly, save_network
 
 KIND = "diffusion"
 
@@ -66,14 +66,14 @@ class DiffusionModel(nn.Module):
         noise = float((1 - self.schedule.alphas_bar[t]).sqrt())
         return split_prediction(self.params.prediction, output, omega_t, signal, noise)
 
-    def save(self, folder: Path) -> None:
-        """Write `model.safetensors` and `config.json`."""
+    def save(self, folder: Path, base: BaseId | None = None) -> None:
+        """Write `model.safetensors` and `config.json`, which names the base network that the model is for."""
         config: dict[str, Any] = {
             "params": self.params.model_dump(mode="json"),
             "condition_sizes": list(self.encoder.sizes),
             "representation": {"name": self.representation.name, "args": self.representation.config()},
         }
-        save_network(folder, KIND, self.state_dict(), config)
+        save_network(folder, KIND, self.state_dict(), config, base)
 
     @classmethod
     def load(cls, folder: Path) -> "DiffusionModel":

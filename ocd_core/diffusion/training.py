@@ -21,10 +21,10 @@ from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.schedules import add_noise, min_snr_weight, split_prediction, training_target
 from ocd_core.errors import UserError
-from ocd_core.fingerprint import module_code
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, permutation, torch_generator
 from ocd_core.samples import Condition
+from ocd_core.stage_code import code_of
 from ocd_core.training.loop import ALONE, Checkpoints, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
@@ -262,7 +262,8 @@ def _mean_square(x: Tensor) -> Tensor:
 
 def _fingerprint(params: DiffusionParams, seed: int, tensors: tuple[Tensor, ...]) -> str:
     """What a checkpoint depends on: params, seed, code and all data."""
-    digest = hashlib.sha256(json.dumps([params.model_dump(mode="json"), seed, module_code(__name__)]).encode())
+    values = params.model_dump(mode="json")
+    digest = hashlib.sha256(json.dumps([values, seed, code_of(__name__, {"diffusion": values})]).encode())
     for x in tensors:
         digest.update(f"{x.dtype}{tuple(x.shape)}".encode())
         for block in torch.split(x, 4096):

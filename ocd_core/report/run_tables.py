@@ -11,6 +11,7 @@ from ocd_core.artifacts import Artifacts, read_json, write_json, write_text
 from ocd_core.errors import UserError
 from ocd_core.files import replace_file
 from ocd_core.report.markdown import markdown_table
+from ocd_core.samples import SPLITS
 
 Table = dict[str, Any]
 
@@ -147,9 +148,13 @@ def markdown(tables: list[Table]) -> str:
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
-    """Write tables, scale.md, and the first run's plots and figures into reports/<task>; return the tables."""
+    """Write tables, scale.md, the cards of all stores, and the first run's plots and figures; return the tables.
+
+    All of it goes into reports/<task>; the card of a store into cards/seed<k>-rank<r>-<split> there.
+    """
     from ocd_core.report.run_plots import plot_curves, plot_layer_scores
     from ocd_core.report.run_scale import scale_markdown
+    from ocd_core.report.store_card import write_card
     from ocd_core.report.store_plots import plot_store
 
     tables = run_tables(task, root)
@@ -161,10 +166,14 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     write_json(run.report / "table.json", tables)
     runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
     write_text(run.report / "scale.md", scale_markdown(runs))
+    for each in runs:
+        for split in SPLITS:
+            if each.overfit(split).exists():
+                write_card(each.overfit(split), run.report / "cards" / f"seed{each.seed}-rank{each.rank}-{split}")
     plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")
     for picture in sorted(pictures.iterdir()):
-        if picture.is_file() and picture.name != "config.json":
+        if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     return tables

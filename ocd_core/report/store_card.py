@@ -1,6 +1,6 @@
 """The data set card of a store: what it holds and how to open it, for people (README.md) and programs (card.json).
 
-A card is a function of the store and of what is known about the source data alone: it has no date and names no machine.
+A card is a function of the store alone: it has no date and names no machine.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ocd_core._version import __version__
-from ocd_core.artifacts import replaced_folder, write_json, write_text
+from ocd_core.artifacts import json_text, replaced_folder, write_text
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import array_sizes, read_rows, spread
 
@@ -26,26 +26,32 @@ CITATION = """@inproceedings{lutati2023ocd,
 }"""
 
 
-def write_card(store: Path | str, card: Path, prepared: Mapping[str, Any] | None = None) -> None:
+def write_card(store: Path | str, card: Path) -> None:
     """Write the card of a finished store as a folder with README.md and card.json, complete or absent.
 
     Args:
         store: a path or fsspec URL of a store.
         card: the folder to write; an earlier one is replaced.
-        prepared: the summary of the prepared data (`source` and `licence` are used, where given).
 
     Raises:
         UserError: there is no sound store.
     """
-    values = describe(OverfitStore(store), prepared or {})
+    files = card_files(OverfitStore(store))
     with replaced_folder(card) as work:
-        write_json(work / CARD_JSON, values)
-        write_text(work / CARD_README, readme(values))
+        for name, text in files.items():
+            write_text(work / name, text)
 
 
-def describe(store: OverfitStore, prepared: Mapping[str, Any]) -> dict[str, Any]:
+def card_files(store: OverfitStore) -> dict[str, str]:
+    """The texts of a card, by file name."""
+    values = describe(store)
+    return {CARD_JSON: json_text(values), CARD_README: readme(values)}
+
+
+def describe(store: OverfitStore) -> dict[str, Any]:
     """The card as plain values (NaN and infinity become None)."""
     about, schema = store.attributes, store.schema
+    data = about.get("data") or {}
     rows = read_rows(store)
     correct = rows.correct
     name = Path(store.location).name
@@ -88,8 +94,8 @@ def describe(store: OverfitStore, prepared: Mapping[str, Any]) -> dict[str, Any]
         ],
         "summary": summary,
         "classes": rows.classes,
-        "source": prepared.get("source"),
-        "licence": prepared.get("licence") or NO_LICENCE,
+        "source": data.get("source"),
+        "licence": data.get("licence") or NO_LICENCE,
         "citation": CITATION,
         "code_version": about.get("code_version"),
         "card_code_version": __version__,

@@ -18,8 +18,8 @@ from ocd_core._version import __version__
 from ocd_core.artifacts import replaced_folder
 from ocd_core.errors import UserError
 from ocd_core.files import filesystem, locked, put_file
-from ocd_core.report.store_card import CARD_JSON
-from ocd_core.store import copy_store
+from ocd_core.report.store_card import card_files
+from ocd_core.store import OverfitStore, copy_store
 from ocd_core.store.source import Source, read_node
 
 MANIFEST = "MANIFEST.json"
@@ -32,19 +32,19 @@ def export_store(store: Path | str, dest: str, base: Path | str | None = None) -
     """Verify a store and copy it with its card and base checkpoint; returns the manifest.
 
     Args:
-        store: a path or fsspec URL; its card lies beside it.
+        store: a path or fsspec URL.
         dest: a path or fsspec URL at which nothing is yet.
         base: the folder of the base network; by default that of the run, or of the export, in which the store lies.
 
     Raises:
-        UserError: the store is damaged, its card or base checkpoint is missing or of another store, `dest` exists or
+        UserError: the store is damaged, its base network's weights are missing or of another store, `dest` exists or
             cannot be written.
     """
     source = Source(store)
     attributes = read_node(source)["attributes"]
     from_fs, from_root = filesystem(str(store))
     place = PurePosixPath(from_root)
-    card = _card(from_fs, place.with_suffix(".card"), attributes)
+    card = {name: text.encode() for name, text in card_files(OverfitStore(store)).items()}
     checkpoint = _base(from_fs, place, attributes, base)
     fs, root = filesystem(dest)
     if fs.exists(root):
@@ -106,20 +106,6 @@ def _write(location: str, dest: str, name: str, card: Files, checkpoint: Files) 
     }
     put_file(fs, f"{root}/{MANIFEST}", (json.dumps(manifest, indent=2) + "\n").encode())
     return manifest
-
-
-def _card(fs: Any, folder: PurePosixPath, attributes: dict[str, Any]) -> Files:
-    """The files of the card beside a store."""
-    files = _files(fs, folder)
-    if CARD_JSON not in files:
-        raise UserError(f"{folder} is missing: the overfit stage writes it ('dvc repro' or 'python -m stages.overfit')")
-    try:
-        fingerprint = json.loads(files[CARD_JSON])["fingerprint"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}/{CARD_JSON} is damaged; run the overfit stage again") from error
-    if fingerprint != attributes["fingerprint"]:
-        raise UserError(f"{folder} is the card of another store; run the overfit stage again")
-    return files
 
 
 def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path | str | None) -> Files:

@@ -20,7 +20,7 @@ from ocd_core.rng import derive_seed, torch_generator
 from ocd_core.samples import Condition
 from ocd_core.scale.params import ScaleParams
 from ocd_core.training.loop import Row, Settings, optimise
-from ocd_core.weights import described_by, load_network, load_strictly, save_network
+from ocd_core.weights import BaseId, described_by, load_network, load_strictly, save_network
 
 KIND = "scale"
 EQ8_EPSILON = 1e-4  # inside the logarithm of Eq. 8: errors below 1 % of ρ count alike, and none is -infinity
@@ -54,10 +54,10 @@ class ScaleNetwork(nn.Module):
         parts = [self(cond.select(slice(i, i + batch)).to(self.device)) for i in range(0, len(cond), batch)]
         return torch.cat(parts) if parts else torch.empty(0, device=self.device)
 
-    def save(self, folder: Path, params: ScaleParams) -> None:
-        """Write `model.safetensors` and `config.json`, which carries the params that made it."""
+    def save(self, folder: Path, params: ScaleParams, base: BaseId | None = None) -> None:
+        """Write `model.safetensors` and `config.json`, with the params that made it and the base network it is for."""
         config = {"params": params.model_dump(mode="json"), "condition_sizes": list(self.encoder.sizes)}
-        save_network(folder, KIND, self.state_dict(), config)
+        save_network(folder, KIND, self.state_dict(), config, base)
 
     @classmethod
     def load(cls, folder: Path) -> "ScaleNetwork":

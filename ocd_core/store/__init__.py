@@ -4,7 +4,6 @@ from ocd_core.store.copying import copy_store
 from ocd_core.store.dataset import OverfitBatch, OverfitDataset
 from ocd_core.store.opening import open_writer
 from ocd_core.store.reader import OverfitStore
-from ocd_core.store.remote import put_folder
 from ocd_core.store.schema import SCHEMA_VERSION, ArraySpec, StoreSchema
 from ocd_core.store.verify import Damage, verify_store
 from ocd_core.store.writer import Sink, Writer
@@ -21,6 +20,5 @@ __all__ = [
     "Writer",
     "copy_store",
     "open_writer",
-    "put_folder",
     "verify_store",
 ]

@@ -17,6 +17,7 @@ from ocd_core.store.factored import optimizer_of, rebuild_delta
 from ocd_core.store.schema import ArraySpec, Layout, StoreSchema
 from ocd_core.store.shards import decode_shard
 from ocd_core.store.source import Source, missing_files, open_arrays, read_node, schema_of
+from ocd_core.weights import BaseId
 
 Rows = slice | npt.NDArray[Any] | None
 
@@ -54,6 +55,11 @@ class OverfitStore:
 
     def __repr__(self) -> str:
         return f"OverfitStore({self.location!r}: {len(self)} samples, {self.layout})"
+
+    @property
+    def base(self) -> BaseId:
+        """The base network and the layer whose weight changes these are."""
+        return BaseId(str(self.attributes.get("base_sha256")), str(self.attributes.get("layer")))
 
     @property
     def layout(self) -> Layout:

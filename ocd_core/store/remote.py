@@ -9,7 +9,6 @@ fingerprint is refused: nothing that this writer did not begin is ever replaced.
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
@@ -144,10 +143,3 @@ class RemoteWriter(Writer):
     def _remove(self, key: str) -> None:
         if self._fs.exists(self._key(key)):
             self._fs.rm_file(self._key(key))
-
-
-def put_folder(folder: Path, url: str) -> None:
-    """Write the files of a flat folder below a URL, each one whole or not at all."""
-    fs, root = filesystem(url)
-    for path in sorted(folder.iterdir()):
-        put_file(fs, f"{root}/{path.name}", path.read_bytes())

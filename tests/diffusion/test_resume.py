@@ -75,7 +75,7 @@ def test_sigkill_during_a_save(tmp_path, phase):
 def test_a_checkpoint_of_other_code_is_not_used(tmp_path, monkeypatch):
     train(tmp_path)
     done = []
-    monkeypatch.setattr("ocd_core.diffusion.training.module_code", lambda _module: "changed")
+    monkeypatch.setattr("ocd_core.diffusion.training.code_of", lambda _module, _values: {"changed": ""})
     train(tmp_path, lambda k, _: done.append(k))
     assert done[0] == 1
 

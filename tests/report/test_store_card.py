@@ -21,8 +21,10 @@ def read(card):
     return json.loads((card / "card.json").read_text()), (card / "README.md").read_text()
 
 
-def test_card_says_what_the_store_holds(tmp_path, store):
-    write_card(tmp_path / "train.zarr", tmp_path / "train.card", {"source": "digits", "licence": "CC0-1.0"})
+def test_card_says_what_the_store_holds(tmp_path):
+    data = {"source": "digits", "licence": "CC0-1.0"}
+    class_store(tmp_path / "train.zarr", attributes={**ABOUT, "data": data})
+    write_card(tmp_path / "train.zarr", tmp_path / "train.card")
     values, text = read(tmp_path / "train.card")
     assert (values["rows"], values["layout"], values["classes"]) == (30, "dense", 3)
     assert values["layer"] == {"name": "fc1", "out_features": 5, "in_features": 6}
@@ -58,8 +60,8 @@ def test_sizes_and_figures_against_numpy(tmp_path, store):
 
 
 def test_no_classes_no_licence(tmp_path):
-    value_store(tmp_path / "val.zarr")
-    write_card(tmp_path / "val.zarr", tmp_path / "val.card", {"source": None, "licence": ""})
+    value_store(tmp_path / "val.zarr", attributes={**ABOUT, "data": {"source": None, "licence": ""}})
+    write_card(tmp_path / "val.zarr", tmp_path / "val.card")
     values, text = read(tmp_path / "val.card")
     assert values["licence"] == NO_LICENCE
     assert values["classes"] is None
