@@ -28,7 +28,7 @@ from ocd_core.overfit.rows import RowBuilder
 from ocd_core.predictor import Predictor
 from ocd_core.progress import no_progress
 from ocd_core.report.markdown import markdown_table
-from ocd_core.scale.network import train_scale
+from ocd_core.scale.training import train_scale
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 

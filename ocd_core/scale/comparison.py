@@ -11,7 +11,8 @@ from torch import Tensor
 from ocd_core.codes.condition import features
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
-from ocd_core.scale.network import ScaleNetwork, above_zero, scale_metrics
+from ocd_core.scale.losses import above_zero, scale_metrics
+from ocd_core.scale.network import ScaleNetwork
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import read_rows
 
