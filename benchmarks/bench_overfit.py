@@ -46,11 +46,18 @@ CASES = {  # optimiser, layout, target: the smallest acceptable share of P
 def params(optimizer: str, layout: str, memory_mb: int = MEMORY_MB) -> OverfitParams:
     return OverfitParams.model_validate(
         {
-            "optimizer": optimizer, "lr": 0.01 if optimizer == "sgd" else 5e-4, "steps": 3, "until_converged": False,
-            "tolerance": 1e-3, "replicas": 1,
-        "precision": "float64", "layout": layout, "memory_mb": memory_mb, "shard_mb": SHARD_MB,
+            "optimizer": optimizer,
+            "lr": 0.01 if optimizer == "sgd" else 5e-4,
+            "steps": 3,
+            "until_converged": False,
+            "tolerance": 1e-3,
+            "replicas": 1,
+            "precision": "float64",
+            "layout": layout,
+            "memory_mb": memory_mb,
+            "shard_mb": SHARD_MB,
         }
-    )  # fmt: skip
+    )
 
 
 def store(
@@ -208,9 +215,13 @@ def main() -> None:
         for optimizer, layout in (("sgd", "dense"), ("adam", "dense"), ("sgd", "factored")):
             for count in (rows // 4, rows):
                 got = in_subprocess(
-                    "benchmarks.bench_overfit", what="memory", folder=name, rows=count, optimizer=optimizer,
+                    "benchmarks.bench_overfit",
+                    what="memory",
+                    folder=name,
+                    rows=count,
+                    optimizer=optimizer,
                     layout=layout,
-                )  # fmt: skip
+                )
                 lines.append([f"{optimizer} {layout}, {count:,}", f"{got['before']:,.0f}", f"{got['peak']:,.0f}"])
         print(f"### Memory (overfit.memory_mb: {MEMORY_MB}, overfit.shard_mb: {SHARD_MB})\n")
         print(markdown_table(["", "MiB before", "peak MiB"], lines), flush=True)

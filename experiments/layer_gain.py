@@ -85,9 +85,16 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
         metric = table["metrics"][0]["name"]
         rows = {row["row"]: row[metric] for row in table["rows"]}
         found.append(
-            Gain(table["seed"], table["rank"], table["layer"], rows["base"]["value"], rows["ocd"]["value"],
-                 rows["bound"]["value"], rows["ocd"]["z_against_base"])
-        )  # fmt: skip
+            Gain(
+                table["seed"],
+                table["rank"],
+                table["layer"],
+                rows["base"]["value"],
+                rows["ocd"]["value"],
+                rows["bound"]["value"],
+                rows["ocd"]["z_against_base"],
+            )
+        )
     if not found:
         raise UserError(f"no evaluated run of {task}; run 'python -m experiments.layer_gain run {task}' first")
     return sorted(found, key=lambda g: (g.seed, g.rank))
@@ -97,10 +104,18 @@ def table(found: list[Gain]) -> str:
     """The table as Markdown, with the correlation between rank and reduction over all seeds."""
     columns = ["seed", "rank", "layer", "base", "OCD, one draw", "reduction", "z", "bound"]
     rows = [
-        [str(g.seed), str(g.rank), g.layer, f"{g.base:.5f}", f"{g.ocd:.5f}", f"{100 * g.reduction:+.1f} %",
-         f"{g.z:+.1f}", f"{g.bound:.5f}"]
+        [
+            str(g.seed),
+            str(g.rank),
+            g.layer,
+            f"{g.base:.5f}",
+            f"{g.ocd:.5f}",
+            f"{100 * g.reduction:+.1f} %",
+            f"{g.z:+.1f}",
+            f"{g.bound:.5f}",
+        ]
         for g in found
-    ]  # fmt: skip
+    ]
     text = markdown_table(columns, rows, text_columns=3)
     if len({g.rank for g in found}) > 1:
         test = spearmanr([g.rank for g in found], [g.reduction for g in found])

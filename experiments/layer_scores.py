@@ -80,14 +80,19 @@ class _RowSplit:
 
 def markdown(scores: Sequence[LayerScore]) -> str:
     """The scores as a table, best first."""
-    columns = [
-        "layer", "kind", "weights", "rank", "mean entropy (nats)", "from half the draws", "without density",
-    ]  # fmt: skip
+    columns = ["layer", "kind", "weights", "rank", "mean entropy (nats)", "from half the draws", "without density"]
     rows = [
-        [s.name, s.kind, f"{s.parameters:,}", str(s.rank), f"{s.entropy:.3f} ± {s.stderr:.3f}",
-         f"{s.convergence[-2][1]:.3f}", f"{100 * s.without_density / s.samples:.0f} %"]
+        [
+            s.name,
+            s.kind,
+            f"{s.parameters:,}",
+            str(s.rank),
+            f"{s.entropy:.3f} ± {s.stderr:.3f}",
+            f"{s.convergence[-2][1]:.3f}",
+            f"{100 * s.without_density / s.samples:.0f} %",
+        ]
         for s in scores
-    ]  # fmt: skip
+    ]
     return markdown_table(columns, rows, text_columns=2)
 
 
@@ -139,9 +144,14 @@ def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
     domain = Rows(StrictModel(), "mlp", args)
     train, val = (domain.open(Path(), split) for split in ("train", "val"))
     params = BaseParams(
-        model=ModelParams(name="mlp", args=args), checkpoint=None, epochs=100, patience=10, batch_size=32, lr=1e-3,
+        model=ModelParams(name="mlp", args=args),
+        checkpoint=None,
+        epochs=100,
+        patience=10,
+        batch_size=32,
+        lr=1e-3,
         weight_decay=0.0,
-    )  # fmt: skip
+    )
     base = fit_base(domain, train, val, params, seed=0)
     print(
         f"MLP {10, *_MLP_HIDDEN, 1}: validation RMSE {base.metrics['val_rmse']:.3f} of the target's standard deviation"

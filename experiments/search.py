@@ -183,9 +183,16 @@ def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:
 
         short = name.removeprefix(f"{task}--").replace("--and--", "+")
         found.append(
-            Result(short, len(rows), mean("val_loss_base"), mean("val_loss_one_draw"), mean("val_z_one_draw"),
-                   mean("gain"), mean("val_loss"))
-        )  # fmt: skip
+            Result(
+                short,
+                len(rows),
+                mean("val_loss_base"),
+                mean("val_loss_one_draw"),
+                mean("val_z_one_draw"),
+                mean("gain"),
+                mean("val_loss"),
+            )
+        )
     return sorted(found, key=lambda r: r.score)
 
 
@@ -218,10 +225,18 @@ def table(found: list[Result]) -> str:
     """The results as a Markdown table, best first."""
     columns = ["settings", "seeds", "base", "one draw", "ratio", "z", "best gain", "with it"]
     rows = [
-        [r.name, str(r.seeds), f"{r.base:.5f}", f"{r.one_draw:.5f}", f"{r.score:.3f}", f"{r.z:+.1f}", f"{r.gain:g}",
-         f"{r.with_gain:.5f}"]
+        [
+            r.name,
+            str(r.seeds),
+            f"{r.base:.5f}",
+            f"{r.one_draw:.5f}",
+            f"{r.score:.3f}",
+            f"{r.z:+.1f}",
+            f"{r.gain:g}",
+            f"{r.with_gain:.5f}",
+        ]
         for r in found
-    ]  # fmt: skip
+    ]
     return markdown_table(columns, rows)
 
 

@@ -59,9 +59,15 @@ class Predictor:
     """
 
     def __init__(
-        self, task: Task, model: CutModel, diffusion: DiffusionModel, scale: ScaleNetwork, sampling: SamplingParams,
-        seed: int = 0, gain: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        task: Task,
+        model: CutModel,
+        diffusion: DiffusionModel,
+        scale: ScaleNetwork,
+        sampling: SamplingParams,
+        seed: int = 0,
+        gain: float | None = None,
+    ) -> None:
         self.task, self.model, self.sampling, self.seed, self.gain = task, model, sampling, seed, gain
         self.diffusion = diffusion.eval()
         self.scale = scale.eval()
@@ -103,9 +109,13 @@ class Predictor:
         return cls(task, model, diffusion, scale, params.sampling, run.seed, gain)
 
     def predict(
-        self, inputs: Tensor | Sequence[Tensor], draws: int = 1, *, sample_id: Tensor | None = None,
+        self,
+        inputs: Tensor | Sequence[Tensor],
+        draws: int = 1,
+        *,
+        sample_id: Tensor | None = None,
         combine: Literal["ensemble", "mean_network"] = "ensemble",
-    ) -> Prediction:  # fmt: skip
+    ) -> Prediction:
         """Draw `draws` networks for each input and answer with them.
 
         Args:

@@ -7,7 +7,7 @@ import torch
 from ocd_core.artifacts import write_json, write_table
 from ocd_core.provenance import Lineage
 from ocd_core.scale.comparison import compare_scales
-from ocd_core.scale.network import train_scale
+from ocd_core.scale.training import train_scale
 from ocd_core.store import OverfitStore
 from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run

@@ -16,9 +16,17 @@ from tests.toy_task import PARAMS
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = (
-    "task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
-    "train_controls", "evaluate", "illustrate",
-)  # fmt: skip
+    "task_code",
+    "prepare",
+    "train_base",
+    "score_layers",
+    "overfit",
+    "train_diffusion",
+    "train_scale",
+    "train_controls",
+    "evaluate",
+    "illustrate",
+)
 
 
 @pytest.fixture(scope="session")

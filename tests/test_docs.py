@@ -15,9 +15,16 @@ OWN_TASK = "your-own-task.md"  # run from its first line to its last by test_own
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # what is run as it stands; everything else is only parsed
 RUN = (
-    "ocd tasks", "ocd inspect", "ocd verify", "ocd predict", "ocd report", "ocd export", "dvc exp show", "dvc metrics",
+    "ocd tasks",
+    "ocd inspect",
+    "ocd verify",
+    "ocd predict",
+    "ocd report",
+    "ocd export",
+    "dvc exp show",
+    "dvc metrics",
     "python -m stages.prepare",
-)  # fmt: skip
+)
 KNOWN = ("make", "dvc", "ocd", "python", "source", "pip", "git", "torchrun", "accelerate", "dask", "cd", "export", "ls")
 
 
@@ -52,10 +59,16 @@ def test_commands_parse_and_name_what_exists(page: str, command: str) -> None:
             values = values[key]
 
 
-@pytest.mark.parametrize("link", sorted({
-    (page.name, target) for page in PAGES
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
-}))  # fmt: skip
+@pytest.mark.parametrize(
+    "link",
+    sorted(
+        {
+            (page.name, target)
+            for page in PAGES
+            for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+        }
+    ),
+)
 def test_links_lead_somewhere(link: tuple[str, str]) -> None:
     page, target = link
     folder = REPO if page == "README.md" else REPO / "docs"

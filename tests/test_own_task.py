@@ -17,11 +17,15 @@ from tests.conftest import REPOSITORY
 PAGE = (REPOSITORY / "docs" / "your-own-task.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER = {
-    "base": {"epochs": 3}, "scoring": {"samples": 8, "draws": 20}, "diffusion": {"updates": 40, "validate_every": 20},
-    "scale": {"updates": 40, "validate_every": 20}, "evaluate": {"draws": 2, "bootstrap": 100},
-    "controls": {"hypernetwork": {"width": 16, "updates": 10, "batch_size": 16, "lr": 1e-3, "validate_every": 5,
-                                  "patience": 5}},
-}  # fmt: skip
+    "base": {"epochs": 3},
+    "scoring": {"samples": 8, "draws": 20},
+    "diffusion": {"updates": 40, "validate_every": 20},
+    "scale": {"updates": 40, "validate_every": 20},
+    "evaluate": {"draws": 2, "bootstrap": 100},
+    "controls": {
+        "hypernetwork": {"width": 16, "updates": 10, "batch_size": 16, "lr": 1e-3, "validate_every": 5, "patience": 5}
+    },
+}
 
 
 def files() -> dict[str, str]:

@@ -25,7 +25,7 @@ from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, permutation, torch_generator
 from ocd_core.samples import Condition
 from ocd_core.stage_code import code_of
-from ocd_core.training.loop import ALONE, Checkpoints, Row, Settings, optimise
+from ocd_core.training.loop import ALONE, Checkpoints, Optimised, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
 VALIDATION_ROWS = 1024  # at least: a small validation set is noised several times
@@ -33,7 +33,7 @@ VALIDATION_ROWS = 1024  # at least: a small validation set is noised several tim
 
 @dataclass(frozen=True)
 class DiffusionTraining:
-    """model: with the averaged weights of the best validation. curve: a row a validation. metrics: plain numbers.
+    """model: with the averaged weights of the best validation. curve: one row per validation. metrics: plain numbers.
 
     Among the metrics: val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under
     the same timesteps and noise. It is no higher than val_loss where the model makes nothing of I(x).
@@ -97,12 +97,22 @@ def train_diffusion(
             "the processes have different params, code, stores or versions of torch; with representation pca they need "
             "the same kind of processor, too"
         )
-    with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
-        torch.manual_seed(derive_seed(seed, "diffusion weights"))
-        model = DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), representation, params)
-    model = model.to(device)
+    model = _fresh_model(cond, params, representation, seed).to(device)
     objective = _Objective(model, codes, cond, val_codes, val_cond, seed, processes)
-    settings = Settings(
+    checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
+    found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
+    return DiffusionTraining(model, found.curve, _metrics(objective, found))
+
+
+def _fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:
+    """Initial weights from the seed, whatever torch's global generator holds."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(derive_seed(seed, "diffusion weights"))
+        return DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), representation, params)
+
+
+def _settings(params: DiffusionParams) -> Settings:
+    return Settings(
         updates=params.updates,
         lr=params.lr,
         validate_every=params.validate_every,
@@ -114,10 +124,11 @@ def train_diffusion(
         warmup=params.warmup,
         precision=params.precision,
     )
-    checkpoints = None
-    if work_dir is not None:
-        checkpoints = Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
-    found = optimise(model, objective, settings, seed, "diffusion", progress, on_row, checkpoints, processes)
+
+
+def _metrics(objective: "_Objective", found: Optimised) -> dict[str, float]:
+    """See `DiffusionTraining`; the model holds its best weights."""
+    model = objective.model
     best = next(r for r in found.curve if r["update"] == found.best_update)
     metrics = {
         "val_loss": found.best_loss,
@@ -126,15 +137,13 @@ def train_diffusion(
         "best_update": float(found.best_update),
         "updates": float(found.updates),
         "parameters": float(sum(p.numel() for p in model.parameters())),
-        "training_samples": float(len(codes)),
-        **representation.summary(),
+        "training_samples": float(len(objective.codes)),
+        **model.representation.summary(),
     }
-    if len(val_codes) > 1:
-        swapped = val_cond.select(other_rows(len(val_codes), seed))
-        with torch.no_grad():  # as much worse as I(x) is of use
-            permuted = _Objective(model, codes, cond, val_codes, swapped, seed, processes).validate()
-        metrics["val_loss_permuted"] = permuted["val_loss"]
-    return DiffusionTraining(model, found.curve, metrics)
+    if len(objective.val_codes) > 1:
+        with torch.no_grad():  # how much higher it is than val_loss measures how much I(x) helps
+            metrics["val_loss_permuted"] = objective.with_other_conditions().validate()["val_loss"]
+    return metrics
 
 
 def other_rows(count: int, seed: int) -> Tensor:
@@ -181,6 +190,11 @@ class _Objective:
         rows = len(val_codes) * math.ceil(VALIDATION_ROWS / len(val_codes))
         order_V = permutation(rows, seed, "validation timesteps")
         self.val_t = 1 + (order_V * steps) // rows  # each timestep equally often
+
+    def with_other_conditions(self) -> "_Objective":
+        """The same with each validation sample's I(x) exchanged for another's."""
+        swapped = self.val_cond.select(other_rows(len(self.val_codes), self.seed))
+        return _Objective(self.model, self.codes, self.cond, self.val_codes, swapped, self.seed, self.processes)
 
     def draw(self, update: int) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, t, ε) of one update's batch (Alg. 1, lines 2 and 7)."""

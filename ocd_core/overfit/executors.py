@@ -252,11 +252,14 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         with (
             dask.config.set({"distributed.scheduler.allowed-failures": _TRIES - 1}),
             LocalCluster(
-                n_workers=workers, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0",
+                n_workers=workers,
+                threads_per_worker=1,
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,
-        ):  # fmt: skip
+        ):
             yield client
         return
     try:

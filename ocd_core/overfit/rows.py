@@ -119,9 +119,13 @@ class RowBuilder:
         steps = self._step_inputs(sample_id, replica)
         change = self.task.inputs_change_per_step
         result = overfit(
-            self.model, steps, self.task.loss, self.params, inputs_change=change,
+            self.model,
+            steps,
+            self.task.loss,
+            self.params,
+            inputs_change=change,
             out_NOI=torch.from_numpy(views["delta"]) if "delta" in views else None,
-        )  # fmt: skip
+        )
         batch, cut = self._whole(sample_id, steps)
         if result.activation is None or result.output is None:
             condition = pass_from_cut(self.task, self.model, batch, cut).condition

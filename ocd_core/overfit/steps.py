@@ -209,9 +209,13 @@ def _one_position(
 
 
 def _general(
-    model: CutModel, inputs: StepInputs, loss: SampleLoss, params: OverfitParams, out_NOI: Tensor | None,
+    model: CutModel,
+    inputs: StepInputs,
+    loss: SampleLoss,
+    params: OverfitParams,
+    out_NOI: Tensor | None,
     inputs_change: bool,
-) -> Overfitted:  # fmt: skip
+) -> Overfitted:
     """Any number of positions, inputs that change: Δ as a matrix a row, in the tail's precision."""
     assert params.layout == "dense"
     out_features, in_features = model.weight_OI.shape

@@ -58,8 +58,10 @@ def curves_figure(run: Artifacts) -> "Figure":
     figure, axes = new_figure(1, 4, (16, 3.4))
     base, diffusion, noise, scale = axes[0]
     for axis, title, folder in (
-        (base, "base network", run.base), (diffusion, "diffusion", run.diffusion), (scale, "scale", run.scale),
-    ):  # fmt: skip
+        (base, "base network", run.base),
+        (diffusion, "diffusion", run.diffusion),
+        (scale, "scale", run.scale),
+    ):
         _draw_curves(axis, title, read_table(folder / "curve.tsv"), ("loss", "train_loss", "val_loss"))
     _draw_curves(noise, "error of the predicted noise", read_table(run.diffusion / "curve.tsv"), ("val_epsilon_mse",))
     noise.axhline(RELEASED_PLATEAU, color="gray", linestyle="--", label="5e-4: plateau of the released code")

@@ -79,12 +79,27 @@ def _about(store: OverfitStore) -> tuple[str, str]:
 
 def _arrays(store: OverfitStore) -> str:
     rows = [
-        (a.name, ", ".join(a.dims), " × ".join(map(str, a.shape)), a.dtype, a.units, a.meaning, _mb(a.bytes),
-         _mb(a.stored_bytes))
+        (
+            a.name,
+            ", ".join(a.dims),
+            " × ".join(map(str, a.shape)),
+            a.dtype,
+            a.units,
+            a.meaning,
+            _mb(a.bytes),
+            _mb(a.stored_bytes),
+        )
         for a in array_sizes(store)
-    ]  # fmt: skip
-    total = ("all", "", "", "", "", "", *(_mb(sum(getattr(a, k) for a in array_sizes(store)))
-                                          for k in ("bytes", "stored_bytes")))  # fmt: skip
+    ]
+    total = (
+        "all",
+        "",
+        "",
+        "",
+        "",
+        "",
+        *(_mb(sum(getattr(a, k) for a in array_sizes(store))) for k in ("bytes", "stored_bytes")),
+    )
     heads = ("array", "dims", "shape", "type", "units", "meaning", "MB", "MB in files")
     return _table(heads, [*rows, total], numbers=2)
 

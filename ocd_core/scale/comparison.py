@@ -11,7 +11,8 @@ from torch import Tensor
 from ocd_core.codes.condition import features
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
-from ocd_core.scale.network import ScaleNetwork, above_zero, scale_metrics
+from ocd_core.scale.losses import above_zero, scale_metrics
+from ocd_core.scale.network import ScaleNetwork
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import read_rows
 
@@ -50,12 +51,14 @@ def compare_scales(network: ScaleNetwork, loss: str, train: OverfitStore, val: O
         groups |= {"base right": torch.from_numpy(correct), "base wrong": torch.from_numpy(~correct)}
     return [
         {
-            "estimate": name, "rows": group, "n": int((kept_M & (rho_M > 0)).sum()),
+            "estimate": name,
+            "rows": group,
+            "n": int((kept_M & (rho_M > 0)).sum()),
             **scale_metrics(estimate_M[kept_M], rho_M[kept_M]),
         }
         for name, estimate_M in estimates.items()
         for group, kept_M in groups.items()
-    ]  # fmt: skip
+    ]
 
 
 def linear_estimate(cond: Condition, rho_N: Tensor, new: Condition, seed: int) -> Tensor:

@@ -32,9 +32,18 @@ from ocd_core.scoring.perturb import layer_scale, perturbed_losses
 from ocd_core.tasks.base import Task
 
 __all__ = [
-    "LayerScore", "close_call", "convergence_table", "entropy_gkde", "layers_report", "rank_layers", "score_layers",
-    "score_table", "scores_to_json", "scoring_steps", "select_layer",
-]  # fmt: skip
+    "LayerScore",
+    "close_call",
+    "convergence_table",
+    "entropy_gkde",
+    "layers_report",
+    "rank_layers",
+    "score_layers",
+    "score_table",
+    "scores_to_json",
+    "scoring_steps",
+    "select_layer",
+]
 
 _HALVINGS = 4  # how often the draws are halved in `LayerScore.convergence`
 _FEWEST_DRAWS = 10
@@ -96,9 +105,8 @@ def score_layers(
             continue
         scale = layer_scale(cut_model, params.noise, params.scale)
         losses_ND = perturbed_losses(
-            cut_model, task, local, scale, params.draws, seed,
-            progress=_part_of(progress, index * len(batch), name),
-        )  # fmt: skip
+            cut_model, task, local, scale, params.draws, seed, progress=_part_of(progress, index * len(batch), name)
+        )
         if not torch.isfinite(losses_ND).all():
             raise UserError(
                 f"layer {name!r}: a loss under perturbation is not finite; lower scoring.scale (the standard deviation "

@@ -21,9 +21,7 @@ from zarr.storage import MemoryStore
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, Codec, StoreSchema
 
 ZARR_JSON = "zarr.json"
-RESERVED = (
-    "format", "schema_version", "schema", "fingerprint", "coordinates", "shard_samples", "metadata_sha256",
-)  # fmt: skip
+RESERVED = ("format", "schema_version", "schema", "fingerprint", "coordinates", "shard_samples", "metadata_sha256")
 
 
 def compressors(codec: Codec, itemsize: int) -> list[BytesBytesCodec]:

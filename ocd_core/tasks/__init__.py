@@ -17,9 +17,17 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 
 __all__ = [
-    "Batch", "Condition", "Metric", "Split", "SplitName", "StrictModel", "Task", "domain_names", "domain_target",
+    "Batch",
+    "Condition",
+    "Metric",
+    "Split",
+    "SplitName",
+    "StrictModel",
+    "Task",
+    "domain_names",
+    "domain_target",
     "task_class",
-]  # fmt: skip
+]
 
 ENTRY_POINT_GROUP = "ocd.tasks"
 

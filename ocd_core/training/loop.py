@@ -62,6 +62,7 @@ class Settings:
     lr_schedule: Literal["constant", "cosine"] = "constant"
     warmup: int = 0
     precision: Literal["float32", "bf16"] = "float32"
+    keep_start: bool = False  # the weights before the first update are a candidate of early stopping
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,10 @@ class _State:
 
 @dataclass(frozen=True)
 class Optimised:
-    """curve: a row a validation. resumed_at: the update of the checkpoint it went on from, 0 for none."""
+    """curve: one row per validation, with `keep_start` that of the start first.
+
+    best_update: 0 for the start. resumed_at: the update of the checkpoint it went on from, 0 for none.
+    """
 
     curve: list[Row]
     updates: int
@@ -137,61 +141,20 @@ def optimise(
     Raises:
         UserError: the loss is no longer a number, or the processes read different checkpoints.
     """
-    params = list(module.parameters())
-    device = params[0].device
-    # the fused kernel exists for both devices and is the only one without a Python loop over tensors
-    adam = torch.optim.Adam(params, lr=settings.lr, fused=True)
-    average = [p.detach().clone() for p in params]
-    best = [p.clone() for p in average]
-    state = _State()
-    resumed_at = _resume(checkpoints, state, params, average, best, adam)
-    if not processes.agree(str(resumed_at)):
-        assert checkpoints is not None
-        raise UserError(f"the processes read different files as {checkpoints.path}: they need the same folder")
+    run = _Run(module, objective, settings, seed, what, processes)
+    state = run.state
+    resumed_at = run.resume(checkpoints)
+    if settings.keep_start and resumed_at == 0:
+        state.curve.append(run.validate_start())
     if on_row is not None:
         for row in state.curve:
             on_row(row)
-    parts = settings.accumulate * processes.count
     saved = time.monotonic()
     module.train()
     while state.update < settings.updates and state.bad < settings.patience:
-        update = state.update
-        for group in adam.param_groups:
-            group["lr"] = learning_rate(settings, update)
-        adam.zero_grad(set_to_none=True)
-        loss = 0.0
-        for part in range(processes.rank * settings.accumulate, (processes.rank + 1) * settings.accumulate):
-            with (
-                _dropout_seed(device, seed, what, update, part),
-                torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"),
-            ):
-                share = objective.loss(update, part, parts)
-            share.backward()  # type: ignore[no-untyped-call]
-            loss += float(share.detach())
-        if processes.count > 1:
-            loss = _add_up(params, loss, processes)
-        norm = nn.utils.clip_grad_norm_(params, settings.clip)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"the loss of the {what} became {loss} at update {update + 1}: lower its lr (now {settings.lr:g}) or "
-                "clip, and check that the inputs are finite"
-            )
-        adam.step()
-        with torch.no_grad():
-            move_average = get_ema_multi_avg_fn(ema_decay(settings.ema, update))  # type: ignore[no-untyped-call]
-            move_average(average, params, update)
-        state.update += 1
-        state.loss_sum += loss
-        state.loss_count += 1
+        gradient_norm = run.step()
         if state.update % settings.validate_every == 0 or state.update == settings.updates:
-            row = _validate(module, objective, params, average, what, state, processes)
-            row = {**row, "lr": learning_rate(settings, update), "gradient_norm": float(norm)}
-            state.curve.append(row)
-            if row["val_loss"] < state.best_loss:
-                state.best_loss, state.best_update, state.bad = row["val_loss"], state.update, 0
-                torch._foreach_copy_(best, average)
-            else:
-                state.bad += 1
+            row = run.validate(gradient_norm)
             if on_row is not None:
                 on_row(row)
         if progress is not None:
@@ -199,12 +162,142 @@ def optimise(
         if checkpoints is not None and processes.is_main:
             late = time.monotonic() - saved >= checkpoints.seconds
             if late or state.update % checkpoints.every == 0 or state.update == settings.updates:
-                _save(checkpoints, state, params, average, best, adam)
+                run.save(checkpoints)
                 saved = time.monotonic()
-    with torch.no_grad():
-        torch._foreach_copy_(list[Tensor](params), best)
-    module.eval()
+    run.finish()
     return Optimised(state.curve, state.update, state.best_update, state.best_loss, resumed_at)
+
+
+class _Run:
+    """One training: the weights, their average, the average of the best validation, Adam, and where it stands."""
+
+    def __init__(
+        self, module: nn.Module, objective: Objective, settings: Settings, seed: int, what: str, processes: Processes
+    ) -> None:
+        self.module, self.objective, self.settings = module, objective, settings
+        self.seed, self.what, self.processes = seed, what, processes
+        self.params = list(module.parameters())
+        self.device = self.params[0].device
+        # the fused kernel exists for both devices and is the only one without a Python loop over tensors
+        self.adam = torch.optim.Adam(self.params, lr=settings.lr, fused=True)
+        self.average = [p.detach().clone() for p in self.params]
+        self.best = [p.clone() for p in self.average]
+        self.start = [p.clone() for p in self.average] if settings.keep_start else []
+        self.state = _State()
+
+    def step(self) -> float:
+        """One update of the weights and of their average; returns the gradient's norm before clipping."""
+        settings, update = self.settings, self.state.update
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate(settings, update)
+        loss = self._gradients(update)
+        norm = nn.utils.clip_grad_norm_(self.params, settings.clip)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss of the {self.what} became {loss} at update {update + 1}: lower its lr (now "
+                f"{settings.lr:g}) or clip, and check that the inputs are finite"
+            )
+        self.adam.step()
+        with torch.no_grad():
+            move_average = get_ema_multi_avg_fn(ema_decay(settings.ema, update))  # type: ignore[no-untyped-call]
+            move_average(self.average, self.params, update)
+        self.state.update += 1
+        self.state.loss_sum += loss
+        self.state.loss_count += 1
+        return float(norm)
+
+    def _gradients(self, update: int) -> float:
+        """Fill in the gradients of a batch's loss, of which each process computes its parts; returns the loss."""
+        self.adam.zero_grad(set_to_none=True)
+        own, count = self.settings.accumulate, self.processes.count
+        loss = 0.0
+        for part in range(self.processes.rank * own, (self.processes.rank + 1) * own):
+            with (
+                _dropout_seed(self.device, self.seed, self.what, update, part),
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"),
+            ):
+                share = self.objective.loss(update, part, own * count)
+            share.backward()  # type: ignore[no-untyped-call]
+            loss += float(share.detach())
+        return _add_up(self.params, loss, self.processes) if count > 1 else loss
+
+    def validate(self, gradient_norm: float) -> Row:
+        """Measure the averaged weights, note the row, and keep them if they are the best so far."""
+        state = self.state
+        with averaged(self.params, self.average):
+            row = self._measure()
+        self.module.train()
+        if not math.isfinite(row["val_loss"]):
+            raise UserError(
+                f"the validation loss of the {self.what} became {row['val_loss']} at update {state.update}: lower its "
+                "lr or clip, and check that the validation inputs are finite"
+            )
+        loss = state.loss_sum / state.loss_count
+        state.loss_sum, state.loss_count = 0.0, 0
+        rate = learning_rate(self.settings, state.update - 1)
+        row = {"update": float(state.update), "loss": loss, **row, "lr": rate, "gradient_norm": gradient_norm}
+        state.curve.append(row)
+        if row["val_loss"] < state.best_loss:
+            state.best_loss, state.best_update, state.bad = row["val_loss"], state.update, 0
+            torch._foreach_copy_(self.best, self.average)
+        else:
+            state.bad += 1
+        return row
+
+    def validate_start(self) -> Row:
+        """The row of the weights that the run starts from."""
+        return {"update": 0.0, **self._measure()}
+
+    def _measure(self) -> Row:
+        self.module.eval()
+        with torch.no_grad():
+            return self.processes.of_main(self.objective.validate())  # one row for all, so that all stop together
+
+    def finish(self) -> None:
+        """Give the module its best weights."""
+        state = self.state
+        if self.settings.keep_start and state.curve[0]["val_loss"] <= state.best_loss:
+            state.best_loss, state.best_update, self.best = state.curve[0]["val_loss"], 0, self.start
+        with torch.no_grad():
+            torch._foreach_copy_(list[Tensor](self.params), self.best)
+        self.module.eval()
+
+    def save(self, checkpoints: Checkpoints) -> None:
+        """Write a checkpoint."""
+        whole = {
+            "fingerprint": checkpoints.fingerprint,
+            "state": vars(self.state),
+            "params": [p.detach() for p in self.params],
+            "average": self.average,
+            "best": self.best,
+            "adam": self.adam.state_dict(),
+        }
+        replace_file(checkpoints.path, lambda path: torch.save(whole, path))
+
+    def resume(self, checkpoints: Checkpoints | None) -> int:
+        """Take over a checkpoint of this very run, if there is one; returns its update, the same in all processes."""
+        resumed_at = 0 if checkpoints is None else self._load(checkpoints)
+        if not self.processes.agree(str(resumed_at)):
+            assert checkpoints is not None
+            raise UserError(f"the processes read different files as {checkpoints.path}: they need the same folder")
+        return resumed_at
+
+    def _load(self, checkpoints: Checkpoints) -> int:
+        if not checkpoints.path.is_file():
+            return 0
+        try:
+            whole: dict[str, Any] = torch.load(checkpoints.path, weights_only=True, map_location=self.device)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(f"the checkpoint {checkpoints.path} is damaged; delete it to start over") from error
+        if whole["fingerprint"] != checkpoints.fingerprint:
+            return 0
+        with torch.no_grad():
+            for own, name in ((self.params, "params"), (self.average, "average"), (self.best, "best")):
+                for mine, theirs in zip(own, whole[name], strict=True):
+                    mine.copy_(theirs)
+        self.adam.load_state_dict(whole["adam"])
+        vars(self.state).update(whole["state"])
+        return self.state.update
 
 
 def _add_up(params: list[nn.Parameter], loss: float, processes: Processes) -> float:
@@ -215,29 +308,6 @@ def _add_up(params: list[nn.Parameter], loss: float, processes: Processes) -> fl
     losses = torch.tensor([loss], device=params[0].device)
     processes.add_up([*(p.grad for p in params if p.grad is not None), losses])
     return float(losses)
-
-
-def _validate(
-    module: nn.Module,
-    objective: Objective,
-    params: list[nn.Parameter],
-    average: list[Tensor],
-    what: str,
-    state: _State,
-    processes: Processes,
-) -> Row:
-    with averaged(params, average), torch.no_grad():
-        module.eval()
-        row = processes.of_main(objective.validate())  # one row for all, so that all stop at the same update
-    module.train()
-    if not math.isfinite(row["val_loss"]):
-        raise UserError(
-            f"the validation loss of the {what} became {row['val_loss']} at update {state.update}: lower its lr or "
-            "clip, and check that the validation inputs are finite"
-        )
-    loss = state.loss_sum / state.loss_count
-    state.loss_sum, state.loss_count = 0.0, 0
-    return {"update": float(state.update), "loss": loss, **row}
 
 
 @contextlib.contextmanager
@@ -270,48 +340,3 @@ def _dropout_seed(device: torch.device, seed: int, what: str, update: int, part:
         yield
     finally:
         generator.set_state(before)
-
-
-def _save(
-    checkpoints: Checkpoints,
-    state: _State,
-    params: list[nn.Parameter],
-    average: list[Tensor],
-    best: list[Tensor],
-    adam: torch.optim.Adam,
-) -> None:
-    whole = {
-        "fingerprint": checkpoints.fingerprint,
-        "state": vars(state),
-        "params": [p.detach() for p in params],
-        "average": average,
-        "best": best,
-        "adam": adam.state_dict(),
-    }
-    replace_file(checkpoints.path, lambda path: torch.save(whole, path))
-
-
-def _resume(
-    checkpoints: Checkpoints | None,
-    state: _State,
-    params: list[nn.Parameter],
-    average: list[Tensor],
-    best: list[Tensor],
-    adam: torch.optim.Adam,
-) -> int:
-    """Take over a checkpoint of this very run, if there is one; returns its update."""
-    if checkpoints is None or not checkpoints.path.is_file():
-        return 0
-    try:
-        whole: dict[str, Any] = torch.load(checkpoints.path, weights_only=True, map_location=params[0].device)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"the checkpoint {checkpoints.path} is damaged; delete it to start over") from error
-    if whole["fingerprint"] != checkpoints.fingerprint:
-        return 0
-    with torch.no_grad():
-        for own, stored in ((params, whole["params"]), (average, whole["average"]), (best, whole["best"])):
-            for mine, theirs in zip(own, stored, strict=True):
-                mine.copy_(theirs)
-    adam.load_state_dict(whole["adam"])
-    vars(state).update(whole["state"])
-    return state.update

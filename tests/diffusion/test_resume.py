@@ -15,15 +15,29 @@ from tests.diffusion.common import condition, denoiser_params, diffusion_params,
 
 def train(work_dir=None, progress=None, **changes):
     params = diffusion_params(
-        updates=18, validate_every=5, batch_size=8, accumulate=2, lr_schedule="cosine", warmup=3,
-        denoiser=denoiser_params(width=16, dropout=0.2), **changes,
-    )  # fmt: skip
+        updates=18,
+        validate_every=5,
+        batch_size=8,
+        accumulate=2,
+        lr_schedule="cosine",
+        warmup=3,
+        denoiser=denoiser_params(width=16, dropout=0.2),
+        **changes,
+    )
     codes, cond = unit_codes(20, 6), condition(20)
     held = slice(0, 8)
     return train_diffusion(
-        codes, cond, codes[held], cond.select(held), params, Factored(6, 7, True), 0, progress, work_dir=work_dir,
+        codes,
+        cond,
+        codes[held],
+        cond.select(held),
+        params,
+        Factored(6, 7, True),
+        0,
+        progress,
+        work_dir=work_dir,
         checkpoint_every=4,
-    )  # fmt: skip
+    )
 
 
 def same(a, b):

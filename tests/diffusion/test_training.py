@@ -26,9 +26,16 @@ def train(codes=None, cond=None, val=8, representation=None, seed=0, device="cpu
     cond = condition(len(codes)) if cond is None else cond
     held = slice(0, val)
     return train_diffusion(
-        codes, cond, codes[held], cond.select(held), diffusion_params(**kwargs), representation, seed, device=device,
+        codes,
+        cond,
+        codes[held],
+        cond.select(held),
+        diffusion_params(**kwargs),
+        representation,
+        seed,
+        device=device,
         **rest,
-    )  # fmt: skip
+    )
 
 
 def test_the_loss_is_eq_7_by_hand():
@@ -148,9 +155,7 @@ def test_progress_and_rows_are_reported():
     assert "best validation loss" in seen[-1][1]
     assert [r["update"] for r in rows] == [3, 6, 7]
     assert rows == found.curve
-    assert set(rows[0]) == {
-        "update", "loss", "val_loss", "val_epsilon_mse", "val_x0_mse", "lr", "gradient_norm",
-    }  # fmt: skip
+    assert set(rows[0]) == {"update", "loss", "val_loss", "val_epsilon_mse", "val_x0_mse", "lr", "gradient_norm"}
     assert found.metrics["training_samples"] == ROWS
 
 
@@ -170,8 +175,13 @@ def test_bad_codes_are_refused():
 
 def test_matrices_with_a_unet_train():
     found = train(
-        representation=Dense(5, 6, True), updates=20, validate_every=20, batch_size=8, lr=2e-3, timesteps=10,
+        representation=Dense(5, 6, True),
+        updates=20,
+        validate_every=20,
+        batch_size=8,
+        lr=2e-3,
+        timesteps=10,
         denoiser=denoiser_params(name="unet", width=16, depth=1, multipliers=[1, 1]),
-    )  # fmt: skip
+    )
     assert found.curve[-1]["val_loss"] < 1.3
     assert found.model.shape == (5, 6)

@@ -25,23 +25,55 @@ from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
 from tests.diffusion.common import denoiser_params, diffusion_params
 
 MODEL = {"width": 24, "frequencies": 4}
-DATA = ViewsData.model_validate({
-    "source": "demo", "path": None, "size": 16, "train_views": 45, "test_views": 20, "background": "black",
-    "near": 2.0, "far": 6.0, "depths": 12, "base_rays": 128, "rays_per_step": 128, "scoring_rays": 30,
-    "fixed_rays": False, "vgg11": None, "split_seed": 0,
-})  # fmt: skip
+DATA = ViewsData.model_validate(
+    {
+        "source": "demo",
+        "path": None,
+        "size": 16,
+        "train_views": 45,
+        "test_views": 20,
+        "background": "black",
+        "near": 2.0,
+        "far": 6.0,
+        "depths": 12,
+        "base_rays": 128,
+        "rays_per_step": 128,
+        "scoring_rays": 30,
+        "fixed_rays": False,
+        "vgg11": None,
+        "split_seed": 0,
+    }
+)
 BASE = BaseParams(
-    model=ModelParams(name="tinynerf", args=MODEL), checkpoint=None, epochs=12, patience=12, batch_size=1, lr=5e-3,
+    model=ModelParams(name="tinynerf", args=MODEL),
+    checkpoint=None,
+    epochs=12,
+    patience=12,
+    batch_size=1,
+    lr=5e-3,
     weight_decay=0.0,
-)  # fmt: skip
+)
 OVERFIT = OverfitParams(
-    optimizer="adam", lr=5e-3, steps=10, until_converged=False, tolerance=1e-3, replicas=1, layout="dense",
-    memory_mb=256, shard_mb=8, precision="float32",
-)  # fmt: skip
+    optimizer="adam",
+    lr=5e-3,
+    steps=10,
+    until_converged=False,
+    tolerance=1e-3,
+    replicas=1,
+    layout="dense",
+    memory_mb=256,
+    shard_mb=8,
+    precision="float32",
+)
 DIFFUSION = diffusion_params(
-    representation=RepresentationParams(name="pca", components=6), updates=400, batch_size=64, lr=1e-3, ema=0.98,
-    denoiser=denoiser_params(dropout=0.1), validate_every=100,
-)  # fmt: skip
+    representation=RepresentationParams(name="pca", components=6),
+    updates=400,
+    batch_size=64,
+    lr=1e-3,
+    ema=0.98,
+    denoiser=denoiser_params(dropout=0.1),
+    validate_every=100,
+)
 NOISES = 50
 
 
@@ -68,8 +100,9 @@ def trained(stores, order: torch.Tensor) -> tuple[DiffusionModel, torch.Tensor, 
     assert len(new_codes) == 20
     cond, last = cond.select(order), slice(len(codes) - 8, None)
     # the last views of training steer its stop: the held-out ones are for the test alone
-    found = train_diffusion(codes[:-8], cond.select(slice(-8)), codes[last], cond.select(last), DIFFUSION,
-                            representation, 0)  # fmt: skip
+    found = train_diffusion(
+        codes[:-8], cond.select(slice(-8)), codes[last], cond.select(last), DIFFUSION, representation, 0
+    )
     return found.model, new_codes, new_cond
 
 

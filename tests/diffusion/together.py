@@ -36,9 +36,18 @@ def train(processes=None, work_dir=None, progress=None, dropout=0.0, seed=0, fir
 
     with mock.patch.object(training, "VALIDATION_ROWS", 36):  # in blocks of 5: the last has a single row
         found = training.train_diffusion(
-            codes, cond, codes[held], cond.select(held), params, Factored(6, 7, True), seed, note, work_dir=work_dir,
-            checkpoint_every=4, processes=processes or Processes(),
-        )  # fmt: skip
+            codes,
+            cond,
+            codes[held],
+            cond.select(held),
+            params,
+            Factored(6, 7, True),
+            seed,
+            note,
+            work_dir=work_dir,
+            checkpoint_every=4,
+            processes=processes or Processes(),
+        )
     state = {k: v.clone() for k, v in found.model.state_dict().items()}
     return {"state": state, "curve": found.curve, "metrics": found.metrics, "taken": taken}
 

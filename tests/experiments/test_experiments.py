@@ -94,8 +94,10 @@ def test_results_are_averaged_over_seeds_and_ranked_by_the_ratio_to_their_own_ba
     ]
     found = search.results("mnist5k", entries)
     assert [(r.name, r.seeds, r.score) for r in found] == [
-        ("steps-one+lr-low-seeds3", 3, 0.5), ("prediction-v", 1, 0.75), ("default", 1, 1.0),
-    ]  # fmt: skip
+        ("steps-one+lr-low-seeds3", 3, 0.5),
+        ("prediction-v", 1, 0.75),
+        ("default", 1, 1.0),
+    ]
     first = found[0]
     assert (first.base, first.one_draw, first.z, first.gain, first.with_gain) == (4.0, 2.0, 1.0, 0.5, 3.0)
     assert "| prediction-v | 1 | 4.00000 | 3.00000 | 0.750 |" in search.table(found)
@@ -139,8 +141,10 @@ def test_layers_are_compared_by_rank_and_seed(tmp_path):
     for seed, rank, layer, ocd in ((0, 1, "fc2", 0.5), (0, 2, "fc1", 0.75), (1, 1, "fc2", 0.25), (1, 2, "fc1", 1.5)):
         folder = tmp_path / f"data/t/seed{seed}/rank{rank}/evaluation"
         folder.mkdir(parents=True)
-        rows = [{"row": r, "ce": {"value": v, "z_against_base": -2.0}} for r, v in
-                (("base", 1.0), ("ocd", ocd), ("bound", 0.1))]  # fmt: skip
+        rows = [
+            {"row": r, "ce": {"value": v, "z_against_base": -2.0}}
+            for r, v in (("base", 1.0), ("ocd", ocd), ("bound", 0.1))
+        ]
         table = {"seed": seed, "rank": rank, "layer": layer, "metrics": [{"name": "ce"}], "rows": rows}
         (folder / "table.json").write_text(json.dumps(table))
     found = layer_gain.gains("t", tmp_path)

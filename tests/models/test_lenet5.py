@@ -27,8 +27,12 @@ def test_the_released_checkpoint_on_the_official_test_set(
     params = BaseParams(
         model=ModelParams(name="lenet5", args={}),
         checkpoint=str(shared_data / "released" / "checkpoint_lenet5.pth"),
-        epochs=1, patience=1, batch_size=1, lr=1.0, weight_decay=0.0,
-    )  # fmt: skip
+        epochs=1,
+        patience=1,
+        batch_size=1,
+        lr=1.0,
+        weight_decay=0.0,
+    )
     found = evaluate_model(mnist_task, load_base(mnist_task, params), mnist_task.open(mnist_prepared, "test"))
     assert found["accuracy"] == pytest.approx(98.75, abs=1e-9)
     assert found["cross_entropy"] == pytest.approx(0.0406, abs=5e-5)

@@ -27,10 +27,17 @@ ROWS, WIDE = 150, 200
 
 def params(**changes) -> OverfitParams:
     values = {
-        "optimizer": "sgd", "lr": 0.05, "steps": 2, "until_converged": False, "tolerance": 0.01, "replicas": 1,
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "steps": 2,
+        "until_converged": False,
+        "tolerance": 0.01,
+        "replicas": 1,
         "precision": "float64",
-        "layout": "dense", "memory_mb": 8, "shard_mb": 1,
-    }  # fmt: skip
+        "layout": "dense",
+        "memory_mb": 8,
+        "shard_mb": 1,
+    }
     return OverfitParams.model_validate({**values, **changes})
 
 
@@ -112,10 +119,12 @@ def test_store_holds_what_overfitting_all_rows_at_once_gives(tmp_path: Path, opt
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_factored_store_gives_the_dense_deltas(tmp_path: Path, optimizer: str) -> None:
     stores = [
-        build(tmp_path / f"{layout}.zarr", RowBuilder(ArrayTask(), MODEL, Rows(), params(
-            optimizer=optimizer, layout=layout), 0))
+        build(
+            tmp_path / f"{layout}.zarr",
+            RowBuilder(ArrayTask(), MODEL, Rows(), params(optimizer=optimizer, layout=layout), 0),
+        )
         for layout in ("dense", "factored")
-    ]  # fmt: skip
+    ]
     dense, factored = (store.deltas() for store in stores)
     error = np.linalg.norm((factored - dense).reshape(ROWS, -1), axis=1) / np.linalg.norm(
         dense.reshape(ROWS, -1), axis=1
@@ -239,8 +248,9 @@ def test_convolution_with_stride_in_a_store(tmp_path: Path) -> None:
     """Many positions: Δ is the flattened kernel's."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        net = nn.Sequential(nn.Unflatten(1, (1, 5, 6)), nn.Conv2d(1, 3, 3, stride=2), nn.Tanh(), nn.Flatten(),
-                            nn.Linear(12, 2)).eval()  # fmt: skip
+        net = nn.Sequential(
+            nn.Unflatten(1, (1, 5, 6)), nn.Conv2d(1, 3, 3, stride=2), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)
+        ).eval()
     model, split, task = CutModel(net, "1"), Rows(6), ArrayTask()
     store = build(tmp_path / "a.zarr", RowBuilder(task, model, split, params(steps=1), 0))
     for row in range(6):

@@ -143,8 +143,12 @@ def test_no_scheduler_there(job: Notes, monkeypatch) -> None:
 
 @pytest.mark.parametrize("executor", ["process", "dask"])
 def test_the_stage_gives_the_same_store(
-    executor, ready: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch  # noqa: F811
-) -> None:  # fmt: skip
+    executor,
+    ready: Path,  # noqa: F811
+    undisturbed: dict[str, str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
     """Though a worker dies in the middle of the shard that holds sample 20."""
     if executor == "dask":
         pytest.importorskip("distributed", reason="the extra 'distributed' is not installed")

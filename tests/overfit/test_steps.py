@@ -20,10 +20,17 @@ from ocd_core.store.factored import rebuild_delta
 
 def params(**changes) -> OverfitParams:
     values = {
-        "optimizer": "sgd", "lr": 0.01, "steps": 3, "until_converged": False, "tolerance": 0.01, "replicas": 1,
+        "optimizer": "sgd",
+        "lr": 0.01,
+        "steps": 3,
+        "until_converged": False,
+        "tolerance": 0.01,
+        "replicas": 1,
         "precision": "float64",
-        "layout": "dense", "memory_mb": 64, "shard_mb": 1,
-    }  # fmt: skip
+        "layout": "dense",
+        "memory_mb": 64,
+        "shard_mb": 1,
+    }
     return OverfitParams.model_validate({**values, **changes})
 
 
@@ -250,9 +257,11 @@ def test_factored_is_refused_where_it_is_not_exact() -> None:
     cut_model = CutModel(net, "fc1")
     with pytest.raises(UserError, match="not exact for adam with until_converged"):
         overfit(
-            cut_model, lambda _s: [StepPart(cut_model.prefix((x,)), y)], cross_entropy,
+            cut_model,
+            lambda _s: [StepPart(cut_model.prefix((x,)), y)],
+            cross_entropy,
             params(layout="factored", optimizer="adam", until_converged=True),
-        )  # fmt: skip
+        )
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
@@ -270,9 +279,13 @@ def test_convolution_with_stride_padding_and_dilation_equals_the_loop(optimizer:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = nn.Sequential(
-            nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2)),
-            nn.Tanh(), nn.Flatten(), nn.LazyLinear(2),
-        )  # fmt: skip
+            nn.Conv2d(2, 3, 3),
+            nn.ReLU(),
+            nn.Conv2d(3, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2)),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.LazyLinear(2),
+        )
         x, y = torch.randn(5, 2, 8, 7), torch.randn(5, 2, dtype=torch.float64)
         net(x)
     net.eval()

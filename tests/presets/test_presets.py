@@ -39,10 +39,16 @@ def test_a_preset_fits_every_task_and_changes_the_method_alone(preset: str, task
         assert getattr(params, group) == getattr(own, group)
     for key in ("replicas", "layout", "memory_mb"):
         assert getattr(params.overfit, key) == getattr(own.overfit, key)
-    dumped = {k: v for g in ("overfit", "diffusion", "scale", "sampling", "controls")
-              for k, v in flat(getattr(params, g).model_dump(mode="json"), f"{g}.").items()}  # fmt: skip
-    before = {k: v for g in ("overfit", "diffusion", "scale", "sampling", "controls")
-              for k, v in flat(getattr(own, g).model_dump(mode="json"), f"{g}.").items()}  # fmt: skip
+    dumped = {
+        k: v
+        for g in ("overfit", "diffusion", "scale", "sampling", "controls")
+        for k, v in flat(getattr(params, g).model_dump(mode="json"), f"{g}.").items()
+    }
+    before = {
+        k: v
+        for g in ("overfit", "diffusion", "scale", "sampling", "controls")
+        for k, v in flat(getattr(own, g).model_dump(mode="json"), f"{g}.").items()
+    }
     assert {c.key: c.after for c in changes} == {k: v for k, v in dumped.items() if v != before[k]}
     assert {c.key: c.before for c in changes} == {k: before[k] for k, v in dumped.items() if v != before[k]}
 
@@ -86,8 +92,12 @@ def test_what_was_released(
     assert (d.denoiser.name, d.denoiser.width, d.denoiser.multipliers) == ("unet_released", width, multipliers)
     assert (d.denoiser.depth, d.denoiser.dropout) == (2, dropout)
     assert (d.schedule, d.timesteps, d.prediction, d.loss, d.unit_variance) == (
-        "released", 1000, "epsilon", "mse", True,
-    )  # fmt: skip
+        "released",
+        1000,
+        "epsilon",
+        "mse",
+        True,
+    )
     assert (d.lr, d.ema, d.clip, d.batch_size, params.scale.lr) == (2e-4, 0.9999, 1.0, 8, 1e-3)
     assert (params.sampling.sampler, params.sampling.steps, params.sampling.renormalise) == ("ddim", 10, False)
 

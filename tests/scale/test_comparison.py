@@ -73,8 +73,11 @@ def test_without_classes_there_is_one_group(tmp_path) -> None:
     train, val = (value_store(tmp_path / f"{name}.zarr") for name in ("train", "val"))
     found = compare_scales(network_of(train), "log_mse", train, val, seed=0)
     assert [(e["estimate"], e["rows"]) for e in found] == [
-        ("scale network (log_mse)", "all"), ("linear model", "all"), ("median of training ρ", "all"), ("ρ̂ = 0", "all"),
-    ]  # fmt: skip
+        ("scale network (log_mse)", "all"),
+        ("linear model", "all"),
+        ("median of training ρ", "all"),
+        ("ρ̂ = 0", "all"),
+    ]
 
 
 def conditions(count: int, seed: int) -> Condition:
@@ -116,8 +119,14 @@ def test_replicas_are_one_row_of_the_linear_model(tmp_path) -> None:
 
 
 def test_report_of_seeds_and_ranks(tmp_path) -> None:
-    entry = {"estimate": "linear model", "rows": "all", "n": 5, "median_abs_log_ratio": 1.0, "rank_correlation": 0.5,
-             "eq8_db": -2.0}  # fmt: skip
+    entry = {
+        "estimate": "linear model",
+        "rows": "all",
+        "n": 5,
+        "median_abs_log_ratio": 1.0,
+        "rank_correlation": 0.5,
+        "eq8_db": -2.0,
+    }
     zero = {**entry, "estimate": "ρ̂ = 0", "median_abs_log_ratio": math.nan, "rank_correlation": math.nan, "eq8_db": 0.0}
     runs = [Artifacts("toy", seed, rank, tmp_path) for rank, seed in ((2, 0), (1, 0), (1, 1))]
     for run in runs[:2]:

@@ -38,9 +38,15 @@ def both(network, x):
 @settings(max_examples=60, deadline=None)
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
-    layouts, pair, pair, st.one_of(st.integers(0, 2), st.tuples(st.integers(0, 2), st.integers(0, 2))), pair,
-    st.integers(1, 4), st.booleans(), st.integers(0, 99),
-)  # fmt: skip
+    layouts,
+    pair,
+    pair,
+    st.one_of(st.integers(0, 2), st.tuples(st.integers(0, 2), st.integers(0, 2))),
+    pair,
+    st.integers(1, 4),
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_convolutions(shape, layout, kernel, stride, padding, dilation, units, with_bias, seed):
     torch.manual_seed(seed)
     layer = nn.Conv2d(shape[1], units, kernel, stride, padding, dilation, bias=with_bias).double()
@@ -58,9 +64,15 @@ def test_convolutions(shape, layout, kernel, stride, padding, dilation, units, w
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(3, 9), st.integers(3, 9)), layouts, pair,
-    st.one_of(st.none(), pair), st.integers(0, 1), pair, st.booleans(), st.integers(0, 99),
-)  # fmt: skip
+    st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(3, 9), st.integers(3, 9)),
+    layouts,
+    pair,
+    st.one_of(st.none(), pair),
+    st.integers(0, 1),
+    pair,
+    st.booleans(),
+    st.integers(0, 99),
+)
 def test_poolings_have_the_same_bits(shape, layout, kernel, stride, padding, dilation, ceil_mode, seed):
     x = image(shape, layout, seed)
     x[0, 0, 0, 0] = torch.nan

@@ -18,10 +18,18 @@ ATTRIBUTES: dict[str, Any] = {
 
 def make_schema(layout="dense", rows=10, shard_rows=4, **changes) -> StoreSchema:
     values = {
-        "layout": layout, "rows": rows, "out_features": 5, "in_features": 6, "steps": 3,
-        "layer_input": (6,), "layer_activation": (5,), "base_output": (2,), "target_shape": (),
-        "target_dtype": "int64", "shard_rows": shard_rows,
-    }  # fmt: skip
+        "layout": layout,
+        "rows": rows,
+        "out_features": 5,
+        "in_features": 6,
+        "steps": 3,
+        "layer_input": (6,),
+        "layer_activation": (5,),
+        "base_output": (2,),
+        "target_shape": (),
+        "target_dtype": "int64",
+        "shard_rows": shard_rows,
+    }
     return StoreSchema(**{**values, **changes})
 
 

@@ -29,10 +29,19 @@ from tests.store.support import complete, file_hashes, make_schema, make_values,
 )
 def test_round_trip(tmp_path_factory, layout, rows, shard_rows, outs, ins, output, target, codec, seed):
     schema = StoreSchema(
-        layout=layout, rows=rows, out_features=outs, in_features=ins, steps=2, layer_input=(ins,),
-        layer_activation=(outs,), base_output=output, target_shape=target[0], target_dtype=target[1],
-        shard_rows=shard_rows, codec=codec,
-    )  # fmt: skip
+        layout=layout,
+        rows=rows,
+        out_features=outs,
+        in_features=ins,
+        steps=2,
+        layer_input=(ins,),
+        layer_activation=(outs,),
+        base_output=output,
+        target_shape=target[0],
+        target_dtype=target[1],
+        shard_rows=shard_rows,
+        codec=codec,
+    )
     values = make_values(schema, seed)
     dest = tmp_path_factory.mktemp("round") / "train.zarr"
     assert complete(dest, schema, values) == list(range(schema.shard_count))

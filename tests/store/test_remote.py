@@ -109,8 +109,12 @@ def test_a_sink_writes_for_others(url: str) -> None:
 
 
 def test_the_stage_writes_to_s3_and_goes_on_in_another_process(
-    s3: str, ready: Path, undisturbed: dict[str, str], tmp_path: Path, monkeypatch  # noqa: F811
-) -> None:  # fmt: skip
+    s3: str,
+    ready: Path,  # noqa: F811
+    undisturbed: dict[str, str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch,
+) -> None:
     root = copy_run(ready, tmp_path / "run")
     real = RemoteSink.write
 

@@ -13,9 +13,16 @@ from tests.store.support import make_schema
 def test_arrays_of_both_layouts():
     dense, factored = make_schema().arrays(), make_schema("factored").arrays()
     common = {
-        "layer_input", "layer_activation", "base_output", "rho", "loss_before", "loss_after", "sample_id", "replica",
+        "layer_input",
+        "layer_activation",
+        "base_output",
+        "rho",
+        "loss_before",
+        "loss_after",
+        "sample_id",
+        "replica",
         "target",
-    }  # fmt: skip
+    }
     assert set(dense) == common | {"delta"}
     assert set(factored) == common | {"grad_u"}
     assert dense["delta"].dims == ("sample", "out_features", "in_features")
@@ -64,9 +71,18 @@ def test_shards_cover_all_rows_once(rows, shard_rows):
 @given(rows=st.integers(1, 100_000), side=st.integers(1, 700), mb=st.sampled_from([1, 8, 32]))
 def test_plan_keeps_shards_near_the_size(rows, side, mb):
     schema = StoreSchema.plan(
-        shard_mb=mb, layout="dense", rows=rows, out_features=side, in_features=side, steps=3, layer_input=(side,),
-        layer_activation=(side,), base_output=(2,), target_shape=(), target_dtype="int64",
-    )  # fmt: skip
+        shard_mb=mb,
+        layout="dense",
+        rows=rows,
+        out_features=side,
+        in_features=side,
+        steps=3,
+        layer_input=(side,),
+        layer_activation=(side,),
+        base_output=(2,),
+        target_shape=(),
+        target_dtype="int64",
+    )
     row = sum(math.prod(s.shape[1:]) * s.dtype.itemsize for s in schema.arrays().values())
     delta = schema.arrays()["delta"]
     assert schema.shard_rows == 1 or schema.shard_rows * row <= mb * 2**20 + 2**19 + row
@@ -84,9 +100,18 @@ def test_json_round_trip():
 
 def test_chunks_keep_single_reads_small():
     schema = StoreSchema.plan(
-        shard_mb=32, layout="dense", rows=60_000, out_features=84, in_features=120, steps=3, layer_input=(120,),
-        layer_activation=(84,), base_output=(10,), target_shape=(), target_dtype="int64",
-    )  # fmt: skip
+        shard_mb=32,
+        layout="dense",
+        rows=60_000,
+        out_features=84,
+        in_features=120,
+        steps=3,
+        layer_input=(120,),
+        layer_activation=(84,),
+        base_output=(10,),
+        target_shape=(),
+        target_dtype="int64",
+    )
     assert 4 <= schema.arrays()["delta"].chunk[0] <= 16
     assert 70 <= schema.shard_count <= 90
     assert np.prod(schema.arrays()["rho"].chunk) == schema.shard_rows

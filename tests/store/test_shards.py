@@ -31,9 +31,15 @@ def test_same_bytes_as_zarr_and_read_back(chunk_rows, chunks, missing_rows, shap
     kind = np.dtype(dtype)
     fill = math.nan if kind.kind == "f" else 7
     spec = ArraySpec(
-        "a", kind, (shard_rows + rows, *shape), ("sample", *(f"d{i}" for i in range(len(shape)))),
-        (chunk_rows, *shape), (shard_rows, *shape), fill, {},
-    )  # fmt: skip
+        "a",
+        kind,
+        (shard_rows + rows, *shape),
+        ("sample", *(f"d{i}" for i in range(len(shape)))),
+        (chunk_rows, *shape),
+        (shard_rows, *shape),
+        fill,
+        {},
+    )
     rng = np.random.default_rng(0)
     values = (rng.standard_normal((rows, *shape)) * 100).astype(dtype)
     if sparse:
@@ -42,10 +48,18 @@ def test_same_bytes_as_zarr_and_read_back(chunk_rows, chunks, missing_rows, shap
 
     files = {}
     array = zarr.create_array(
-        MemoryStore(files), name="a", shape=spec.shape, dtype=kind, chunks=spec.chunk, shards=spec.shard,
-        filters=None, compressors=compressors(codec, kind.itemsize), fill_value=fill,
-        chunk_key_encoding={"name": "default", "separator": "."}, config={"write_empty_chunks": True},
-    )  # fmt: skip
+        MemoryStore(files),
+        name="a",
+        shape=spec.shape,
+        dtype=kind,
+        chunks=spec.chunk,
+        shards=spec.shard,
+        filters=None,
+        compressors=compressors(codec, kind.itemsize),
+        fill_value=fill,
+        chunk_key_encoding={"name": "default", "separator": "."},
+        config={"write_empty_chunks": True},
+    )
     array[shard_rows:] = values
     data = b"".join(bytes(piece) for piece in encode_shard(spec, codec, values))
     assert data == files[spec.file(1)].to_bytes()
@@ -56,9 +70,7 @@ def test_same_bytes_as_zarr_and_read_back(chunk_rows, chunks, missing_rows, shap
     np.testing.assert_array_equal(found, values)
 
 
-SPEC = ArraySpec(
-    "a", np.dtype("f4"), (8, 3), ("sample", "x"), (2, 3), (8, 3), math.nan, {}
-)  # fmt: skip
+SPEC = ArraySpec("a", np.dtype("f4"), (8, 3), ("sample", "x"), (2, 3), (8, 3), math.nan, {})
 
 
 @pytest.mark.parametrize("codec", ["none", "lz4", "zstd"])

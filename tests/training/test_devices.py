@@ -57,9 +57,13 @@ def test_stages_with_a_gpu_leave_nothing_behind_on_the_cpu(case, tmp_path, monke
     for folder in (run.base, run.overfit("train"), run.diffusion, run.scale, run.controls, run.evaluation):
         shutil.rmtree(folder)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fake_gpu", run.task, *DEVICE_STAGES], check=False, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(REPO)},
-    )  # fmt: skip
+        [sys.executable, "-m", "tests.fake_gpu", run.task, *DEVICE_STAGES],
+        check=False,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+    )
     assert done.returncode == 0, done.stdout
     assert "train diffusion: world_size 1, device fakegpu:0" in done.stdout
     found = evaluated(run)

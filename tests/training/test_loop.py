@@ -171,3 +171,42 @@ def test_a_validation_loss_that_is_no_number_is_refused():
     module, _ = make()
     with pytest.raises(UserError, match="validation loss of the toy became nan at update 5"):
         optimise(module, Bad(module), settings(), 0, "toy")
+
+
+def far_from(target):
+    """The first update leaves the best place."""
+    module, _ = make()
+    nn.init.constant_(module.weight, target)
+
+    class FromBest(Quadratic):
+        def validate(self):
+            return {"val_loss": (self.module.weight.item() - target) ** 2 + 1}
+
+    return module, FromBest(module)
+
+
+def test_the_start_is_a_candidate_of_early_stopping_if_asked_for():
+    kept, not_kept = far_from(5.0), far_from(5.0)
+    rows = []
+    found = optimise(*kept, settings(keep_start=True), 0, "toy", on_row=rows.append)
+    plain = optimise(*not_kept, settings(), 0, "toy")
+    assert kept[0].weight.item() == 5.0
+    assert (found.best_update, found.best_loss) == (0, 1.0)
+    assert found.curve[0] == {"update": 0.0, "val_loss": 1.0}
+    assert found.curve[1:] == plain.curve, "the training itself is the same"
+    assert rows == found.curve
+    assert plain.best_update > 0
+    better, objective = make()
+    assert optimise(better, objective, settings(keep_start=True), 0, "toy").best_update > 0
+
+
+def test_a_run_that_goes_on_still_knows_its_start(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "c.pt", 4, "mine")
+    with pytest.raises(InterruptedError):
+        optimise(*far_from(5.0), settings(keep_start=True), 0, "toy", interrupted_at(17), checkpoints=checkpoints)
+    module, objective = far_from(5.0)
+    found = optimise(module, objective, settings(keep_start=True), 0, "toy", checkpoints=checkpoints)
+    undisturbed = optimise(*far_from(5.0), settings(keep_start=True), 0, "toy")
+    assert found.resumed_at == 16
+    assert module.weight.item() == 5.0
+    assert found.curve == undisturbed.curve

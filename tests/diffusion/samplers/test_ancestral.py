@@ -14,9 +14,12 @@ def test_ancestral_follows_diffusers_step_by_step(schedule, timesteps, kind):
     s = make_schedule(schedule, timesteps)
     names = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
     theirs = DDPMScheduler(
-        timesteps, trained_betas=s.betas[1:].tolist(), clip_sample=False, prediction_type=names[kind],
+        timesteps,
+        trained_betas=s.betas[1:].tolist(),
+        clip_sample=False,
+        prediction_type=names[kind],
         variance_type="fixed_small",
-    )  # fmt: skip
+    )
     seen = []
     bars = s.alphas_bar.tolist()
 

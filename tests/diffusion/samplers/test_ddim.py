@@ -27,9 +27,13 @@ def test_ddim_follows_diffusers_step_by_step(timesteps, steps, kind, eta):
     s = make_schedule("released", timesteps)
     names = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
     theirs = DDIMScheduler(
-        timesteps, trained_betas=s.betas[1:].tolist(), clip_sample=False, prediction_type=names[kind],
-        timestep_spacing="trailing", set_alpha_to_one=True,
-    )  # fmt: skip
+        timesteps,
+        trained_betas=s.betas[1:].tolist(),
+        clip_sample=False,
+        prediction_type=names[kind],
+        timestep_spacing="trailing",
+        set_alpha_to_one=True,
+    )
     bars = s.alphas_bar.tolist()
     noise, seen = generator_noise((4, 6)), []
 

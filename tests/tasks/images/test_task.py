@@ -27,11 +27,24 @@ COUNTS = {"train": 3000, "val": 500, "test": 1500}
 def image_data(**changes: Any) -> ImageData:
     """Params of a local folder of 4x6 grey pictures in 3 classes."""
     values: dict[str, Any] = {
-        "source": "huggingface", "path": "/nowhere", "train_files": ["train.parquet"], "val_files": None,
-        "test_files": ["test.parquet"], "image_column": "image", "label_column": "label", "classes": 3, "channels": 1,
-        "height": 4, "width": 6, "train_size": None, "val_size": None, "test_size": None, "split_seed": 0, "mean": None,
+        "source": "huggingface",
+        "path": "/nowhere",
+        "train_files": ["train.parquet"],
+        "val_files": None,
+        "test_files": ["test.parquet"],
+        "image_column": "image",
+        "label_column": "label",
+        "classes": 3,
+        "channels": 1,
+        "height": 4,
+        "width": 6,
+        "train_size": None,
+        "val_size": None,
+        "test_size": None,
+        "split_seed": 0,
+        "mean": None,
         "std": None,
-    }  # fmt: skip
+    }
     return ImageData.model_validate(values | changes)
 
 

@@ -22,10 +22,22 @@ from ocd_core.tasks.views.task import ViewsData, ViewSplit, ViewSynthesis, psnr,
 
 SIZE = 16
 DEMO = {
-    "source": "demo", "path": None, "size": SIZE, "train_views": 10, "test_views": 3, "background": "black",
-    "near": 2.0, "far": 6.0, "depths": 8, "base_rays": 20, "rays_per_step": 100, "scoring_rays": 30,
-    "fixed_rays": False, "vgg11": None, "split_seed": 0,
-}  # fmt: skip
+    "source": "demo",
+    "path": None,
+    "size": SIZE,
+    "train_views": 10,
+    "test_views": 3,
+    "background": "black",
+    "near": 2.0,
+    "far": 6.0,
+    "depths": 8,
+    "base_rays": 20,
+    "rays_per_step": 100,
+    "scoring_rays": 30,
+    "fixed_rays": False,
+    "vgg11": None,
+    "split_seed": 0,
+}
 BLENDER = {**DEMO, "source": "blender", "size": None, "train_views": None, "test_views": None}
 NPZ = {**BLENDER, "source": "npz", "test_views": 3}
 MODEL = {"width": 16, "frequencies": 4}
@@ -258,11 +270,18 @@ def test_prepared_files_are_checked(tmp_path, prepared):
 @pytest.mark.parametrize(
     "change",
     [
-        {"path": "somewhere"}, {"size": None}, {"test_views": None}, {"far": 2.0}, {"depths": 1}, {"near": -1.0},
-        {"unknown": 1}, {"source": "npz", "path": "x", "size": None, "train_views": None, "background": "white"},
-        {"source": "blender", "path": "x"}, {"source": "blender", "train_views": None, "test_views": None},
+        {"path": "somewhere"},
+        {"size": None},
+        {"test_views": None},
+        {"far": 2.0},
+        {"depths": 1},
+        {"near": -1.0},
+        {"unknown": 1},
+        {"source": "npz", "path": "x", "size": None, "train_views": None, "background": "white"},
+        {"source": "blender", "path": "x"},
+        {"source": "blender", "train_views": None, "test_views": None},
     ],
-)  # fmt: skip
+)
 def test_impossible_params(change):
     with pytest.raises(ValidationError):
         ViewsData.model_validate({**DEMO, **change})
@@ -472,9 +491,14 @@ def test_base_training_lowers_the_loss_of_whole_views_and_sees_them_one_at_a_tim
     whole_views = ViewSplit.batch
     monkeypatch.setattr(ViewSplit, "batch", lambda self, rows: seen.append(len(rows)) or whole_views(self, rows))
     params = BaseParams(
-        model=ModelParams(name="tinynerf", args=MODEL), checkpoint=None, epochs=15, patience=15, batch_size=2, lr=5e-3,
+        model=ModelParams(name="tinynerf", args=MODEL),
+        checkpoint=None,
+        epochs=15,
+        patience=15,
+        batch_size=2,
+        lr=5e-3,
         weight_decay=0.0,
-    )  # fmt: skip
+    )
     found = fit_base(task, train, val, params, seed=0)
     losses = [row["val_loss"] for row in found.curve]
     assert min(losses) < 0.6 * losses[0]
@@ -489,9 +513,17 @@ def test_overfitting_matches_a_plain_loop_of_torch_adam(prepared, net):
     task = make_task(DEMO)
     split_data = task.open(prepared, "train")
     params = OverfitParams(
-        optimizer="adam", lr=5e-3, steps=4, until_converged=False, tolerance=1e-3, replicas=2, precision="float64",
-        layout="dense", memory_mb=64, shard_mb=1,
-    )  # fmt: skip
+        optimizer="adam",
+        lr=5e-3,
+        steps=4,
+        until_converged=False,
+        tolerance=1e-3,
+        replicas=2,
+        precision="float64",
+        layout="dense",
+        memory_mb=64,
+        shard_mb=1,
+    )
     ids, replica = torch.tensor([1, 1, 8]), torch.tensor([0, 1, 0])
     split = CutModel(net, "layer1")
 
@@ -565,16 +597,20 @@ def test_a_camera_file_gives_the_rays_of_its_view(prepared, tmp_path):
     task = make_task(DEMO)
     path = tmp_path / "camera.json"
     camera = {
-        "transform_matrix": demo_poses("test", 3)[1].tolist(), "camera_angle_x": CAMERA_ANGLE_X, "width": SIZE,
+        "transform_matrix": demo_poses("test", 3)[1].tolist(),
+        "camera_angle_x": CAMERA_ANGLE_X,
+        "width": SIZE,
         "height": SIZE,
-    }  # fmt: skip
+    }
     path.write_text(json.dumps(camera))
     expected = task.open(prepared, "test").batch(torch.tensor([1])).inputs
     for a, b in zip(task.read_input(path), expected, strict=True):
         torch.testing.assert_close(a, b)
     assert task.describe_output(torch.tensor([[[[0.0, 0.5, 1.0]], [[1.0, 0.5, 0.5]]]])) == {
-        "mean red": 0.5, "mean green": 0.5, "mean blue": 0.75,
-    }  # fmt: skip
+        "mean red": 0.5,
+        "mean green": 0.5,
+        "mean blue": 0.75,
+    }
 
 
 @pytest.mark.parametrize(
@@ -604,8 +640,10 @@ def test_released_checkpoint_reaches_its_error_on_lego(shared_data, tmp_path):
     values = {**BLENDER, "path": str(shared_data / "blender" / "lego"), "depths": 32}
     task = ViewSynthesis(ViewsData.model_validate(values), "tinynerf", {})
     assert task.prepare(tmp_path)["splits"] == {
-        "train": {"samples": 90}, "val": {"samples": 10}, "test": {"samples": 200},
-    }  # fmt: skip
+        "train": {"samples": 90},
+        "val": {"samples": 10},
+        "test": {"samples": 200},
+    }
     model = task.build_model()
     task.load_checkpoint(model, shared_data / "released" / "checkpoint_tinynerf.pt")
     split = task.open(tmp_path, "test")
