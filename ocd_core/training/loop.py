@@ -28,6 +28,7 @@ from ocd_core.files import replace_file
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 from ocd_core.training.processes import Processes
+from ocd_core.training.rates import learning_rate
 
 Row = dict[str, float]
 ALONE = Processes()
@@ -102,11 +103,8 @@ class Optimised:
     resumed_at: int
 
 
-def learning_rate(settings: Settings, update: int) -> float:
-    """The rate of update 0, 1, ...: a linear rise over `warmup` updates times the schedule."""
-    rise = min(1.0, (update + 1) / settings.warmup) if settings.warmup else 1.0
-    fall = 0.5 * (1 + math.cos(math.pi * update / settings.updates)) if settings.lr_schedule == "cosine" else 1.0
-    return settings.lr * rise * fall
+def _rate(settings: Settings, update: int) -> float:
+    return learning_rate(settings.lr, update, settings.updates, settings.lr_schedule, settings.warmup)
 
 
 def ema_decay(decay: float, update: int) -> float:
@@ -157,7 +155,7 @@ def optimise(
     while state.update < settings.updates and state.bad < settings.patience:
         update = state.update
         for group in adam.param_groups:
-            group["lr"] = learning_rate(settings, update)
+            group["lr"] = _rate(settings, update)
         adam.zero_grad(set_to_none=True)
         loss = 0.0
         for part in range(processes.rank * settings.accumulate, (processes.rank + 1) * settings.accumulate):
@@ -185,7 +183,7 @@ def optimise(
         state.loss_count += 1
         if state.update % settings.validate_every == 0 or state.update == settings.updates:
             row = _validate(module, objective, params, average, what, state, processes)
-            row = {**row, "lr": learning_rate(settings, update), "gradient_norm": float(norm)}
+            row = {**row, "lr": _rate(settings, update), "gradient_norm": float(norm)}
             state.curve.append(row)
             if row["val_loss"] < state.best_loss:
                 state.best_loss, state.best_update, state.bad = row["val_loss"], state.update, 0
