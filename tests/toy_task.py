@@ -15,6 +15,7 @@ from ocd_core.samples import SPLITS, Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.weights import read_tensors, save_tensors
+from tests.support.base import USUAL
 
 
 class ToyData(StrictModel):
@@ -63,8 +64,8 @@ PARAMS: dict[str, Any] = {
     "domain": "tests.toy_task:ToyTask",
     "data": {"samples": 40},
     "base": {
-        "model": {"name": "mlp", "args": {"in_features": 2, "out_features": 2, "hidden": [6]}}, "checkpoint": None,
-        "epochs": 2, "patience": 2, "batch_size": 20, "lr": 0.01, "weight_decay": 0.0,
+        "model": {"name": "mlp", "args": {"in_features": 2, "out_features": 2, "hidden": [6]}}, **USUAL,
+        "epochs": 2, "patience": 2, "batch_size": 20, "lr": 0.01,
     },
     "layer": {"select": "layers.0", "candidates": {"names": None, "kinds": ["linear"]}},
     "scoring": {"samples": 4, "draws": 20, "noise": "absolute", "scale": 0.1},

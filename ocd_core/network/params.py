@@ -1,24 +1,44 @@
 """The params group `base`."""
 
-from typing import Any
+from typing import Any, Literal
 
-from ocd_core.strict import NonNegative, Positive, PositiveInt, StrictModel
+from pydantic import model_validator
+
+from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel
 
 
 class ModelParams(StrictModel):
-    """A base network: `name` in `ocd_core.models.MODELS` or `module:Class`, and its constructor's arguments."""
+    """A base network: the name of a module in `ocd_core.models`, or `module:Class`; its constructor's arguments."""
 
     name: str
     args: dict[str, Any]
 
 
 class BaseParams(StrictModel):
-    """Training of the base network by Adam with early stopping on the validation loss, or a given checkpoint."""
+    """Training of the base network with early stopping on the validation loss, or a given checkpoint."""
 
     model: ModelParams
-    checkpoint: str | None  # a file of weights to use as they are; null: train
+    checkpoint: str | None  # weights to use as they are, `{seed}` in it stands for the run's seed; null: train
     epochs: PositiveInt  # at most
     patience: PositiveInt  # epochs without a better validation loss before it stops
     batch_size: PositiveInt
+    optimizer: Literal["adam", "adamw", "sgd"]
     lr: Positive
     weight_decay: NonNegative
+    momentum: Fraction  # sgd only
+    nesterov: bool  # sgd with momentum only
+    lr_schedule: Literal["constant", "cosine", "steps"]  # cosine: down to 0 at the last of `epochs`
+    lr_steps: list[PositiveInt]  # steps: after each of these epochs, lr is multiplied by lr_factor
+    lr_factor: Fraction
+    warmup: NonNegative  # epochs, or a part of one, over which lr rises from 0
+    label_smoothing: Fraction  # of the loss that the base is trained on, for a task with classes
+
+    @model_validator(mode="after")
+    def _possible(self) -> "BaseParams":
+        if self.optimizer != "sgd" and self.momentum:
+            raise ValueError(f"momentum is for optimizer sgd; set it to 0 for {self.optimizer}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs optimizer sgd with a momentum above 0; set nesterov to false")
+        if bool(self.lr_steps) != (self.lr_schedule == "steps"):
+            raise ValueError("lr_steps lists epochs for lr_schedule steps, and is [] for the other schedules")
+        return self

@@ -1,7 +1,10 @@
-"""The base network f_θ: trained by Adam with early stopping on the validation loss, or loaded from a checkpoint.
+"""The base network f_θ: trained as its task says, with early stopping on validation, or loaded from a checkpoint.
 
 Runs repeat bit for bit on one machine (with one number of threads): the order of samples, fresh weights and dropout
 are functions of the seed and the epoch alone.
+
+What is frozen when the task builds its network (`requires_grad` is False) stays frozen. A module with nothing but
+frozen parameters also stays in eval mode, so that training changes none of its running statistics.
 """
 
 import copy
@@ -13,26 +16,113 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.params import BaseParams
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import derive_seed, permutation
-from ocd_core.samples import Split, Tensors, concatenate, groups_of, map_tensors, whole_split
+from ocd_core.samples import Split
 from ocd_core.tasks.base import Task
+from ocd_core.training.rates import learning_rate
 
 
 @dataclass(frozen=True)
 class BaseTraining:
-    """What `fit_base` returns.
+    """A trained base network.
 
     model: the network of the best epoch, in eval mode.
-    curve: one row an epoch, from 1: epoch, train_loss (mean over the epoch's batches, with dropout and augmentation),
-        val_loss and val_<metric>. A loaded network has one row, epoch 0.
+    curve: one row per epoch, from 1: epoch, train_loss (mean over the epoch's batches, with dropout, augmentation and
+        label smoothing), val_loss and val_<metric>. A loaded network has one row, epoch 0.
     metrics: epochs, best_epoch, val_loss and val_<metric> of the best epoch.
     """
 
     model: nn.Module
     curve: list[dict[str, float]]
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class BaseFit:
+    """One training of the base network: what `Task.fit` receives.
+
+    params: the group `base`. seed: the run's seed. device: where to train and evaluate. progress: to be called with
+    the epochs done. start: a network to train further, or None for one with fresh weights.
+    """
+
+    task: Task
+    train: Split
+    val: Split
+    params: BaseParams
+    seed: int
+    device: torch.device
+    progress: Progress = no_progress
+    start: nn.Module | None = None
+
+    def network(self) -> nn.Module:
+        """The task's network with weights that are fresh (by the seed) or those of `start`; on the CPU."""
+        fresh = seeded_network(self.task, self.seed)
+        if self.start is None:
+            return fresh
+        model = copy.deepcopy(self.start).cpu()
+        trainable = {name for name, p in fresh.named_parameters() if p.requires_grad}
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trainable)
+        return model
+
+    def by_gradient(self, model: nn.Module | None = None) -> BaseTraining:
+        """Train by `params.optimizer` on the mean of `task.training_loss`; keep the epoch of the best validation loss.
+
+        If a network is trained further, its own validation loss, epoch 0 in the curve, counts too: where nothing is
+        better, its weights are kept.
+
+        Args:
+            model: the network, changed in place; default: `network()`.
+
+        Raises:
+            UserError: nothing to train, or a loss that is NaN or infinite (the message names the epoch).
+        """
+        model = self.network() if model is None else model
+        model.to(self.device)
+        updates = _Updates(model, self)
+        curve: list[dict[str, float]] = []
+        best: dict[str, float] = {"val_loss": math.inf}
+        best_weights: dict[str, Tensor] = {}
+        if self.start is not None:
+            on_val = self._on_val(model)
+            curve.append({"epoch": 0, **on_val})
+            best = {"best_epoch": 0, **on_val}
+            best_weights = copy.deepcopy(model.state_dict())
+        for epoch in range(1, self.params.epochs + 1):
+            torch.manual_seed(derive_seed(self.seed, "base", "dropout", epoch))
+            train_loss = updates.epoch(epoch)
+            row = self._on_val(model)
+            if not math.isfinite(row["val_loss"]):
+                raise UserError(_diverged("validation", row["val_loss"], epoch, self.params))
+            curve.append({"epoch": epoch, "train_loss": train_loss, **row})
+            if row["val_loss"] < best["val_loss"]:
+                best = {"best_epoch": epoch, **row}
+                best_weights = copy.deepcopy(model.state_dict())
+            self.progress(epoch, f"train loss {train_loss:.4f}, val loss {row['val_loss']:.4f}")
+            if epoch - best["best_epoch"] >= self.params.patience:
+                break
+        model.load_state_dict(best_weights)
+        return BaseTraining(model, curve, {"epochs": curve[-1]["epoch"], **best})
+
+    def as_it_is(self, model: nn.Module) -> BaseTraining:
+        """A network that needs no (more) training, measured on both splits.
+
+        Raises:
+            UserError: its validation loss is NaN or infinite.
+        """
+        model.to(self.device)
+        on_val = self._on_val(model)
+        if not math.isfinite(on_val["val_loss"]):
+            where = "" if self.params.checkpoint is None else f" of base.checkpoint {self.params.checkpoint}"
+            raise UserError(f"the base network{where} has a validation loss of {on_val['val_loss']}")
+        row = {"epoch": 0, "train_loss": evaluate_model(self.task, model, self.train)["loss"], **on_val}
+        return BaseTraining(model, [row], {"epochs": 0, "best_epoch": 0, **on_val})
+
+    def _on_val(self, model: nn.Module) -> dict[str, float]:
+        return {f"val_{k}": v for k, v in evaluate_model(self.task, model, self.val).items() if k != "n"}
 
 
 def fit_base(
@@ -45,7 +135,7 @@ def fit_base(
     start: nn.Module | None = None,
     device: torch.device | str = "cpu",
 ) -> BaseTraining:
-    """Train the task's base network on the mean of `task.loss`, and keep the epoch with the best validation loss.
+    """Train the task's base network by `task.fit`, by default `BaseFit.by_gradient`.
 
     With `params.checkpoint`, the network is loaded instead and only evaluated.
 
@@ -56,148 +146,110 @@ def fit_base(
         seed: the run's seed.
         progress: called with the epochs done.
         start: a network to train further, with a new optimiser, instead of one with fresh weights (it is not changed).
-            Its own validation loss, epoch 0 in the curve, counts too: where nothing is better, it is returned.
         device: where to train and evaluate; the network comes back on the CPU.
 
     Raises:
-        UserError: an empty split, a loss that is NaN or infinite (the message names the epoch), or a bad checkpoint
-            (see `load_base`).
+        UserError: an empty split, see `BaseFit.by_gradient`, or a bad checkpoint (see `load_base`).
     """
-    if params.checkpoint is not None:
-        return _loaded(task, train, val, params, device)
     for name, split in (("train", train), ("val", val)):
         if len(split) == 0:
             raise UserError(f"the {name} split is empty")
     place = torch.device(device)
+    fit = BaseFit(task, train, val, params, seed, place, progress, start)
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
-        model = task.build_model() if start is None else copy.deepcopy(start).requires_grad_(True)
-        model.to(place)
-        optimizer = torch.optim.Adam(model.parameters(), lr=params.lr, weight_decay=params.weight_decay)
-        curve: list[dict[str, float]] = []
-        best: dict[str, float] = {"val_loss": math.inf}
-        best_weights: dict[str, Tensor] = {}
-        if start is not None:
-            on_val = _on_val(task, model, val)
-            curve.append({"epoch": 0, **on_val})
-            best = {"best_epoch": 0, **on_val}
-            best_weights = copy.deepcopy(model.state_dict())
-        for epoch in range(1, params.epochs + 1):
-            torch.manual_seed(derive_seed(seed, "base", "dropout", epoch))
-            train_loss = _train_epoch(task, model, optimizer, train, params, seed, epoch)
-            row = _on_val(task, model, val)
-            if not math.isfinite(row["val_loss"]):
-                raise UserError(_diverged("validation", row["val_loss"], epoch, params))
-            curve.append({"epoch": epoch, "train_loss": train_loss, **row})
-            if row["val_loss"] < best["val_loss"]:
-                best = {"best_epoch": epoch, **row}
-                best_weights = copy.deepcopy(model.state_dict())
-            progress(epoch, f"train loss {train_loss:.4f}, val loss {row['val_loss']:.4f}")
-            if epoch - best["best_epoch"] >= params.patience:
-                break
-    model.load_state_dict(best_weights)
-    return BaseTraining(model.cpu().eval(), curve, {"epochs": curve[-1]["epoch"], **best})
+        result = task.fit(fit) if params.checkpoint is None else fit.as_it_is(load_base(task, params, seed))
+    return BaseTraining(result.model.cpu().eval(), result.curve, result.metrics)
 
 
-def load_base(task: Task, params: BaseParams) -> nn.Module:
+def seeded_network(task: Task, seed: int) -> nn.Module:
+    """The task's network with fresh weights, which are a function of the seed."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(derive_seed(seed, "base", "weights"))
+        return task.build_model()
+
+
+def load_base(task: Task, params: BaseParams, seed: int) -> nn.Module:
     """The task's base network with the weights of `base.checkpoint`, in eval mode.
+
+    `{seed}` in the path stands for the seed. What the checkpoint leaves as it is (see `Task.load_checkpoint`) has
+    fresh weights by the seed.
 
     Raises:
         UserError: the file is missing, unreadable or of another architecture (see `load_weights`).
     """
     assert params.checkpoint is not None
-    model = task.build_model()
-    task.load_checkpoint(model, Path(params.checkpoint).expanduser())
+    model = seeded_network(task, seed)
+    task.load_checkpoint(model, Path(params.checkpoint.replace("{seed}", str(seed))).expanduser())
     return model.eval()
 
 
-def _loaded(task: Task, train: Split, val: Split, params: BaseParams, device: torch.device | str) -> BaseTraining:
-    model = load_base(task, params).to(device)
-    on_val = _on_val(task, model, val)
-    if not math.isfinite(on_val["val_loss"]):
-        raise UserError(f"base.checkpoint: {params.checkpoint} gives a validation loss of {on_val['val_loss']}")
-    row = {"epoch": 0, "train_loss": evaluate_model(task, model, train)["loss"], **on_val}
-    return BaseTraining(model.cpu(), [row], {"epochs": 0, "best_epoch": 0, **on_val})
+class _Updates:
+    """The updates of a network's trainable parameters, epoch by epoch."""
+
+    def __init__(self, model: nn.Module, fit: BaseFit) -> None:
+        self.model, self.fit = model, fit
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        if not trainable:
+            raise UserError(
+                "every parameter of the base network is frozen, so there is nothing to train: leave some with "
+                "requires_grad, or use base.checkpoint or a fit of the task's own"
+            )
+        self.optimizer = _optimizer(trainable, fit.params)
+        self.batches = math.ceil(len(fit.train) / fit.params.batch_size)  # per epoch
+
+    def epoch(self, epoch: int) -> float:
+        """One pass over the training split in a new order; the mean loss of its samples."""
+        task, params, seed = self.fit.task, self.fit.params, self.fit.seed
+        order = permutation(len(self.fit.train), seed, "base", "order", epoch)
+        set_training_mode(self.model)
+        total = 0.0
+        # batches of nearly equal size: a last batch of one sample would break batch normalisation
+        for i, sample_id in enumerate(order.tensor_split(self.batches)):
+            batch = task.training_batch(self.fit.train, sample_id, seed, epoch).to(self.fit.device)
+            loss_N = task.training_loss(self.model(*batch.inputs), batch.target, params.label_smoothing)
+            assert loss_N.shape == (len(batch),), "Task.training_loss must give one loss a sample"
+            summed = float(loss_N.detach().double().sum())
+            if not math.isfinite(summed):
+                raise UserError(_diverged("training", summed, epoch, params))
+            self._set_rate((epoch - 1) * self.batches + i)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss_N.mean().backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            total += summed
+        return total / len(order)
+
+    def _set_rate(self, update: int) -> None:
+        params, per_epoch = self.fit.params, self.batches
+        rate = learning_rate(
+            params.lr,
+            update,
+            params.epochs * per_epoch,
+            params.lr_schedule,
+            params.warmup * per_epoch,
+            [epoch * per_epoch for epoch in params.lr_steps],
+            params.lr_factor,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
 
 
-def _on_val(task: Task, model: nn.Module, val: Split) -> dict[str, float]:
-    return {f"val_{k}": v for k, v in evaluate_model(task, model, val).items() if k != "n"}
-
-
-@torch.no_grad()
-def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int | None = None) -> dict[str, float]:
-    """Mean loss and metrics of a network on a split, as it is used (eval mode; the network's mode is restored).
-
-    Per-sample values are summed in float64. batch_size: None takes the task's `evaluation_batch`. Returns `loss`,
-    every metric of the task by name, and `n`, the count of samples.
-
-    Raises:
-        UserError: the split is empty, or has no groups and the task has a metric of groups.
-    """
-    if len(split) == 0:
-        raise UserError("cannot evaluate on an empty split")
-    device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    metrics = task.metrics
-    sums = dict.fromkeys(["loss", *(m.name for m in metrics if m.kind == "per_sample")], 0.0)
-    together = [m for m in metrics if m.kind != "per_sample"]
-    outputs: list[Tensors] = []
-    targets: list[Tensors] = []
-    try:
-        for sample_id in torch.split(whole_split(split), batch_size or task.evaluation_batch):
-            batch = split.batch(sample_id).to(device)
-            output = model(*batch.inputs)
-            sums["loss"] += float(task.loss(output, batch.target).double().sum())
-            for metric in metrics:
-                if metric.kind == "per_sample":
-                    sums[metric.name] += float(metric.measure(output, batch).double().sum())
-            if together:
-                outputs.append(map_tensors(Tensor.cpu, output))
-                targets.append(map_tensors(Tensor.cpu, batch.target))
-    finally:
-        model.train(was_training)
-    means = {name: total / len(split) for name, total in sums.items()}
-    found = {"loss": means["loss"]}
-    for metric in metrics:
-        if metric.kind == "per_sample":
-            found[metric.name] = metric.finish(means[metric.name])
-        elif metric.over_split is not None:
-            found[metric.name] = float(metric.over_split(concatenate(outputs), concatenate(targets)))
-        else:
-            by_group = metric.measure_groups(concatenate(outputs), concatenate(targets), groups_of(split))
-            found[metric.name] = metric.finish(float(by_group.mean()))
-    return {**found, "n": len(split)}
-
-
-def _train_epoch(
-    task: Task,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    train: Split,
-    params: BaseParams,
-    seed: int,
-    epoch: int,
-) -> float:
-    """One pass over the training split in a new order; the mean loss of its samples."""
-    order = permutation(len(train), seed, "base", "order", epoch)
-    # batches of nearly equal size: a last batch of one sample would break batch normalisation
-    batches = order.tensor_split(math.ceil(len(order) / params.batch_size))
+def set_training_mode(model: nn.Module) -> None:
+    """Training mode for all but the modules with nothing but frozen parameters, which get eval mode."""
     model.train()
-    device = next(model.parameters()).device
-    total = 0.0
-    for sample_id in batches:
-        batch = task.training_batch(train, sample_id, seed, epoch).to(device)
-        loss_N = task.loss(model(*batch.inputs), batch.target)
-        assert loss_N.shape == (len(batch),), "Task.loss must give one loss a sample"
-        summed = float(loss_N.detach().double().sum())
-        if not math.isfinite(summed):
-            raise UserError(_diverged("training", summed, epoch, params))
-        optimizer.zero_grad(set_to_none=True)
-        loss_N.mean().backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        total += summed
-    return total / len(order)
+    for module in model.modules():
+        frozen = [not p.requires_grad for p in module.parameters()]
+        if frozen and all(frozen):
+            module.eval()
+
+
+def _optimizer(parameters: list[nn.Parameter], params: BaseParams) -> torch.optim.Optimizer:
+    if params.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, params.lr, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=params.nesterov
+        )
+    kind = torch.optim.AdamW if params.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, lr=params.lr, weight_decay=params.weight_decay)
 
 
 def _diverged(which: str, loss: float, epoch: int, params: BaseParams) -> str:

@@ -10,7 +10,7 @@ sentence. Nothing here assumes classification. The pipeline calls a task in this
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from ocd_core.models import build_model
 from ocd_core.samples import Batch, Condition, Split, SplitName, flat, map_tensors
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.metric import Metric
+
+if TYPE_CHECKING:
+    from ocd_core.network.training import BaseFit, BaseTraining
 
 __all__ = ["Metric", "Task"]
 
@@ -70,7 +73,23 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, output: Any, target: Any) -> Tensor:
-        """The loss of each sample by itself, (N,), in the dtype of `output`; it is what the base is trained on."""
+        """The loss of each sample by itself, (N,), in the dtype of `output`.
+
+        It is what layers are scored by and samples overfitted on, and, by default, what the base is trained on.
+        """
+
+    def training_loss(self, output: Any, target: Any, label_smoothing: float) -> Tensor:
+        """The loss that the base is trained on, (N,); with `base.label_smoothing`, a fraction, if it is above 0.
+
+        Raises:
+            UserError: smoothing, which by default a task has no use for.
+        """
+        if label_smoothing:
+            raise UserError(
+                f"base.label_smoothing is {label_smoothing:g}, but {type(self).__name__} has no labels to smooth; set "
+                "it to 0"
+            )
+        return self.loss(output, target)
 
     @property
     @abstractmethod
@@ -80,6 +99,14 @@ class Task(ABC):
     def build_model(self) -> nn.Module:
         """The base network with fresh weights. It takes `*batch.inputs` and keeps samples in the first axis."""
         return build_model(*self._model)
+
+    def fit(self, fit: "BaseFit") -> "BaseTraining":
+        """Train the base network; by default by gradient descent as the params say.
+
+        Override it for a base that is trained in another way, or in two phases: `fit.by_gradient(model)` goes on from
+        any network, `fit.as_it_is(model)` measures one that is ready. Draw only what is a function of `fit.seed`.
+        """
+        return fit.by_gradient()
 
     def load_checkpoint(self, model: nn.Module, path: Path) -> None:
         """Load published weights for `base.checkpoint` (safetensors, or torch files without pickled code)."""

@@ -28,6 +28,7 @@ from ocd_core.files import replace_file
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 from ocd_core.training.processes import Processes
+from ocd_core.training.rates import learning_rate
 
 Row = dict[str, float]
 ALONE = Processes()
@@ -106,11 +107,8 @@ class Optimised:
     resumed_at: int
 
 
-def learning_rate(settings: Settings, update: int) -> float:
-    """The rate of update 0, 1, ...: a linear rise over `warmup` updates times the schedule."""
-    rise = min(1.0, (update + 1) / settings.warmup) if settings.warmup else 1.0
-    fall = 0.5 * (1 + math.cos(math.pi * update / settings.updates)) if settings.lr_schedule == "cosine" else 1.0
-    return settings.lr * rise * fall
+def _rate(settings: Settings, update: int) -> float:
+    return learning_rate(settings.lr, update, settings.updates, settings.lr_schedule, settings.warmup)
 
 
 def ema_decay(decay: float, update: int) -> float:
@@ -189,7 +187,7 @@ class _Run:
         """One update of the weights and of their average; returns the gradient's norm before clipping."""
         settings, update = self.settings, self.state.update
         for group in self.adam.param_groups:
-            group["lr"] = learning_rate(settings, update)
+            group["lr"] = _rate(settings, update)
         loss = self._gradients(update)
         norm = nn.utils.clip_grad_norm_(self.params, settings.clip)
         if not math.isfinite(loss):
@@ -234,7 +232,7 @@ class _Run:
             )
         loss = state.loss_sum / state.loss_count
         state.loss_sum, state.loss_count = 0.0, 0
-        rate = learning_rate(self.settings, state.update - 1)
+        rate = _rate(self.settings, state.update - 1)
         row = {"update": float(state.update), "loss": loss, **row, "lr": rate, "gradient_norm": gradient_norm}
         state.curve.append(row)
         if row["val_loss"] < state.best_loss:

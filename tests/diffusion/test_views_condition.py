@@ -12,7 +12,6 @@ from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.training import other_rows, train_diffusion
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.cut import CutModel
-from ocd_core.network.params import BaseParams, ModelParams
 from ocd_core.network.training import fit_base
 from ocd_core.overfit.build import build_store
 from ocd_core.overfit.params import OverfitParams
@@ -23,36 +22,15 @@ from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
 from tests.diffusion.common import denoiser_params, diffusion_params
+from tests.support.base import base_params
 
 MODEL = {"width": 24, "frequencies": 4}
-DATA = ViewsData.model_validate(
-    {
-        "source": "demo",
-        "path": None,
-        "size": 16,
-        "train_views": 45,
-        "test_views": 20,
-        "background": "black",
-        "near": 2.0,
-        "far": 6.0,
-        "depths": 12,
-        "base_rays": 128,
-        "rays_per_step": 128,
-        "scoring_rays": 30,
-        "fixed_rays": False,
-        "vgg11": None,
-        "split_seed": 0,
-    }
-)
-BASE = BaseParams(
-    model=ModelParams(name="tinynerf", args=MODEL),
-    checkpoint=None,
-    epochs=12,
-    patience=12,
-    batch_size=1,
-    lr=5e-3,
-    weight_decay=0.0,
-)
+DATA = ViewsData.model_validate({
+    "source": "demo", "path": None, "size": 16, "train_views": 45, "test_views": 20, "background": "black",
+    "near": 2.0, "far": 6.0, "depths": 12, "base_rays": 128, "rays_per_step": 128, "scoring_rays": 30,
+    "fixed_rays": False, "vgg11": None, "split_seed": 0,
+})  # fmt: skip
+BASE = base_params("tinynerf", MODEL, epochs=12, patience=12, batch_size=1, lr=5e-3)
 OVERFIT = OverfitParams(
     optimizer="adam",
     lr=5e-3,

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from ocd_core.models.lenet5 import LeNet5
-from ocd_core.network.params import BaseParams, ModelParams
-from ocd_core.network.training import evaluate_model, load_base
+from ocd_core.network.measuring import evaluate_model
+from ocd_core.network.training import load_base
 from ocd_core.tasks.base import Task
+from tests.support.base import base_params
 
 
 def test_shapes_and_names_of_the_released_network() -> None:
@@ -24,16 +25,9 @@ def test_the_released_checkpoint_on_the_official_test_set(
     mnist_task: Task, mnist_prepared: Path, shared_data: Path
 ) -> None:
     """Its known values: 98.75 % and cross entropy .0406."""
-    params = BaseParams(
-        model=ModelParams(name="lenet5", args={}),
-        checkpoint=str(shared_data / "released" / "checkpoint_lenet5.pth"),
-        epochs=1,
-        patience=1,
-        batch_size=1,
-        lr=1.0,
-        weight_decay=0.0,
-    )
-    found = evaluate_model(mnist_task, load_base(mnist_task, params), mnist_task.open(mnist_prepared, "test"))
+    path = str(shared_data / "released" / "checkpoint_lenet5.pth")
+    params = base_params("lenet5", {}, checkpoint=path, epochs=1, patience=1, batch_size=1, lr=1.0)
+    found = evaluate_model(mnist_task, load_base(mnist_task, params, seed=0), mnist_task.open(mnist_prepared, "test"))
     assert found["accuracy"] == pytest.approx(98.75, abs=1e-9)
     assert found["cross_entropy"] == pytest.approx(0.0406, abs=5e-5)
     assert found["n"] == 10_000

@@ -1,20 +1,25 @@
+import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.network.params import BaseParams, ModelParams
-from ocd_core.network.training import evaluate_model, fit_base, load_base
+from ocd_core.network.measuring import evaluate_model
+from ocd_core.network.params import BaseParams
+from ocd_core.network.training import BaseFit, BaseTraining, fit_base, load_base
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.weights import save_weights
+from tests.support.base import base_params
 
 
 class Net(nn.Module):
@@ -75,11 +80,7 @@ def rows(n: int, seed: int, noise: float = 0.7) -> Rows:
 
 
 def params(**changes: Any) -> BaseParams:
-    values: dict[str, Any] = {
-        "model": ModelParams(name=f"{__name__}:Net", args={}), "checkpoint": None, "epochs": 8, "patience": 3,
-        "batch_size": 16, "lr": 0.01, "weight_decay": 0.0,
-    }  # fmt: skip
-    return BaseParams(**(values | changes))
+    return base_params(f"{__name__}:Net", {}, **({"epochs": 8, "patience": 3, "batch_size": 16, "lr": 0.01} | changes))
 
 
 TRAIN, VAL = rows(60, 1), rows(40, 2)
@@ -182,20 +183,6 @@ def test_progress_counts_epochs() -> None:
     assert "val loss" in notes[0][1]
 
 
-def test_evaluation_against_a_plain_float64_loop() -> None:
-    torch.manual_seed(0)
-    model = Net().train()
-    found = evaluate_model(Regression(), model, VAL, batch_size=7)
-    assert model.training  # the mode is restored
-    model.eval().double()
-    with torch.no_grad():
-        errors = [(float(model(VAL.x[i : i + 1].double())) - float(VAL.y[i])) ** 2 for i in range(len(VAL))]
-    mean = sum(errors) / len(errors)
-    assert found["loss"] == pytest.approx(mean, rel=1e-5)
-    assert found["rmse"] == pytest.approx(math.sqrt(mean), rel=1e-5)
-    assert found["n"] == 40
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite(value: float) -> None:
     bad = rows(60, 1)
@@ -222,8 +209,6 @@ def test_empty_splits() -> None:
         fit_base(Regression(), empty, VAL, params(), seed=0)
     with pytest.raises(UserError, match="the val split is empty"):
         fit_base(Regression(), TRAIN, empty, params(), seed=0)
-    with pytest.raises(UserError, match="empty split"):
-        evaluate_model(Regression(), Net(), empty)
 
 
 def test_a_given_checkpoint_is_evaluated_and_not_trained(tmp_path: Path) -> None:
@@ -240,7 +225,7 @@ def test_a_given_checkpoint_is_evaluated_and_not_trained(tmp_path: Path) -> None
     assert row == {"epoch": 0, "train_loss": on_train["loss"], "val_loss": on_val["loss"], "val_rmse": on_val["rmse"]}
     assert result.metrics["val_loss"] == on_val["loss"]
     with pytest.raises(UserError, match=r"nope\.pt does not exist"):
-        load_base(task, params(checkpoint=str(tmp_path / "nope.pt")))
+        load_base(task, params(checkpoint=str(tmp_path / "nope.pt")), seed=0)
 
 
 def test_digits_are_learned_and_training_stops_on_validation(mnist5k_params: Params, mnist5k_prepared: Path) -> None:
@@ -261,76 +246,196 @@ def test_digits_are_learned_and_training_stops_on_validation(mnist5k_params: Par
     assert evaluate_model(task, result.model, test)["accuracy"] > 80
 
 
-class Grouped(Rows):
-    @property
-    def groups(self) -> Tensor:
-        return torch.arange(len(self)) % 3
+# --- optimisers and schedules, against plain loops of torch's own
 
 
-class EveryKind(Regression):
-    """Outputs and targets are pairs; a metric of each kind."""
-
-    def build_model(self) -> nn.Module:
-        return Pair()
-
-    def loss(self, output: tuple[Tensor, Tensor], target: tuple[Tensor, Tensor]) -> Tensor:
-        return (output[0] - target[0]) ** 2 + (output[1] - target[1]).abs().sum(1)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        return (
-            Metric("gain", lambda o, b: b.inputs[0][:, 0] - o[0], higher_is_better=True, sees="batch"),
-            Metric("worst", per_group=lambda o, t: float((o[0] - t[0]).max()), higher_is_better=False, finish=math.exp),
-            Metric("spread", over_split=lambda o, t: float(o[1].max() - t[1].min()), higher_is_better=False),
-        )
+OPTIMISERS = {
+    "adam": (torch.optim.Adam, {"weight_decay": 0.1}),
+    "adamw": (torch.optim.AdamW, {"weight_decay": 0.1}),
+    "sgd": (torch.optim.SGD, {"weight_decay": 0.1, "momentum": 0.8}),
+    "nesterov": (torch.optim.SGD, {"weight_decay": 0.1, "momentum": 0.8, "nesterov": True}),
+}
+SCHEDULES = {
+    "constant": ({}, lambda u: 1.0),
+    "cosine": ({"lr_schedule": "cosine"}, lambda u: 0.5 * (1 + math.cos(math.pi * u / 24))),
+    "steps": ({"lr_schedule": "steps", "lr_steps": [2, 5], "lr_factor": 0.2}, lambda u: 0.2 ** ((u >= 8) + (u >= 20))),
+    "warm-up": ({"lr_schedule": "cosine", "warmup": 1.5},
+                lambda u: min(1, (u + 1) / 6) * 0.5 * (1 + math.cos(math.pi * u / 24))),
+}  # fmt: skip
 
 
-class Pair(nn.Module):
+class Remembers(Linear):
+    """Keeps the samples of every update, and the network of the last."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.first = nn.Linear(3, 2)
+        self.batches: list[Tensor] = []
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        h = self.first(x)
-        return h[:, 0], h
-
-
-class Pairs(Grouped):
-    def batch(self, sample_id: Tensor) -> Batch:
-        y = self.y[sample_id]
-        return Batch((self.x[sample_id],), (y, torch.stack([y, 2 * y], 1)), sample_id)
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        self.batches.append(sample_id)
+        return split.batch(sample_id)
 
 
-def test_evaluate_model_knows_every_kind_of_metric_and_pairs():
-    split = rows(20, 1)
-    pairs = Pairs(split.x, split.y)
-    task = EveryKind()
-    torch.manual_seed(0)
-    model = task.build_model()
-    found = evaluate_model(task, model, pairs, batch_size=6)
-    with torch.no_grad():
-        out = [model(x[None]) for x in split.x]
-    one, both = [float(o[0]) for o in out], [o[1][0].tolist() for o in out]
-    y = split.y.tolist()
-    worst = [max(one[i] - y[i] for i in range(20) if i % 3 == g) for g in range(3)]
-    losses = [(one[i] - y[i]) ** 2 + abs(both[i][0] - y[i]) + abs(both[i][1] - 2 * y[i]) for i in range(20)]
-    assert list(found) == ["loss", "gain", "worst", "spread", "n"]
-    assert found["loss"] == pytest.approx(sum(losses) / 20, rel=1e-5)
-    assert found["gain"] == pytest.approx(sum(float(split.x[i, 0]) - one[i] for i in range(20)) / 20, rel=1e-4)
-    assert found["worst"] == pytest.approx(math.exp(sum(worst) / 3), rel=1e-5)
-    assert found["spread"] == pytest.approx(max(map(max, both)) - min(min(y), 2 * min(y)), rel=1e-5)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_optimisers_and_schedules_against_a_plain_loop(name: str, schedule: str) -> None:
+    kind, args = OPTIMISERS[name]
+    changes, factor = SCHEDULES[schedule]
+    chosen = params(epochs=6, batch_size=15, lr=0.005, optimizer=name.replace("nesterov", "sgd"), **args, **changes)
+    task = Remembers()
+    result = fit_base(task, TRAIN, TRAIN, chosen, seed=3)
+    assert result.metrics["best_epoch"] == 6  # its network is the last update's
+    plain = Line()
+    optimiser = kind(plain.parameters(), lr=0.005, **args)
+    rates = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    assert len(task.batches) == 24
+    for sample_id in task.batches:
+        loss = ((plain(TRAIN.x[sample_id]) - TRAIN.y[sample_id]) ** 2).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        rates.step()
+    for key, value in weights(plain).items():
+        torch.testing.assert_close(weights(result.model)[key], value, rtol=1e-5, atol=1e-7)
 
 
-def test_a_metric_of_groups_is_refused_for_a_split_without_groups():
-    class Ungrouped(EveryKind):
-        @property
-        def metrics(self) -> tuple[Metric, ...]:
-            return super().metrics[1:]
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": 0.9}, "momentum is for optimizer sgd"),
+        ({"optimizer": "sgd", "nesterov": True}, "nesterov needs optimizer sgd with a momentum"),
+        ({"lr_steps": [3]}, "lr_steps lists epochs for lr_schedule steps"),
+        ({"lr_schedule": "steps"}, "lr_steps lists epochs for lr_schedule steps"),
+    ],
+)
+def test_params_that_would_have_no_effect_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        params(**changes)
 
-    pairs = Pairs(*(getattr(rows(8, 1), name) for name in "xy"))
 
-    class Plain(Rows):
-        batch = Pairs.batch
+def test_smoothing_is_refused_by_a_task_without_labels() -> None:
+    with pytest.raises(UserError, match=r"base.label_smoothing is 0.1, but Linear has no labels to smooth"):
+        fit_base(Linear(), TRAIN, VAL, params(label_smoothing=0.1), seed=0)
 
-    with pytest.raises(UserError, match="metric 'worst' is of groups"):
-        evaluate_model(Ungrouped(), Pair(), Plain(pairs.x, pairs.y))
+
+# --- frozen parameters, and parameters without a use
+
+
+class Frozen(nn.Module):
+    """A frozen body with running statistics and dropout, an unused parameter, and a head that trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+        self.body.requires_grad_(False)
+        self.unused = nn.Linear(2, 2)
+        self.head = nn.Linear(8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.body(x))).squeeze(1)
+
+
+class OnFrozen(Regression):
+    def build_model(self) -> nn.Module:
+        return Frozen()
+
+
+def test_what_is_frozen_stays_frozen_also_when_trained_further() -> None:
+    first = fit_base(OnFrozen(), TRAIN, VAL, params(epochs=2, weight_decay=0.1), seed=4)
+    cut = copy.deepcopy(first.model).requires_grad_(False)  # as the pipeline holds a network
+    further = fit_base(OnFrozen(), TRAIN, VAL, params(epochs=3, lr=0.05), seed=5, start=cut)
+    for name in weights(first.model):
+        same = torch.equal(weights(first.model)[name], weights(further.model)[name])
+        assert same == (not name.startswith("head")), name
+    assert int(further.model.body[1].num_batches_tracked) == 0
+    assert not any(p.requires_grad for p in cut.parameters())  # the network that it began with is not changed
+
+
+def test_a_network_without_anything_to_train_is_refused() -> None:
+    class AllFrozen(Regression):
+        def build_model(self) -> nn.Module:
+            return Line().requires_grad_(False)
+
+    with pytest.raises(UserError, match="every parameter of the base network is frozen"):
+        fit_base(AllFrozen(), TRAIN, VAL, params(), seed=0)
+
+
+# --- a task's own fit
+
+
+class LeastSquares(Linear):
+    """Solved in closed form; trained further by gradient descent."""
+
+    def fit(self, fit: BaseFit) -> BaseTraining:
+        if fit.start is not None:
+            return fit.by_gradient()
+        model = fit.network()
+        batch = fit.train.batch(torch.arange(len(fit.train)))
+        x = torch.cat([batch.inputs[0], torch.ones(len(batch), 1)], 1)
+        solution = torch.linalg.lstsq(x, batch.target[:, None]).solution[:, 0]
+        with torch.no_grad():
+            model.line.weight.copy_(solution[None, :3])
+            model.line.bias.copy_(solution[3:])
+        return fit.as_it_is(model)
+
+
+def test_a_task_may_fit_its_base_in_its_own_way() -> None:
+    result = fit_base(LeastSquares(), TRAIN, VAL, params(), seed=0)
+    x = np.column_stack([TRAIN.x.numpy(), np.ones(60)]).astype(float)
+    wanted = np.linalg.lstsq(x, TRAIN.y.numpy().astype(float), rcond=None)[0]
+    np.testing.assert_allclose(result.model.line.weight.detach()[0], wanted[:3], rtol=1e-4)
+    assert result.metrics["epochs"] == 0
+    assert not result.model.training
+    further = fit_base(LeastSquares(), TRAIN, TRAIN, params(epochs=1), seed=0, start=result.model)
+    assert [row["epoch"] for row in further.curve] == [0, 1]
+    assert further.metrics["best_epoch"] == 0  # nothing is better than the solution
+
+
+class TwoPhases(Regression):
+    def fit(self, fit: BaseFit) -> BaseTraining:
+        model = fit.network()
+        model.last.requires_grad_(False)
+        first = fit.by_gradient(model)
+        return fit.by_gradient(first.model.requires_grad_(True))
+
+
+def test_phases_of_a_fit_repeat_bit_for_bit() -> None:
+    one, two = (fit_base(TwoPhases(), TRAIN, VAL, params(epochs=2), seed=6) for _ in range(2))
+    assert all(torch.equal(v, weights(two.model)[k]) for k, v in weights(one.model).items())
+    usual = fit_base(Regression(), TRAIN, VAL, params(epochs=2), seed=6)
+    assert not torch.equal(usual.model.first.weight, one.model.first.weight)
+
+
+# --- checkpoints
+
+
+class FreshHead(Regression):
+    """A published body with a head of its own."""
+
+    def load_checkpoint(self, model: nn.Module, path: Path) -> None:
+        model.first.load_state_dict(load_file(path))
+
+
+def test_what_a_checkpoint_leaves_out_is_a_function_of_the_seed(tmp_path: Path) -> None:
+    body = nn.Linear(3, 16)
+    save_file(body.state_dict(), tmp_path / "body.safetensors")
+    given = params(checkpoint=str(tmp_path / "body.safetensors"))
+    found = []
+    for surrounding, seed in ((1, 0), (2, 0), (1, 1)):
+        torch.manual_seed(surrounding)
+        found.append(fit_base(FreshHead(), TRAIN, VAL, given, seed=seed).model)
+    assert torch.equal(found[0].first.weight, body.weight)
+    assert torch.equal(found[0].last.weight, found[1].last.weight)
+    assert not torch.equal(found[0].last.weight, found[2].last.weight)
+
+
+def test_each_seed_may_have_its_own_checkpoint(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        save_weights(Net().requires_grad_(False), tmp_path / f"seed{seed}.safetensors")
+    given = params(checkpoint=str(tmp_path / "seed{seed}.safetensors"))
+    for seed in (0, 1):
+        found = weights(fit_base(Regression(), TRAIN, VAL, given, seed=seed).model)
+        wanted = load_file(tmp_path / f"seed{seed}.safetensors")
+        assert all(torch.equal(v, found[k]) for k, v in wanted.items())
+    with pytest.raises(UserError, match=r"seed2\.safetensors does not exist"):
+        fit_base(Regression(), TRAIN, VAL, given, seed=2)

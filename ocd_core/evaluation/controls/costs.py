@@ -12,6 +12,7 @@ import torch
 
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.network.cut import CutModel
+from ocd_core.network.training import set_training_mode
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Condition, Split
@@ -57,9 +58,12 @@ def scale_flops(network: ScaleNetwork, cond: Condition, batch_size: int, updates
 def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
     """Of one epoch of the base network's training, all layers."""
     model = task.build_model()  # its own copy, in training mode as in training; two samples for batch normalisation
+    set_training_mode(model)
+    trained = [p for p in model.parameters() if p.requires_grad]
     batch = task.training_batch(train, torch.arange(min(2, len(train))), seed, 1)
 
     def update() -> None:
-        torch.autograd.grad(task.loss(model(*batch.inputs), batch.target).sum(), list(model.parameters()))
+        loss = task.training_loss(model(*batch.inputs), batch.target, 0.0).sum()
+        torch.autograd.grad(loss, trained, allow_unused=True)  # a forward pass need not use every parameter
 
     return flops(update) * len(train) // len(batch)

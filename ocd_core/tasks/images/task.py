@@ -207,6 +207,10 @@ class ImageClassification(Task):
         """Cross entropy of each sample in nats, (N,), in the dtype of `output`."""
         return F.cross_entropy(output, target, reduction="none")
 
+    def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """Cross entropy against (1 - s) · the label + s · all classes equally, for a smoothing of s, (N,)."""
+        return F.cross_entropy(output, target, reduction="none", label_smoothing=label_smoothing)
+
     @property
     def metrics(self) -> Sequence[Metric]:
         """Cross entropy (nats) and accuracy (percent)."""

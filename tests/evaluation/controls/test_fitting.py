@@ -17,8 +17,9 @@ from ocd_core.evaluation.controls.costs import base_epoch_flops, flops, overfit_
 from ocd_core.evaluation.controls.fitting import condition_of_samples
 from ocd_core.evaluation.controls.space import DeltaSpace
 from ocd_core.network.cut import CutModel
+from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.moves import base_pass
-from ocd_core.network.training import evaluate_model, fit_base
+from ocd_core.network.training import fit_base
 from ocd_core.predictor import Predictor
 from ocd_core.samples import whole_split
 from ocd_core.store import OverfitStore

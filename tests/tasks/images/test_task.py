@@ -522,3 +522,20 @@ def test_inputs_that_cannot_be_used(tmp_path: Path, name: str, content: Any, mes
         task().read_input(path)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_smoothed_labels_by_hand(mnist5k_params: Params) -> None:
+    """-Σ q log p with q = 1 - s + s / C at the label and s / C elsewhere; without smoothing, the loss itself."""
+    task = mnist5k_params.build_task()
+    output = torch.randn(5, 10, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    label = torch.tensor([0, 3, 3, 9, 1])
+    q = torch.full((5, 10), 0.2 / 10, dtype=torch.float64)
+    q[torch.arange(5), label] += 0.8
+    p = output.exp() / output.exp().sum(1, keepdim=True)
+    torch.testing.assert_close(task.training_loss(output, label, 0.2), -(q * p.log()).sum(1))
+    assert torch.equal(task.training_loss(output, label, 0.0), task.loss(output, label))
+
+
+def test_the_predicted_class_is_the_most_probable(mnist5k_params: Params) -> None:
+    output = torch.tensor([[0.1, 2.0, -1.0], [3.0, 0.0, 1.0]])
+    assert mnist5k_params.build_task().predicted_class(output).tolist() == [1, 0]

@@ -11,7 +11,6 @@ from ocd_core.errors import UserError
 from ocd_core.models.parts.vgg import VGG11Features, pooled_features
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass, outputs_with_move
-from ocd_core.network.params import BaseParams, ModelParams
 from ocd_core.network.training import fit_base
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
@@ -19,6 +18,7 @@ from ocd_core.samples import Batch, whole_split
 from ocd_core.tasks import task_class
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
 from ocd_core.tasks.views.task import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
+from tests.support.base import base_params
 
 SIZE = 16
 DEMO = {
@@ -490,15 +490,7 @@ def test_base_training_lowers_the_loss_of_whole_views_and_sees_them_one_at_a_tim
     seen = []
     whole_views = ViewSplit.batch
     monkeypatch.setattr(ViewSplit, "batch", lambda self, rows: seen.append(len(rows)) or whole_views(self, rows))
-    params = BaseParams(
-        model=ModelParams(name="tinynerf", args=MODEL),
-        checkpoint=None,
-        epochs=15,
-        patience=15,
-        batch_size=2,
-        lr=5e-3,
-        weight_decay=0.0,
-    )
+    params = base_params("tinynerf", MODEL, epochs=15, patience=15, batch_size=2, lr=5e-3)
     found = fit_base(task, train, val, params, seed=0)
     losses = [row["val_loss"] for row in found.curve]
     assert min(losses) < 0.6 * losses[0]

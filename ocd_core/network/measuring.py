@@ -1,0 +1,54 @@
+"""Loss and metrics of a network on a whole split."""
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.errors import UserError
+from ocd_core.samples import Split, Tensors, concatenate, groups_of, map_tensors, whole_split
+from ocd_core.tasks.base import Task
+
+
+@torch.no_grad()
+def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int | None = None) -> dict[str, float]:
+    """Mean loss and metrics of a network on a split, as it is used (eval mode; the network's mode is restored).
+
+    Per-sample values are summed in float64. batch_size: None takes the task's `evaluation_batch`. Returns `loss`,
+    every metric of the task by name, and `n`, the count of samples.
+
+    Raises:
+        UserError: the split is empty, or has no groups and the task has a metric of groups.
+    """
+    if len(split) == 0:
+        raise UserError("cannot evaluate on an empty split")
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    metrics = task.metrics
+    sums = dict.fromkeys(["loss", *(m.name for m in metrics if m.kind == "per_sample")], 0.0)
+    together = [m for m in metrics if m.kind != "per_sample"]
+    outputs: list[Tensors] = []
+    targets: list[Tensors] = []
+    try:
+        for sample_id in torch.split(whole_split(split), batch_size or task.evaluation_batch):
+            batch = split.batch(sample_id).to(device)
+            output = model(*batch.inputs)
+            sums["loss"] += float(task.loss(output, batch.target).double().sum())
+            for metric in metrics:
+                if metric.kind == "per_sample":
+                    sums[metric.name] += float(metric.measure(output, batch).double().sum())
+            if together:
+                outputs.append(map_tensors(Tensor.cpu, output))
+                targets.append(map_tensors(Tensor.cpu, batch.target))
+    finally:
+        model.train(was_training)
+    means = {name: total / len(split) for name, total in sums.items()}
+    found = {"loss": means["loss"]}
+    for metric in metrics:
+        if metric.kind == "per_sample":
+            found[metric.name] = metric.finish(means[metric.name])
+        elif metric.over_split is not None:
+            found[metric.name] = float(metric.over_split(concatenate(outputs), concatenate(targets)))
+        else:
+            by_group = metric.measure_groups(concatenate(outputs), concatenate(targets), groups_of(split))
+            found[metric.name] = metric.finish(float(by_group.mean()))
+    return {**found, "n": len(split)}
