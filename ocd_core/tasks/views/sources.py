@@ -5,7 +5,9 @@ Dims: V views, H height, W width, C colours (3, or 4 with alpha).
 
 import json
 import math
+import os
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.models.parts.rendering import focal_length
+from ocd_core.tasks.image_files import read_image
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
 
+DEMO_LICENCE = "MIT, that of ocd-core, which renders the scene"
 _ROTATION_TOLERANCE = 1e-3
 
 
@@ -41,50 +45,89 @@ class Views:
         return Views(self.image_VHWC[rows], self.pose_V44[rows], self.focal)
 
 
-def read_blender(folder: Path, part: str, background: float, size: int | None) -> Views | None:
-    """The views of `transforms_<part>.json` and their pictures (NeRF's synthetic scenes); None without such a file.
+@dataclass(frozen=True)
+class _Frame:
+    """One entry of a transforms file; `where` names it."""
+
+    where: str
+    photograph: Path
+    pose_44: Tensor
+
+
+def read_blender(folder: Path, background: float, size: int | None) -> dict[str, Views]:
+    """The views of `transforms_<part>.json` and their photographs (NeRF's synthetic scenes), for train, test and,
+    if the scene has one, val.
 
     Args:
         background: grey level 0..1 behind transparent pixels.
-        size: shrink the pictures to this width and height by area averaging (of premultiplied colours); it must
+        size: shrink the photographs to this width and height by area averaging (of premultiplied colours); it must
             divide theirs. None: keep them.
 
     Raises:
-        UserError: the folder, a picture or a pose is missing, damaged or not like the others.
+        UserError: the folder, a photograph or a pose is missing, damaged or not like the others, or a photograph is
+            named twice, in one part or in two.
     """
     if not folder.is_dir():
         raise UserError(f"data.path: {folder} does not exist or is not a folder; it should hold transforms_train.json")
-    path = folder / f"transforms_{part}.json"
-    if not path.is_file():
-        return None
-    frames, angle = _read_transforms(path)
-    pictures, poses = [], []
-    for number, frame in enumerate(frames):
-        where = f"{path}, frame {number}"
-        name = frame.get("file_path") if isinstance(frame, dict) else None
-        if not isinstance(name, str):
-            raise UserError(f"{where}: file_path is missing")
-        poses.append(check_pose(frame.get("transform_matrix"), where))
-        file = folder / name
-        pictures.append(_read_picture(file if file.suffix else file.with_name(file.name + ".png"), background))
-        if pictures[-1].shape != pictures[0].shape:
-            here, first = ("x".join(map(str, p.shape[1::-1])) for p in (pictures[-1], pictures[0]))
-            raise UserError(f"{where}: the picture is {here} pixels, the first one {first}; all must have one size")
-    image_VHWC = torch.stack(pictures)
+    found = {}
+    for part in ("train", "val", "test"):
+        path = folder / f"transforms_{part}.json"
+        if path.is_file():
+            found[part] = path, *_read_transforms(path)
+        elif part != "val":
+            raise UserError(f"{path} does not exist")
+    _refuse_repeated([frame for _, frames, _ in found.values() for frame in frames])
+    return {part: _read_views(*values, background, size) for part, values in found.items()}
+
+
+def _refuse_repeated(frames: Sequence[_Frame]) -> None:
+    """One photograph in two parts would be test data that was trained on."""
+    seen: dict[str, _Frame] = {}
+    for frame in frames:
+        other = seen.setdefault(os.path.realpath(frame.photograph), frame)
+        if other is not frame:
+            raise UserError(
+                f"{frame.where}: {frame.photograph} is the photograph of {other.where} too; name each one once "
+                "(without transforms_val.json, val is taken from train)"
+            )
+
+
+def _read_views(path: Path, frames: Sequence[_Frame], angle: float, background: float, size: int | None) -> Views:
+    photographs = []
+    for frame in frames:
+        photographs.append(_read_photograph(frame.photograph, background))
+        if photographs[-1].shape != photographs[0].shape:
+            here, first = ("x".join(map(str, p.shape[1::-1])) for p in (photographs[-1], photographs[0]))
+            raise UserError(
+                f"{frame.where}: the photograph is {here} pixels, the first one {first}; all must have one size"
+            )
+    image_VHWC = torch.stack(photographs)
     if size is not None:
         image_VHWC = _shrink(image_VHWC, size, str(path))
-    return Views(image_VHWC, torch.stack(poses), focal_length(image_VHWC.shape[2], angle))
+    pose_V44 = torch.stack([frame.pose_44 for frame in frames])
+    return Views(image_VHWC, pose_V44, focal_length(image_VHWC.shape[2], angle))
 
 
-def _read_transforms(path: Path) -> tuple[list[Any], float]:
+def _read_transforms(path: Path) -> tuple[list[_Frame], float]:
+    """The frames, and the horizontal field of view."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
-    frames = values.get("frames") if isinstance(values, dict) else None
-    if not isinstance(frames, list) or not frames:
+    entries = values.get("frames") if isinstance(values, dict) else None
+    if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} has no list of frames")
-    return frames, check_angle(values.get("camera_angle_x"), str(path))
+    angle = check_angle(values.get("camera_angle_x"), str(path))
+    frames = []
+    for number, entry in enumerate(entries):
+        where = f"{path}, frame {number}"
+        name = entry.get("file_path") if isinstance(entry, dict) else None
+        if not isinstance(name, str):
+            raise UserError(f"{where}: file_path is missing")
+        file = path.parent / name
+        photograph = file if file.suffix else file.with_name(file.name + ".png")
+        frames.append(_Frame(where, photograph, check_pose(entry.get("transform_matrix"), where)))
+    return frames, angle
 
 
 def check_angle(value: Any, where: str) -> float:
@@ -123,19 +166,14 @@ def check_pose(value: Any, where: str) -> Tensor:
     return pose_44.float()
 
 
-def _read_picture(path: Path, background: float) -> Tensor:
-    """A picture over a grey background, float32 (H, W, 3) in 0..1."""
-    from PIL import Image, UnidentifiedImageError
-
-    if not path.is_file():
-        raise UserError(f"picture {path} does not exist")
-    try:
-        with Image.open(path) as picture:
-            values_HW4 = np.asarray(picture.convert("RGBA"), dtype=np.float32) / 255
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a picture that can be read") from error
-    rgba_HW4 = torch.from_numpy(values_HW4)
-    return over_background(rgba_HW4, background)
+def _read_photograph(path: Path, background: float) -> Tensor:
+    """A photograph over a grey background, float32 (H, W, 3) in 0..1."""
+    values_HWC = read_image(path)
+    channels = values_HWC.shape[2]
+    colour_HWC = values_HWC[..., :1].repeat(3, 2) if channels <= 2 else values_HWC[..., :3]
+    alpha_HW1 = values_HWC[..., -1:] if channels in (2, 4) else np.full_like(values_HWC[..., :1], 255)
+    rgba_HW4 = np.concatenate([colour_HWC, alpha_HW1], 2).astype(np.float32) / 255
+    return over_background(torch.from_numpy(rgba_HW4), background)
 
 
 def over_background(rgba_HW4: Tensor, background: float) -> Tensor:

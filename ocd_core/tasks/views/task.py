@@ -23,10 +23,11 @@ from ocd_core.errors import UserError
 from ocd_core.models.parts.rendering import camera_rays, depths_in_bins, focal_length, pixel_xy
 from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled_features
 from ocd_core.rng import numpy_generator, permutation
-from ocd_core.samples import Batch, Condition, Split, SplitName, only
+from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName, only
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
-from ocd_core.tasks.views.sources import Views, check_angle, check_pose, read_blender, read_demo, read_npz
+from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
+from ocd_core.tasks.views.sources import DEMO_LICENCE, Views, check_angle, check_pose, read_blender, read_demo, read_npz
 from ocd_core.weights import read_tensors, save_tensors
 
 _VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
@@ -152,6 +153,9 @@ class ViewSynthesis(Task):
     def prepare(self, dest: Path) -> dict[str, Any]:
         """Write one safetensors file a split: image float32 (V, H, W, 3), pose (V, 4, 4), focal (1,).
 
+        Returns the source and its licence, if known, the size of the photographs, what encodes I(x), each split's count
+        of views, and how many views have the photograph or the pose of a view in another split.
+
         Raises:
             UserError: the raw data is missing or not what it should be.
         """
@@ -172,10 +176,12 @@ class ViewSynthesis(Task):
             save_tensors(tensors, dest / f"{name}.safetensors")
         return {
             "source": self.data.path or self.data.source,
+            "licence": DEMO_LICENCE if self.data.source == "demo" else None,
             "height": shapes["train"][0],
             "width": shapes["train"][1],
             "encoder": self.encoder,
-            "splits": {name: {"samples": len(parts[name])} for name in ("train", "val", "test")},
+            "splits": {name: {"samples": len(parts[name])} for name in SPLITS},
+            SHARED_ROWS: shared_rows({name: _keys(parts[name]) for name in SPLITS}),
         }
 
     def _read(self) -> dict[str, Views]:
@@ -197,13 +203,7 @@ class ViewSynthesis(Task):
                 )
             rows = torch.arange(len(views))
             return {"train": views.select(rows[: -data.test_views]), "test": views.select(rows[-data.test_views :])}
-        folder = Path(data.path)
-        found = {part: read_blender(folder, part, background, data.size) for part in ("train", "val", "test")}
-        parts = {part: views for part, views in found.items() if views is not None}
-        for part in ("train", "test"):
-            if part not in parts:
-                raise UserError(f"{folder / f'transforms_{part}.json'} does not exist")
-        return parts
+        return read_blender(Path(data.path), background, data.size)
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One part of what `prepare` wrote.
@@ -374,6 +374,12 @@ def _pixels_in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor
 def _averages(image_N3HW: Tensor, grid: int) -> Tensor:
     """Mean colours on a grid x grid division of the picture, (N, 3 · grid²)."""
     return F.adaptive_avg_pool2d(image_N3HW, grid).flatten(1)
+
+
+def _keys(views: Views) -> Iterator[tuple[bytes, ...]]:
+    """What a view can be known again by: its photograph, and its pose."""
+    for photograph, pose in zip(row_hashes(views.image_VHWC), row_hashes(views.pose_V44), strict=True):
+        yield photograph + pose
 
 
 def psnr(mse: float) -> float:

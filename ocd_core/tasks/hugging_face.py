@@ -1,0 +1,140 @@
+"""Tables from the Hugging Face hub or from a local folder of Parquet files, through `datasets`; for any domain."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocd_core.errors import UserError
+from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
+
+Names = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where tables come from.
+
+    files: those of each part in the order in which they are read, relative to the data set; empty for a copy that
+    `datasets` prepared earlier and reads offline. licence: as the data set's card states it, or None.
+    """
+
+    files: Names
+    licence: str | None
+
+
+@contextlib.contextmanager
+def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
+    """The parts of a data set, as a mapping from part to `datasets.Dataset`, for as long as the context lasts.
+
+    The rows of a part are those of its files, in the order of the patterns, those of one pattern sorted by path.
+
+    Args:
+        path: a hub id such as `ylecun/mnist`, or a folder. A folder needs no network and leaves no cache behind; a hub
+            id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_HUB_OFFLINE`).
+        patterns: part -> file names or patterns inside of `path`.
+
+    Raises:
+        UserError: no such folder, data set or file, one that is not readable, or a file that is named twice.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir() and (Path(path).is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
+        raise UserError(f"data.path: there is no folder {path}")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if folder.is_dir():
+            cache = stack.enter_context(tempfile.TemporaryDirectory())
+            tables, files = _load_folder(folder, patterns, cache)
+            card: str | None = str(folder / "README.md") if (folder / "README.md").is_file() else None
+        else:
+            tables, files = _load_from_hub(path, patterns)
+            card = path
+        yield tables, Origin(files, None if card is None else _licence(card))
+
+
+def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Names]:
+    """The library is given the files themselves, so it has nothing to match or to leave out."""
+    from datasets import load_dataset
+    from datasets.data_files import DataFilesDict, DataFilesList
+
+    found = local_files(folder, patterns)
+    for part, files in found.items():
+        _check_parquet(part, files, patterns[part], folder)
+    absolute = {part: [str(file.absolute()) for file in files] for part, files in found.items()}
+    data_files = DataFilesDict({part: DataFilesList(files, []) for part, files in absolute.items()})
+    with _named(str(folder)):
+        loaded = load_dataset("parquet", data_files=data_files, cache_dir=cache)
+    return loaded, {part: [file.relative_to(folder).as_posix() for file in files] for part, files in found.items()}
+
+
+def _check_parquet(part: str, files: Sequence[Path], patterns: Sequence[str], folder: Path) -> None:
+    """Name the file that is damaged, or the part that is empty, which the library's own errors do not."""
+    import pyarrow
+    from pyarrow.parquet import read_metadata
+
+    rows = 0
+    for file in files:
+        try:
+            rows += read_metadata(file).num_rows
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"data.{part}_files: {file} is not a readable Parquet file") from error
+    if rows == 0:
+        raise UserError(f"data.{part}_files: {', '.join(patterns)} in {folder} holds no rows")
+
+
+def _load_from_hub(path: str, patterns: Patterns) -> tuple[Any, Names]:
+    """The library says which files the patterns match there; they are checked before anything is downloaded."""
+    from datasets import load_dataset_builder
+
+    with _named(path):
+        builder = load_dataset_builder(path, data_files={part: list(names) for part, names in patterns.items()})
+    # 'hf://datasets/<id>@<commit>/<file>'; nothing if the library reads what it prepared earlier, offline
+    urls = builder.config.data_files or {}
+    names = {part: [str(url).split("@", 1)[-1].split("/", 1)[-1] for url in urls[part]] for part in urls}
+    refuse_repeated({part: [(name, name) for name in names[part]] for part in names}, patterns)
+    with _named(path):
+        builder.download_and_prepare()
+        return builder.as_dataset(), names
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Errors of the library as one line."""
+    try:
+        yield
+    except Exception as error:  # it raises dozens of kinds, from pyarrow's to the network's
+        reason = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(
+            f"data.path: cannot read {path!r}, as a folder or from the Hugging Face hub: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+
+
+def _licence(card: str) -> str | None:
+    """The licence that a data set's card (a README.md, or that of a hub id) states, or None."""
+    from huggingface_hub import DatasetCard
+
+    try:
+        stated = DatasetCard.load(card).data.get("license")
+    except Exception:  # there is no card, or it is not readable: then nothing is known
+        return None
+    return ", ".join(map(str, stated)) if isinstance(stated, list) else stated and str(stated)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the library's own progress bars and log lines; ours replace them."""
+    import datasets
+
+    shown = datasets.utils.are_progress_bars_disabled()
+    level = datasets.utils.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.utils.logging.set_verbosity(level)
+        if not shown:
+            datasets.enable_progress_bars()

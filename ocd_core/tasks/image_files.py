@@ -1,0 +1,88 @@
+"""Encoded images (PNG, JPEG, …) as pixels: one decoder for training data and for prediction, in every domain.
+
+The rules are the same wherever an image comes from:
+
+- The Exif orientation is applied.
+- 8 bits per channel: grey or RGB, each with or without alpha. 1-bit images become grey. Palette images become RGB, with
+  alpha if the palette or a transparent colour has any. Of an image with several frames the first one counts.
+- 16 bits per channel, CMYK and every other kind are refused: converting them loses what was there, or is a guess.
+
+Dims: H height, W width, C channels.
+"""
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ocd_core.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_READ_AS_THEY_ARE = ("L", "LA", "RGB", "RGBA")
+
+
+def read_image(path: Path) -> npt.NDArray[np.uint8]:
+    """The pixels of an image file, see `decode_image`.
+
+    Raises:
+        UserError: as `decode_image`, or there is no such file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file")
+    return decode_image(path.read_bytes(), str(path))
+
+
+def decode_image(encoded: bytes, where: str) -> npt.NDArray[np.uint8]:
+    """The pixels of an encoded image, uint8 (H, W, C); C: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+
+    Args:
+        encoded: the bytes of a PNG, JPEG or other image file.
+        where: what error messages begin with.
+
+    Raises:
+        UserError: the image cannot be decoded, is too large to be safe, or is of a kind that is not read.
+    """
+    from PIL import Image, ImageOps
+    from PIL.ExifTags import Base
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            deep = _is_16_bit(image)
+            image.load()  # the orientation may stand behind the pixels
+            turned = ImageOps.exif_transpose(image) if Base.Orientation in image.getexif() else image
+            decoded = _to_8_bits(turned)
+            kind = "16 bits per channel" if deep else f"mode {image.mode}"
+            values = None if deep or decoded is None else np.asarray(decoded, dtype=np.uint8)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds, from OSError to struct.error
+        raise UserError(f"{where}: the image cannot be decoded: {type(error).__name__}") from error
+    if values is None:
+        raise UserError(f"{where}: an image of {kind}; only 8-bit grey and RGB are read, so convert it first")
+    return values[..., None] if values.ndim == 2 else values
+
+
+def _is_16_bit(image: "Image") -> bool:
+    """Pillow keeps 16 bits of grey and the upper 8 of colours; the raw mode of its tiles tells, until it has loaded."""
+    tiles: list[Any] = getattr(image, "tile", [])
+    return image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _to_8_bits(image: "Image") -> "Image | None":
+    """In one of the modes that are read; None if that is not exact."""
+    if image.mode == "1":
+        image = image.convert("L")
+    transparent = "transparency" in image.info
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA" if transparent or image.mode == "PA" or _palette_has_alpha(image) else "RGB")
+    if transparent and image.mode in ("L", "RGB"):
+        return image.convert("LA" if image.mode == "L" else "RGBA")
+    return image if image.mode in _READ_AS_THEY_ARE else None
+
+
+def _palette_has_alpha(image: "Image") -> bool:
+    return image.palette is not None and image.palette.mode == "RGBA"

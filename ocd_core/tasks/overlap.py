@@ -1,0 +1,71 @@
+"""Samples of equal content in different splits: test data that was trained on, found by what it holds.
+
+Files that are named twice are refused elsewhere; this counts the copies that no name gives away. A domain whose
+summary has no count of its own is counted by its inputs.
+
+Dims: N samples.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocd_core.samples import Split, SplitName
+
+SHARED_ROWS = "shared_rows"  # the key of the summary
+_DIGEST_BYTES = 16
+
+
+def shared_rows(splits: Mapping[SplitName, Iterable[tuple[bytes, ...]]]) -> dict[str, int]:
+    """How many samples of one split have the content of a sample of another.
+
+    Args:
+        splits: in their order (train, val, test), the keys of each sample: hashes of what it holds. Two samples are
+            equal if they share a key, so a view can be known again by its photograph or by its pose.
+
+    Returns:
+        "first/second" -> how many samples of the second split are equal to one of the first.
+    """
+    rows = {name: [frozenset(keys) for keys in samples] for name, samples in splits.items()}
+    known = {name: frozenset().union(*samples) for name, samples in rows.items()}
+    return {
+        f"{first}/{second}": sum(not keys.isdisjoint(known[first]) for keys in rows[second])
+        for first, second in combinations(rows, 2)
+    }
+
+
+def row_hashes(*columns: Tensor) -> Iterator[tuple[bytes, ...]]:
+    """The key of each sample: one hash of its rows in all these tensors (N, ...).
+
+    Numbers that are equal have equal hashes: -0.0 counts as 0.0.
+    """
+    for row in zip(*(x.numpy() for x in columns), strict=True):
+        digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+        for value in row:
+            digest.update((value + 0).tobytes())
+        yield (digest.digest(),)
+
+
+def shared_inputs(splits: Mapping[SplitName, Split], batch_size: int) -> dict[str, int]:
+    """`shared_rows` by the inputs of the samples, for any domain."""
+    return shared_rows({name: _input_hashes(split, batch_size) for name, split in splits.items()})
+
+
+def _input_hashes(split: Split, batch_size: int) -> Iterator[tuple[bytes, ...]]:
+    for start in range(0, len(split), batch_size):
+        rows = torch.arange(start, min(start + batch_size, len(split)))
+        yield from row_hashes(*split.batch(rows).inputs)
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """A sentence for each pair of splits that share samples."""
+    return [
+        f"{count} samples of {second} have the same content as samples of {first}"
+        for pair, count in summary.get(SHARED_ROWS, {}).items()
+        for first, second in [pair.split("/")]
+        if count
+    ]
