@@ -1,6 +1,6 @@
-"""Base networks by name: a model `name` is the class that `ocd_core.models.<name>` calls MODEL.
+"""Base networks by name: the model `name` is the class that `ocd_core.models.<name>` calls MODEL.
 
-A package of yours adds one by an entry point in the group `ocd.models`.
+Your own package can add a model with an entry point in the group `ocd.models`.
 """
 
 from collections.abc import Mapping
@@ -18,17 +18,17 @@ def build_model(name: str, args: Mapping[str, Any]) -> nn.Module:
     """Make a base network.
 
     Args:
-        name: one that `MODELS` knows, or `module:Class` of your own.
-        args: keyword arguments of its constructor.
+        name: a name that `MODELS` knows, or `module:Class` of your own.
+        args: keyword arguments of the model's constructor.
 
     Raises:
-        UserError: unknown name, a module that does not import, or arguments that the constructor refuses.
+        UserError: the name is unknown, its module cannot be imported, or the constructor refuses the arguments.
     """
     constructor = MODELS.load(name)
     try:
         model = constructor(**args)
     except (TypeError, ValueError) as error:
-        raise UserError(f"model {name!r} does not take these arguments: {error}") from error
+        raise UserError(f"model {name!r} does not accept these arguments: {error}") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{MODELS.target(name)!r} makes a {type(model).__name__}, not a torch.nn.Module")
     return model

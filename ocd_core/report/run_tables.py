@@ -148,9 +148,10 @@ def markdown(tables: list[Table]) -> str:
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
-    """Write tables, scale.md, the cards of all stores, and the first run's plots and figures; return the tables.
+    """Write reports/<task> and return the tables.
 
-    All of it goes into reports/<task>; the card of a store into cards/seed<k>-rank<r>-<split> there.
+    The report holds the tables, scale.md, the first run's plots and figures, and the card of every store in
+    cards/seed<k>-rank<r>-<split>.
     """
     from ocd_core.report.run_plots import plot_curves, plot_layer_scores
     from ocd_core.report.run_scale import scale_markdown
