@@ -82,10 +82,22 @@ def code_of(module: str, values: Mapping[str, Any], groups: tuple[str, ...] = ()
 
 
 def _closure(module: str) -> dict[str, Path]:
-    files = import_closure(module, {module.split(".")[0], "ocd_core"})
+    files = import_closure(module, {"ocd_core", *_beside(module.split(".")[0])})
     if module not in files:
         raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
     return files
+
+
+def _beside(package: str) -> Iterator[str]:
+    """A top-level package, and those that lie in the same folder: a user's own, but not what is installed."""
+    yield package
+    path = source_file(package)
+    if path is None:
+        return
+    folder = path.parent.parent if path.name == "__init__.py" else path.parent
+    if folder.name not in ("site-packages", "dist-packages"):
+        yield from (file.stem for file in folder.glob("*.py"))
+        yield from (file.parent.name for file in folder.glob("*/__init__.py"))
 
 
 def _names(values: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:

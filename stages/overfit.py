@@ -16,6 +16,7 @@ from ocd_core.overfit.workers import Recipe
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
 from ocd_core.samples import SPLITS
+from ocd_core.tasks.overlap import SHARED_ROWS
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 ExecutorOption = Annotated[
@@ -70,7 +71,7 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
         **about,
         "config": recipe.params.effective("overfit"),
         "code_version": __version__,
-        "data": {key: summary[key] for key in ("source", "licence") if key in summary},
+        "data": {key: summary[key] for key in ("source", "licence", SHARED_ROWS) if key in summary},
     }
     dest = artifacts.overfit(split) if url is None else f"{url.rstrip('/')}/{split}.zarr"
     with progress_bar(f"overfit {split}", builder.rows) as progress:

@@ -16,7 +16,7 @@ from tests.toy_task import PARAMS
 
 REPOSITORY = Path(__file__).parents[1]
 STAGES = (
-    "task_code",
+    "code",
     "prepare",
     "train_base",
     "score_layers",

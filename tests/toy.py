@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from ocd_core import pipeline
 from ocd_core.errors import UserError
 from ocd_core.params_files import read_yaml
 from ocd_core.rng import torch_generator
@@ -19,10 +20,7 @@ from ocd_core.tasks import Batch, Metric, Split, SplitName, StrictModel, Task
 from tests.workspace import REPO
 
 SIZES = {"train": 48, "val": 16, "test": 20}
-STAGES = (
-    "task_code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
-    "train_controls", "evaluate", "illustrate", "report",
-)  # fmt: skip
+STAGES = ("code", *pipeline.STAGES)
 
 
 class PointSet(nn.Module):

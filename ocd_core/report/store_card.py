@@ -96,6 +96,7 @@ def describe(store: OverfitStore) -> dict[str, Any]:
         "classes": rows.classes,
         "source": data.get("source"),
         "licence": data.get("licence") or NO_LICENCE,
+        "shared_rows": data.get("shared_rows"),
         "citation": CITATION,
         "code_version": about.get("code_version"),
         "card_code_version": __version__,
@@ -130,6 +131,7 @@ sample's losses.
 | size | {_size(card, "bytes")} of numbers, {_size(card, "stored_bytes")} in files |
 | base checkpoint | sha256 `{card["base_sha256"]}` |
 | licence | {card["licence"]} |
+| samples that splits share | {_shared(card["shared_rows"])} |
 | schema version | {card["schema_version"]} |
 | made with | ocd_core {card["code_version"]} |
 
@@ -178,6 +180,14 @@ delta = store.delta(0)  # float32, (out_features, in_features), for either layou
 {card["citation"]}
 ```
 """
+
+
+def _shared(counts: Mapping[str, int] | None) -> str:
+    """How many samples of a split have the content of a sample of another."""
+    if counts is None:
+        return "not counted"
+    pairs = [(*pair.split("/"), count) for pair, count in counts.items() if count]
+    return ", ".join(f"{count:,} of {second} are in {first}" for first, second, count in pairs) or "none"
 
 
 def _arrays(card: Mapping[str, Any]) -> str:
