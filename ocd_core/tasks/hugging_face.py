@@ -17,8 +17,8 @@ Names = dict[str, list[str]]
 class Origin:
     """Where tables come from.
 
-    files: those of each part in the order in which they are read, relative to the data set; empty for a copy that
-    `datasets` prepared earlier and reads offline. licence: as the data set's card states it, or None.
+    files: those of each part in the order in which they are read, relative to the data set; empty for data that is in
+    no files. licence: as the data set's card states it, or None.
     """
 
     files: Names
@@ -33,7 +33,7 @@ def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
 
     Args:
         path: a hub id such as `ylecun/mnist`, or a folder. A folder needs no network and leaves no cache behind; a hub
-            id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_HUB_OFFLINE`).
+            id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_TOKEN`).
         patterns: part -> file names or patterns inside of `path`.
 
     Raises:
@@ -90,9 +90,11 @@ def _load_from_hub(path: str, patterns: Patterns) -> tuple[Any, Names]:
 
     with _named(path):
         builder = load_dataset_builder(path, data_files={part: list(names) for part, names in patterns.items()})
-    # 'hf://datasets/<id>@<commit>/<file>'; nothing if the library reads what it prepared earlier, offline
-    urls = builder.config.data_files or {}
-    names = {part: [str(url).split("@", 1)[-1].split("/", 1)[-1] for url in urls[part]] for part in urls}
+    # 'hf://datasets/<id>@<commit>/<file>'
+    names = {
+        part: [url.split("@", 1)[1].split("/", 1)[1] for url in urls]
+        for part, urls in builder.config.data_files.items()
+    }
     refuse_repeated({part: [(name, name) for name in names[part]] for part in names}, patterns)
     with _named(path):
         builder.download_and_prepare()

@@ -1,6 +1,7 @@
 import io
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.samples import SPLITS, Split
+from ocd_core.samples import SPLITS, Split, SplitName
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.images.task import ImageClassification, ImageData, stratified_order
 
@@ -196,8 +197,18 @@ def test_a_local_folder(folder: Path, tmp_path: Path, capfd: pytest.CaptureFixtu
     domain = task(path=str(folder))
     dest = tmp_path / "prepared"
     summary = domain.prepare(dest)
-    assert (summary["train"], summary["val"], summary["test"]) == (27, 3, 6)
-    assert summary["val_taken_from"] == "train"
+    assert summary == {
+        "source": str(folder),
+        "licence": None,
+        "files": {"train": ["train.parquet"], "test": ["test.parquet"]},
+        "images": "4x6 grey",
+        "splits": {
+            "train": {"samples": 27, "taken_from": "train"},
+            "val": {"samples": 3, "taken_from": "train"},
+            "test": {"samples": 6, "taken_from": "test"},
+        },
+        "shared_rows": {"train/val": 0, "train/test": 0, "val/test": 0},
+    }
     x, y = everything(domain.open(dest, "test"))  # a part used whole keeps its order
     assert y.tolist() == [0, 1, 2, 0, 1, 2]
     np.testing.assert_array_equal((x * 255).numpy()[:, 0], [picture(100 + i) for i in range(6)])
@@ -241,8 +252,11 @@ def test_a_validation_part_of_its_own_and_counts(folder: Path, tmp_path: Path) -
     (folder / "test.parquet").rename(folder / "valid.parquet")
     domain = task(path=str(folder), val_files=["valid.parquet"], test_files=None, test_size=9, train_size=12)
     summary = domain.prepare(tmp_path)
-    assert (summary["train"], summary["val"], summary["test"]) == (12, 6, 9)
-    assert (summary["val_taken_from"], summary["test_taken_from"]) == ("val", "train")
+    assert summary["splits"] == {
+        "train": {"samples": 12, "taken_from": "train"},
+        "val": {"samples": 6, "taken_from": "val"},
+        "test": {"samples": 9, "taken_from": "train"},
+    }
     rows = [(everything(domain.open(tmp_path, s))[0][:, 0, 0, 0] * 255).round().long() for s in ("train", "test")]
     assert not set(rows[0].tolist()) & set(rows[1].tolist())
     assert torch.bincount(everything(domain.open(tmp_path, "test"))[1]).tolist() == [3, 3, 3]
@@ -254,13 +268,17 @@ def test_patterns_name_files_in_the_folder_and_below(folder: Path, tmp_path: Pat
     (folder / "train.parquet").rename(below / "train-00000-of-00001.parquet")
     write_parquet(folder / "lossless_train.parquet", [png(picture(1))], [0])  # must not match
     domain = task(path=str(folder), train_files=["**/train*.parquet"], test_files=["**/test*.parquet"])
-    assert domain.prepare(tmp_path)["train"] == 27
+    summary = domain.prepare(tmp_path)
+    assert summary["splits"]["train"]["samples"] == 27
+    assert summary["files"]["train"] == ["mnist/train-00000-of-00001.parquet"]
 
 
 def test_colour(folder: Path, tmp_path: Path) -> None:
     grey, colour = picture(1), picture(2, channels=3)
     write_parquet(folder / "test.parquet", [png(grey), png(colour)], [0, 1])
-    domain = task(path=str(folder), channels=3, train_files=["test.parquet"], val_files=["test.parquet"])
+    for part in ("train", "val"):
+        write_parquet(folder / f"{part}.parquet", [png(picture(3, channels=3))], [0])
+    domain = task(path=str(folder), channels=3, val_files=["val.parquet"])
     domain.prepare(tmp_path)
     x, _ = everything(domain.open(tmp_path, "test"))
     np.testing.assert_array_equal((x[0] * 255).numpy(), [grey] * 3)
@@ -277,6 +295,99 @@ def test_full_mnist_from_a_folder(mnist_task: Task, mnist_prepared: Path, shared
     train, val = (torch.bincount(splits[s]).numpy() for s in ("train", "val"))
     np.testing.assert_array_equal(train + val, np.bincount(whole))
     assert np.abs(val - np.bincount(whole) / 12).max() < 1.5
+
+
+# --- the same samples in two splits ---
+
+
+def numbered(folder: Path, name: str, rows: range, labels: int = 3) -> None:
+    write_parquet(folder / name, [png(picture(row)) for row in rows], [row % labels for row in rows])
+
+
+def test_test_files_among_the_training_files_are_refused(tmp_path: Path) -> None:
+    numbered(tmp_path, "train-1.parquet", range(60))
+    numbered(tmp_path, "test-1.parquet", range(60, 100))
+    both = task(path=str(tmp_path), train_files=["*.parquet"], test_files=["test-*.parquet"])
+    assert "both name test-1.parquet; a file may be in one part only" in refusal(both, tmp_path / "d")
+    twice = task(path=str(tmp_path), train_files=["train-1.parquet", "train-*.parquet"], test_files=["test-1.parquet"])
+    assert "names train-1.parquet, twice" in refusal(twice, tmp_path / "d")
+
+
+def test_rows_are_in_the_order_of_the_files(tmp_path: Path) -> None:
+    for name, start in (("b-2", 20), ("b-10", 10), ("a", 0)):
+        numbered(tmp_path, f"{name}.parquet", range(start, start + 4))
+    numbered(tmp_path, "val.parquet", range(50, 53))
+    numbered(tmp_path, "test.parquet", range(60, 63))
+    files = {"train_files": ["b-*.parquet", "a.parquet"], "val_files": ["val.parquet"]}
+    domain = task(path=str(tmp_path), **files)
+    assert domain.prepare(tmp_path / "d")["files"]["train"] == ["b-10.parquet", "b-2.parquet", "a.parquet"]
+    x, _ = everything(domain.open(tmp_path / "d", "train"))
+    assert (x[:, 0, 0, 0] * 255).round().int().tolist() == [*range(10, 14), *range(20, 24), *range(4)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    train=st.lists(st.integers(0, 9), min_size=4, max_size=12),
+    val=st.lists(st.integers(0, 9), min_size=1, max_size=5),
+    test=st.lists(st.integers(0, 9), min_size=1, max_size=5),
+)
+def test_equal_images_in_two_splits_are_counted(train: list[int], val: list[int], test: list[int]) -> None:
+    """Whatever their labels and however they are encoded."""
+    parts = {"train": train, "val": val, "test": test}
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for part, rows in parts.items():
+            kind = "BMP" if part == "test" else "PNG"
+            write_parquet(folder / f"{part}.parquet", [png(picture(r), kind) for r in rows], [0] * len(rows))
+        summary = task(path=name, val_files=["val.parquet"]).prepare(folder / "d")
+    assert summary["shared_rows"] == {
+        "train/val": sum(row in train for row in val),
+        "train/test": sum(row in train for row in test),
+        "val/test": sum(row in val for row in test),
+    }
+
+
+def test_copies_within_a_part_that_is_divided_are_counted(tmp_path: Path) -> None:
+    numbered(tmp_path, "train.parquet", range(10))
+    rows = [*range(10)] * 2
+    write_parquet(tmp_path / "twice.parquet", [png(picture(r)) for r in rows], [0] * 20)
+    domain = task(path=str(tmp_path), train_files=["twice.parquet"], test_files=None, test_size=8, val_size=2)
+    summary = domain.prepare(tmp_path / "d")
+    found = {s: (everything(domain.open(tmp_path / "d", s))[0][:, 0, 0, 0] * 255).round().tolist() for s in SPLITS}
+    for pair, count in summary["shared_rows"].items():
+        first, second = pair.split("/")
+        assert count == sum(x in found[first] for x in found[second])
+    assert sum(summary["shared_rows"].values()) > 0
+
+
+def test_mnist_shares_no_rows(mnist5k_params: Params, tmp_path: Path, digits: Digits) -> None:
+    summary = mnist5k_params.build_task().prepare(tmp_path)
+    raw, _ = digits
+    rows = [set(map(bytes, _pixels(mnist5k_params, tmp_path, name))) for name in SPLITS]
+    assert len(set.union(*rows)) == len({bytes(x.astype(np.uint8)) for x in raw})
+    assert summary["shared_rows"] == {"train/val": 0, "train/test": 0, "val/test": 0}
+    assert "BSD-3-Clause" in summary["licence"]
+
+
+def _pixels(params: Params, prepared: Path, name: SplitName) -> Any:
+    x, _ = everything(params.build_task().open(prepared, name))
+    return (x * 255).round().byte().numpy().reshape(len(x), -1)
+
+
+def test_the_licence_of_a_folder_is_that_of_its_card(folder: Path, tmp_path: Path) -> None:
+    for text, licence in (
+        ("---\nlicense: cc-by-4.0\n---\n# Digits\n", "cc-by-4.0"),
+        (
+            "---\nlicense: [mit, apache-2.0]\nconfigs: [{config_name: a, data_files: test.parquet}]\n---\n",
+            "mit, apache-2.0",
+        ),
+        ("# No header\n", None),
+        ("---\nlicense: [\n---\n", None),
+    ):
+        (folder / "README.md").write_text(text)
+        summary = task(path=str(folder)).prepare(tmp_path / "d")
+        assert summary["licence"] == licence
+        assert summary["splits"]["train"]["samples"] == 27  # the card's own list of files does not count
 
 
 # --- bad sources: one clear line each ---
@@ -346,12 +457,12 @@ def test_bad_labels(folder: Path, tmp_path: Path, labels: list[Any], message: st
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (None, "row 1: the picture is missing"),
-        (b"not a picture", "row 1: the picture cannot be decoded"),
-        (png(picture(1))[:50], "row 1: the picture cannot be decoded"),
-        (png(picture(1, size=(5, 6))), "row 1: a picture of 5x6 pixels, where data.height and data.width say 4x6"),
-        (png(picture(1, channels=3)), "row 1: a colour picture, where data.channels says 1"),
-        (png(picture(1, channels=4)), "row 1: a picture of mode RGBA"),
+        (None, "row 1: the image is missing"),
+        (b"not a picture", "row 1: the image cannot be decoded"),
+        (png(picture(1))[:50], "row 1: the image cannot be decoded"),
+        (png(picture(1, size=(5, 6))), "row 1: an image of 5x6 pixels, where data.height and data.width say 4x6"),
+        (png(picture(1, channels=3)), "row 1: a colour image, where data.channels says 1"),
+        (png(picture(1, channels=4)), "row 1: an image with transparency"),
     ],
 )
 def test_bad_pictures(folder: Path, tmp_path: Path, bad: bytes | None, message: str) -> None:
@@ -364,8 +475,8 @@ def test_bad_pictures(folder: Path, tmp_path: Path, bad: bytes | None, message: 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([7, 8], "column 'image' holds Value('int64'), not pictures"),
-        ([[[0.5, float("nan")]]] * 2, "row 0: a picture of mode F"),
+        ([7, 8], "column 'image' holds Value('int64'), not images"),
+        ([[[0.5, float("nan")]]] * 2, "row 0: an image of mode F"),
     ],
 )
 def test_a_column_that_is_not_pictures(folder: Path, tmp_path: Path, values: list[Any], message: str) -> None:
@@ -489,6 +600,64 @@ def test_pictures_and_arrays_are_read_as_the_splits_give_them(folder: Path, tmp_
         torch.testing.assert_close(found, wanted)
 
 
+def pictures_of_every_kind() -> dict[str, bytes]:
+    rng = np.random.default_rng(0)
+    kinds: dict[str, bytes] = {}
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        for kind in ("PNG", "JPEG"):
+            size = (6, 4) if orientation > 4 else (4, 6)  # 4x6 when shown
+            out = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(out, kind, exif=exif)
+            kinds[f"{kind}, orientation {orientation}"] = out.getvalue()
+    colour = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
+    images = {
+        "1 bit": colour.convert("1"), "grey": colour.convert("L"), "palette": colour.quantize(5),
+        "opaque": colour.convert("RGBA"), "transparent": Image.new("RGBA", (6, 4)),
+        "grey and alpha": Image.new("LA", (6, 4)),
+        "16 bits": Image.fromarray(rng.integers(0, 2**16, (4, 6), dtype=np.uint16)),
+    }  # fmt: skip
+    for name, image in images.items():
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        kinds[name] = out.getvalue()
+    out = io.BytesIO()
+    colour.convert("CMYK").save(out, "JPEG")
+    return kinds | {"CMYK": out.getvalue(), "damaged": kinds["grey"][:-40]}
+
+
+KINDS = pictures_of_every_kind()
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_prediction_sees_the_pixels_of_training(tmp_path: Path, name: str) -> None:
+    """Both give the same pixels or the same refusal."""
+    data = KINDS[name]
+    for part in ("train", "val", "test"):
+        write_parquet(tmp_path / f"{part}.parquet", [data], [0])
+    (tmp_path / "a.img").write_bytes(data)
+    domain = task(path=str(tmp_path), channels=3, val_files=["val.parquet"])
+    if name in ("transparent", "grey and alpha", "16 bits", "CMYK", "damaged"):
+        with pytest.raises(UserError) as here:
+            domain.read_input(tmp_path / "a.img")
+        with pytest.raises(UserError) as there:
+            domain.prepare(tmp_path / "d")
+        assert str(there.value).split("row 0: ")[1] == str(here.value).split("a.img: ")[1]
+        return
+    domain.prepare(tmp_path / "d")
+    (found,) = domain.read_input(tmp_path / "a.img")
+    assert torch.equal(found, everything(domain.open(tmp_path / "d", "test"))[0])
+
+
+def test_an_image_that_the_file_only_names(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(picture(1)))
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    images = pa.array([{"bytes": None, "path": str(tmp_path / "a.png")}], kind)
+    pq.write_table(pa.table({"image": images, "label": [0]}), folder / "test.parquet")
+    assert "row 0: the image is not in the file, which only names" in refusal(task(path=str(folder)), tmp_path / "d")
+
+
 def test_jpeg(tmp_path: Path) -> None:
     flat = np.full((4, 6), 128, np.uint8)
     (tmp_path / "a.jpg").write_bytes(png(flat, "JPEG"))
@@ -500,10 +669,10 @@ def test_jpeg(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("none.png", None, "does not exist"),
-        ("text.png", b"hello", "not a picture that can be read"),
-        ("cut.png", png(picture(1))[:60], "not a picture that can be read"),
+        ("text.png", b"hello", "the image cannot be decoded"),
+        ("cut.png", png(picture(1))[:60], "the image cannot be decoded"),
         ("big.png", png(picture(1, size=(8, 6))), "8x6 pixels"),
-        ("colour.png", png(picture(1, channels=3)), "a colour picture"),
+        ("colour.png", png(picture(1, channels=3)), "a colour image"),
         ("text.npy", b"hello", "not an array"),
         ("shape.npy", np.zeros((6, 4), np.uint8), r"has shape \(6, 4\); expected a 4x6 grey"),
         ("nan.npy", np.full((4, 6), np.nan), "finite"),

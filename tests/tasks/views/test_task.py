@@ -229,12 +229,12 @@ def set_matrix(value):
         (set_matrix((2 * np.eye(4)).tolist()), "frame 1: transform_matrix must be a rotation"),
         (set_matrix(np.diag([1.0, 1.0, -1.0, 1.0]).tolist()), "frame 1: transform_matrix must be a rotation"),
         (lambda f: (f / "train/r_1.png").unlink(), r"r_1\.png does not exist"),
-        (lambda f: (f / "train/r_1.png").write_bytes(b"\x89PNG\r\n\x1a\n"), r"r_1\.png is not a picture"),
+        (lambda f: (f / "train/r_1.png").write_bytes(b"\x89PNG\r\n\x1a\n"), r"r_1\.png: the image cannot be decoded"),
         (
             lambda f: (f / "train/r_1.png").write_bytes((f / "train/r_1.png").read_bytes()[:-200]),
-            r"r_1\.png is not a picture",
+            r"r_1\.png: the image cannot be decoded",
         ),
-        (lambda f: Image.new("RGBA", (SIZE, 8)).save(f / "train/r_1.png"), "frame 1: the picture is 16x8 pixels"),
+        (lambda f: Image.new("RGBA", (SIZE, 8)).save(f / "train/r_1.png"), "frame 1: the photograph is 16x8 pixels"),
     ],
 )
 def test_bad_blender_folders_are_refused(tmp_path, damage, message):
@@ -242,6 +242,88 @@ def test_bad_blender_folders_are_refused(tmp_path, damage, message):
     write_blender(tmp_path, rgba(2), "test")
     damage(tmp_path)
     with pytest.raises(UserError, match=message):
+        make_task(BLENDER, path=str(tmp_path)).prepare(tmp_path / "out")
+
+
+def name_again(part, frame, other_part, other_frame, name=lambda n: n):
+    def change(folder):
+        path = folder / f"transforms_{part}.json"
+        values, others = (
+            json.loads(path.read_text()),
+            json.loads((folder / f"transforms_{other_part}.json").read_text()),
+        )
+        values["frames"][frame]["file_path"] = name(others["frames"][other_frame]["file_path"])
+        path.write_text(json.dumps(values))
+
+    return change
+
+
+def link_val_to_test(folder):
+    (folder / "transforms_val.json").symlink_to("transforms_test.json")
+
+
+def link_a_photograph(folder):
+    (folder / "test/r_1.png").unlink()
+    (folder / "test/r_1.png").symlink_to("../train/r_0.png")
+
+
+@pytest.mark.parametrize(
+    ("change", "where", "other"),
+    [
+        (name_again("train", 2, "train", 0), "train.json, frame 2", "train.json, frame 0"),
+        (name_again("test", 1, "train", 0), "test.json, frame 1", "train.json, frame 0"),
+        (name_again("test", 1, "train", 0, lambda n: f"{n[2:]}.png"), "test.json, frame 1", "train.json, frame 0"),
+        (name_again("test", 1, "train", 0, lambda n: f"train/../{n}"), "test.json, frame 1", "train.json, frame 0"),
+        (link_val_to_test, "test.json, frame 0", "val.json, frame 0"),
+        (link_a_photograph, "test.json, frame 1", "train.json, frame 0"),
+    ],
+)
+def test_a_photograph_that_is_named_twice_is_refused(tmp_path, change, where, other):
+    write_blender(tmp_path, rgba(3))
+    write_blender(tmp_path, rgba(2, seed=1), "test")
+    change(tmp_path)
+    with pytest.raises(UserError, match=f"{where}: .* is the photograph of .*{other} too; name each one once"):
+        make_task(BLENDER, path=str(tmp_path)).prepare(tmp_path / "out")
+
+
+def test_equal_photographs_and_poses_in_two_splits_are_counted(tmp_path):
+    images, poses = (
+        np.random.default_rng(0).random((8, SIZE, SIZE, 3), dtype=np.float32),
+        demo_poses("train", 8).numpy(),
+    )
+    images[5] = images[0]  # a test view's photograph is that of a view before
+    poses[6] = poses[1]
+    write_npz(tmp_path / "scene.npz", images=images, poses=poses)
+    task = make_task(NPZ, path=str(tmp_path / "scene.npz"))
+    shared = task.prepare(tmp_path / "out")["shared_rows"]
+    (val,) = task.open(tmp_path / "out", "val").views.pose_V44
+    in_val = sum(bool((val.numpy() == pose.astype(np.float32)).all()) for pose in poses[:2])
+    assert shared == {"train/val": 0, "train/test": 2 - in_val, "val/test": in_val}
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_photographs_are_decoded_as_images_are(tmp_path, mode, orientation):
+    image = Image.fromarray(rgba(1)[0]).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    write_blender(tmp_path, rgba(3))
+    write_blender(tmp_path, rgba(1), "test")
+    image.save(tmp_path / "test" / "r_0.png", exif=exif)
+    task = make_task(BLENDER, path=str(tmp_path))
+    task.prepare(tmp_path / "out")
+    shown = np.rot90(np.asarray(image.convert("RGBA")), {1: 0, 3: 2, 6: -1, 8: 1}[orientation]) / 255
+    np.testing.assert_allclose(
+        task.open(tmp_path / "out", "test").views.image_VHWC[0].numpy(), shown[..., :3] * shown[..., 3:], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "F", "I;16"])
+def test_photographs_that_are_not_of_8_bits_are_refused(tmp_path, mode):
+    write_blender(tmp_path, rgba(3))
+    write_blender(tmp_path, rgba(1), "test")
+    Image.new(mode, (SIZE, SIZE)).save(tmp_path / "test" / "r_0.png", "TIFF")
+    with pytest.raises(UserError, match=r"r_0\.png: an image of"):
         make_task(BLENDER, path=str(tmp_path)).prepare(tmp_path / "out")
 
 

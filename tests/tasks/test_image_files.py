@@ -1,0 +1,145 @@
+import io
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from PIL.ExifTags import Base
+
+from ocd_core.errors import UserError
+from ocd_core.tasks.image_files import decode_image, read_image
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def with_orientation(image: Image.Image, orientation: int, kind: str = "PNG") -> bytes:
+    exif = Image.Exif()
+    exif[Base.Orientation] = orientation
+    return encoded(image, kind, exif=exif)
+
+
+def turned(stored: Bytes, orientation: int) -> Bytes:
+    """What the Exif standard says is to be shown, from the definition: where row 0 and column 0 of the file are."""
+    return {
+        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
+        5: stored.swapaxes(0, 1), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(stored, 1),
+    }[orientation]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 3, 4]))),
+    orientation=st.integers(1, 8),
+)
+def test_8_bit_images_come_back_exactly_and_turned(values: Bytes, orientation: int) -> None:
+    image = Image.fromarray(values[..., 0] if values.shape[2] == 1 else values)
+    np.testing.assert_array_equal(decode_image(encoded(image), "a"), values)
+    found = decode_image(with_orientation(image, orientation), "a")
+    np.testing.assert_array_equal(found, turned(values, orientation))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_counts_in_every_format(kind: str, orientation: int) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8))
+    plain = decode_image(encoded(image, kind), "a")
+    np.testing.assert_array_equal(
+        decode_image(with_orientation(image, orientation, kind), "a"), turned(plain, orientation)
+    )
+
+
+def test_one_bit_and_palette_images() -> None:
+    bits = np.array([[0, 255, 255], [255, 0, 0]], dtype=np.uint8)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(bits).convert("1")), "a")[..., 0], bits)
+    palette = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), mode="P")
+    colours = [(10, 20, 30), (200, 100, 0), (1, 2, 3)]
+    palette.putpalette([x for colour in colours for x in colour])
+    expected = np.array([[colours[0], colours[1]], [colours[2], colours[1]]], dtype=np.uint8)
+    np.testing.assert_array_equal(decode_image(encoded(palette), "a"), expected)
+    found = decode_image(encoded(palette, transparency=1), "a")
+    np.testing.assert_array_equal(found[..., :3], expected)
+    np.testing.assert_array_equal(found[..., 3], [[255, 0], [255, 0]])
+
+
+@pytest.mark.parametrize(("mode", "key"), [("L", 7), ("RGB", (7, 8, 9))])
+def test_a_transparent_colour_becomes_alpha(mode: str, key: Any) -> None:
+    image = Image.new(mode, (2, 1), key)
+    image.putpixel((1, 0), 50 if mode == "L" else (50, 60, 70))
+    assert decode_image(encoded(image, transparency=key), "a")[0, :, -1].tolist() == [0, 255]
+
+
+def test_of_several_frames_the_first_counts() -> None:
+    frames = [Image.new("L", (3, 2), value) for value in (40, 90)]
+    data = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert set(decode_image(data, "a").flatten().tolist()) == {40}
+
+
+def deep_png(colour: bool) -> bytes:
+    """16 bits per channel, written by hand: Pillow writes no such colours."""
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    pixels = np.arange(6 if colour else 2, dtype=">u2") * 1000
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2 if colour else 0, 0, 0, 0)
+    body = zlib.compress(b"\0" + pixels.tobytes())
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (deep_png(colour=False), "an image of 16 bits per channel"),
+        (deep_png(colour=True), "an image of 16 bits per channel"),
+        (encoded(Image.fromarray(np.ones((2, 2), np.uint16))), "an image of 16 bits per channel"),
+        (encoded(Image.fromarray(np.ones((2, 2), np.uint16)), "TIFF"), "an image of 16 bits per channel"),
+        (encoded(Image.new("CMYK", (2, 2)), "JPEG"), "an image of mode CMYK"),
+        (encoded(Image.new("F", (2, 2)), "TIFF"), "an image of mode F"),
+        (encoded(Image.new("I", (2, 2)), "TIFF"), "an image of mode I"),
+        (encoded(Image.new("LAB", (2, 2)), "TIFF"), "an image of mode LAB"),
+        (b"", "the image cannot be decoded"),
+        (b"not an image", "the image cannot be decoded"),
+        (encoded(Image.new("L", (60, 60)))[:60], "the image cannot be decoded"),
+    ],
+)
+def test_what_is_refused_and_how(data: bytes, message: str) -> None:
+    with pytest.raises(UserError, match=f"^file 3: {message}") as error:
+        decode_image(data, "file 3")
+    assert "\n" not in str(error.value)
+
+
+def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(UserError, match="cannot be decoded: DecompressionBombError"):
+        decode_image(encoded(Image.new("L", (5, 5))), "a")
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_give_pixels_or_a_users_error(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF"]))
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8))
+    damaged = bytearray(with_orientation(image, 6, kind) if kind != "GIF" else encoded(image, kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    with suppress(UserError):
+        values = decode_image(bytes(damaged), "a")
+        assert (values.dtype, values.ndim) == (np.uint8, 3)
+
+
+def test_a_missing_file(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="does not exist or is not a file"):
+        read_image(tmp_path)
