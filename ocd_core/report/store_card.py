@@ -78,17 +78,21 @@ def describe(store: OverfitStore) -> dict[str, Any]:
         "seed": about.get("seed"),
         "rank": about.get("rank"),
         "rows": len(store),
-        "layer": {
-            "name": about.get("layer"), "out_features": schema.out_features, "in_features": schema.in_features,
-        },
+        "layer": {"name": about.get("layer"), "out_features": schema.out_features, "in_features": schema.in_features},
         "layout": schema.layout,
         "steps": schema.steps,
         "base_sha256": about.get("base_sha256"),
         "config": about.get("config"),
         "arrays": [
             {
-                "name": a.name, "dims": list(a.dims), "shape": list(a.shape), "dtype": a.dtype, "units": a.units,
-                "meaning": a.meaning, "bytes": a.bytes, "stored_bytes": a.stored_bytes,
+                "name": a.name,
+                "dims": list(a.dims),
+                "shape": list(a.shape),
+                "dtype": a.dtype,
+                "units": a.units,
+                "meaning": a.meaning,
+                "bytes": a.bytes,
+                "stored_bytes": a.stored_bytes,
             }
             for a in array_sizes(store)
         ],
@@ -100,7 +104,7 @@ def describe(store: OverfitStore) -> dict[str, Any]:
         "citation": CITATION,
         "code_version": about.get("code_version"),
         "card_code_version": __version__,
-    }  # fmt: skip
+    }
     finite = _finite(card)
     assert isinstance(finite, dict)
     return finite
@@ -145,7 +149,21 @@ sample's losses.
 
 {_summary(card)}
 
-## How to open it
+{_how_to_open(name)}
+## Config
+
+{_config(card["config"])}
+
+## Citation
+
+```bibtex
+{card["citation"]}
+```
+"""
+
+
+def _how_to_open(name: str) -> str:
+    return f"""## How to open it
 
 The store is a Zarr (version 3) group, `{name}`:
 
@@ -169,16 +187,6 @@ delta = store.delta(0)  # float32, (out_features, in_features), for either layou
 ```
 
 `ocd verify {name}` decodes every part of it and names what is damaged; `ocd inspect {name}` shows it.
-
-## Config
-
-{_config(card["config"])}
-
-## Citation
-
-```bibtex
-{card["citation"]}
-```
 """
 
 
@@ -202,9 +210,12 @@ def _summary(card: Mapping[str, Any]) -> str:
     summary = card["summary"]
     columns = ("min", "q25", "median", "q75", "max", "mean")
     titles = {
-        "rho": "ρ = ‖Δ‖", "rho_where_right": "ρ where the base is right", "rho_where_wrong": "ρ where it is wrong",
-        "loss_before": "loss before", "loss_after": "loss after",
-    }  # fmt: skip
+        "rho": "ρ = ‖Δ‖",
+        "rho_where_right": "ρ where the base is right",
+        "rho_where_wrong": "ρ where it is wrong",
+        "loss_before": "loss before",
+        "loss_after": "loss after",
+    }
     lines = [
         "| | min | 25 % | median | 75 % | max | mean |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",

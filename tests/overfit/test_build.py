@@ -6,80 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ocd_core.errors import UserError
-from ocd_core.models.mlp import MLP
 from ocd_core.network.cut import CutModel
-from ocd_core.network.moves import rows_within
 from ocd_core.overfit.build import build_store
-from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.progress import no_progress
-from ocd_core.rng import torch_generator
-from ocd_core.samples import Batch, Condition
 from ocd_core.store import OverfitStore, local
+from tests.overfit.common import MODEL, ROWS, Noisy, Rows, params
 from tests.scoring.helpers import ArrayTask
-
-ROWS, WIDE = 150, 200
-
-
-def params(**changes) -> OverfitParams:
-    values = {
-        "optimizer": "sgd",
-        "lr": 0.05,
-        "steps": 2,
-        "until_converged": False,
-        "tolerance": 0.01,
-        "replicas": 1,
-        "precision": "float64",
-        "layout": "dense",
-        "memory_mb": 8,
-        "shard_mb": 1,
-    }
-    return OverfitParams.model_validate({**values, **changes})
-
-
-class Rows:
-    """A split of random vectors with two targets each."""
-
-    def __init__(self, count: int = ROWS) -> None:
-        g = torch_generator(0, "rows")
-        self.x, self.y = torch.randn(count, 30, generator=g), torch.randn(count, 2, generator=g)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
-
-
-class Noisy(ArrayTask):
-    """Each replica of a sample sees its own noise at each step."""
-
-    inputs_change_per_step = True
-
-    def overfit_batch(self, split, sample_id, replica, step, seed) -> Batch:
-        batch = split.batch(sample_id)
-        shift = 0.1 * replica.float()[:, None] + 0.01 * step
-        return Batch((batch.inputs[0] + shift,), batch.target, sample_id)
-
-
-class OtherCondition(ArrayTask):
-    """Keeps i_L at half its size, so that Δ cannot be rebuilt from it."""
-
-    def condition(self, batch, layer_input, activation, output, model=None) -> Condition:
-        return Condition(layer_input / 2, activation, output)
-
-
-def network() -> MLP:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return MLP(30, 2, [40, WIDE]).eval()
-
-
-MODEL = CutModel(network(), "layers.1")  # 200 x 40: 32 kB a row
 
 
 def build(dest: Path, builder: RowBuilder, fingerprint: str = "f00d") -> OverfitStore:
@@ -182,44 +119,6 @@ def test_replicas_of_a_sample_are_neighbours_with_their_own_inputs(tmp_path: Pat
     np.testing.assert_allclose(store.delta(7), alone.delta_NOI[0].numpy(), rtol=1e-4, atol=1e-9)
     # I(x) is of the sample as it is
     np.testing.assert_array_equal(store.read("layer_input")[6], store.read("layer_input")[8])
-
-
-def test_only_training_samples_are_repeated() -> None:
-    p = params(replicas=3)
-    assert [p.of_split(s).replicas for s in ("train", "val", "test")] == [3, 1, 1]
-    assert p.of_split("val") == params(replicas=1)
-
-
-def test_batches_keep_within_the_memory() -> None:
-    """On a CPU the cache caps them too, so a wide network is needed to see the bound."""
-    split = Rows(1)
-    example = split.batch(torch.tensor([0]))
-    one = rows_within(MODEL, example, 1, matrices=6)
-    assert one * 6 * WIDE * 40 * 8 <= 2**20, "six float64 matrices a row within 1 MiB"
-    assert rows_within(MODEL, example, 4, matrices=6) // one in (3, 4, 5)
-    assert rows_within(MODEL, example, 1e-6, matrices=6) == 1
-    small, large = (RowBuilder(Noisy(), MODEL, split, params(memory_mb=m), 0) for m in (8, 64))
-    assert small.batch_rows < large.batch_rows
-
-
-def test_shards_are_smaller_where_memory_is_short() -> None:
-    """Three shards alive and a batch fit memory_mb."""
-    for memory_mb in (1, 2, 8, 64):
-        builder = RowBuilder(ArrayTask(), MODEL, Rows(), params(memory_mb=memory_mb), 0)
-        buffers = builder.buffers(builder.schema())
-        assert 3 * sum(b.nbytes for b in buffers.values()) <= memory_mb * 2**20 / 2 + 3 * 2**16
-
-
-def test_factored_is_refused_where_the_condition_is_not_the_layers_input() -> None:
-    builder = RowBuilder(OtherCondition(), MODEL, Rows(), params(layout="factored"), 0)
-    with pytest.raises(UserError, match=r"layout: factored rebuilds Δ from the stored i_L"):
-        builder.schema()
-    RowBuilder(OtherCondition(), MODEL, Rows(), params(), 0).schema()
-
-
-def test_factored_is_refused_where_inputs_change() -> None:
-    with pytest.raises(UserError, match="not exact where each step sees other inputs"):
-        RowBuilder(Noisy(), MODEL, Rows(), params(layout="factored"), 0)
 
 
 def test_an_error_of_the_writing_thread_ends_the_stage(tmp_path: Path, monkeypatch) -> None:

@@ -317,28 +317,3 @@ def test_really_full_disk(tmp_path):
         assert verify_store(dest) == []
     finally:
         subprocess.run(["umount", "--lazy", str(mount)], check=True)
-
-
-def test_wrong_shapes_and_names_are_refused(tmp_path):
-    schema = make_schema()
-    values = make_values(schema)
-    with open_writer(tmp_path / "a.zarr", schema, values) as writer:
-        good = shard_of(schema, values, 0)
-        with pytest.raises(AssertionError, match="delta"):
-            writer.write(0, {**good, "delta": good["delta"][:2]})
-        with pytest.raises(AssertionError, match="need"):
-            writer.write(0, {k: v for k, v in good.items() if k != "rho"})
-        with pytest.raises(TypeError):
-            writer.write(0, {**good, "target": good["target"] + 0.5})
-        assert writer.missing() == [0, 1, 2]
-
-
-def test_repeated_samples_are_refused(tmp_path):
-    schema = make_schema()
-    values = make_values(schema)
-    values["sample_id"][:] = 0
-    values["replica"] = np.arange(schema.rows)
-    open_writer(tmp_path / "a.zarr", schema, values).close()
-    values["replica"][1] = 0
-    with pytest.raises(AssertionError, match="twice"):
-        open_writer(tmp_path / "a.zarr", schema, values)

@@ -4,6 +4,7 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.denoisers.base import padded_size
 from ocd_core.errors import UserError
 from tests.diffusion.common import denoiser_params
+from tests.diffusion.denoisers.common import attentions, small
 
 UNET = {"name": "unet", "width": 16, "depth": 1, "multipliers": [1, 2]}
 
@@ -21,3 +22,10 @@ def test_padding_by_hand():
 def test_a_unet_is_refused_for_codes_that_are_not_matrices():
     with pytest.raises(UserError, match=r"denoiser unet works on matrices and the codes have shape \(84,\)"):
         build_denoiser(denoiser_params(**UNET), (84,), 12)
+
+
+def test_attention_is_at_the_lowest_level_and_padding_is_no_square():
+    net = small("unet", (5, 13))
+    assert net.size == (8, 16)
+    assert [attentions(block) for block in net.unet.down_blocks] == [0, 0, 1]
+    assert attentions(net.unet.mid_block) == 1

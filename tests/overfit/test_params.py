@@ -1,0 +1,18 @@
+import pytest
+from pydantic import ValidationError
+
+from tests.overfit.common import params
+
+
+def test_only_training_samples_are_repeated() -> None:
+    p = params(replicas=3)
+    assert [p.of_split(s).replicas for s in ("train", "val", "test")] == [3, 1, 1]
+    assert p.of_split("val") == params(replicas=1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"optimizer": "lbfgs"}, {"steps": 0}, {"lr": float("inf")}, {"layout": "sparse"}, {"tolerance": 0.0}]
+)
+def test_what_is_refused(change) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        params(**change)

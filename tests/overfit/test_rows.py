@@ -1,0 +1,78 @@
+"""Rows of a store: a shard is a function of its rows alone, in batches that keep within the memory."""
+
+import numpy as np
+import pytest
+import torch
+
+from ocd_core.errors import UserError
+from ocd_core.network.moves import rows_within
+from ocd_core.overfit.rows import RowBuilder
+from tests.overfit.common import MODEL, WIDE, Noisy, OtherCondition, Rows, params
+from tests.scoring.helpers import ArrayTask
+
+
+def test_batches_keep_within_the_memory() -> None:
+    """On a CPU the cache caps them too, so a wide network is needed to see the bound."""
+    split = Rows(1)
+    example = split.batch(torch.tensor([0]))
+    one = rows_within(MODEL, example, 1, matrices=6)
+    assert one * 6 * WIDE * 40 * 8 <= 2**20, "six float64 matrices a row within 1 MiB"
+    assert rows_within(MODEL, example, 4, matrices=6) // one in (3, 4, 5)
+    assert rows_within(MODEL, example, 1e-6, matrices=6) == 1
+    small, large = (RowBuilder(Noisy(), MODEL, split, params(memory_mb=m), 0) for m in (8, 64))
+    assert small.batch_rows < large.batch_rows
+
+
+def test_shards_are_smaller_where_memory_is_short() -> None:
+    """Three shards alive and a batch fit memory_mb."""
+    for memory_mb in (1, 2, 8, 64):
+        builder = RowBuilder(ArrayTask(), MODEL, Rows(), params(memory_mb=memory_mb), 0)
+        buffers = builder.buffers(builder.schema())
+        assert 3 * sum(b.nbytes for b in buffers.values()) <= memory_mb * 2**20 / 2 + 3 * 2**16
+
+
+def test_factored_is_refused_where_the_condition_is_not_the_layers_input() -> None:
+    builder = RowBuilder(OtherCondition(), MODEL, Rows(), params(layout="factored"), 0)
+    with pytest.raises(UserError, match=r"layout: factored rebuilds Δ from the stored i_L"):
+        builder.schema()
+    RowBuilder(OtherCondition(), MODEL, Rows(), params(), 0).schema()
+
+
+def test_factored_is_refused_where_inputs_change() -> None:
+    with pytest.raises(UserError, match="not exact where each step sees other inputs"):
+        RowBuilder(Noisy(), MODEL, Rows(), params(layout="factored"), 0)
+
+
+@pytest.mark.parametrize("task", [ArrayTask(), Noisy()])
+def test_rows_are_a_function_of_themselves_alone(task) -> None:
+    """Whatever is computed with them, and in whichever buffers."""
+    builder = RowBuilder(task, MODEL, Rows(12), params(replicas=2), 0)
+    schema = builder.schema()
+    shard = schema.shard_slice(0)
+    whole = {k: v.copy() for k, v in builder.fill(shard, builder.buffers(schema)).items()}
+    assert set(whole) == set(schema.arrays())
+    builder.batch_rows = 2
+    dirty = builder.buffers(schema)
+    for buffer in dirty.values():
+        buffer.fill(7)
+    part = builder.fill(slice(2, 5), dirty)
+    for name, values in part.items():
+        np.testing.assert_allclose(values, whole[name][2:5], rtol=1e-4, atol=1e-8, err_msg=name)
+
+
+def test_rows_are_samples_and_their_replicas() -> None:
+    builder = RowBuilder(Noisy(), MODEL, Rows(4), params(replicas=3), 0)
+    sample_id, replica = builder.ids()
+    assert list(zip(sample_id.tolist(), replica.tolist(), strict=True)) == [(s, r) for s in range(4) for r in range(3)]
+    filled = builder.fill(slice(5, 8), builder.buffers(builder.schema()))
+    assert filled["sample_id"].tolist() == [1, 2, 2]
+    assert filled["replica"].tolist() == [2, 0, 1]
+    np.testing.assert_array_equal(filled["target"], Rows(4).y[[1, 2, 2]])
+
+
+def test_progress_counts_rows() -> None:
+    seen = []
+    builder = RowBuilder(Noisy(), MODEL, Rows(9), params(), 0)
+    builder.batch_rows = 3
+    builder.fill(slice(2, 9), builder.buffers(builder.schema()), lambda done, _note: seen.append(done))
+    assert seen == [5, 8, 9]
