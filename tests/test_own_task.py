@@ -73,7 +73,7 @@ def test_the_stages_of_the_page_in_their_order(folder: Path) -> None:
     for name in names:
         import_module(f"stages.{name}").main("digits")
     assert "overfitted on test" in (folder / "reports" / "digits" / "table.md").read_text()
-    assert any("mydigits" in module for module in read_json(folder / "data" / "digits" / "code.json"))
+    assert any("mydigits" in module for module in read_json(folder / "data" / "digits" / "code" / "overfit.json"))
     (predictor,) = [body for kind, body in BLOCKS if kind == "python" and "Predictor" in body]
     found: dict[str, object] = {}
     exec(predictor, found)
