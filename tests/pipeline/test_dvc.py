@@ -8,12 +8,12 @@ import pytest
 from tests.workspace import Workspace, edit_params, ran_stages
 
 ALL = {
-    "task_code@mnist5k", "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
+    "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
     "overfit@mnist5k-0-1-train", "overfit@mnist5k-0-1-val", "overfit@mnist5k-0-1-test",
     "train_diffusion@mnist5k-0-1", "train_scale@mnist5k-0-1", "train_controls@mnist5k-0-1",
     "evaluate@mnist5k-0-1", "illustrate@mnist5k-0-1", "report@mnist5k",
 }  # fmt: skip
-AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("task_code", "prepare", "train_base", "score_layers")}
+AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_base", "score_layers")}
 
 
 def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace) -> None:
@@ -85,7 +85,7 @@ def test_an_experiment_reruns_overfit_and_what_follows(workspace: Workspace) -> 
 
 def test_a_new_seed_runs_only_the_new_seed(workspace: Workspace) -> None:
     output = workspace.run("dvc", "exp", "run", "-S", "seeds=[0,1]")
-    expected = {s.replace("mnist5k-0", "mnist5k-1") for s in ALL} - {"task_code@mnist5k", "prepare@mnist5k"}
+    expected = {s.replace("mnist5k-0", "mnist5k-1") for s in ALL} - {"prepare@mnist5k"}
     assert ran_stages(output) == expected
     assert "± SD over seeds" in output
 
@@ -93,9 +93,28 @@ def test_a_new_seed_runs_only_the_new_seed(workspace: Workspace) -> None:
 def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
     workspace.run("git", "checkout", "-q", "--", "params.yaml", "params", "dvc.lock")
     edit_params(workspace.root / "params.yaml", {}, layer_ranks=[1, 2])
-    out_of_date = set(json.loads(workspace.run("dvc", "status", "--json")))
+    out_of_date = set(json.loads(workspace.run("dvc", "status", "--json"))) - {"code@mnist5k"}
     workspace.run("git", "checkout", "-q", "--", "params.yaml")
     assert out_of_date - {"report@mnist5k"} == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
+
+
+def edited(workspace: Workspace, name: str) -> set[str]:
+    """The stages that run after a comment at the end of a source file."""
+    path = workspace.root / name
+    path.write_text(path.read_text() + "# another word\n")
+    return ran_stages(workspace.run("dvc", "repro"))
+
+
+def test_an_edit_runs_the_stages_whose_code_it_is(workspace: Workspace) -> None:
+    workspace.run("git", "checkout", "-q", "--", ".")
+    assert edited(workspace, "ocd_core/report/store_card.py") == {"report@mnist5k"}
+    assert edited(workspace, "ocd_core/tasks/views/pictures.py") == set()
+    # the same bytes come out, so nothing follows; and a later stage does not take its inputs for stale
+    assert edited(workspace, "stages/train_base.py") == {"train_base@mnist5k-0", "report@mnist5k"}
+    assert edited(workspace, "stages/train_scale.py") == {"train_scale@mnist5k-0-1", "report@mnist5k"}
+    assert edited(workspace, "stages/evaluate.py") == {"evaluate@mnist5k-0-1", "report@mnist5k"}
+    workspace.run("git", "checkout", "-q", "--", "ocd_core", "stages")
+    assert ran_stages(workspace.run("dvc", "repro")) == set()  # all of it from the cache
 
 
 def test_a_search_queues_runs_and_ranks_on_validation(workspace: Workspace) -> None:
