@@ -165,7 +165,7 @@ class Predictor:
         for k in range(draws):
             move = self.move(base, self.code(base, sample_id, k), rho)
             if combine == "ensemble":
-                outputs.append(outputs_with_move(self.model, base.cut, move))
+                outputs.append(self.answer(base, move))
             else:
                 total = total + move / draws
         if combine == "mean_network":
@@ -175,6 +175,15 @@ class Predictor:
         stacked = stack(outputs)
         output = map_tensors(lambda x: x[0], stacked) if draws == 1 else self.task.combine(stacked)
         return Prediction(output, base.output, stacked, rho)
+
+    def base_pass(self, batch: Batch) -> BasePass:
+        """The base network on a batch, once, for all that is then drawn and answered."""
+        return base_pass(self.task, self.model, batch)
+
+    @torch.no_grad()
+    def answer(self, base: BasePass, move: Move) -> Tensors:
+        """f(x; θ + Δ) of the samples of a base pass, for either form of Δ; (N, ...) each."""
+        return outputs_with_move(self.model, base.cut, move)
 
     @torch.no_grad()
     def estimate_rho(self, base: BasePass) -> Tensor | None:

@@ -1,6 +1,7 @@
 """From overfit stores to what the diffusion model trains on: codes of Δ and their conditions."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -8,15 +9,17 @@ from torch import Tensor
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations import representation_class
 from ocd_core.codes.representations.base import Deltas, Representation
-from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.network.moves import row_chunks
 from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore
 
+if TYPE_CHECKING:
+    from ocd_core.diffusion.params import DiffusionParams
+
 _CHUNK_BYTES = 2**26  # of Δ read at a time
 
 
-def fit_to_store(train: OverfitStore, params: DiffusionParams) -> Representation:
+def fit_to_store(train: OverfitStore, params: "DiffusionParams") -> Representation:
     """The representation that the params name, fitted on the Δ of the training store, read in chunks."""
     deltas = (delta for _, delta, _ in read_deltas(train))
     layer_input = _layer_input(train, slice(0, len(train)))

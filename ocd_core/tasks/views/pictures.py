@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from ocd_core.drawing import new_figure, save_figure
-from ocd_core.network.moves import base_pass, outputs_with_move
-from ocd_core.predictor import Predictor
 from ocd_core.progress import Progress, no_progress, progress_bar
 from ocd_core.samples import Batch, only
-from ocd_core.store import OverfitStore
 from ocd_core.tasks.views.demo_scene import look_at_middle
 from ocd_core.tasks.views.sources import Views
 from ocd_core.tasks.views.task import ViewSplit, ViewSynthesis, psnr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ocd_core.predictor import Predictor
+    from ocd_core.store import OverfitStore
 
 PAGE_VIEWS = 5
 FRAMES = 40
@@ -34,7 +34,7 @@ _STRIP, _GAP = 22, 8  # pixels: height of the captions above a flight's images, 
 _SHOWN = 0.995  # the share of all errors that the colour scale covers
 
 
-def draw(predictor: Predictor, prepared: Path, bound: OverfitStore, dest: Path) -> None:
+def draw(predictor: "Predictor", prepared: Path, bound: "OverfitStore", dest: Path) -> None:
     """Write `views.png` and `fly_round.gif` (the domain's `Task.pictures`)."""
     task = predictor.task
     train, test = task.open(prepared, "train"), task.open(prepared, "test")
@@ -59,16 +59,15 @@ def page_rows(count: int) -> Tensor:
 
 
 def page_outputs(
-    predictor: Predictor, test: ViewSplit, bound: OverfitStore, rows: Tensor, progress: Progress = no_progress
+    predictor: "Predictor", test: ViewSplit, bound: "OverfitStore", rows: Tensor, progress: Progress = no_progress
 ) -> dict[str, Tensor]:
     """The outputs of the table's rows `base`, `ocd` (one draw) and `bound` for these test views, each (N, H, W, 3)."""
     found: dict[str, list[Tensor]] = {"base": [], "OCD": [], "bound": []}
     for done, row in enumerate(rows, 1):
         batch = test.batch(row.reshape(1))
-        base = base_pass(predictor.task, predictor.model, batch)
+        base = predictor.base_pass(batch)
         delta_1OI = torch.from_numpy(bound.deltas_of_samples(batch.sample_id.numpy()))
-        with torch.no_grad():
-            found["bound"].append(only(outputs_with_move(predictor.model, base.cut, delta_1OI)))
+        found["bound"].append(only(predictor.answer(base, delta_1OI)))
         found["base"].append(only(base.output))
         found["OCD"].append(only(predictor.predict_pass(base, batch.sample_id, 1, "ensemble").output))
         progress(done, f"view {int(row)}")
@@ -141,7 +140,7 @@ def fly_round_poses(pose_V44: Tensor, frames: int) -> Tensor:
 
 
 def fly_round(
-    predictor: Predictor, like: ViewSplit, pose_F44: Tensor, progress: Progress = no_progress
+    predictor: "Predictor", like: ViewSplit, pose_F44: Tensor, progress: Progress = no_progress
 ) -> dict[str, Tensor]:
     """Outputs of the base and of OCD at poses without a photograph, each (F, H, W, 3), as in `ocd predict`, one draw.
 
@@ -161,7 +160,7 @@ def fly_round(
     found: dict[str, list[Tensor]] = {"base": [], "OCD": []}
     for frame in range(len(pose_F44)):
         posed = split.batch(torch.tensor([frame]))
-        base = base_pass(task, predictor.model, Batch(posed.inputs, posed.target, one_id))
+        base = predictor.base_pass(Batch(posed.inputs, posed.target, one_id))
         found["base"].append(only(base.output))
         found["OCD"].append(only(predictor.predict_pass(base, one_id, 1, "ensemble").output))
         progress(frame + 1, "fly-round")
