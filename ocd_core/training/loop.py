@@ -12,21 +12,20 @@ processes with `accumulate` A take the steps of one process with A·P, and not t
 
 import contextlib
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ocd_core.errors import UserError
-from ocd_core.files import replace_file
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
+from ocd_core.training.checkpoints import read_checkpoint, write_checkpoint
 from ocd_core.training.processes import Processes
 from ocd_core.training.rates import learning_rate
 
@@ -270,7 +269,7 @@ class _Run:
             "best": self.best,
             "adam": self.adam.state_dict(),
         }
-        replace_file(checkpoints.path, lambda path: torch.save(whole, path))
+        write_checkpoint(checkpoints.path, whole)
 
     def resume(self, checkpoints: Checkpoints | None) -> int:
         """Take over a checkpoint of this very run, if there is one; returns its update, the same in all processes."""
@@ -283,10 +282,7 @@ class _Run:
     def _load(self, checkpoints: Checkpoints) -> int:
         if not checkpoints.path.is_file():
             return 0
-        try:
-            whole: dict[str, Any] = torch.load(checkpoints.path, weights_only=True, map_location=self.device)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"the checkpoint {checkpoints.path} is damaged; delete it to start over") from error
+        whole = read_checkpoint(checkpoints.path, self.device)
         if whole["fingerprint"] != checkpoints.fingerprint:
             return 0
         with torch.no_grad():

@@ -47,27 +47,31 @@ def same(a, b):
 
 
 KILLED = """
-import os, signal, sys, torch
+import os, signal, sys
+from ocd_core.training import checkpoints
 from tests.diffusion.test_resume import train
 
-saves, real_save, real_fsync = [], torch.save, os.fsync
+saves, real_replace, real_fsync = [], checkpoints.replace_file, os.fsync
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
-def save(whole, path):
-    saves.append(path)
-    real_save(whole, path)
-    if sys.argv[2] == "writing" and len(saves) == 3:
-        os.truncate(path, path.stat().st_size // 2)
-        die()
+def replace_file(path, write):
+    def written(partial):
+        write(partial)
+        saves.append(partial)
+        if sys.argv[2] == "writing" and len(saves) == 3:
+            os.truncate(partial, partial.stat().st_size // 2)
+            die()
+
+    real_replace(path, written)
 
 def fsync(fd):
     real_fsync(fd)
     if sys.argv[2] == "renaming" and len(saves) == 3:
         die()
 
-torch.save, os.fsync = save, fsync
+checkpoints.replace_file, os.fsync = replace_file, fsync
 train(__import__("pathlib").Path(sys.argv[1]))
 """
 

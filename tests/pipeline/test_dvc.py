@@ -120,7 +120,7 @@ def test_an_edit_runs_the_stages_whose_code_it_is(workspace: Workspace) -> None:
 def test_a_search_queues_runs_and_ranks_on_validation(workspace: Workspace) -> None:
     search = ("python", "-m", "experiments.search")
     assert "Queued experiment 'mnist5k--steps-one'" in workspace.run(*search, "queue", "mnist5k", "steps-one")
-    assert "steps-one: there already" in workspace.run(*search, "queue", "mnist5k", "steps-one")
+    assert "steps-one: already done or queued" in workspace.run(*search, "queue", "mnist5k", "steps-one")
     assert "| steps-one |" not in workspace.run(*search, "rank", "mnist5k")
     output = workspace.run("dvc", "exp", "run", "--run-all", "--jobs", "1")
     assert ran_stages(output) == {"train_controls@mnist5k-0-1"}

@@ -1,0 +1,46 @@
+"""Training checkpoints on disk: tensors and plain values after the sha256 of their bytes, complete or absent."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocd_core.errors import UserError
+from ocd_core.files import replace_file
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+
+
+def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
+    """Write tensors and plain values, atomically."""
+    buffer = io.BytesIO()
+    torch.save(dict(values), buffer)
+    data = buffer.getbuffer()
+
+    def write(partial: Path) -> None:
+        with partial.open("wb") as file:
+            file.write(hashlib.sha256(data).digest())
+            file.write(data)
+
+    replace_file(path, write)
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """What `write_checkpoint` wrote, its tensors on a device. Nothing is unpickled but tensors and plain values.
+
+    Raises:
+        UserError: a bit of it has changed, or it is no checkpoint.
+    """
+    data = memoryview(path.read_bytes())
+    damaged = UserError(f"the checkpoint {path} is damaged; delete it to start over")
+    if hashlib.sha256(data[_DIGEST_BYTES:]).digest() != data[:_DIGEST_BYTES]:
+        raise damaged
+    try:
+        found: dict[str, Any] = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), weights_only=True, map_location=device)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise damaged from error
+    return found
