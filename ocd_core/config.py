@@ -71,9 +71,7 @@ class Params(StrictModel):
                 f"sampling.steps is {self.sampling.steps}, but the diffusion has only {self.diffusion.timesteps} "
                 "timesteps (diffusion.timesteps); lower it"
             )
-        lost = [r for r in self.evaluate.rows if r in self.controls.fittable() and r not in self.controls.fit]
-        if lost:
-            raise ValueError(f"evaluate.rows names {lost[0]!r}, which controls.fit does not; add it there")
+        self.controls.serve(self.evaluate.rows)
         if self.scale.gain == "validated" and "ocd_gain" not in self.controls.fit:
             raise ValueError("scale.gain is validated, which the control ocd_gain does; add it to controls.fit")
         return self

@@ -210,7 +210,7 @@ def validated_gain(run: Artifacts) -> float:
         UserError: the run has no such control.
     """
     path = run.need(run.controls, "train_controls") / "config.json"
-    gain = read_json(path).get("gain")
+    gain = read_json(path).get("rows", {}).get("ocd_gain", {}).get("gain")
     if not isinstance(gain, float):
         raise UserError(f"{path} holds no gain; run the stage train_controls again ('dvc repro')")
     return gain

@@ -12,26 +12,26 @@ from typing import Any
 
 from ocd_core.errors import UserError
 
-_BASE = "base"  # a package's module of this name is what its members share
-
 
 @dataclass(frozen=True)
 class Registry:
     """The members of one package.
 
     kind: what a member is, in one word, for messages. package: its dotted name. attribute: what each member's module
-    calls it. group: of entry points, which cannot hide the package's own members.
+    calls it. group: of entry points, which cannot hide the package's own members. shared: a module that is no member
+    but what the members share; None if there is none.
     """
 
     kind: str
     package: str
     attribute: str
     group: str
+    shared: str | None = "base"
 
     def own(self) -> list[str]:
         """The members that come with this package, by file name; modules with a leading underscore are none."""
         modules = iter_modules(import_module(self.package).__path__)
-        return sorted(m.name for m in modules if not (m.ispkg or m.name == _BASE or m.name.startswith("_")))
+        return sorted(m.name for m in modules if not (m.ispkg or m.name == self.shared or m.name.startswith("_")))
 
     def names(self) -> list[str]:
         """All members, those of installed packages included."""

@@ -32,6 +32,7 @@ class _Members:
 
 BY_NAME = {
     "ocd_core.tasks": _Members(("domain",), "ocd_core.tasks.{}.task", "ocd.tasks"),
+    "ocd_core.evaluation.rows": _Members(("controls.fit", "evaluate.rows"), "ocd_core.evaluation.rows.{}", "ocd.rows"),
     "ocd_core.models": _Members(("base.model.name",), "ocd_core.models.{}", "ocd.models"),
     "ocd_core.codes.representations": _Members(
         ("diffusion.representation.name",), "ocd_core.codes.representations.{}", "ocd.representations"

@@ -1,15 +1,12 @@
 """Draw Δ for the test samples (Alg. 2) and measure base, controls, OCD and bound."""
 
-from dataclasses import asdict
-
 from ocd_core.artifacts import read_json, write_json, write_table
-from ocd_core.evaluation.controls.controls import Controls
-from ocd_core.evaluation.controls.neighbour import Neighbours
-from ocd_core.evaluation.evaluate import evaluate
+from ocd_core.evaluation.context import Context
+from ocd_core.evaluation.evaluate import BOUND, evaluate
+from ocd_core.evaluation.fitted import load_rows
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
-from ocd_core.store import OverfitStore
 from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
@@ -22,29 +19,22 @@ def main(
     lineage = Lineage.of(task, seed, rank)
     params, artifacts = lineage.params, lineage.artifacts
     lineage.check("evaluate")
-    predictor = Predictor.from_run(artifacts, params, device=place)
-    prepared = artifacts.prepared
-    test = predictor.task.open(prepared, "test")
-    store = OverfitStore(artifacts.overfit("test"))
-    folder = artifacts.controls
-    controls = Controls.load(folder, predictor.task.build_model(), place)
-    neighbours = None
-    if "neighbour" in params.evaluate.rows:
-        train_store = OverfitStore(artifacts.overfit("train"))
-        neighbours = Neighbours(predictor.task, predictor.task.open(prepared, "train"), train_store)
-    with progress_bar("evaluate", len(test)) as progress:
-        result = evaluate(predictor, test, store, controls, neighbours, params.evaluate, progress)
+    context = Context(artifacts, params, Predictor.from_run(artifacts, params, device=place), ("train", "test"))
+    rows, left_out = load_rows(context, params.evaluate.rows)
+    with progress_bar("evaluate", len(context.split("test"))) as progress:
+        result = evaluate(context, rows, left_out, progress)
     tie = read_json(artifacts.layers / "layers.json")["warning"]
     table = {
-        "task": task, "seed": seed, "rank": rank, "layer": predictor.model.layer_name,
+        "task": task, "seed": seed, "rank": rank, "layer": context.predictor.model.layer_name,
         "metrics": [
             {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
             for m in result.metrics
         ],
         "rows": result.table(params.evaluate, seed),
-        "left_out": result.left_out, "cost_flops": controls.cost_flops,
-        "remarks": [*predictor.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
-        "bound_parts": None if result.bound_parts is None else asdict(result.bound_parts),
+        "left_out": left_out, "cost_flops": read_json(artifacts.controls / "metrics.json")["cost_flops"],
+        "remarks": [*context.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
+        "bound_parts": result.details.get(BOUND),
+        **({} if result.groups is None else {"groups": result.groups}),
     }  # fmt: skip
     with lineage.write("evaluation") as dest:
         write_json(dest / "config.json", params.effective("evaluation"))

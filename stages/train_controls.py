@@ -1,11 +1,11 @@
 """Fit what could explain a gain without diffusion, on the training and the validation split alone."""
 
-from ocd_core.artifacts import read_json, write_json, write_table
-from ocd_core.evaluation.controls.fitting import TrainingData, fit_controls
+from ocd_core.artifacts import write_json, write_table
+from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.fitted import fit_rows
 from ocd_core.predictor import Predictor
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
-from ocd_core.store import OverfitStore
 from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
@@ -19,16 +19,7 @@ def main(
     params, artifacts = lineage.params, lineage.artifacts
     lineage.check("train_controls")
     predictor = Predictor.from_run(artifacts, params, with_gain=False, device=place)  # the gain is chosen here
-    prepared = artifacts.prepared
-    data = TrainingData(
-        predictor.task.open(prepared, "train"), predictor.task.open(prepared, "val"),
-        OverfitStore(artifacts.overfit("train")),
-        OverfitStore(artifacts.overfit("val")),
-    )  # fmt: skip
-    updates = {
-        folder.name: int(read_json(folder / "metrics.json")["updates"])
-        for folder in (artifacts.diffusion, artifacts.scale)
-    }
+    fitting = Fitting(artifacts, params, predictor)
     names = params.controls.fit
     with progress_bar("train controls", len(names)) as progress:
         begun = 0
@@ -38,12 +29,12 @@ def main(
             progress(begun, name)
             begun += 1
 
-        result = fit_controls(predictor, data, params, updates, seed, started)
+        result = fit_rows(fitting, started)
         progress(len(names), "")
     with lineage.write("controls") as dest:
-        result.controls.save(dest)
+        result.save(dest)
         write_json(dest / "params.json", params.effective("controls"))
-        write_json(dest / "metrics.json", {**result.metrics, "cost_flops": result.controls.cost_flops})
+        write_json(dest / "metrics.json", result.summary())
         rows = [{"control": name, **row} for name, curve in result.curves.items() for row in curve]
         write_table(dest / "curves.tsv", rows)
 

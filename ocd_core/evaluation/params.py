@@ -1,59 +1,87 @@
 """The params groups `controls` and `evaluate`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
-from ocd_core.strict import Positive, PositiveInt, StrictModel
-from ocd_core.training.params import SmallNetworkParams
+from ocd_core.errors import UserError
+from ocd_core.evaluation.rows import ROWS, row_class
+from ocd_core.strict import PositiveInt, StrictModel
 
 _Model = TypeVar("_Model", bound=StrictModel)
 
 
-class FurtherParams(StrictModel):
-    """`base_further`: the base trained further, all layers, from its own weights with a new Adam."""
-
-    epochs: PositiveInt | None  # at most; null: as many as cost what OCD's training did
-    patience: PositiveInt | None  # epochs without a better validation loss before it stops; null: it does not stop
-    lr: Positive
+def _known(name: str) -> str:
+    row_class(name)
+    return name
 
 
-class RidgeParams(StrictModel):
-    """`ridge`: kernel ridge regression of Δ on I(x); width and penalty by cross-validation on training samples."""
-
-    rows: Annotated[int, Field(ge=4)]  # rows of the training store at most, a seeded subset of its samples
-    folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
-    widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
-    penalties: Annotated[list[Positive], Field(min_length=1)]
+RowName = Annotated[str, AfterValidator(_known)]
 
 
-class HypernetworkParams(SmallNetworkParams):
-    """`hypernetwork`: a network from I(x) to Δ, trained end to end on the task's own loss."""
-
-
-FittedRow = Literal["base_further", "mean_delta", "ridge", "hypernetwork", "ocd_gain"]
+def _fitted(name: str) -> str:
+    if not row_class(name).fitted:
+        known = ", ".join(n for n in ROWS.own() if row_class(n).fitted)
+        raise UserError(f"the row {name!r} has nothing to fit; these have: {known}")
+    return name
 
 
 class ControlsParams(StrictModel):
-    """What could explain a gain without diffusion, fitted on train and val only."""
+    """Rows that are fitted before the evaluation, on train and val only, and the params of rows.
 
-    fit: list[FittedRow]  # which of them
-    components: PositiveInt  # of Δ, for ridge and hypernetwork where the diffusion's representation is dense
-    further: FurtherParams
-    ridge: RidgeParams
-    hypernetwork: HypernetworkParams
-    # ocd_gain (and scale.gain): factors of a drawn Δ to choose from on val
-    gains: Annotated[list[Positive], Field(min_length=1)]
+    A row that has params of its own (`Row.Params`, in the row's file) has them in the group `controls.<row>`. The group
+    must be there if the row is in `fit`, or in `evaluate.rows` without being fitted; else it may be absent.
+    """
 
-    @staticmethod
-    def fittable() -> tuple[str, ...]:
-        """The rows that are fitted before evaluation."""
-        return get_args(FittedRow)
+    model_config = ConfigDict(extra="allow")  # the groups of rows, each checked by its row's model
+
+    fit: list[Annotated[RowName, AfterValidator(_fitted)]]  # in this order
+    components: PositiveInt  # of Δ, for rows that regress it, where the diffusion's representation is dense
+
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_of_rows(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        own = {key: value for key, value in values.items() if key in cls.model_fields}
+        groups = {key: value for key, value in values.items() if key not in own}
+        known = [key for key in groups if ":" in key or key in ROWS.names()]
+        models = {key: model for key in known if (model := row_class(key).Params) is not None}
+        fields: dict[str, Any] = {key: (model, ...) for key, model in models.items()}
+        checked = create_model("Groups", __base__=StrictModel, **fields).model_validate(groups)
+        return {**own, **{key: getattr(checked, key) for key in groups}}
 
     @model_validator(mode="after")
-    def _each_once(self) -> "ControlsParams":
+    def _complete(self) -> "ControlsParams":
+        for name in self.fit:
+            self.require(name, "controls.fit")
         return _no_repeats(self, "fit", self.fit)
+
+    def of_row(self, name: str) -> StrictModel | None:
+        """A row's own params, or None if it has none here."""
+        found: StrictModel | None = (self.model_extra or {}).get(name)
+        return found
+
+    def require(self, name: str, where: str) -> None:
+        """See that a row has its params.
+
+        Raises:
+            ValueError: it has some, and they are not here.
+        """
+        if row_class(name).Params is not None and self.of_row(name) is None:
+            raise ValueError(f"{where} names {name!r}, whose params are the group controls.{name}; add it")
+
+    def serve(self, rows: Sequence[str]) -> None:
+        """See that the rows of `evaluate.rows` are fitted, if they have to be, and have their params.
+
+        Raises:
+            ValueError: the first that lacks something.
+        """
+        for name in rows:
+            if row_class(name).fitted and name not in self.fit:
+                raise ValueError(f"evaluate.rows names {name!r}, which controls.fit does not; add it there")
+            self.require(name, "evaluate.rows")
 
 
 def _no_repeats(model: _Model, key: str, names: Sequence[str]) -> _Model:
@@ -63,16 +91,10 @@ def _no_repeats(model: _Model, key: str, names: Sequence[str]) -> _Model:
     return model
 
 
-ResultRow = Literal[
-    "base", "base_further", "mean_delta", "neighbour", "ridge", "hypernetwork", "ocd_no_scale", "ocd", "ocd_gain",
-    "ocd_mean_network", "ocd_ensemble", "bound",
-]  # fmt: skip
-
-
 class EvaluateParams(StrictModel):
     """Evaluation on the test split."""
 
-    rows: list[ResultRow]  # of the table, in this order; base is one of them
+    rows: list[RowName]  # of the table, in this order; base is one of them
     draws: PositiveInt  # networks of the ensemble
     precision: Literal["float32", "float64"]  # of the network from the moved layer on
     bootstrap: Annotated[int, Field(ge=100)]

@@ -1,40 +1,139 @@
-"""Intervals and paired tests over samples."""
+"""Intervals and paired tests: over samples, over groups of samples, and for figures of a whole split.
+
+Samples of one group (the documents of a query, the recordings of a speaker) are not independent, so with groups whole
+groups are resampled and compared. The figure itself stays the mean over samples.
+
+Dims: N samples, G groups, R resamples.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ocd_core.rng import numpy_generator
+from ocd_core.samples import rows_by_group
 
 Values = NDArray[np.float64]
+Groups = NDArray[np.int64]
+_BLOCK = 10_000_000  # numbers drawn at a time
 
 
 def bootstrap_interval(
-    values: Values, resamples: int, seed: int, finish: Callable[[float], float] = float, level: float = 0.95
+    values: Values,
+    resamples: int,
+    seed: int,
+    finish: Callable[[float], float] = float,
+    level: float = 0.95,
+    groups: Groups | None = None,
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of `finish(mean)` over samples (scipy.stats.bootstrap).
+    """Percentile bootstrap interval of `finish(mean)` over samples (scipy.stats.bootstrap), or over groups of them.
 
     Args:
-        values: one number a sample, (N,).
+        values: one number per sample, (N,).
         finish: monotonic (a square root, say), applied to the ends of the interval of the mean.
+        groups: the group of each sample, (N,); None: each sample by itself.
     """
     from scipy.stats import bootstrap
 
     if len(values) < 2 or np.ptp(values) == 0:  # nothing to resample
         return finish(float(values.mean())), finish(float(values.mean()))
-    interval = bootstrap(
-        (values,), np.mean, n_resamples=resamples, batch=max(1, 10_000_000 // len(values)), method="percentile",
-        confidence_level=level, rng=numpy_generator(seed, "bootstrap"),
-    ).confidence_interval  # fmt: skip
-    ends = finish(float(interval.low)), finish(float(interval.high))
+    if groups is None:
+        interval = bootstrap(
+            (values,),
+            np.mean,
+            n_resamples=resamples,
+            batch=max(1, _BLOCK // len(values)),
+            method="percentile",
+            confidence_level=level,
+            rng=numpy_generator(seed, "bootstrap"),
+        ).confidence_interval
+        low, high = float(interval.low), float(interval.high)
+    else:
+        low, high = percentiles(_means_of_resampled_groups(values, groups, resamples, seed), level)
+    ends = finish(low), finish(high)
     return min(ends), max(ends)
 
 
-def paired_z(values: Values, reference: Values) -> float:
-    """Mean difference of paired values over its standard error; 0 where every difference is the same zero."""
+def percentiles(values_R: Values, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the middle `level` of the values."""
+    outside = (1 - level) / 2
+    low, high = np.quantile(values_R, [outside, 1 - outside])
+    return float(low), float(high)
+
+
+def paired_z(values: Values, reference: Values, groups: Groups | None = None) -> float:
+    """Mean difference of paired values over its standard error; 0 where every difference is the same zero.
+
+    With groups, the standard error is that of independent groups: with D_g the sum of a group's differences, n_g its
+    samples and m the mean of all, SE² = G/(G-1) Σ (D_g - m n_g)² / N². Groups of one sample give the same as none.
+    """
     difference = values - reference
-    spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
-    if spread == 0.0:
+    if groups is None:
+        spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
+        if spread == 0.0:
+            return 0.0
+        return float(difference.mean() / (spread / np.sqrt(len(difference))))
+    sums_G, counts_G = _group_sums(difference, groups)
+    mean = float(difference.mean())
+    residual_G = sums_G - mean * counts_G
+    if len(sums_G) < 2 or np.ptp(difference) == 0:
         return 0.0
-    return float(difference.mean() / (spread / np.sqrt(len(difference))))
+    error = np.sqrt(len(sums_G) / (len(sums_G) - 1) * (residual_G**2).sum()) / len(difference)
+    return float(mean / error) if error else 0.0
+
+
+def recomputed(
+    measure: Callable[[Tensor], float], count: int, groups: Tensor | None, resamples: int, seed: int
+) -> Values:
+    """A figure of a whole split, computed again on each bootstrap resample of its rows or its groups, (R,).
+
+    Args:
+        measure: from rows of the split (int64, with repetitions) to the figure. It may raise ValueError, or give NaN,
+            where the figure is not defined (one class alone has no AUC).
+        count: N. groups: the group of each row, (N,), or None.
+
+    Returns NaN where the figure is not defined. The same seed draws the same rows, for any `measure`.
+    """
+    generator = numpy_generator(seed, "bootstrap")
+    members = None if groups is None else rows_by_group(groups)
+    found_R = np.full(resamples, np.nan)
+    for i in range(resamples):
+        if members is None:
+            rows = torch.from_numpy(generator.integers(count, size=count))
+        else:
+            rows = torch.cat([members[g] for g in generator.integers(len(members), size=len(members))])
+        try:
+            found_R[i] = measure(rows)
+        except ValueError:  # it was defined on the whole split
+            continue
+    return found_R
+
+
+def recomputed_z(difference: float, values_R: Values, reference_R: Values) -> float:
+    """A difference of two figures over the standard deviation of its paired resamples; 0 where that is 0."""
+    difference_R = values_R - reference_R
+    difference_R = difference_R[np.isfinite(difference_R)]
+    spread = float(difference_R.std(ddof=1)) if len(difference_R) > 1 else 0.0
+    return difference / spread if spread else 0.0
+
+
+def _group_sums(values: Values, groups: Groups) -> tuple[Values, Groups]:
+    """The sum of each group's values and its size, (G,) each."""
+    _, group_N = np.unique(groups, return_inverse=True)
+    sums_G, counts_G = np.bincount(group_N, weights=values), np.bincount(group_N)
+    return sums_G.astype(np.float64), counts_G.astype(np.int64)
+
+
+def _means_of_resampled_groups(values: Values, groups: Groups, resamples: int, seed: int) -> Values:
+    """The mean over the samples of G groups drawn with replacement, (R,)."""
+    sums_G, counts_G = _group_sums(values, groups)
+    generator = numpy_generator(seed, "bootstrap")
+    parts = []
+    size = max(1, _BLOCK // len(sums_G))
+    for start in range(0, resamples, size):
+        drawn_RG = generator.integers(len(sums_G), size=(min(size, resamples - start), len(sums_G)))
+        parts.append(sums_G[drawn_RG].sum(1) / counts_G[drawn_RG].sum(1))
+    return np.concatenate(parts)

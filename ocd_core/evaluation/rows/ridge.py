@@ -1,17 +1,35 @@
-"""Kernel ridge regression of Δ on I(x): the control that is as good as a smooth function of I(x) can be.
+"""`ridge`: kernel ridge regression of Δ on I(x), as good as a smooth function of I(x) can be.
 
 Dims: N training rows, M new samples, D features of I(x), d coordinates of Δ.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import Standardise, features
-from ocd_core.evaluation.params import RidgeParams
+from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.distances import squared_distances
+from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.network.moves import Move
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
+from ocd_core.strict import Positive, StrictModel
+
+
+class RidgeParams(StrictModel):
+    """`controls.ridge`; width and penalty are chosen by cross-validation on training samples."""
+
+    rows: Annotated[int, Field(ge=4)]  # rows of the training store at most, a seeded subset of its samples
+    folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
+    widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
+    penalties: Annotated[list[Positive], Field(min_length=1)]
 
 
 class Ridge(nn.Module):
@@ -42,13 +60,6 @@ class RidgeFit:
 
     ridge: Ridge
     metrics: dict[str, float]
-
-
-def squared_distances(x_MD: Tensor, y_ND: Tensor) -> Tensor:
-    """‖x - y‖² of all pairs, float64 (M, N)."""
-    x_MD, y_ND = x_MD.double(), y_ND.double()
-    square_MN = x_MD.square().sum(1)[:, None] + y_ND.square().sum(1) - 2 * x_MD @ y_ND.T
-    return square_MN.clamp_min_(0)
 
 
 def kernel(x_MD: Tensor, y_ND: Tensor, gamma: Tensor) -> Tensor:
@@ -115,3 +126,42 @@ def _left_out_error(kernel_NN: Tensor, y_Nd: Tensor, penalty: float, fold_N: Ten
         at = (fold_N == fold).nonzero().squeeze(1)
         total += float(torch.linalg.solve(inverse_NN[at][:, at], alpha_Nd[at]).square().sum())
     return total / y_Nd.numel()
+
+
+class RidgeRow(MovedRow, FittedRow):
+    """Δ as the regression says."""
+
+    Params = RidgeParams
+    params: RidgeParams
+    title = "kernel ridge regression of Δ"
+    space: DeltaSpace
+    ridge: Ridge
+
+    def fit(self, fitting: Fitting) -> Fit:
+        """On the rows of the training store."""
+        sample_id = torch.from_numpy(fitting.store("train").read("sample_id"))
+        fit = fit_ridge(fitting.train_condition, fitting.coordinates_Nd, sample_id, self.params, fitting.seed)
+        self.space, self.ridge = fitting.space, fit.ridge
+        return Fit(fit.metrics)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The regression's."""
+        return self.ridge.state_dict()
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {"shape": [*self.ridge.x_ND.shape, self.ridge.alpha_Nd.shape[1]]}
+
+    def load(self, saved: Saved) -> None:
+        """The regression and the space of its answers."""
+        self.space = saved.shared_space()
+        self.ridge = Ridge(*saved.config["shape"])
+        saved.load_into(self.ridge)
+        self.ridge.to(self.context.device)
+
+    def move(self, shared: SharedPass) -> Move:
+        """Δ at I(x)."""
+        return self.space.move(self.ridge(shared.base.condition), shared.base.cut.layer_input_NI)
+
+
+ROW = RidgeRow

@@ -1,12 +1,17 @@
-"""The nearest training sample by Euclidean distance on raw x, whose Δ is taken with its ρ.
+"""`neighbour`: the Δ, with its ρ, of the training sample that is nearest by Euclidean distance on raw x.
 
 Dims: N queries, M training samples, D features.
 """
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
-from ocd_core.evaluation.controls.ridge import squared_distances
+from ocd_core.evaluation.distances import squared_distances
+from ocd_core.evaluation.row import MovedRow
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.moves import Move
 from ocd_core.samples import Batch, Split, whole_split
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
@@ -41,3 +46,20 @@ class Neighbours:
     def deltas(self, batch: Batch) -> Tensor:
         """Δ of each sample's nearest training sample, float32 (N, O, I)."""
         return torch.from_numpy(self._store.deltas_of_samples(self.nearest(batch).numpy()))
+
+
+class Neighbour(MovedRow):
+    """Each sample with the Δ of its nearest training sample."""
+
+    title = "Δ of the nearest neighbour"
+
+    @cached_property
+    def _training(self) -> Neighbours:
+        return Neighbours(self.context.task, self.context.split("train"), self.context.store("train"))
+
+    def move(self, shared: SharedPass) -> Move:
+        """The neighbours' Δ."""
+        return self._training.deltas(shared.batch).to(self.context.device)
+
+
+ROW = Neighbour

@@ -1,29 +1,38 @@
-"""An end-to-end hypernetwork: from I(x) to Δ in one step, trained on the task's own loss.
+"""`hypernetwork`: a network from I(x) to Δ in one step, trained end to end on the task's own loss.
 
 It never sees an overfitted Δ but for the space in which it answers, so it shows what the loss alone can teach.
 
 Dims: N samples, d coordinates of Δ.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import ConditionEncoder
-from ocd_core.evaluation.controls.space import DeltaSpace
-from ocd_core.evaluation.params import HypernetworkParams
+from ocd_core.evaluation.context import Fitting, Samples
+from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
-from ocd_core.network.moves import outputs_with_move, row_chunks, rows_within
+from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, torch_generator
-from ocd_core.samples import Batch, Condition, Split
+from ocd_core.samples import Batch, Condition
 from ocd_core.tasks.base import Task
 from ocd_core.training.loop import Row, Settings, optimise
+from ocd_core.training.params import SmallNetworkParams
 
 _MEMORY_MB = 512
+
+
+class HypernetworkParams(SmallNetworkParams):
+    """`controls.hypernetwork`."""
 
 
 class Hypernetwork(nn.Module):
@@ -52,14 +61,6 @@ class HypernetworkTraining:
     network: Hypernetwork
     curve: list[Row]
     metrics: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Samples:
-    """A split with I(x) of each of its samples, in the split's order."""
-
-    split: Split
-    condition: Condition
 
 
 def train_hypernetwork(
@@ -145,3 +146,52 @@ class _Objective:
         code_Nd = self.network(samples.condition.select(sample_id).to(self.model.device))
         output = outputs_with_move(self.model, cut, self.space.move(code_Nd, cut.layer_input_NI))
         return self.task.loss(output, batch.target)
+
+
+class HypernetworkRow(MovedRow, FittedRow):
+    """Δ as the hypernetwork says."""
+
+    Params = HypernetworkParams
+    params: HypernetworkParams
+    title = "hypernetwork, end to end"
+    space: DeltaSpace
+    network: Hypernetwork
+
+    def fit(self, fitting: Fitting) -> Fit:
+        """Train on the run's device, in float32, with early stopping on the validation split."""
+        base = fitting.predictor.model
+        training = train_hypernetwork(
+            fitting.task,
+            CutModel(base.network, base.layer_name, "float32"),
+            deepcopy(fitting.space).to(fitting.device),
+            float(fitting.coordinates_Nd.square().mean().sqrt()),
+            fitting.samples("train"),
+            fitting.samples("val"),
+            self.params,
+            fitting.seed,
+        )
+        self.space, self.network = fitting.space, training.network.cpu()
+        return Fit(training.metrics, training.curve)
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The network's."""
+        return self.network.state_dict()
+
+    def config(self) -> dict[str, Any]:
+        """The sizes of its encoders."""
+        return {"condition_sizes": list(self.network.encoder.sizes), "width": self.network.encoder.dim}
+
+    def load(self, saved: Saved) -> None:
+        """The network and the space of its answers."""
+        self.space = saved.shared_space()
+        encoder = ConditionEncoder(saved.config["condition_sizes"], saved.config["width"])
+        self.network = Hypernetwork(encoder, self.space.size)
+        saved.load_into(self.network)
+        self.network.to(self.context.device)
+
+    def move(self, shared: SharedPass) -> Move:
+        """Δ at I(x)."""
+        return self.space.move(self.network(shared.base.condition), shared.base.cut.layer_input_NI)
+
+
+ROW = HypernetworkRow

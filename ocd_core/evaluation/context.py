@@ -1,0 +1,148 @@
+"""What rows see of a run: its params, predictor, splits and stores; and, while they are fitted, what they share.
+
+Dims: N rows of the training store, d coordinates of Δ.
+"""
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.config import Params
+from ocd_core.evaluation.costs import diffusion_flops, overfit_flops, scale_flops
+from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.predictor import Predictor
+from ocd_core.samples import Condition, Split, SplitName
+from ocd_core.store import OverfitStore
+from ocd_core.tasks.base import Task
+
+T = TypeVar("T")
+WITHOUT_TEST: tuple[SplitName, ...] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A split with I(x) of each of its samples, in the split's order."""
+
+    split: Split
+    condition: Condition
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run as rows see it. Splits and stores are opened when first asked for.
+
+    splits: which of them may be read.
+    """
+
+    run: Artifacts
+    params: Params
+    predictor: Predictor
+    splits: tuple[SplitName, ...]
+    _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def task(self) -> Task:
+        """The domain."""
+        return self.predictor.task
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return self.run.seed
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.predictor.device
+
+    @property
+    def draws(self) -> int:
+        """Networks of an ensemble (`evaluate.draws`)."""
+        return self.params.evaluate.draws
+
+    @property
+    def gain_note(self) -> str:
+        """What the title of a row with drawn Δ says besides, if validation chose a gain for all of them."""
+        return "" if self.predictor.gain is None else ", with gain"
+
+    def without_test(self) -> "Context":
+        """The same, with the test split out of reach."""
+        return replace(self, splits=tuple(s for s in self.splits if s in WITHOUT_TEST))
+
+    def split(self, name: SplitName) -> Split:
+        """A part of the prepared data."""
+        assert name in self.splits, f"the {name} split is not for this row"
+        return self.once(("split", name), lambda: self.task.open(self.run.need(self.run.prepared, "prepare"), name))
+
+    def store(self, name: SplitName) -> OverfitStore:
+        """The overfit store of a split."""
+        assert name in self.splits, f"the {name} store is not for this row"
+        return self.once(("store", name), lambda: OverfitStore(self.run.need(self.run.overfit(name), "overfit")))
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returned when it was first called under this key, for all rows: a network that two share."""
+        if key not in self._shared:
+            self._shared[key] = compute()
+        found: T = self._shared[key]
+        return found
+
+
+@dataclass(frozen=True)
+class Fitting(Context):
+    """The context in which rows are fitted: training and validation split, and what several fits need.
+
+    Its predictor has no gain: that is chosen here.
+    """
+
+    splits: tuple[SplitName, ...] = WITHOUT_TEST
+
+    def __post_init__(self) -> None:
+        assert self.predictor.gain is None
+
+    @cached_property
+    def train_condition(self) -> Condition:
+        """I(x) of every row of the training store."""
+        return self.store("train").condition()
+
+    def samples(self, name: SplitName) -> Samples:
+        """A split, and I(x) of each of its samples once."""
+        return Samples(self.split(name), condition_of_samples(self.store(name)))
+
+    @cached_property
+    def space(self) -> DeltaSpace:
+        """Coordinates of Δ for rows that regress, fitted on the training store; saved once for all of them."""
+        return DeltaSpace.fit(self.store("train"), self.params.diffusion, self.params.controls.components)
+
+    @cached_property
+    def coordinates_Nd(self) -> Tensor:
+        """Δ of every row of the training store in `space`, float32."""
+        return self.space.encode_store(self.store("train"))
+
+    @cached_property
+    def ocd_flops(self) -> dict[str, int]:
+        """The operations of OCD's own trainings, by part and in total."""
+        predictor, params = self.predictor, self.params
+        updates = {
+            folder.name: int(read_json(folder / "metrics.json")["updates"])
+            for folder in (self.run.diffusion, self.run.scale)
+        }
+        cond = self.train_condition
+        parts = {
+            "overfit": overfit_flops(self.task, predictor.model, self.split("train"), params.overfit, self.seed),
+            "diffusion": diffusion_flops(predictor.diffusion, cond, updates["diffusion"]),
+        }
+        if predictor.diffusion.representation.uses_scale:
+            parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, updates["scale"])
+        return {**parts, "total": sum(parts.values())}
+
+
+def condition_of_samples(store: OverfitStore) -> Condition:
+    """I(x) of each sample once (its first replica), in the split's order."""
+    first = np.flatnonzero(store.read("replica") == 0)
+    return store.condition(first[np.argsort(store.read("sample_id")[first])])

@@ -1,0 +1,141 @@
+"""One row's figure in one metric: its value, its interval, and how it compares with another row's.
+
+Dims: N samples, G groups, R resamples.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ocd_core.evaluation.statistics import (
+    Groups,
+    Values,
+    bootstrap_interval,
+    paired_z,
+    percentiles,
+    recomputed,
+    recomputed_z,
+)
+from ocd_core.samples import Batch, Tensors, as_tuple, concatenate, select
+from ocd_core.tasks.base import Metric
+
+
+class Figure(ABC):
+    """A row's figure in a metric. mean: before `Metric.finish`; shares of a gap are taken of it."""
+
+    def __init__(self, metric: Metric, mean: float) -> None:
+        self.metric, self.mean = metric, mean
+
+    @property
+    def value(self) -> float:
+        """What is reported."""
+        return self.metric.finish(self.mean)
+
+    @abstractmethod
+    def interval(self, resamples: int, seed: int) -> tuple[float, float]:
+        """The 95 % bootstrap interval of `value`."""
+
+    @abstractmethod
+    def z(self, reference: "Figure", resamples: int, seed: int) -> float:
+        """The paired difference from another row's figure over its standard error."""
+
+
+class MeanFigure(Figure):
+    """A mean over samples, or over groups.
+
+    Args:
+        values: of each sample, float64 (N,), or of each group, (G,).
+        groups: the group of each value, (N,), if samples are resampled by group.
+    """
+
+    def __init__(self, metric: Metric, values: Values, groups: Groups | None = None) -> None:
+        super().__init__(metric, float(values.mean()))
+        self.values, self.groups = values, groups
+
+    def interval(self, resamples: int, seed: int) -> tuple[float, float]:
+        """See `bootstrap_interval`."""
+        return bootstrap_interval(self.values, resamples, seed, self.metric.finish, groups=self.groups)
+
+    def z(self, reference: Figure, resamples: int, seed: int) -> float:
+        """See `paired_z`."""
+        assert isinstance(reference, MeanFigure)
+        return paired_z(self.values, reference.values, self.groups)
+
+
+class SplitFigure(Figure):
+    """A figure of a whole split (AUC, F1), computed again on each resample.
+
+    Args:
+        output, target: of all samples.
+        groups: the group of each, int64 (N,), or None.
+    """
+
+    def __init__(self, metric: Metric, output: Tensors, target: Tensors, groups: Tensor | None = None) -> None:
+        self._output, self._target, self._groups = output, target, groups
+        self._found: dict[tuple[int, int], Values] = {}
+        assert metric.over_split is not None
+        self._function = metric.over_split
+        super().__init__(metric, self._measure(slice(None)))
+
+    def interval(self, resamples: int, seed: int) -> tuple[float, float]:
+        """Of the resamples on which the figure is defined."""
+        found_R = self._recomputed(resamples, seed)
+        found_R = found_R[np.isfinite(found_R)]
+        return percentiles(found_R) if len(found_R) > 1 else (self.value, self.value)
+
+    def z(self, reference: Figure, resamples: int, seed: int) -> float:
+        """See `recomputed_z`."""
+        assert isinstance(reference, SplitFigure)
+        both = self._recomputed(resamples, seed), reference._recomputed(resamples, seed)
+        return recomputed_z(self.mean - reference.mean, *both)
+
+    def _recomputed(self, resamples: int, seed: int) -> Values:
+        key = resamples, seed
+        if key not in self._found:
+            count = len(as_tuple(self._target)[0])
+            self._found[key] = recomputed(self._measure, count, self._groups, resamples, seed)
+        return self._found[key]
+
+    def _measure(self, rows: Tensor | slice) -> float:
+        return float(self._function(select(self._output, rows), select(self._target, rows)))
+
+
+class Measuring:
+    """Gathers one row's outputs batch by batch, as its metrics need them.
+
+    Args:
+        metrics: of the task.
+        groups: of the split, int64 (N,), or None.
+    """
+
+    def __init__(self, metrics: Sequence[Metric], groups: Tensor | None) -> None:
+        self._metrics, self._groups = metrics, groups
+        self._values: dict[str, list[Tensor]] = {m.name: [] for m in metrics if m.kind == "per_sample"}
+        self._whole = any(m.kind != "per_sample" for m in metrics)
+        self._outputs: list[Tensors] = []
+        self._targets: list[Tensors] = []
+
+    def add(self, output: Tensors, batch: Batch) -> None:
+        """The outputs of the next batch, both on the CPU."""
+        for metric in self._metrics:
+            if metric.kind == "per_sample":
+                self._values[metric.name].append(metric.measure(output, batch).double())
+        if self._whole:
+            self._outputs.append(output)
+            self._targets.append(batch.target)
+
+    def figures(self) -> dict[str, Figure]:
+        """By metric, of all batches."""
+        output, target = (concatenate(parts) if parts else () for parts in (self._outputs, self._targets))
+        return {metric.name: self._figure(metric, output, target) for metric in self._metrics}
+
+    def _figure(self, metric: Metric, output: Tensors, target: Tensors) -> Figure:
+        if metric.kind == "per_sample":
+            groups = None if self._groups is None else self._groups.numpy()
+            return MeanFigure(metric, torch.cat(self._values[metric.name]).numpy(), groups)
+        if metric.kind == "per_group":
+            return MeanFigure(metric, metric.measure_groups(output, target, self._groups).numpy())
+        return SplitFigure(metric, output, target, self._groups)

@@ -1,0 +1,144 @@
+"""The fitted rows of a run: fitted one by one, written into one file, and loaded for the evaluation."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ocd_core.codes.representations import representation_class
+from ocd_core.errors import UserError
+from ocd_core.evaluation.context import Context, Fitting
+from ocd_core.evaluation.row import FittedRow, Row, Saved
+from ocd_core.evaluation.rows import row_class
+from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.weights import described_by, load_network, load_strictly, save_network
+
+KIND = "controls"
+_SPACE = "space"
+
+
+@dataclass(frozen=True)
+class FittedRows:
+    """What `fit_rows` returns.
+
+    rows: in the order of fitting. metrics: {row: plain numbers}. curves: of what was trained, {row: entries}.
+    cost_flops: operations of training, {"ocd": {part: count, "total": count}, row: {"allowed": count, "total":
+    count}}. left_out: {row: why the run cannot have it}.
+    """
+
+    rows: list[FittedRow]
+    metrics: dict[str, dict[str, Any]]
+    curves: dict[str, list[dict[str, float]]]
+    cost_flops: dict[str, dict[str, int]]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def space(self) -> DeltaSpace | None:
+        """Where several rows answer, if any does."""
+        return next((row.space for row in self.rows if row.space is not None), None)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain values for the metrics file: each row's metrics, the costs, and what was left out, if anything."""
+        left_out = {"left_out": self.left_out} if self.left_out else {}
+        return {**self.metrics, "cost_flops": self.cost_flops, **left_out}
+
+    def save(self, folder: Path) -> None:
+        """Write `model.safetensors` and `config.json`."""
+        state: dict[str, Tensor] = {}
+        for row in self.rows:
+            state |= {_full_name(_prefix(row), name): tensor for name, tensor in row.tensors().items()}
+        config: dict[str, Any] = {"rows": {row.name: row.config() for row in self.rows}}
+        if self.space is not None:
+            representation = self.space.representation
+            config[_SPACE] = {"name": representation.name, "args": representation.config()}
+            state |= {_full_name(_SPACE, name): tensor for name, tensor in self.space.state_dict().items()}
+        save_network(folder, KIND, state, config)
+
+
+def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: None) -> FittedRows:
+    """Fit the rows of `controls.fit`, in this order.
+
+    What takes gradients or draws runs on the predictor's device; the fitted rows come back on the CPU.
+
+    Args:
+        started: called with the name of each row before it is fitted.
+    """
+    result = FittedRows([], {}, {}, {"ocd": fitting.ocd_flops})
+    for name in fitting.params.controls.fit:
+        started(name)
+        row = row_class(name)(name, fitting)
+        assert isinstance(row, FittedRow)
+        reason = row.left_out()
+        if reason is not None:
+            result.left_out[name] = reason
+            continue
+        fit = row.fit(fitting)
+        result.rows.append(row)
+        result.metrics[name] = fit.metrics
+        if fit.curve:
+            result.curves[name] = fit.curve
+        if fit.flops is not None:
+            result.cost_flops[name] = fit.flops
+    return result
+
+
+def load_rows(context: Context, names: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
+    """Rows by name, those that are fitted loaded from the run's folder of controls; and {row: why it is left out}.
+
+    Raises:
+        UserError: unknown name, a row that was not fitted, or files that are missing, damaged or of another network.
+    """
+    saved: _SavedRows | None = None
+    rows, left_out = [], {}
+    for name in names:
+        cls = row_class(name)
+        row = cls(name, context if cls.sees_labels else context.without_test())
+        reason = row.left_out()
+        if reason is not None:
+            left_out[name] = reason
+            continue
+        if isinstance(row, FittedRow):
+            saved = saved or _SavedRows(context)
+            saved.restore(row)
+        rows.append(row)
+    return rows, left_out
+
+
+class _SavedRows:
+    """The file of all fitted rows."""
+
+    def __init__(self, context: Context) -> None:
+        self.folder = context.run.need(context.run.controls, "train_controls")
+        self.state, self.config = load_network(self.folder, KIND)
+        self.space: DeltaSpace | None = None
+        with described_by(self.folder):
+            self.rows: dict[str, dict[str, Any]] = self.config["rows"]
+            if _SPACE in self.config:
+                described = self.config[_SPACE]
+                self.space = DeltaSpace(representation_class(described["name"])(**described["args"]))
+        if self.space is not None:
+            load_strictly(self.space, self._tensors(_SPACE), self.folder)
+            self.space.eval().requires_grad_(False).to(context.device)
+
+    def restore(self, row: FittedRow) -> None:
+        """Load one row."""
+        if row.name not in self.rows:
+            raise UserError(f"{self.folder} holds no {row.name!r}; run the stage train_controls again ('dvc repro')")
+        prefix = _prefix(row)
+        with described_by(self.folder):
+            row.load(Saved(self._tensors(prefix), self.rows[row.name], self.folder, prefix, self.space))
+
+    def _tensors(self, prefix: str) -> dict[str, Tensor]:
+        named = {name: tensor for name, tensor in self.state.items() if name == prefix}
+        below = {name: tensor for name, tensor in self.state.items() if name.startswith(f"{prefix}.")}
+        return {name[len(prefix) + 1 :]: tensor for name, tensor in {**named, **below}.items()}
+
+
+def _prefix(row: FittedRow) -> str:
+    return row.name if row.prefix is None else row.prefix
+
+
+def _full_name(prefix: str, name: str) -> str:
+    return f"{prefix}.{name}" if name else prefix

@@ -1,0 +1,94 @@
+"""`bound`: each test sample overfitted with its own label, so it cannot be reached."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.evaluation.row import Row
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.samples import Tensors, map_tensors
+from ocd_core.store import OverfitStore
+
+
+@dataclass
+class _Parts:
+    """Of each sample: the share that overfitting saw, and the metric on that part and on the rest."""
+
+    shares: list[float] = field(default_factory=list)
+    seen: list[float] = field(default_factory=list)
+    unseen: list[float] = field(default_factory=list)
+
+
+class Bound(Row):
+    """The Δ of the test split's own overfit store.
+
+    Where overfitting a test sample sees a part of it (some of a view's rays), the first metric is measured on either
+    part too.
+    """
+
+    sees_labels = True
+    title = "overfitted on test (bound)"
+
+    @cached_property
+    def store(self) -> OverfitStore:
+        """Of the test split.
+
+        Raises:
+            UserError: it is of another split.
+        """
+        store, count = self.context.store("test"), len(self.context.split("test"))
+        if store.rows_of_replica(0) != count:
+            raise UserError(
+                f"the overfit store has {store.rows_of_replica(0)} samples, the split {count}; run 'dvc repro'"
+            )
+        return store
+
+    @cached_property
+    def _parts(self) -> "_Parts":
+        return _Parts()
+
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """f(x; θ + Δ) under the sample's own Δ."""
+        sample_id = shared.batch.sample_id
+        delta_NOI = torch.from_numpy(self.store.deltas_of_samples(sample_id.numpy())).to(self.context.device)
+        output = shared.outputs_with(delta_NOI)
+        task, split = self.context.task, self.context.split("test")
+        seen = task.seen_while_overfitting(split, sample_id, self.store.schema.steps, self.context.seed)
+        if seen is not None:
+            self._add(seen, map_tensors(Tensor.cpu, output), split.batch(sample_id).target)
+        return output
+
+    def _add(self, seen: Tensor, output: Tensors, target: Tensors) -> None:
+        assert isinstance(output, Tensor)
+        assert isinstance(target, Tensor)
+        per_sample = self.context.task.metrics[0].per_sample
+        assert per_sample is not None
+        self._parts.shares += seen.flatten(1).double().mean(1).tolist()
+        for row, whole in enumerate(seen):
+            for values, mask in ((self._parts.seen, whole), (self._parts.unseen, ~whole)):
+                if mask.any():
+                    values.append(float(per_sample(output[row][mask][None], target[row][mask][None])))
+
+    def details(self) -> dict[str, Any] | None:
+        """`share_seen`: of a sample. `seen`, `unseen`: `metric` on either part; `unseen` is None where nothing is."""
+        if not self._parts.shares:
+            return None
+        metric = self.context.task.metrics[0]
+        seen, unseen = (
+            metric.finish(float(np.mean(values))) if values else None
+            for values in (self._parts.seen, self._parts.unseen)
+        )
+        return {
+            "metric": metric.name,
+            "share_seen": float(np.mean(self._parts.shares)),
+            "seen": seen,
+            "unseen": unseen,
+        }
+
+
+ROW = Bound

@@ -1,0 +1,22 @@
+"""`ocd_ensemble`: the outputs of `evaluate.draws` drawn networks, combined as the task says."""
+
+from ocd_core.evaluation.row import Row
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.samples import Tensors
+
+
+class OcdEnsemble(Row):
+    """An ensemble of drawn networks."""
+
+    @property
+    def title(self) -> str:
+        """Says how many draws, and whether a gain was chosen."""
+        return f"OCD, ensemble of {self.context.draws}{self.context.gain_note}"
+
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """`Task.combine` of the draws' outputs."""
+        combined: Tensors = self.context.task.combine(shared.drawn().outputs(self.context.draws))
+        return combined
+
+
+ROW = OcdEnsemble

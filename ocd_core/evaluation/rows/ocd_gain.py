@@ -1,0 +1,92 @@
+"""`ocd_gain`: one draw times the factor with the lowest loss on the validation split.
+
+`scale.gain: validated` gives every drawn Δ this factor; then the row is the row `ocd`, and left out.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.evaluation.statistics import paired_z
+from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
+from ocd_core.predictor import Predictor
+from ocd_core.samples import Split, whole_split
+from ocd_core.strict import Positive, StrictModel
+
+_MEMORY_MB = 512
+
+
+class GainParams(StrictModel):
+    """`controls.ocd_gain`."""
+
+    gains: Annotated[list[Positive], Field(min_length=1)]  # factors of a drawn Δ to choose from
+
+
+class OcdGain(MovedRow, FittedRow):
+    """The first draw, longer or shorter."""
+
+    Params = GainParams
+    params: GainParams
+    gain: float
+
+    @property
+    def title(self) -> str:
+        """Says the factor."""
+        return f"OCD (one draw) × {self.gain:g}"
+
+    def left_out(self) -> str | None:
+        """Where every draw has the gain already, there is nothing to show."""
+        gain = self.context.predictor.gain
+        return None if gain is None else f"every OCD row has the gain of {gain:g} that validation chose"
+
+    def fit(self, fitting: Fitting) -> Fit:
+        """Choose among the params' factors; the losses of 0, the base, and of 1 are reported too."""
+        tried = sorted({0.0, 1.0, *self.params.gains})
+        losses_GN = losses_by_gain(fitting.predictor, fitting.split("val"), tried)
+        losses = dict(zip(tried, losses_GN.mean(1).tolist(), strict=True))
+        self.gain = min((losses[c], c) for c in self.params.gains)[1]
+        metrics = {
+            "gain": self.gain,
+            "val_loss": losses[self.gain],
+            "val_loss_base": losses[0.0],
+            "val_loss_one_draw": losses[1.0],
+            "val_z_one_draw": paired_z(losses_GN[tried.index(1.0)].numpy(), losses_GN[tried.index(0.0)].numpy()),
+        }
+        return Fit(metrics, [{"gain": c, "val_loss": loss} for c, loss in losses.items()])
+
+    def config(self) -> dict[str, Any]:
+        """The factor."""
+        return {"gain": self.gain}
+
+    def load(self, saved: Saved) -> None:
+        """The factor."""
+        self.gain = float(saved.config["gain"])
+
+    def move(self, shared: SharedPass) -> Move:
+        """The factor times the first draw."""
+        return self.gain * shared.drawn().move(0)
+
+
+@torch.no_grad()
+def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -> Tensor:
+    """The loss of each sample of a split under one drawn Δ times each of G factors, float64 (G, N); 0 is the base."""
+    losses_GN = torch.empty(len(gains), len(split), dtype=torch.float64)
+    example = split.batch(torch.zeros(1, dtype=torch.int64))
+    for rows in row_chunks(len(split), rows_within(predictor.model, example, _MEMORY_MB, matrices=2)):
+        batch = split.batch(whole_split(split)[rows])
+        shared = SharedPass(predictor, batch)
+        target = batch.to(predictor.device).target
+        move = shared.drawn().move(0)
+        for i, gain in enumerate(gains):
+            output = outputs_with_move(predictor.model, shared.base.cut, gain * move) if gain else shared.base.output
+            losses_GN[i, rows] = predictor.task.loss(output, target).double().cpu()
+    return losses_GN
+
+
+ROW = OcdGain

@@ -1,0 +1,27 @@
+"""`ocd_mean_network`: one network, whose layer is moved by the mean of `evaluate.draws` drawn Δ."""
+
+import torch
+
+from ocd_core.evaluation.row import MovedRow
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.moves import Move
+
+
+class OcdMeanNetwork(MovedRow):
+    """The mean of the weights, not of the outputs."""
+
+    @property
+    def title(self) -> str:
+        """Says how many draws, and whether a gain was chosen."""
+        return f"OCD, mean network of {self.context.draws}{self.context.gain_note}"
+
+    def move(self, shared: SharedPass) -> Move:
+        """The mean of the draws' moves."""
+        drawn, draws = shared.drawn(), self.context.draws
+        total = torch.zeros(())
+        for k in range(draws):
+            total = total + drawn.move(k) / draws
+        return total
+
+
+ROW = OcdMeanNetwork

@@ -1,0 +1,97 @@
+"""One batch of test samples as all rows see it: whatever several rows need is computed once, when first asked for.
+
+Dims: N samples, K draws.
+"""
+
+from collections.abc import Callable, Hashable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move
+from ocd_core.predictor import Predictor
+from ocd_core.samples import Batch, Tensors, map_tensors, stack
+
+T = TypeVar("T")
+
+
+class SharedPass:
+    """A batch without its labels, one pass of the base network over it, and the draws made for it so far.
+
+    Args:
+        predictor: of the run.
+        batch: on the CPU, with labels; rows find zeros in their place.
+    """
+
+    def __init__(self, predictor: Predictor, batch: Batch) -> None:
+        self.predictor = predictor
+        self.batch = Batch(batch.inputs, map_tensors(torch.zeros_like, batch.target), batch.sample_id)
+        self._computed: dict[Hashable, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+    @cached_property
+    def on_device(self) -> Batch:
+        """The batch where the networks are."""
+        return self.batch.to(self.predictor.device)
+
+    @cached_property
+    def base(self) -> BasePass:
+        """The base network's cut, I(x) and outputs."""
+        return base_pass(self.predictor.task, self.predictor.model, self.on_device)
+
+    def drawn(self, predictor: Predictor | None = None) -> "Drawn":
+        """The draws of a predictor for this batch (default: the run's), the same object for all rows that ask."""
+        who = predictor or self.predictor
+        return self.once((Drawn, id(who)), lambda: Drawn(who, self.base, self.batch.sample_id))
+
+    def outputs_with(self, move: Move) -> Tensors:
+        """f(x; θ + Δ) of the base network, (N, ...)."""
+        return outputs_with_move(self.predictor.model, self.base.cut, move)
+
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` returned when it was first called for this batch under this key."""
+        if key not in self._computed:
+            self._computed[key] = compute()
+        found: T = self._computed[key]
+        return found
+
+
+class Drawn:
+    """The draws of one predictor for one batch: draw k is a function of (seed, k, sample id) alone."""
+
+    def __init__(self, predictor: Predictor, base: BasePass, sample_id: Tensor) -> None:
+        self._predictor, self._base, self._sample_id = predictor, base, sample_id
+        self._codes: dict[int, Tensor] = {}
+        self._outputs: dict[int, Tensors] = {}
+
+    @cached_property
+    def rho_N(self) -> Tensor | None:
+        """The scale network's ρ, (N,), or None if the representation has no use for it."""
+        return self._predictor.estimate_rho(self._base)
+
+    def code(self, k: int) -> Tensor:
+        """The code of draw k, (N, *shape)."""
+        if k not in self._codes:
+            self._codes[k] = self._predictor.code(self._base, self._sample_id, k)
+        return self._codes[k]
+
+    def move(self, k: int, rho_N: Tensor | None = None) -> Move:
+        """Draw k as Δ (N, O, I) or Δ i_L (N, O), with the predictor's gain; not kept, since Δ is large.
+
+        rho_N: in place of the scale network's ρ.
+        """
+        return self._predictor.move(self._base, self.code(k), self.rho_N if rho_N is None else rho_N)
+
+    def output(self, k: int) -> Tensors:
+        """f(x; θ + Δ) under draw k, each (N, ...)."""
+        if k not in self._outputs:
+            self._outputs[k] = outputs_with_move(self._predictor.model, self._base.cut, self.move(k))
+        return self._outputs[k]
+
+    def outputs(self, draws: int) -> Tensors:
+        """The outputs of the first K draws, each (K, N, ...)."""
+        return stack([self.output(k) for k in range(draws)])
