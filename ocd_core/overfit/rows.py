@@ -12,7 +12,7 @@ from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.moves import pass_from_cut, row_chunks, rows_within
 from ocd_core.overfit.params import OverfitParams
-from ocd_core.overfit.steps import StepPart, check_layout, one_position, overfit
+from ocd_core.overfit.steps import StepPart, check_layout, one_position, overfit, within_float32
 from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors
 from ocd_core.store import StoreSchema
@@ -22,6 +22,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 # (O, I) float64 matrices alive a row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
 _MATRICES = {"sgd": 3, "adam": 6}
+_CONDITION = ("layer_input", "layer_activation", "base_output")  # I(x), which networks are trained on
 _SHARDS_ALIVE = 3  # one is filled, one is written, and its encoded bytes
 
 
@@ -143,7 +144,13 @@ class RowBuilder:
         if result.grad_u_NSO is not None:
             values["grad_u"] = result.grad_u_NSO
         for name, value in values.items():
-            torch.from_numpy(views[name]).copy_(value)
+            view = torch.from_numpy(views[name]).copy_(value)
+            if name in _CONDITION and not within_float32(view):
+                bad = next(i for i, row in enumerate(view) if not within_float32(row))
+                raise UserError(
+                    f"{name} of sample {int(sample_id[bad])} is not finite in the base network; look for NaN in the "
+                    "data and for infinite outputs of the network"
+                )
 
     def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
         """What I(x) and the label are of: whole samples, even where a step sees a part of them."""

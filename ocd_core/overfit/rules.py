@@ -5,6 +5,7 @@ Adam on matrices is `ocd_core.adam.Adam`.
 Dims: N rows, O out_features, I in_features.
 """
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -30,12 +31,13 @@ class RankOneSgd:
         return self._squared_N1 * step_NO
 
     def finish(self, out_NOI: Tensor | None) -> Tensor:
-        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64."""
+        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64, infinite where float32 cannot hold Σ_k u_k."""
         assert self._total_NO is not None
+        total_NO = self._total_NO.float()
         if out_NOI is not None:
-            _outer(self._total_NO.float(), self._x_NI, out_NOI)
+            _outer(total_NO, self._x_NI, out_NOI)
         rho_N: Tensor = self._total_NO.norm(dim=1) * self._squared_N1[:, 0].sqrt()
-        return rho_N
+        return rho_N.masked_fill(total_NO.isinf().any(1), math.inf)
 
 
 class OuterAdam:

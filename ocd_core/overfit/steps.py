@@ -29,6 +29,9 @@ from ocd_core.samples import Tensors, map_tensors
 SampleLoss = Callable[[Any, Any], Tensor]
 
 
+_LARGEST = torch.finfo(torch.float32).max
+
+
 @dataclass(frozen=True)
 class StepPart:
     """A part of each row's inputs of a step, cut at the layer, with its targets and its share of the row's loss."""
@@ -87,13 +90,14 @@ def overfit(
             delta_NOI.
 
     Raises:
-        UserError: the factored layout where it is not exact, or a loss that is not finite.
+        UserError: the factored layout where it is not exact, or a loss, Δ or ρ that is not finite in float32, in which
+            Δ is kept.
     """
     cut = next(iter(inputs(0))).cut
     check_layout(model, cut, params, inputs_change)
     if one_position(cut, inputs_change):
-        return _one_position(model, inputs, loss, params, out_NOI)
-    return _general(model, inputs, loss, params, out_NOI, inputs_change)
+        return _sound(_one_position(model, inputs, loss, params, out_NOI))
+    return _sound(_general(model, inputs, loss, params, out_NOI, inputs_change))
 
 
 def one_position(cut: Cut, inputs_change: bool) -> bool:
@@ -151,6 +155,25 @@ def _finite(loss_N: Tensor) -> Tensor:
             "for NaN in the data"
         )
     return loss_N
+
+
+def _sound(found: Overfitted) -> Overfitted:
+    """Refuse what could not be trained on: at a very large learning rate Δ may be infinite where the losses are not."""
+    named = {"Δ": found.delta_NOI, "the gradient": found.grad_u_NSO, "ρ": found.rho_N, "the loss": found.loss_after_NS}
+    for name, values in named.items():
+        if values is not None and not within_float32(values):
+            bad = sum(not within_float32(row) for row in values)
+            raise UserError(
+                f"{name} of {bad} of {len(values)} samples is not finite (in float32) after overfitting; lower "
+                "overfit.lr or overfit.steps"
+            )
+    return found
+
+
+def within_float32(values: Tensor) -> bool:
+    """Whether all of these are finite as float32. One pass, no copy."""
+    low, high = torch.aminmax(values)  # NaN if there is any, which no comparison lets pass
+    return bool((low >= -_LARGEST) & (high <= _LARGEST))
 
 
 class _Convergence:

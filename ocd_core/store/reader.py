@@ -100,7 +100,7 @@ class OverfitStore:
             return np.empty((0, *array.shape[1:]), array.dtype)
         kept, inverse = np.unique(wanted, return_inverse=True)  # each chunk is decoded once, in order
         with self._damage_named(name):
-            return np.asarray(array.oindex[kept])[inverse]
+            return self._sound(self.schema.arrays()[name], np.asarray(array.oindex[kept]))[inverse]
 
     def _read_range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows start to stop, by shard: whole ones in one go."""
@@ -114,7 +114,9 @@ class OverfitStore:
             part = slice(max(start, whole.start), min(stop, whole.stop))
             with self._damage_named(name):
                 values[part.start - start : part.stop - start] = (
-                    self._read_shard(spec, shard) if part == whole else self._arrays[name][part]
+                    self._read_shard(spec, shard)
+                    if part == whole
+                    else self._sound(spec, np.asarray(self._arrays[name][part]))
                 )
         return values
 
@@ -124,6 +126,12 @@ class OverfitStore:
         values, broken = decode_shard(spec, self.schema.codec, data, rows.stop - rows.start)
         if values is None:
             raise ValueError(broken[0].problem)
+        return self._sound(spec, values)
+
+    @staticmethod
+    def _sound(spec: ArraySpec, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        if len(spec.bad_rows(values)):
+            raise ValueError("it holds NaN or infinity")
         return values
 
     @contextmanager
@@ -167,8 +175,16 @@ class OverfitStore:
         return self.deltas(order[np.searchsorted(known, sample_id)])
 
     def rebuild(self, grad_u_NKO: npt.NDArray[Any], layer_input_NI: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Δ (N, O, I) float32 from the factors, with this store's optimiser."""
-        return rebuild_delta(grad_u_NKO, layer_input_NI, *self._optimizer)
+        """Δ (N, O, I) float32 from the factors, with this store's optimiser.
+
+        Raises:
+            UserError: Δ is not finite.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta_NOI = rebuild_delta(grad_u_NKO, layer_input_NI, *self._optimizer)
+        if not np.isfinite(delta_NOI).all():
+            raise UserError(f"{self.location} is damaged: Δ is not finite when rebuilt from its factors")
+        return delta_NOI
 
     def condition(self, rows: Rows = None) -> Condition:
         """I(x) of some samples, float32."""

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 
 from ocd_core.errors import UserError
 
@@ -45,6 +46,16 @@ class ArraySpec:
     def chunks_per_shard(self) -> int:
         """How many chunks a full shard holds."""
         return self.shard[0] // self.chunk[0]
+
+    def bad_rows(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Which of these rows hold NaN or infinity where nothing sound does: in all floats but the labels.
+
+        A label is the task's own (NaN may stand for a missing one); the rest is computed, and trained on.
+        """
+        if self.dtype.kind != "f" or self.name == "target":
+            return np.empty(0, np.int64)
+        finite = np.isfinite(values)
+        return np.empty(0, np.int64) if finite.all() else np.flatnonzero(~finite.reshape(len(values), -1).all(1))
 
     def file(self, shard: int) -> str:
         """The key of a shard, relative to the store."""

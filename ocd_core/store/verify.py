@@ -1,7 +1,8 @@
 """Finding damage: every shard of every array is decoded.
 
 Bit flips and truncation break a checksum. A shard that is missing or empty, or that lacks chunks, would read as
-fill values without an error, so that is looked for by itself.
+fill values without an error, so that is looked for by itself. NaN and infinity are damage too: nothing that is
+computed for a store is sound with them.
 """
 
 import json
@@ -92,6 +93,8 @@ def shard_damage(source: Source, schema: StoreSchema, shard: int, digest: str) -
             continue
         values, broken = decode_shard(spec, schema.codec, data, len(whole))
         found += [Damage(shard, name, whole[chunk.rows.start : chunk.rows.stop], chunk.problem) for chunk in broken]
+        if values is not None and len(bad := spec.bad_rows(values)):
+            found.append(Damage(shard, name, whole[bad[0] : bad[-1] + 1], f"NaN or infinity in {len(bad)} of them"))
         if name in ("sample_id", "replica") and values is not None:
             ids[name] = values
     if len(ids) == 2 and samples_digest(ids["sample_id"], ids["replica"]) != digest:

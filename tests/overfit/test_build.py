@@ -143,6 +143,27 @@ def test_an_error_of_the_writing_thread_ends_the_stage(tmp_path: Path, monkeypat
     assert len(build(tmp_path / "a.zarr", builder)) == ROWS  # the locks are free, and it can go on
 
 
+class InfiniteOutput(ArrayTask):
+    """An output that masks a class by -inf, which no network can be trained on."""
+
+    def condition(self, batch, layer_input, activation, output, model=None) -> Condition:
+        return Condition(layer_input, activation, output.masked_fill(batch.sample_id[:, None] == 57, -torch.inf))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("layout", ["dense", "factored"])
+def test_a_delta_that_is_not_finite_never_gets_into_a_store(tmp_path: Path, optimizer: str, layout: str) -> None:
+    p = params(optimizer=optimizer, layout=layout, lr=1e39, steps=1)
+    with pytest.raises(UserError, match=r"samples is not finite .* lower overfit\.lr"):
+        build(tmp_path / "a.zarr", RowBuilder(ArrayTask(), MODEL, Rows(), p, 0))
+    assert not (tmp_path / "a.zarr").exists()
+
+
+def test_a_condition_that_is_not_finite_names_the_sample(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="base_output of sample 57 is not finite"):
+        build(tmp_path / "a.zarr", RowBuilder(InfiniteOutput(), MODEL, Rows(), params(), 0))
+
+
 def test_convolution_with_stride_in_a_store(tmp_path: Path) -> None:
     """Many positions: Δ is the flattened kernel's."""
     with torch.random.fork_rng():

@@ -1,10 +1,13 @@
 """Overfitting against the plain procedure: one sample at a time, a copy of the network, torch.optim, float64."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
@@ -262,6 +265,41 @@ def test_factored_is_refused_where_it_is_not_exact() -> None:
             cross_entropy,
             params(layout="factored", optimizer="adam", until_converged=True),
         )
+
+
+def bounded(output: Tensor, target: Tensor) -> Tensor:
+    """A loss below 1 that has a gradient everywhere, so it stays finite where Δ does not."""
+    error = squared_error(output, target)
+    return error / (1 + error)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(("layer", "layout"), [("fc1", "dense"), ("fc1", "factored"), ("conv3", "dense")])
+@settings(max_examples=12, deadline=None)
+@given(lr=st.floats(-5, 300).map(lambda e: 10**e))
+def test_delta_is_finite_in_float32_or_refused(
+    layer: str, layout: str, optimizer: str, precision: Any, lr: float
+) -> None:
+    """In every way of overfitting, and as a reader would have it."""
+    net, x, _ = LENET
+    x, y = x[:3], torch.zeros(3, 10)
+    model = CutModel(net, layer, precision)
+    p = params(optimizer=optimizer, layout=layout, lr=lr, precision=precision)
+    try:
+        found = overfit(model, lambda _s: [StepPart(model.prefix((x,)), y)], bounded, p)
+    except UserError as error:
+        assert lr > 1e15, error  # noqa: PT017
+        return
+    assert lr < 1e60
+    values = [found.rho_N.float(), found.loss_before_N, found.loss_after_NS]
+    if found.delta_NOI is not None:
+        values.append(found.delta_NOI)
+    else:
+        assert found.grad_u_NSO is not None
+        layer_input = model.prefix((x,)).x_NPI[:, 0].numpy()
+        values.append(torch.from_numpy(rebuild_delta(found.grad_u_NSO.float().numpy(), layer_input, optimizer, lr)))
+    assert all(v.isfinite().all() for v in values)
 
 
 def test_a_loss_that_is_not_finite_is_an_error() -> None:

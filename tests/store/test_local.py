@@ -54,13 +54,13 @@ def test_round_trip(tmp_path_factory, layout, rows, shard_rows, outs, ins, outpu
 
 
 def test_values_that_equal_the_fill_are_stored(tmp_path):
-    schema = make_schema(rows=8, shard_rows=4)
-    values = make_values(schema)
-    values["delta"][:] = np.nan
-    values["target"][:] = -1
-    complete(tmp_path / "a.zarr", schema, values)
-    assert verify_store(tmp_path / "a.zarr") == []
-    assert np.isnan(OverfitStore(tmp_path / "a.zarr").read("delta")).all()
+    for dtype, fill in (("int64", -1), ("float32", np.nan)):
+        schema = make_schema(rows=8, shard_rows=4, target_dtype=dtype)
+        values = make_values(schema)
+        values["target"][:] = fill
+        complete(tmp_path / f"{dtype}.zarr", schema, values)
+        assert verify_store(tmp_path / f"{dtype}.zarr") == []
+        np.testing.assert_array_equal(OverfitStore(tmp_path / f"{dtype}.zarr").read("target"), values["target"])
 
 
 def test_nothing_else_is_left(tmp_path):

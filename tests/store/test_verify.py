@@ -82,6 +82,47 @@ def test_an_absent_chunk_is_found(tmp_path):
     assert (found.shard, found.array, found.rows, found.problem) == (1, "delta", range(25, 30), "a chunk is absent")
 
 
+@pytest.mark.parametrize(("layout", "value"), [("dense", np.nan), ("dense", -np.inf), ("factored", np.inf)])
+def test_values_that_are_not_finite_are_found(tmp_path, layout, value):
+    """They are written by programs at fault, so every checksum is right."""
+    schema = make_schema(layout, rows=10, shard_rows=4)
+    values, dest = make_values(schema), tmp_path / "a.zarr"
+    names = {name for name, array in values.items() if array.dtype.kind == "f"}
+    assert len(names) == 7
+    for name in names:
+        flat = values[name].reshape(schema.rows, -1)
+        flat[5, 0] = flat[6, -1] = value
+    complete(dest, schema, values)
+    found = verify_store(dest)
+    assert {(d.shard, d.array, d.rows) for d in found} == {(1, name, range(5, 7)) for name in names}
+    assert str(found[0]) == f"shard 1 of {found[0].array} (samples 5 to 6): NaN or infinity in 2 of them"
+    store = OverfitStore(dest)
+    for name in names:
+        for rows in (None, slice(4, 8), slice(3, 6), [6], np.arange(10) > 2):
+            with pytest.raises(UserError, match=f"{name} does not decode .it holds NaN or infinity"):
+                store.read(name, rows)
+        np.testing.assert_array_equal(store.read(name, slice(0, 4)), values[name][:4])
+
+
+def test_labels_are_the_tasks_own(tmp_path):
+    """NaN may stand for a label that is missing."""
+    schema = make_schema(target_dtype="float32", target_shape=(2,))
+    values = make_values(schema)
+    values["target"][3, 1] = np.nan
+    complete(tmp_path / "a.zarr", schema, values)
+    assert verify_store(tmp_path / "a.zarr") == []
+    np.testing.assert_array_equal(OverfitStore(tmp_path / "a.zarr").read("target"), values["target"])
+
+
+def test_factors_whose_product_is_not_finite_are_refused(tmp_path):
+    schema = make_schema("factored")
+    values = make_values(schema)
+    values["grad_u"][2] = values["layer_input"][2] = 1e38
+    complete(tmp_path / "a.zarr", schema, values)
+    with pytest.raises(UserError, match="Δ is not finite"):
+        OverfitStore(tmp_path / "a.zarr").deltas()
+
+
 def test_shards_of_other_samples_are_found(dest):
     arrays = make_schema().arrays()
     (dest / arrays["sample_id"].file(0)).write_bytes((dest / arrays["sample_id"].file(1)).read_bytes())
