@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_files
-from ocd_core.network.cut import Cut, CutModel, matrix_layers
+from ocd_core.network.cut import Cut, CutModel
+from ocd_core.network.layers import matrix_layers
 from ocd_core.samples import SPLITS, Batch, Condition, Split, as_tuple, map_tensors, only
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task

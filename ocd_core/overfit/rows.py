@@ -11,8 +11,9 @@ from torch import Tensor
 from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.moves import pass_from_cut, row_chunks, rows_within
+from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
-from ocd_core.overfit.steps import StepPart, check_layout, one_position, overfit
+from ocd_core.overfit.steps import StepPart, one_position, overfit
 from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors
 from ocd_core.store import StoreSchema
