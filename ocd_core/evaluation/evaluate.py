@@ -25,6 +25,7 @@ from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import Batch, Split, Tensors, is_finite, map_tensors, stack, whole_split
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Metric
+from ocd_core.tasks.draws_inputs import seen_while_overfitting
 
 ROW_TITLES = {
     "base": "base network",
@@ -280,7 +281,7 @@ class _PartsSeen:
 
     def add(self, batch: Batch, output: Tensors) -> None:
         task, seed = self.predictor.task, self.predictor.seed
-        seen = task.seen_while_overfitting(self.split, batch.sample_id, self.steps, seed)
+        seen = seen_while_overfitting(task, self.split, batch.sample_id, self.steps, seed)
         if seen is None:
             return
         assert isinstance(output, Tensor)

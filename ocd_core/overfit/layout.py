@@ -10,6 +10,7 @@ from ocd_core.network.cut import Cut, CutModel
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.samples import Split
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import draws_inputs, scoring_batch
 
 if TYPE_CHECKING:
     from ocd_core.config import Params
@@ -43,9 +44,9 @@ def check_selected(network: nn.Module, layer: str, task: Task, split: Split, par
         UserError: the layer cannot move (see `CutModel`), or one of the params needs another one.
     """
     model = CutModel(network, layer)
-    batch = task.scoring_batch(split, torch.zeros(1, dtype=torch.int64), 0).to(model.device)
+    batch = scoring_batch(task, split, torch.zeros(1, dtype=torch.int64), 0).to(model.device)
     cut = model.prefix(batch.inputs)
-    check_layout(model, cut, params.overfit, task.inputs_change_per_step)
+    check_layout(model, cut, params.overfit, draws_inputs(task))
     if params.diffusion.representation.name == "factored":
         _refuse_positions(model, cut, "diffusion.representation.name: factored")
 

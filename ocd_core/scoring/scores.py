@@ -31,6 +31,7 @@ from ocd_core.scoring.entropy import Doubles, entropy_gkde
 from ocd_core.scoring.params import LayerParams, ScoringParams
 from ocd_core.scoring.perturb import layer_scale, perturbed_losses
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import scoring_batch
 
 __all__ = [
     "LayerScore",
@@ -97,7 +98,7 @@ def score_layers(
         UserError: no layer can be perturbed, or a loss is not finite.
     """
     sample_id = permutation(len(split), seed, "scored samples")[: params.samples].sort().values
-    batch = task.scoring_batch(split, sample_id, seed)
+    batch = scoring_batch(task, split, sample_id, seed)
     scores: list[LayerScore] = []
     for index, name in enumerate(matrix_layers(model) if layers is None else layers):
         try:
