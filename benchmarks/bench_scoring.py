@@ -25,7 +25,8 @@ from scipy.stats import ks_2samp
 from torch import Tensor
 
 from ocd_core.models.lenet5 import LeNet5
-from ocd_core.network.cut import CutModel, find_layer, matrix_layers
+from ocd_core.network.cut import CutModel
+from ocd_core.network.layers import find_layers, matrix_layers
 from ocd_core.samples import Batch
 from ocd_core.scoring.entropy import entropy_gkde
 from ocd_core.scoring.perturb import perturbed_losses
@@ -71,7 +72,7 @@ def digits(count: int) -> Batch:
 
 @torch.no_grad()
 def loop(model: torch.nn.Module, layer: str, image: Tensor, label: Tensor, draws: int) -> Tensor:
-    weight = find_layer(model, layer).weight
+    weight = find_layers(model, layer)[0].weight
     base = weight.clone()
     losses = torch.empty(draws, dtype=torch.float64)
     for i in range(draws):

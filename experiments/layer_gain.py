@@ -21,7 +21,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.models import build_model
-from ocd_core.network.cut import matrix_layers
+from ocd_core.network.layers import matrix_layers
 from ocd_core.presets.overrides import override
 from ocd_core.report.markdown import markdown_table
 

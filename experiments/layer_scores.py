@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from experiments import run
 from ocd_core.artifacts import Artifacts, write_table
 from ocd_core.config import load_params
+from ocd_core.network.layers import matrix_layers
 from ocd_core.network.loading import load_base_network
 from ocd_core.network.params import BaseParams, ModelParams
 from ocd_core.network.training import fit_base
@@ -103,7 +104,7 @@ def score_both(
     found = {}
     for noise, scale in _SCALE.items():
         params = ScoringParams.model_validate({"samples": samples, "draws": draws, "noise": noise, "scale": scale})
-        with progress_bar(f"{what}, {noise}", scoring_steps(model, train, params)) as progress:
+        with progress_bar(f"{what}, {noise}", scoring_steps(list(matrix_layers(model)), train, params)) as progress:
             scores = score_layers(model, task, train, params, seed=0, progress=progress)
         found[noise] = scores
         print(f"\n{what}: {noise} noise of {scale:g}, {samples} samples, {draws:,} draws\n")

@@ -70,6 +70,7 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
     attributes = {
         **about,
         "config": recipe.params.effective("overfit"),
+        "classes": builder.classes(),
         "code_version": __version__,
         "data": {key: summary[key] for key in ("source", "licence", SHARED_ROWS) if key in summary},
     }

@@ -20,7 +20,8 @@ def class_store(dest: Path, layout: str = "dense", rows: int = 30, classes: int 
     delta = rebuild_delta(grad_u, values["layer_input"], "sgd", 0.01)
     values["target"] = rng.integers(0, classes, rows)
     values["grad_u" if layout == "factored" else "delta"] = grad_u if layout == "factored" else delta
-    return finish(dest, schema, values, delta, rng, **changes)
+    attributes = {**changes.pop("attributes", ABOUT), "classes": classes}
+    return finish(dest, schema, values, delta, rng, attributes, **changes)
 
 
 def value_store(dest: Path, rows: int = 12, **changes) -> OverfitStore:

@@ -10,19 +10,22 @@ from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
-from ocd_core.network.moves import pass_from_cut, row_chunks, rows_within
+from ocd_core.network.moves import base_pass, pass_from_cut, row_chunks, rows_within
+from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
-from ocd_core.overfit.steps import StepPart, check_layout, one_position, overfit, within_float32
+from ocd_core.overfit.steps import StepPart, one_position, overfit, within_float32
 from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors
 from ocd_core.store import StoreSchema
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 # (O, I) float64 matrices alive a row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
 _MATRICES = {"sgd": 3, "adam": 6}
 _CONDITION = ("layer_input", "layer_activation", "base_output")  # I(x), which networks are trained on
+_PREDICTED = 32  # samples that show whether the base's output is class scores
 _SHARDS_ALIVE = 3  # one is filled, one is written, and its encoded bytes
 
 
@@ -43,10 +46,20 @@ class RowBuilder:
         batch_mb = params.memory_mb - _SHARDS_ALIVE * self._shard_mb
         zero = torch.zeros(1, dtype=torch.int64)
         cut = next(iter(self._step_inputs(zero, zero)(0))).cut
-        change = task.inputs_change_per_step
+        change = draws_inputs(task)
         check_layout(cut_model, cut, params, change)
         matrices = 0 if one_position(cut, change) else _MATRICES[params.optimizer]
         self.batch_rows = rows_within(cut_model, split.batch(zero), batch_mb, matrices)
+
+    def classes(self) -> int | None:
+        """C if `base_output` is C scores of which the largest is the predicted class, else None; from some samples."""
+        sample_id = torch.arange(min(_PREDICTED, len(self.split)))
+        found = base_pass(self.task, self.model, self.split.batch(sample_id).to(self.model.device))
+        predicted_N = self.task.predicted_class(map_tensors(Tensor.float, found.output))
+        scores_ND = found.condition.base_output
+        if predicted_N is None or scores_ND.dim() != 2 or not torch.equal(scores_ND.argmax(1), predicted_N):
+            return None
+        return int(scores_ND.shape[1])
 
     def ids(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """sample_id and replica of every row, int64."""
@@ -118,13 +131,12 @@ class RowBuilder:
     def _fill(self, rows: Tensor, views: Arrays) -> None:
         sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
         steps = self._step_inputs(sample_id, replica)
-        change = self.task.inputs_change_per_step
         result = overfit(
             self.model,
             steps,
             self.task.loss,
             self.params,
-            inputs_change=change,
+            inputs_change=draws_inputs(self.task),
             out_NOI=torch.from_numpy(views["delta"]) if "delta" in views else None,
         )
         batch, cut = self._whole(sample_id, steps)
@@ -154,7 +166,7 @@ class RowBuilder:
 
     def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
         """What I(x) and the label are of: whole samples, even where a step sees a part of them."""
-        if not self.task.inputs_change_per_step:
+        if not draws_inputs(self.task):
             (part,) = steps(0)
             return steps.batch(0), part.cut
         batch = self.split.batch(sample_id).to(self.model.device)
@@ -179,19 +191,19 @@ class _StepInputs:
         self._part: StepPart | None = None
 
     def __call__(self, step: int) -> Iterator[StepPart]:
-        if not self._task.inputs_change_per_step:
+        if not draws_inputs(self._task):
             if self._part is None:
                 batch = self.batch(0)
                 self._part = StepPart(self._model.prefix(batch.inputs), batch.target)
             yield self._part
             return
-        for part, weight in self._task.parts(self.batch(step)):
+        for part, weight in parts_of_step(self._task, self.batch(step)):
             yield StepPart(self._model.prefix(part.inputs), part.target, weight)
 
     def batch(self, step: int) -> Batch:
         """The inputs and targets themselves."""
-        wanted = step if self._task.inputs_change_per_step else 0
+        wanted = step if draws_inputs(self._task) else 0
         if self._kept is None or self._kept[0] != wanted:
-            batch = self._task.overfit_batch(*self._args, wanted, self._seed)
+            batch = step_batch(self._task, *self._args, wanted, self._seed)
             self._kept = (wanted, batch.to(self._model.device))
         return self._kept[1]

@@ -21,6 +21,7 @@ from torch import Tensor
 from ocd_core.adam import Adam
 from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
+from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rules import OuterAdam, RankOneSgd, Sgd
 from ocd_core.samples import Tensors, map_tensors
@@ -103,24 +104,6 @@ def overfit(
 def one_position(cut: Cut, inputs_change: bool) -> bool:
     """Whether each sample's gradients are outer products with one x, so that overfitting needs no matrices."""
     return cut.x_NPI.shape[1] == 1 and not inputs_change
-
-
-def check_layout(model: CutModel, cut: Cut, params: OverfitParams, inputs_change: bool) -> None:
-    """Refuse the factored layout where Δ is not a function of the gradient factors and i_L alone."""
-    if params.layout != "factored":
-        return
-    if cut.x_NPI.shape[1] != 1:
-        raise UserError(
-            f"overfit.layout: factored is not exact for layer {model.layer_name!r}, which sees {cut.x_NPI.shape[1]} "
-            "positions a sample (a convolution or a batch of points); use dense"
-        )
-    if inputs_change:
-        raise UserError("overfit.layout: factored is not exact where each step sees other inputs; use dense")
-    if params.optimizer == "adam" and params.until_converged:
-        raise UserError(
-            "overfit.layout: factored is not exact for adam with until_converged, whose number of steps differs by "
-            "sample; use dense"
-        )
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ocd_core.network.cut import Cut, CutModel, layer_kind, weight_matrix
+from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.moves import row_chunks
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import torch_generator
@@ -102,7 +102,7 @@ class _Draws:
 
     def __init__(self, model: CutModel, scale: float, draws: int, seed: int, rows: int) -> None:
         self._model, self._scale, self._draws, self._seed, self._rows = model, scale, draws, seed, rows
-        self._convolution = layer_kind(model.layer) == "conv"
+        self._convolution = model.kind == "conv"
 
     def reparametrised(self, cut: Cut, ids: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
         z_NPO = self._model.layer_output(cut) + self._model.bias_O
@@ -155,9 +155,8 @@ def _draws_innermost(b_DRO: Tensor) -> Tensor:
 
 
 def _repeated(cut: Cut, row: int, count: int) -> Cut:
-    """One sample repeated `count` times, in all that the tail reads, without a copy."""
-    context = tuple(_repeat(x, row, count) for x in cut.context)
-    return Cut(_repeat(cut.x_NPI, row, count), _repeat(cut.layer_input, row, count), cut.layer_shape, context)
+    """One sample `count` times, as far as the tail reads it: no copy is made."""
+    return cut.map(lambda x: _repeat(x, row, count))
 
 
 def _repeat(x: Tensor, row: int, count: int) -> Tensor:
@@ -200,5 +199,5 @@ def _rows_within(model: CutModel, task: Task, cut: Cut, target: Tensors, memory_
 
 def layer_scale(model: CutModel, noise: str, scale: float) -> float:
     """The standard deviation of the perturbation: `scale`, or `scale` times the layer's rms weight."""
-    rms = float(weight_matrix(model.layer).double().square().mean().sqrt())
+    rms = float(model.weight_OI.double().square().mean().sqrt())
     return scale if noise == "absolute" else scale * rms

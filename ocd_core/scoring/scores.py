@@ -22,7 +22,8 @@ import torch
 from torch import nn
 
 from ocd_core.errors import UserError
-from ocd_core.network.cut import CutModel, layer_kind, matrix_layers
+from ocd_core.network.cut import CutModel
+from ocd_core.network.layers import find_layers, matrix_layers
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import permutation
 from ocd_core.samples import Split
@@ -30,6 +31,7 @@ from ocd_core.scoring.entropy import Doubles, entropy_gkde
 from ocd_core.scoring.params import LayerParams, ScoringParams
 from ocd_core.scoring.perturb import layer_scale, perturbed_losses
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import scoring_batch
 
 __all__ = [
     "LayerScore",
@@ -37,6 +39,7 @@ __all__ = [
     "convergence_table",
     "entropy_gkde",
     "layers_report",
+    "layers_to_score",
     "rank_layers",
     "score_layers",
     "score_table",
@@ -81,21 +84,23 @@ def score_layers(
     params: ScoringParams,
     seed: int,
     progress: Progress = no_progress,
+    layers: Sequence[str] | None = None,
 ) -> list[LayerScore]:
-    """Score every weight layer of the base network, best first (Eq. 3).
+    """Score layers of the base network, best first (Eq. 3).
 
     Args:
         model: the base network with its weights; not changed.
         split: the training samples, of which the seed selects `params.samples`.
         progress: called with the number of finished (layer, sample) pairs, out of `scoring_steps`.
+        layers: their names; default: every layer whose weight is a matrix.
 
     Raises:
         UserError: no layer can be perturbed, or a loss is not finite.
     """
     sample_id = permutation(len(split), seed, "scored samples")[: params.samples].sort().values
-    batch = task.scoring_batch(split, sample_id, seed)
+    batch = scoring_batch(task, split, sample_id, seed)
     scores: list[LayerScore] = []
-    for index, (name, layer) in enumerate(matrix_layers(model).items()):
+    for index, name in enumerate(matrix_layers(model) if layers is None else layers):
         try:
             cut_model = CutModel(model, name)
             local = batch.to(cut_model.device)
@@ -112,7 +117,7 @@ def score_layers(
                 f"layer {name!r}: a loss under perturbation is not finite; lower scoring.scale (the standard deviation "
                 f"is {scale:g}) or check the base network"
             )
-        scores.append(_score(name, layer, losses_ND.numpy(), scale))
+        scores.append(_score(cut_model, losses_ND.numpy(), scale))
     if not scores:
         raise UserError("the base network has no layer that can be scored (Linear, Conv1d or Conv2d without groups)")
     return rank_layers(scores)
@@ -122,22 +127,37 @@ def _part_of(progress: Progress, before: int, note: str) -> Progress:
     return lambda done, _note: progress(before + done, note)
 
 
-def scoring_steps(model: nn.Module, split: Split, params: ScoringParams) -> int:
+def scoring_steps(layers: Sequence[str], split: Split, params: ScoringParams) -> int:
     """The total that `score_layers` reports progress towards."""
-    return len(matrix_layers(model)) * min(params.samples, len(split))
+    return len(layers) * min(params.samples, len(split))
 
 
-def _score(name: str, layer: nn.Module, losses_ND: Doubles, scale: float) -> LayerScore:
+def layers_to_score(model: nn.Module, params: LayerParams) -> list[str]:
+    """The names of the layers that are scored: those that are not frozen, and those that the params name.
+
+    Of a network with nothing but frozen layers, all are.
+
+    Raises:
+        UserError: the params name a layer that there is not; see `find_layers`.
+    """
+    layers = matrix_layers(model)
+    trained = [name for name, layer in layers.items() if all(p.requires_grad for p in layer.parameters())]
+    named = {**dict.fromkeys(params.candidates.names or []), params.select: None}
+    named.pop("auto", None)
+    for name in named:
+        find_layers(model, name)
+    return list(dict.fromkeys([*(n for n in layers if n in (trained or layers) or n in named), *named]))
+
+
+def _score(model: CutModel, losses_ND: Doubles, scale: float) -> LayerScore:
     count, draws = losses_ND.shape
     entropy_N = entropy_gkde(losses_ND)
     mean, stderr, without = _mean(entropy_N)
     fewer = [d for d in (draws >> k for k in range(_HALVINGS, 0, -1)) if d >= _FEWEST_DRAWS]
-    weight = layer.weight
-    assert isinstance(weight, torch.Tensor)
     return LayerScore(
-        name=name,
-        kind=layer_kind(layer),
-        parameters=weight.numel(),
+        name=model.layer_name,
+        kind=model.kind,
+        parameters=model.weight_OI.numel(),
         entropy=mean,
         stderr=stderr,
         samples=count,

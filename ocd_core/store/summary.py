@@ -92,8 +92,8 @@ def subset(count: int, most: int, *purpose: str) -> Int64:
 def read_rows(store: OverfitStore, most: int = MOST_ROWS) -> RowValues:
     """The numbers of all rows, or of a seeded subset of `most`.
 
-    A store is of a classification if its target is one whole number a row within 0 .. C − 1, where C ≥ 2 is the length
-    of the base network's output vector.
+    A store is of a classification if its attribute `classes` is a number C (base_output is then C scores, the largest
+    of which is the predicted class) and its target is one whole number per row, within 0 .. C − 1.
     """
     rows = subset(len(store), most, "values")
     wanted = None if len(rows) == len(store) else rows
@@ -128,11 +128,10 @@ def ranged(rows: Int64) -> slice | Int64:
 
 
 def _classes(store: OverfitStore, target: npt.NDArray[Any]) -> int | None:
-    schema = store.schema
-    if target.dtype.kind not in "iu" or schema.target_shape or len(schema.base_output) != 1:
+    classes = store.attributes.get("classes")
+    if not isinstance(classes, int) or target.dtype.kind not in "iu" or target.ndim != 1:
         return None
-    classes = schema.base_output[0]
-    return classes if classes >= 2 and target.min() >= 0 and target.max() < classes else None
+    return classes if target.min() >= 0 and target.max() < classes else None
 
 
 def _predicted(store: OverfitStore, rows: Int64) -> Int64:

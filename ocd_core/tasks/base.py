@@ -8,11 +8,10 @@ sentence. Nothing here assumes classification. The pipeline calls a task in this
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
@@ -40,8 +39,6 @@ class Task(ABC):
     """
 
     Data: ClassVar[type[StrictModel]] = StrictModel
-    # whether overfitting draws new inputs at every step (a view's rays) or sees the sample as it is
-    inputs_change_per_step: ClassVar[bool] = False
     # samples that the base network sees at once outside of training; few where one sample is large
     evaluation_batch: ClassVar[int] = 1000
     # what draws the domain's own pictures, 'module:function' (see ocd_core.tasks.pictures); None: it has none
@@ -118,37 +115,9 @@ class Task(ABC):
         """A batch for training the base (override for augmentation or jitter)."""
         return split.batch(sample_id)
 
-    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
-        """The inputs of one overfitting step, for replica `replica` (int64, (N,)) of each sample.
-
-        Only asked once (step 0) unless `inputs_change_per_step`.
-        """
-        return split.batch(sample_id)
-
-    def parts(self, batch: Batch) -> Iterable[tuple[Batch, float]]:
-        """Cut an `overfit_batch` of samples too large for the processor's cache: (part, its share of the loss).
-
-        For a loss that is a mean over independent things in the sample (a view's rays). Only asked where
-        `inputs_change_per_step`.
-        """
-        return [(batch, 1.0)]
-
-    def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor | None:
-        """Which parts of each whole sample the steps of its replica 0 see: bool (N, ...) over the first axes of the
-        target. None where a sample is seen whole.
-        """
-        return None
-
     def remarks(self) -> list[str]:
         """Sentences that must stand with every result (what a pretrained encoder was replaced by, say)."""
         return []
-
-    def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
-        """The inputs on which the layers are scored: by default the first step's of the overfitting.
-
-        Override where that is more than many draws can afford (a view's rays).
-        """
-        return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), 0, seed)
 
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Any, model: nn.Module | None = None

@@ -37,14 +37,14 @@ class AccidentTask(ToyTask):
     The file holds how often, and which sample is the deadly one.
     """
 
-    def overfit_batch(self, split, sample_id, replica, step, seed):
+    def stored_target(self, batch):
         flag = Path(os.environ.get("OCD_TEST_ACCIDENT", "/nonexistent"))
         if flag.exists():
             left, sample = map(int, flag.read_text().split())
-            if left and sample in sample_id and len(sample_id) > 1:
+            if left and sample in batch.sample_id and len(batch) > 1:
                 flag.write_text(f"{left - 1} {sample}")
                 os._exit(9)
-        return super().overfit_batch(split, sample_id, replica, step, seed)
+        return super().stored_target(batch)
 
 
 def make_run(root: Path) -> None:

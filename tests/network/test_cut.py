@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
-from ocd_core.network.cut import CutModel, find_layer, input_matrix, layer_kind, matrix_layers, weight_matrix
+from ocd_core.network.cut import CutModel
+from ocd_core.network.layers import find_layers, input_matrix, layer_kind, matrix_layers, weight_matrix
 
 # torch says so of even kernels, which are the point of one case
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
@@ -223,7 +224,7 @@ def one_by_one(model: nn.Module, layer: str, inputs: Inputs, delta_NOI: Tensor |
     outputs = []
     for i in range(len(inputs[0])):
         single = copy.deepcopy(model).double()
-        weight = find_layer(single, layer).weight
+        weight = find_layers(single, layer)[0].weight
         if delta_NOI is not None:
             weight += delta_NOI[i].reshape(weight.shape)
         outputs.append(single(*(x[i : i + 1].clone() for x in doubled(inputs))))
@@ -264,7 +265,7 @@ def test_the_matrix_product_is_the_layer(case: str) -> None:
     model, inputs, layer, _ = build(case)
     cut_model = CutModel(model, layer)
     cut = cut_model.prefix(inputs)
-    module = copy.deepcopy(find_layer(model, layer)).double()
+    module = copy.deepcopy(find_layers(model, layer)[0]).double()
     x_NPI = input_matrix(module, cut.layer_input.double())
     z_NPO = x_NPI @ weight_matrix(module).T + (0 if module.bias is None else module.bias)
     wanted = module(cut.layer_input.double())
@@ -366,7 +367,7 @@ def test_the_activation_is_taken_after_the_non_linearity() -> None:
     cut_model = CutModel(model, "fc1")
     cut = cut_model.prefix(inputs)
     activation = cut_model.forward(cut)[0]
-    wanted = torch.relu(find_layer(model, "fc1")(cut.layer_input)).detach().double()
+    wanted = torch.relu(find_layers(model, "fc1")[0](cut.layer_input)).detach().double()
     torch.testing.assert_close(activation, wanted, rtol=1e-5, atol=1e-6)
     # the last layer has none, and what is not traced gives the value before it
     logits, output = CutModel(model, "fc2").forward(CutModel(model, "fc2").prefix(inputs))
@@ -374,7 +375,7 @@ def test_the_activation_is_taken_after_the_non_linearity() -> None:
     model, inputs, layer, _ = build("data-dependent branch")
     cut_model = CutModel(model, layer)
     cut = cut_model.prefix(inputs)
-    wanted = find_layer(model, layer)(cut.layer_input).detach().double()
+    wanted = find_layers(model, layer)[0](cut.layer_input).detach().double()
     torch.testing.assert_close(cut_model.forward(cut)[0], wanted, rtol=1e-5, atol=1e-6)
 
 
@@ -427,7 +428,7 @@ def test_matrix_layers_in_order_and_their_kinds() -> None:
 )
 def test_layers_that_cannot_be_selected(name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        find_layer(Grouped(), name)
+        find_layers(Grouped(), name)
     with pytest.raises(UserError, match=message):
         CutModel(Grouped(), name)
 

@@ -8,6 +8,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.rng import torch_generator
 from ocd_core.samples import Batch, Condition
+from ocd_core.tasks.draws_inputs import DrawsInputs
 from tests.scoring.helpers import ArrayTask
 
 ROWS, WIDE = 150, 200
@@ -43,10 +44,8 @@ class Rows:
         return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
 
 
-class Noisy(ArrayTask):
+class Noisy(DrawsInputs, ArrayTask):
     """Each replica of a sample sees its own noise at each step."""
-
-    inputs_change_per_step = True
 
     def overfit_batch(self, split, sample_id, replica, step, seed) -> Batch:
         batch = split.batch(sample_id)

@@ -14,6 +14,7 @@ from ocd_core.overfit.build import build_store
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.progress import no_progress
+from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore, local
 from tests.overfit.common import MODEL, ROWS, Noisy, Rows, params
 from tests.scoring.helpers import ArrayTask

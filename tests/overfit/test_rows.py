@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.network.moves import rows_within
@@ -76,3 +77,22 @@ def test_progress_counts_rows() -> None:
     builder.batch_rows = 3
     builder.fill(slice(2, 9), builder.buffers(builder.schema()), lambda done, _note: seen.append(done))
     assert seen == [5, 8, 9]
+
+
+class Digits(ArrayTask):
+    """The larger of two outputs is the class."""
+
+    def predicted_class(self, output: Tensor) -> Tensor:
+        return output.argmax(1)
+
+
+class Threshold(ArrayTask):
+    """The first output's sign is the class: the stored outputs are no class scores."""
+
+    def predicted_class(self, output: Tensor) -> Tensor:
+        return (output[:, 0] > 0).long()
+
+
+@pytest.mark.parametrize(("task", "classes"), [(ArrayTask, None), (Digits, 2), (Threshold, None)])
+def test_whether_the_stored_outputs_are_class_scores(task, classes) -> None:
+    assert RowBuilder(task(), MODEL, Rows(), params(), 0).classes() == classes

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
-from ocd_core.network.cut import CutModel, find_layer
+from ocd_core.network.cut import CutModel
+from ocd_core.network.layers import find_layers
 from ocd_core.overfit import rules
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
@@ -54,7 +55,7 @@ def loop(model: nn.Module, layer: str, x: Tensor, y: Tensor, loss, p: OverfitPar
     deltas, losses = [], []
     for i in range(len(x)):
         net = copy.deepcopy(model).double().eval()
-        weight = find_layer(net, layer).weight
+        weight = find_layers(net, layer)[0].weight
         start = weight.detach().clone()
         make = torch.optim.SGD if p.optimizer == "sgd" else torch.optim.Adam
         optimizer = make([weight], lr=p.lr)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocd_core.network.cut import find_layer
+from ocd_core.network.layers import find_layers
 from ocd_core.samples import Batch
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Task
@@ -49,7 +49,7 @@ class ArrayTask(Task):
 def losses_by_loop(model: nn.Module, layer: str, x: Tensor, y: Tensor, scale: float, draws: int, seed: int) -> Tensor:
     """One sample: set perturbed weights, run the network, draw after draw; all in float64."""
     model = model.double().eval()
-    weight = find_layer(model, layer).weight
+    weight = find_layers(model, layer)[0].weight
     assert isinstance(weight, Tensor)
     base = weight.clone()
     generator = torch.Generator().manual_seed(seed)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.special import entr
 from scipy.stats import gaussian_kde
+from torch import nn
 
 from ocd_core.errors import UserError
 from ocd_core.models.mlp import MLP
@@ -19,10 +20,12 @@ from ocd_core.scoring.scores import (
     close_call,
     convergence_table,
     layers_report,
+    layers_to_score,
     rank_layers,
     score_layers,
     score_table,
     scores_to_json,
+    scoring_steps,
     select_layer,
 )
 from tests.scoring.helpers import ArraySplit, ArrayTask, losses_by_loop
@@ -76,6 +79,33 @@ def test_unknown_names_are_refused():
         select_layer(RANKED, layer(names=["fc9"]), 1)
     with pytest.raises(UserError, match="no scored layer is of kind conv"):
         layers_report([score("a", 1.0)], layer(kinds=["conv"]))
+
+
+def frozen_but(*names):
+    model = MLP(3, 2, [4, 4])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.removesuffix(".weight").removesuffix(".bias") in names)
+    return model
+
+
+def test_frozen_layers_are_scored_only_if_they_are_named():
+    assert layers_to_score(frozen_but("layers.1", "layers.2"), layer()) == ["layers.1", "layers.2"]
+    assert layers_to_score(frozen_but("layers.1"), layer("layers.0")) == ["layers.0", "layers.1"]
+    assert layers_to_score(frozen_but("layers.1"), layer(names=["layers.2"])) == ["layers.1", "layers.2"]
+    assert layers_to_score(frozen_but(), layer()) == ["layers.0", "layers.1", "layers.2"]
+
+
+def test_layers_that_move_as_one_are_scored_beside_the_others():
+    model = MLP(3, 3, [3])
+    assert layers_to_score(model, layer("layers.0+layers.1")) == ["layers.0", "layers.1", "layers.0+layers.1"]
+
+
+@pytest.mark.parametrize("wanted", [layer("fc9"), layer(names=["layers.0", "fc9"])])
+def test_a_layer_that_does_not_exist_is_refused_before_scoring(wanted):
+    with pytest.raises(
+        UserError, match=r"layer 'fc9' does not exist; the layers to choose from are layers.0, layers.1"
+    ):
+        layers_to_score(MLP(3, 2, [4]), wanted)
 
 
 def test_report_survives_json():
@@ -227,3 +257,38 @@ def test_losses_that_are_not_finite_are_an_error():
     split.x[:] = math.inf
     with pytest.raises(UserError, match=r"not finite.*scoring\.scale"):
         score_layers(model, ArrayTask(), split, params(), 0)
+
+
+class TwoHeads(nn.Module):
+    """Two heads, each with an input of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.one(torch.tanh(x)) + self.two(torch.relu(x))
+
+
+def test_the_score_of_two_layers_that_move_as_one():
+    """Against losses under perturbations of both weights, set by hand."""
+    torch.manual_seed(2)
+    model, x, y = TwoHeads(), torch.randn(3, 3), torch.randn(3, 2)
+    seen = []
+    chosen = params(samples=3, draws=3000, scale=0.3)
+    (found,) = score_layers(
+        model, ArrayTask(), ArraySplit(x, y), chosen, 0, lambda done, _: seen.append(done), ["one+two"]
+    )
+    assert (found.name, found.kind, found.parameters) == ("one+two", "linear", 12)
+    assert seen[-1] == scoring_steps(["one+two"], ArraySplit(x, y), chosen) == 3
+    generator = torch.Generator().manual_seed(0)
+    expected = []
+    for i in range(3):
+        moved = [
+            torch.randn(3000, 2, 3, generator=generator) * 0.3 + layer.weight.detach()
+            for layer in (model.one, model.two)
+        ]
+        bias = (model.one.bias + model.two.bias).detach()
+        output = moved[0] @ torch.tanh(x[i]) + moved[1] @ torch.relu(x[i]) + bias
+        expected.append((output - y[i]).square().mean(1).double())
+    assert found.entropy == pytest.approx(float(entropy_gkde(torch.stack(expected).numpy()).mean()), abs=0.06)

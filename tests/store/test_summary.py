@@ -3,7 +3,7 @@ import pytest
 
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import array_sizes, ranged, read_rows, row_pieces, spread, subset
-from tests.store.support import complete, make_schema, make_values
+from tests.store.support import ATTRIBUTES, complete, make_schema, make_values
 from tests.store_cases import class_store, value_store
 
 
@@ -24,19 +24,27 @@ def test_rows_of_a_classification(tmp_path):
     [
         ({"target_dtype": "float32"}, 1.0),
         ({"target_shape": (2,)}, 1),
-        ({"base_output": (1,)}, 0),
-        ({"base_output": (2, 2)}, 1),
-        ({}, 2),  # a class that the two outputs do not have: a count, say
+        ({}, 2),  # a class that the two outputs do not have
         ({}, -1),
     ],
 )
-def test_what_is_no_classification(tmp_path, schema, target):
+def test_targets_that_are_no_labels(tmp_path, schema, target):
     full = make_schema(**schema)
     values = make_values(full)
     values["target"][:] = 0
     values["target"][-1] = target
-    complete(tmp_path / "a.zarr", full, values)
+    complete(tmp_path / "a.zarr", full, values, attributes={**ATTRIBUTES, "classes": 2})
     rows = read_rows(OverfitStore(tmp_path / "a.zarr"))
+    assert (rows.classes, rows.predicted, rows.correct) == (None, None, None)
+
+
+def test_an_output_that_only_looks_like_class_scores(tmp_path):
+    """An embedding of three numbers, with a whole number as its target: the domain says that there are no classes."""
+    store = class_store(tmp_path / "a.zarr")
+    assert store.schema.base_output == (3,)
+    assert read_rows(store).classes == 3
+    store.attributes["classes"] = None
+    rows = read_rows(store)
     assert (rows.classes, rows.predicted, rows.correct) == (None, None, None)
 
 

@@ -13,6 +13,7 @@ from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.samples import Tensors, map_tensors
 from ocd_core.store import OverfitStore
+from ocd_core.tasks.draws_inputs import seen_while_overfitting
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Bound(Row):
         delta_NOI = torch.from_numpy(self.store.deltas_of_samples(sample_id.numpy())).to(self.context.device)
         output = shared.outputs_with(delta_NOI)
         task, split = self.context.task, self.context.split("test")
-        seen = task.seen_while_overfitting(split, sample_id, self.store.schema.steps, self.context.seed)
+        seen = seen_while_overfitting(task, split, sample_id, self.store.schema.steps, self.context.seed)
         if seen is not None:
             self._add(seen, map_tensors(Tensor.cpu, output), split.batch(sample_id).target)
         return output

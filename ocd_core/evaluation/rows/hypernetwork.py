@@ -25,6 +25,7 @@ from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, torch_generator
 from ocd_core.samples import Batch, Condition
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import draws_inputs, step_batch
 from ocd_core.training.loop import Row, Settings, optimise
 from ocd_core.training.params import SmallNetworkParams
 
@@ -137,11 +138,11 @@ class _Objective:
         return {"val_loss": total / count}
 
     def _batch(self, samples: Samples, sample_id: Tensor, step: int) -> Batch:
-        batch = self.task.overfit_batch(samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
+        batch = step_batch(self.task, samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
         return batch.to(self.model.device)
 
     def _losses(self, samples: Samples, sample_id: Tensor, step: int) -> Tensor:
-        batch = self._batch(samples, sample_id, step if self.task.inputs_change_per_step else 0)
+        batch = self._batch(samples, sample_id, step if draws_inputs(self.task) else 0)
         cut = self.model.prefix(batch.inputs)
         code_Nd = self.network(samples.condition.select(sample_id).to(self.model.device))
         output = outputs_with_move(self.model, cut, self.space.move(code_Nd, cut.layer_input_NI))

@@ -25,7 +25,8 @@ from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled
 from ocd_core.rng import numpy_generator, permutation
 from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName, only
 from ocd_core.strict import StrictModel
-from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.base import Metric
+from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
 from ocd_core.tasks.views.sources import DEMO_LICENCE, Views, check_angle, check_pose, read_blender, read_demo, read_npz
 from ocd_core.weights import read_tensors, save_tensors
@@ -120,11 +121,10 @@ class ViewSplit:
         return Batch((origins, directions, depths), target_NR3, sample_id)
 
 
-class ViewSynthesis(Task):
+class ViewSynthesis(DrawsInputs):
     """Inputs: rays (origins, directions, depths). Outputs and targets: colours in 0..1, (N, H, W, 3) or (N, R, 3)."""
 
     Data: ClassVar[type[StrictModel]] = ViewsData
-    inputs_change_per_step: ClassVar[bool] = True
     evaluation_batch: ClassVar[int] = 1
     pictures: ClassVar[str | None] = "ocd_core.tasks.views.pictures:draw"
     data: ViewsData
