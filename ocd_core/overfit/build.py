@@ -17,7 +17,7 @@ from ocd_core.overfit.executors import SERIAL, Execution, run_shards
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.progress import Progress
-from ocd_core.store import Damage, Writer, open_writer
+from ocd_core.store import Content, Damage, Writer, open_writer
 
 
 @contextmanager
@@ -54,8 +54,8 @@ def build_store(
     Raises:
         UserError: the disk is full, another process writes this store, or a shard cannot be made.
     """
-    content = (builder.schema(), dict(attributes), *builder.ids())
-    with open_writer(dest, *content, work_root=work, fingerprint=fingerprint) as writer:
+    content = Content(builder.schema(), dict(attributes), *builder.ids(), fingerprint)
+    with open_writer(dest, content, work) as writer:
         missing = writer.missing()
         if execution.executor == "serial":
             _fill_here(writer, missing, builder, progress)

@@ -6,11 +6,12 @@ from ocd_core.store.opening import open_writer
 from ocd_core.store.reader import OverfitStore
 from ocd_core.store.schema import SCHEMA_VERSION, ArraySpec, StoreSchema
 from ocd_core.store.verify import Damage, verify_store
-from ocd_core.store.writer import Sink, Writer
+from ocd_core.store.writer import Content, Sink, Writer
 
 __all__ = [
     "SCHEMA_VERSION",
     "ArraySpec",
+    "Content",
     "Damage",
     "OverfitBatch",
     "OverfitDataset",

@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
-
 from ocd_core.errors import UserError
 from ocd_core.files import flush, flush_tree, locked, replace_file, sweep_partial
 from ocd_core.store.metadata import ZARR_JSON
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.source import DamagedStoreError, Source, missing_files, read_node
 from ocd_core.store.verify import Damage, metadata_damage
-from ocd_core.store.writer import Arrays, Writer, encoded_shard
+from ocd_core.store.writer import Arrays, Content, Writer, encoded_shard
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,10 @@ class LocalWriter(Writer):
 
     Args:
         dest: where the finished store goes, a local path.
-        schema, attributes, sample_id, replica: see `Writer`.
+        content: shards that an interrupted run with the same fingerprint finished are kept; so are the sound ones of a
+            store at `dest` with that fingerprint, which is moved back to the work folder if it is damaged and left
+            alone if not. A store of another fingerprint at `dest` is replaced by `finish`.
         work_root: the folder of work folders, on the same file system as dest.
-        fingerprint: see `Writer`. Shards that an interrupted run with the same fingerprint finished are kept; so are
-            the sound ones of a store at `dest` with that fingerprint, which is moved back to the work folder if it is
-            damaged and left alone if not. A store of another fingerprint at `dest` is replaced by `finish`.
 
     It holds a lock until `close`.
 
@@ -60,18 +57,8 @@ class LocalWriter(Writer):
         UserError: another process is writing this store, or something else is in its place.
     """
 
-    def __init__(
-        self,
-        dest: Path | str,
-        schema: StoreSchema,
-        attributes: dict[str, Any],
-        sample_id: npt.NDArray[Any],
-        replica: npt.NDArray[Any],
-        *,
-        work_root: Path,
-        fingerprint: str,
-    ) -> None:
-        super().__init__(schema, attributes, sample_id, replica, fingerprint)
+    def __init__(self, dest: Path | str, content: Content, work_root: Path) -> None:
+        super().__init__(content)
         self.dest = Path(dest).absolute()
         root = Path(work_root).absolute()
         root.mkdir(parents=True, exist_ok=True)
@@ -80,10 +67,10 @@ class LocalWriter(Writer):
             raise UserError(
                 f"{root} and {self.dest.parent} must be on one file system, for a finished store is renamed"
             )
-        self.work = root / f"{self.dest.name}-{fingerprint}"
+        self.work = root / f"{self.dest.name}-{self.fingerprint}"
         key = hashlib.sha256(str(self.dest).encode()).hexdigest()[:12]
         self._replaced = root / f"{self.dest.name}-{key}.replaced"
-        self._sink = LocalSink(self.work, schema)
+        self._sink = LocalSink(self.work, self.schema)
         # the disk works while the next shard is computed; a shard in the page cache counts as written
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._flushes: list[Future[None]] = []

@@ -9,9 +9,6 @@ fingerprint is refused: nothing that this writer did not begin is ever replaced.
 
 import json
 from dataclasses import dataclass
-from typing import Any
-
-import numpy.typing as npt
 
 from ocd_core.errors import UserError
 from ocd_core.files import filesystem, put_file
@@ -19,7 +16,7 @@ from ocd_core.store.metadata import ZARR_JSON
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.source import DamagedStoreError, Source, read_node
 from ocd_core.store.verify import metadata_damage
-from ocd_core.store.writer import Arrays, Writer, encoded_shard
+from ocd_core.store.writer import Arrays, Content, Writer, encoded_shard
 
 NOTE = "unfinished.json"
 
@@ -47,26 +44,17 @@ class RemoteWriter(Writer):
     Args:
         url: where the store is to be: nothing, or what an earlier writer of this fingerprint left. Of a damaged
             store the sound shards are kept.
-        schema, attributes, sample_id, replica, fingerprint: see `Writer`.
+        content: what the store is to hold.
 
     Raises:
         UserError: something else is there.
     """
 
-    def __init__(
-        self,
-        url: str,
-        schema: StoreSchema,
-        attributes: dict[str, Any],
-        sample_id: npt.NDArray[Any],
-        replica: npt.NDArray[Any],
-        *,
-        fingerprint: str,
-    ) -> None:
-        super().__init__(schema, attributes, sample_id, replica, fingerprint)
+    def __init__(self, url: str, content: Content) -> None:
+        super().__init__(content)
         self.url = url
         self._fs, self._root = filesystem(url)
-        self._sink = RemoteSink(url, schema)
+        self._sink = RemoteSink(url, self.schema)
         self._open()
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ arrays are there, decode and hold the expected samples, so nothing else is writt
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -39,32 +40,37 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Content:
+    """What is known of a store before its numbers are.
+
+    schema: its arrays. attributes: plain JSON values for the group: config, layer, base checkpoint, code version, seed.
+    sample_id, replica: of all rows, int64 (rows,); no pair twice. fingerprint: of everything that determines the
+    numbers (params, code, inputs).
+    """
+
+    schema: StoreSchema
+    attributes: dict[str, Any]
+    sample_id: npt.NDArray[Any]
+    replica: npt.NDArray[Any]
+    fingerprint: str
+
+
 class Writer(ABC):
     """Makes or completes one store; a context manager.
 
-    Args:
-        schema: its arrays.
-        attributes: plain JSON values for the group: config, layer, base checkpoint, code version, seed.
-        sample_id, replica: of all rows, int64 (rows,); no pair twice.
-        fingerprint: of everything that determines the content (params, code, inputs). Sound shards that a run with the
-            same fingerprint has left are kept.
+    Sound shards that a run with the same fingerprint has left are kept.
     """
 
-    def __init__(
-        self,
-        schema: StoreSchema,
-        attributes: dict[str, Any],
-        sample_id: npt.NDArray[Any],
-        replica: npt.NDArray[Any],
-        fingerprint: str,
-    ) -> None:
-        self.schema, self.fingerprint = schema, fingerprint
-        ids = np.asarray(sample_id, np.int64), np.asarray(replica, np.int64)
+    def __init__(self, content: Content) -> None:
+        schema = content.schema
+        self.schema, self.fingerprint = schema, content.fingerprint
+        ids = np.asarray(content.sample_id, np.int64), np.asarray(content.replica, np.int64)
         assert ids[0].shape == ids[1].shape == (schema.rows,), "one sample_id and replica per row"
         assert len(np.unique(np.stack(ids), axis=1).T) == schema.rows, "a sample and replica occurs twice"
         self._ids = {"sample_id": ids[0], "replica": ids[1]}
         self._arrays = array_metadata(schema)
-        self._attributes = group_attributes(schema, attributes, *ids, fingerprint)
+        self._attributes = group_attributes(schema, content.attributes, *ids, content.fingerprint)
         self._group = group_metadata(self._attributes, self._arrays)
         self._good: set[int] = set()
         self._in_place = False

@@ -20,22 +20,11 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.rng import torch_generator
 from ocd_core.store.factored import rebuild_delta
+from tests.overfit import common
 
 
 def params(**changes) -> OverfitParams:
-    values = {
-        "optimizer": "sgd",
-        "lr": 0.01,
-        "steps": 3,
-        "until_converged": False,
-        "tolerance": 0.01,
-        "replicas": 1,
-        "precision": "float64",
-        "layout": "dense",
-        "memory_mb": 64,
-        "shard_mb": 1,
-    }
-    return OverfitParams.model_validate({**values, **changes})
+    return common.params(**{"lr": 0.01, "steps": 3, "memory_mb": 64, **changes})
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ocd_core.store import StoreSchema
+from ocd_core.store import Content, StoreSchema
 from ocd_core.store.local import LocalWriter
 
 ATTRIBUTES: dict[str, Any] = {
@@ -59,9 +59,13 @@ def whole_shard_of(schema: StoreSchema, values: dict[str, np.ndarray], shard: in
 
 def open_writer(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> LocalWriter:
     """A writer whose work folders are beside the store."""
-    options = {"attributes": ATTRIBUTES, "work_root": dest.parent / ".work", "fingerprint": "f00d", **changes}
-    attributes = options.pop("attributes")
-    return LocalWriter(dest, schema, attributes, values["sample_id"], values["replica"], **options)
+    return LocalWriter(dest, content_of(schema, values, **changes), dest.parent / ".work")
+
+
+def content_of(schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> Content:
+    """What a store of these values is to hold."""
+    options = {"attributes": ATTRIBUTES, "fingerprint": "f00d", **changes}
+    return Content(schema, sample_id=values["sample_id"], replica=values["replica"], **options)
 
 
 def complete(dest: Path, schema: StoreSchema, values: dict[str, np.ndarray], **changes) -> list[int]:

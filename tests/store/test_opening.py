@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from ocd_core.store import open_writer, verify_store
-from tests.store.support import ATTRIBUTES, file_hashes, make_schema, make_values, shard_of, whole_shard_of
+from tests.store.support import content_of, file_hashes, make_schema, make_values, shard_of, whole_shard_of
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)
@@ -24,8 +24,7 @@ def dest(request, tmp_path):
 
 
 def open_at(dest, tmp_path):
-    ids = VALUES["sample_id"], VALUES["replica"]
-    return open_writer(dest, SCHEMA, ATTRIBUTES, *ids, work_root=tmp_path / ".work", fingerprint="f00d")
+    return open_writer(dest, content_of(SCHEMA, VALUES), tmp_path / ".work")
 
 
 def hashes(dest, folder):

@@ -11,7 +11,7 @@ from ocd_core.store import OverfitStore, verify_store
 from ocd_core.store.remote import RemoteSink, RemoteWriter
 from tests.faults.conftest import finished, ready, undisturbed  # noqa: F401
 from tests.faults.support import copy_run, overfit
-from tests.store.support import ATTRIBUTES, complete, file_hashes, make_schema, make_values, shard_of, whole_shard_of
+from tests.store.support import complete, content_of, file_hashes, make_schema, make_values, shard_of, whole_shard_of
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)
@@ -25,7 +25,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 
 
 def open_remote(url: str, fingerprint: str = "f00d") -> RemoteWriter:
-    return RemoteWriter(url, SCHEMA, ATTRIBUTES, VALUES["sample_id"], VALUES["replica"], fingerprint=fingerprint)
+    return RemoteWriter(url, content_of(SCHEMA, VALUES, fingerprint=fingerprint))
 
 
 def write_missing(url: str, upto: int = 99) -> list[int]:
