@@ -59,7 +59,7 @@ CONTENT = {
     "layers": ("layers.json",),
     "diffusion": ("model.safetensors", "config.json", "metrics.json"),
     "scale": ("model.safetensors", "config.json", "metrics.json"),
-    "controls": ("model.safetensors", "config.json"),
+    "controls": ("model.safetensors", "config.json", "metrics.json"),
 }
 
 # The class of each group of params, imported by name: a new param belongs to the stages that read its group alone
