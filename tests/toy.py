@@ -96,8 +96,8 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
         "scale": {"updates": 60, "batch_size": 16, "validate_every": 20, "width": 16},
         "sampling": {"steps": 3},
         "controls": {
-            "components": 2, "gains": [0.5, 1.0],
-            "further": {"epochs": 3, "patience": 3, "lr": 1e-3},
+            "components": 2, "ocd_gain": {"gains": [0.5, 1.0]},
+            "base_further": {"epochs": 3, "patience": 3, "lr": 1e-3},
             "ridge": {"rows": 40, "folds": 3, "widths": [1.0, 3.0], "penalties": [0.1, 1.0]},
             "hypernetwork": {"width": 8, "updates": 20, "batch_size": 8, "lr": 1e-3, "validate_every": 10,
                              "patience": 5},

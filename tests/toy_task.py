@@ -87,10 +87,8 @@ PARAMS: dict[str, Any] = {
     },
     "sampling": {"sampler": "ddim", "steps": 2, "eta": 0.0, "renormalise": True},
     "controls": {
-        "fit": ["mean_delta", "ridge", "ocd_gain"], "components": 2, "gains": [0.5, 1.0],
-        "further": {"epochs": 1, "patience": None, "lr": 1e-3},
+        "fit": ["mean_delta", "ridge", "ocd_gain"], "components": 2, "ocd_gain": {"gains": [0.5, 1.0]},
         "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1]},
-        "hypernetwork": {"width": 4, "updates": 2, "batch_size": 4, "lr": 1e-3, "validate_every": 1, "patience": 1},
     },
     "evaluate": {
         "rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": 2,

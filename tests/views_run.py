@@ -30,7 +30,7 @@ def views_run(root: Path, upto: str) -> Artifacts:
         values[group].update(keys)
     values["diffusion"]["denoiser"].update(width=8, depth=1)
     values["controls"]["hypernetwork"].update(width=8, updates=2, validate_every=1)
-    values["controls"]["further"]["epochs"] = 1
+    values["controls"]["base_further"]["epochs"] = 1
     (root / "params").mkdir()
     with (root / "params" / "views.yaml").open("w") as file:
         YAML().dump(values, file)

@@ -1,14 +1,15 @@
-"""What trainings cost, in floating-point operations: what `base_further` has to be measured by.
+"""What trainings cost, in floating-point operations: the measure for rows that train, such as `base_further`.
 
 Counted (torch.utils.flop_counter: matrix products and convolutions, forward and backward) on a few samples and
 multiplied by how many were seen, so that equal runs give equal numbers, on any machine. Passes over validation
-samples are not counted, for nobody.
+samples are counted for none of them.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.network.cut import CutModel
@@ -41,17 +42,14 @@ def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int
     one = cond.select(slice(0, 1)).to(model.device)
     code, t = torch.zeros(1, *model.shape, device=model.device), torch.ones(1, dtype=torch.int64, device=model.device)
 
-    def update() -> None:
-        output = model.predict(code, t, model.embed(one))
-        torch.autograd.grad(output.sum(), list(model.parameters()))
-
-    return flops(update) * model.params.batch_size * updates
+    run = lambda: _backward(model.predict(code, t, model.embed(one)), model)  # noqa: E731
+    return flops(run) * model.params.batch_size * updates
 
 
 def scale_flops(network: ScaleNetwork, cond: Condition, batch_size: int, updates: int) -> int:
     """Of `updates` updates on `batch_size` samples (Eq. 8)."""
     one = cond.select(slice(0, 1)).to(network.device)
-    run = lambda: torch.autograd.grad(network(one).sum(), list(network.parameters()))  # noqa: E731
+    run = lambda: _backward(network(one), network)  # noqa: E731
     return flops(run) * batch_size * updates
 
 
@@ -59,11 +57,13 @@ def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
     """Of one epoch of the base network's training, all layers."""
     model = task.build_model()  # its own copy, in training mode as in training; two samples for batch normalisation
     set_training_mode(model)
-    trained = [p for p in model.parameters() if p.requires_grad]
     batch = task.training_batch(train, torch.arange(min(2, len(train))), seed, 1)
+    run = lambda: _backward(task.training_loss(model(*batch.inputs), batch.target, 0.0), model)  # noqa: E731
+    return flops(run) * len(train) // len(batch)
 
-    def update() -> None:
-        loss = task.training_loss(model(*batch.inputs), batch.target, 0.0).sum()
-        torch.autograd.grad(loss, trained, allow_unused=True)  # a forward pass need not use every parameter
 
-    return flops(update) * len(train) // len(batch)
+def _backward(values: Tensor, network: nn.Module) -> None:
+    """Gradients for what is trained: some parameters may be frozen, and a forward pass need not use all of them."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    if trained and values.requires_grad:
+        torch.autograd.grad(values.sum(), trained, allow_unused=True)

@@ -37,6 +37,11 @@ class BaseFurther(FittedRow):
     prefix = "further"
     network: nn.Module
 
+    def left_out(self) -> str | None:
+        """A network whose parameters are all frozen has nothing to train."""
+        trains = any(p.requires_grad for p in self.context.task.build_model().parameters())
+        return None if trains else "every parameter of the base network is frozen"
+
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, with orders of the samples that the base has not seen."""
         epoch_flops = base_epoch_flops(fitting.task, fitting.split("train"), fitting.seed)

@@ -3,8 +3,11 @@
 import numpy as np
 import torch
 
-from ocd_core.evaluation.controls.neighbour import _BLOCK, Neighbours
+from ocd_core.artifacts import Artifacts
+from ocd_core.evaluation.rows.neighbour import _BLOCK, Neighbours
 from ocd_core.samples import Batch
+from ocd_core.store import OverfitStore
+from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
 from tests.toy import ToyData, ToyTask
 
 
@@ -44,3 +47,12 @@ def test_of_equally_near_ones_it_is_the_first() -> None:
     train = torch.zeros(_BLOCK + 5, 1, 1)
     neighbours = Neighbours(ToyTask(ToyData(noise=0.0), "unused", {}), Points(train), Deltas())
     assert neighbours.nearest(Points(torch.ones(2, 1, 1)).batch(torch.arange(2))).tolist() == [0, 0]
+
+
+def test_the_row_moves_the_layer_by_the_neighbours_delta(run: Artifacts) -> None:
+    row, shared = row_of(run, "neighbour")
+    train = row.context.split("train")
+    x = train.batch(torch.arange(len(train))).inputs[0].flatten(1).double()
+    nearest = [int((x - one.flatten().double()).square().sum(1).argmin()) for one in shared.batch.inputs[0]]
+    deltas = torch.from_numpy(OverfitStore(run.overfit("train")).deltas_of_samples(np.array(nearest)))
+    assert_same_outputs(row.outputs(shared), moved_by_hand(shared.predictor, shared.batch, deltas))

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocd_core.codes.condition import features
-from ocd_core.evaluation.controls.ridge import fit_ridge, squared_distances, subset
-from ocd_core.evaluation.params import RidgeParams
+from ocd_core.artifacts import Artifacts
+from ocd_core.evaluation.rows.ridge import RidgeParams, fit_ridge, subset
 from ocd_core.samples import Condition
+from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
 
 ROWS, REPLICAS = 30, 2
 
@@ -100,10 +101,9 @@ def test_features_that_are_all_dead_give_finite_answers(data) -> None:
     assert torch.isfinite(fit_ridge(dead, y, ids, params(), seed=0).ridge(dead)).all()
 
 
-@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
-def test_squared_distances_are_those_of_pairs(m: int, n: int, d: int, seed: int) -> None:
-    g = torch.Generator().manual_seed(seed)
-    x, y = torch.randn(m, d, generator=g), torch.randn(n, d, generator=g)
-    expected = [[float((a.double() - b.double()).square().sum()) for b in y] for a in x]
-    np.testing.assert_allclose(squared_distances(x, y), expected, atol=1e-12)
+def test_the_row_moves_the_layer_by_its_delta(run: Artifacts) -> None:
+    row, shared = row_of(run, "ridge")
+    base = shared.base
+    ones = torch.ones(len(shared)) if row.space.representation.uses_scale else None
+    deltas = row.space.representation.decode(row.ridge(base.condition), ones, base.cut.layer_input_NI)
+    assert_same_outputs(row.outputs(shared), moved_by_hand(shared.predictor, shared.batch, deltas))

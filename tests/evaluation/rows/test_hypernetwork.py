@@ -4,13 +4,15 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.codes.representations.factored import Factored
-from ocd_core.evaluation.controls.hypernetwork import Hypernetwork, Samples, train_hypernetwork
-from ocd_core.evaluation.controls.space import DeltaSpace
-from ocd_core.evaluation.params import HypernetworkParams
+from ocd_core.artifacts import Artifacts
+from ocd_core.evaluation.context import Samples
+from ocd_core.evaluation.rows.hypernetwork import Hypernetwork, HypernetworkParams, train_hypernetwork
+from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass
 from ocd_core.samples import Batch, whole_split
 from ocd_core.tasks.base import Metric
+from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
 from tests.scoring.helpers import ArrayTask
 
 PARAMS = HypernetworkParams(width=16, updates=200, batch_size=16, lr=1e-2, validate_every=50, patience=10)
@@ -97,3 +99,11 @@ def test_answers_are_in_units_of_the_scale() -> None:
     before = network(cond)
     network.scale.fill_(3.0)
     torch.testing.assert_close(network(cond), 3 * before)
+
+
+def test_the_row_moves_the_layer_by_its_delta(run: Artifacts) -> None:
+    row, shared = row_of(run, "hypernetwork")
+    base = shared.base
+    ones = torch.ones(len(shared)) if row.space.representation.uses_scale else None
+    deltas = row.space.representation.decode(row.network(base.condition), ones, base.cut.layer_input_NI)
+    assert_same_outputs(row.outputs(shared), moved_by_hand(shared.predictor, shared.batch, deltas))

@@ -1,0 +1,119 @@
+"""Toy runs with all rows: layer `head` (factored, two replicas) or `embed` (three positions a sample, pca)."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ocd_core.artifacts import Artifacts
+from ocd_core.config import Params, load_params
+from ocd_core.evaluation.context import Context
+from ocd_core.evaluation.evaluate import Evaluation, evaluate
+from ocd_core.evaluation.fitted import load_rows
+from ocd_core.evaluation.row import Row
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.predictor import Predictor
+from ocd_core.samples import Batch, whole_split
+from stages import evaluate as evaluate_stage
+from stages import train_controls
+from tests.toy import ToyTask, run_stages, write_toy_params
+
+GROUPS: dict[str, dict[str, Any]] = {
+    "head": {"layer": {"select": "head"}, "overfit": {"memory_mb": 8, "shard_mb": 1, "replicas": 2}},
+    "embed": {
+        "layer": {"select": "embed"},
+        "diffusion": {
+            "representation": {"name": "pca", "components": 5},
+            "updates": 40,
+            "batch_size": 16,
+            "validate_every": 20,
+            "embedding": 16,
+            "denoiser": {"name": "mlp", "width": 16, "depth": 1, "multipliers": [1], "dropout": 0.0},
+        },
+    },
+}
+
+
+def toy_run(root: Path, layer: str) -> Artifacts:
+    """All stages up to the evaluation; while rows are fitted, there is no test split."""
+    write_toy_params(root, **GROUPS[layer])
+    run = Artifacts("toy", root=root)
+    opened = ToyTask.open
+
+    def without_test(self, prepared, split):
+        assert split != "test"
+        return opened(self, prepared, split)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_stages("train_scale")
+        shutil.move(run.overfit("test"), root / "hidden")
+        patch.setattr(ToyTask, "open", without_test)
+        train_controls.main("toy")
+        patch.undo()
+        patch.chdir(root)
+        shutil.move(root / "hidden", run.overfit("test"))
+        evaluate_stage.main("toy")
+    return run
+
+
+def params_of(run: Artifacts) -> Params:
+    return load_params(run.task, run.root)
+
+
+def context_of(run: Artifacts, predictor: Predictor | None = None, **changes: Any) -> Context:
+    """The context of an evaluation; keyword arguments change the group `evaluate`."""
+    params = params_of(run)
+    params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update=changes)})
+    return Context(run, params, predictor or Predictor.from_run(run, params), ("train", "test"))
+
+
+def evaluated(run: Artifacts, predictor: Predictor | None = None, **changes: Any) -> Evaluation:
+    context = context_of(run, predictor, **changes)
+    return evaluate(context, *load_rows(context, context.params.evaluate.rows))
+
+
+def row_of(run: Artifacts, name: str, predictor: Predictor | None = None) -> tuple[Row, SharedPass]:
+    """A row, ready to answer, and one pass over the whole test split."""
+    context = context_of(run, predictor)
+    ((row,), left_out) = load_rows(context, [name])
+    assert not left_out
+    return row, SharedPass(context.predictor, whole_test_batch(context))
+
+
+def whole_test_batch(context: Context) -> Batch:
+    split = context.split("test")
+    return split.batch(whole_split(split))
+
+
+
+def moved_by_hand(predictor: Predictor, batch: Batch, delta_NOI: Tensor) -> Tensor:
+    """Each sample's outputs, float64, from a whole network whose weights are set to θ + Δ."""
+    found = []
+    for i, delta_OI in enumerate(delta_NOI):
+        network = predictor.task.build_model().double()
+        network.load_state_dict(predictor.model.replay_network.state_dict())
+        network.get_submodule(predictor.model.layer_name).weight.data += delta_OI.double()
+        found.append(network(batch.inputs[0][i : i + 1].double()))
+    return torch.cat(found).detach()
+
+
+def drawn_deltas(predictor: Predictor, batch: Batch, k: int, rho_N: Tensor | None = None) -> Tensor:
+    """The Δ of draw k, (N, O, I), decoded one sample at a time."""
+    from ocd_core.network.moves import base_pass
+
+    found = []
+    for i in range(len(batch)):
+        one = batch.select(slice(i, i + 1))
+        base = base_pass(predictor.task, predictor.model, one)
+        rho = predictor.estimate_rho(base) if rho_N is None else rho_N[i : i + 1]
+        code = predictor.code(base, one.sample_id, k)
+        found.append(predictor.diffusion.representation.decode(code, rho, base.cut.layer_input_NI))
+    return torch.cat(found)
+
+
+def assert_same_outputs(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=1e-6)

@@ -1,0 +1,66 @@
+"""Operations counted by hand."""
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.artifacts import Artifacts
+from ocd_core.evaluation.costs import base_epoch_flops, flops, overfit_flops
+from ocd_core.network.cut import CutModel
+from ocd_core.samples import Batch
+from tests.evaluation.runs import params_of
+from tests.toy import PointSet, ToyData, ToyTask
+
+EMBED, HEAD = 2 * 3 * 4 * 6, 2 * 6 * 2  # of one sample's forward pass: 3 positions, 4 -> 6 -> 2
+
+
+class Points:
+    def __len__(self) -> int:
+        return 10
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        g = torch.Generator().manual_seed(0)
+        return Batch((torch.randn(10, 3, 4, generator=g)[sample_id],), torch.zeros(len(sample_id), 2), sample_id)
+
+
+class Frozen(PointSet):
+    """A frozen encoder, and a layer that the forward pass does not use."""
+
+    def __init__(self, width: int = 6) -> None:
+        super().__init__(width)
+        self.embed.requires_grad_(False)
+        self.unused = nn.Linear(5, 5)
+
+
+class AllFrozen(PointSet):
+    def __init__(self, width: int = 6) -> None:
+        super().__init__(width)
+        self.requires_grad_(False)
+
+
+def task_of(network: type[nn.Module]) -> ToyTask:
+    return ToyTask(ToyData(noise=0.0), f"{network.__module__}:{network.__name__}", {})
+
+
+def test_operations_counted_by_hand() -> None:
+    """An (m, k) by (k, n) product costs 2 m k n."""
+    assert flops(lambda: torch.randn(5, 7) @ torch.randn(7, 3)) == 2 * 5 * 7 * 3
+    # forward; backward to the weights of both layers and to the input of the second
+    assert base_epoch_flops(task_of(PointSet), Points(), 0) == 10 * (2 * EMBED + 3 * HEAD)
+
+
+def test_what_is_frozen_costs_no_backward_pass() -> None:
+    assert base_epoch_flops(task_of(Frozen), Points(), 0) == 10 * (EMBED + 2 * HEAD)
+    assert base_epoch_flops(task_of(AllFrozen), Points(), 0) == 10 * (EMBED + HEAD)
+
+
+def test_overfitting_costs_more_with_more_steps_and_rows(run: Artifacts) -> None:
+    params = params_of(run)
+    model = CutModel(PointSet(), "embed")
+    costs = [
+        overfit_flops(
+            task_of(PointSet), model, Points(), params.overfit.model_copy(update={"steps": s, "replicas": r}), 0
+        )
+        for s, r in ((1, 1), (2, 1), (3, 1), (1, 2))
+    ]
+    assert costs[1] - costs[0] == costs[2] - costs[1] > 0
+    assert costs[3] == 2 * costs[0] > 0
