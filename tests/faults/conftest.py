@@ -23,5 +23,5 @@ def finished(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def undisturbed(finished: Path) -> dict[str, str]:
-    """The files of the store and its card, path -> sha256."""
+    """The files of the store, path -> sha256."""
     return file_hashes(store_of(finished).parent)

@@ -8,7 +8,6 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from unittest import mock
 
-import stages.overfit
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.store import writer
 from ocd_core.store.local import LocalWriter
@@ -24,7 +23,8 @@ def is_third(number: int, *_args: object) -> bool:
 PHASES = {
     "before the first shard": (lambda: mock.patch.object(LocalWriter, "write", die), 0),
     "while computing a shard": (
-        lambda: mock.patch.object(RowBuilder, "fill", counted(RowBuilder.fill, lambda n, *_: n == 4)), None,
+        lambda: mock.patch.object(RowBuilder, "fill", counted(RowBuilder.fill, lambda n, *_: n == 4)),
+        None,
     ),
     "in mid-shard": (lambda: mock.patch.object(writer, "encode_shard", half_a_file(writer.encode_shard, 25)), 2),
     "between shards": (
@@ -36,8 +36,11 @@ PHASES = {
         SHARDS,
     ),
     "before the rename": (lambda: mock.patch.object(Path, "rename", die), SHARDS),
-    "before the card": (lambda: mock.patch.object(stages.overfit, "write_card", die), SHARDS),
-}  # fmt: skip
+    "after the rename": (
+        lambda: mock.patch.object(Path, "rename", counted(Path.rename, lambda n, *_: n == 1, die_after=True)),
+        SHARDS,
+    ),
+}
 
 
 def die_in(phase: str, root: Path) -> None:

@@ -17,7 +17,7 @@ from unittest import mock
 import torch
 
 from ocd_core.artifacts import Artifacts, write_json
-from ocd_core.config import load_params
+from ocd_core.provenance import Lineage
 from ocd_core.weights import save_tensors
 from tests.toy import ToyTask, run_stages, write_toy_params
 from tests.workspace import REPO
@@ -55,10 +55,12 @@ def make_run(root: Path) -> None:
 
     def stages() -> None:
         run_stages(upto="prepare")
-        artifacts, task = Artifacts("toy"), load_params("toy").build_task()
+        lineage = Lineage.of("toy")
         torch.manual_seed(0)
-        save_tensors(dict(task.build_model().state_dict()), artifacts.base / "model.safetensors")
-        write_json(artifacts.layers / "layers.json", {"used": {"1": "head"}})
+        with lineage.write("base") as base:
+            save_tensors(dict(lineage.params.build_task().build_model().state_dict()), base / "model.safetensors")
+        with lineage.write("layers") as layers:
+            write_json(layers / "layers.json", {"used": {"1": "head"}})
 
     run_in(root, stages)
 
@@ -94,8 +96,9 @@ def work_of(root: Path) -> Path | None:
 def file_hashes(folder: Path) -> dict[str, str]:
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*")) if path.is_file()
-    }  # fmt: skip
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def finished_shards(folder: Path) -> dict[int, tuple[int, int]]:
@@ -110,7 +113,7 @@ def copy_run(source: Path, dest: Path) -> Path:
 
 
 def assert_undisturbed(root: Path, expected: dict[str, str]) -> None:
-    """The overfit folder (store and card) is byte for byte that of a run that nothing happened to."""
+    """The overfit folder is byte for byte that of a run that nothing happened to."""
     assert file_hashes(store_of(root).parent) == expected
     assert not list(root.rglob("*.partial"))
     assert list((root / "data" / ".work").iterdir()) == []

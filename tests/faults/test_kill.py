@@ -34,7 +34,7 @@ def test_killed_at(phase: str, ready: Path, undisturbed: dict[str, str], tmp_pat
     process.join(120)
     assert process.exitcode == -signal.SIGKILL
     left = work_of(root) or store_of(root)
-    assert store_of(root).exists() == (phase == "before the card")
+    assert store_of(root).exists() == (phase == "after the rename")
     kept, expected = finished_shards(left), PHASES[phase][1]
     assert expected in (None, len(kept))
     overfit(root)
@@ -81,7 +81,7 @@ def test_dvc_takes_a_resumed_store_and_restores_it_from_its_cache(
     outs = "data/toy/seed0/rank1/overfit/train"
     (root / "dvc.yaml").write_text(
         "stages:\n  overfit:\n    cmd: python -m stages.overfit --task toy --split train\n"
-        f"    deps: [data/toy/prepared, data/toy/seed0/base]\n    outs: [{outs}.zarr, {outs}.card]\n"
+        f"    deps: [data/toy/prepared, data/toy/seed0/base]\n    outs: [{outs}.zarr]\n"
     )
     dvc(root, "init", "--no-scm", "-q")
     dvc(root, "config", "cache.type", "hardlink,copy")
