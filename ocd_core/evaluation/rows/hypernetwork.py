@@ -57,7 +57,7 @@ class Hypernetwork(nn.Module):
 
 @dataclass(frozen=True)
 class HypernetworkTraining:
-    """network: as of the best validation, its start included. curve: one row per validation. metrics: plain numbers."""
+    """network: as of the best validation, its start included. curve: a row a validation. metrics: plain numbers."""
 
     network: Hypernetwork
     curve: list[Row]
@@ -91,16 +91,19 @@ def train_hypernetwork(
     network.scale.fill_(scale or 1.0)
     network.to(model.device)
     objective = _Objective(task, model, space, network, train, val, params, seed)
-    settings = Settings(params.updates, params.lr, params.validate_every, params.patience, keep_start=True)
+    start = objective.validate()["val_loss"]
+    settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
     found = optimise(network, objective, settings, seed, "hypernetwork", progress, on_row)
-    start, *curve = found.curve
+    best_loss, best_update = found.best_loss, found.best_update
+    if start <= best_loss:  # the start is a candidate of the early stopping too
+        best_loss, best_update = start, 0
+        nn.init.zeros_(network.last.weight)
+        nn.init.zeros_(network.last.bias)
     metrics = {
-        "val_loss": found.best_loss,
-        "val_loss_before": start["val_loss"],
-        "updates": float(found.updates),
-        "best_update": float(found.best_update),
-    }
-    return HypernetworkTraining(network, curve, metrics)
+        "val_loss": best_loss, "val_loss_before": start, "updates": float(found.updates),
+        "best_update": float(best_update),
+    }  # fmt: skip
+    return HypernetworkTraining(network, found.curve, metrics)
 
 
 class _Objective:
