@@ -89,7 +89,6 @@ def whole_test_batch(context: Context) -> Batch:
     return split.batch(whole_split(split))
 
 
-
 def moved_by_hand(predictor: Predictor, batch: Batch, delta_NOI: Tensor) -> Tensor:
     """Each sample's outputs, float64, from a whole network whose weights are set to θ + Δ."""
     found = []

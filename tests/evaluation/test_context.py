@@ -28,7 +28,7 @@ def test_the_test_split_is_out_of_reach_for_all_but_bounds(run: Artifacts) -> No
     assert others.split("train") is context.split("train")  # what was opened is shared
     for closed in (others, Fitting(run, context.params, context.predictor)):
         for open_it in (closed.split, closed.store):
-            with pytest.raises(AssertionError, match="test .* is not for this row"):
+            with pytest.raises(AssertionError, match=r"test .* is not for this row"):
                 open_it("test")
 
 

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from ocd_core.evaluation.distances import squared_distances
 
 
-
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
 def test_squared_distances_are_those_of_pairs(m: int, n: int, d: int, seed: int) -> None:

@@ -31,8 +31,8 @@ def test_rows_share_the_pass_and_the_draws(run: Artifacts, monkeypatch: pytest.M
     assert calls.count("pass") == calls.count("estimate_rho") == 1
     assert calls.count("code") == context.draws == 3
     # once for each of the draws, and for each row that moves the layer otherwise
-    others = {"mean_delta", "neighbour", "ridge", "hypernetwork", "ocd_no_scale", "ocd_gain", "ocd_mean_network", "bound"}
-    assert calls.count("moved") == 3 + len(others & {row.name for row in rows})
+    otherwise = {row.name for row in rows} - {"base", "base_further", "ocd", "ocd_ensemble"}
+    assert calls.count("moved") == 3 + len(otherwise)
 
 
 def test_another_predictor_has_draws_of_its_own(run: Artifacts) -> None:

@@ -1,8 +1,11 @@
+"""Intervals and z against scipy, plain loops and simulated truth."""
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from ocd_core.evaluation.statistics import bootstrap_interval, paired_z
+from ocd_core.evaluation.statistics import bootstrap_interval, paired_z, percentiles, recomputed, recomputed_z
 
 
 def test_interval_agrees_with_the_normal_one_for_many_samples() -> None:
@@ -41,3 +44,126 @@ def test_paired_z_is_the_paired_t_statistic() -> None:
     a, b = rng.normal(0, 1, 30), rng.normal(0.3, 1, 30)
     assert paired_z(a, b) == pytest.approx(stats.ttest_rel(a, b).statistic)
     assert paired_z(a, a) == 0.0
+
+
+def grouped(rng: np.random.Generator, groups: int, size: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values whose groups have means of their own, and the group of each."""
+    means = rng.normal(0, spread, groups)
+    group = np.repeat(np.arange(groups) * 3 + 1, size)  # numbers need not be 0 .. G-1
+    return np.repeat(means, size) + rng.normal(0, 1, groups * size), group
+
+
+def test_an_interval_by_group_resamples_whole_groups() -> None:
+    """Against a plain loop over groups of unequal sizes."""
+    rng = np.random.default_rng(4)
+    group = rng.integers(0, 12, 80)
+    values = rng.normal(0, 1, 80) + group
+    low, high = bootstrap_interval(values, 4000, seed=0, groups=group)
+    members = [values[group == g] for g in np.unique(group)]
+    means = [np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]).mean()
+             for _ in range(4000)]  # fmt: skip
+    expected = np.percentile(means, [2.5, 97.5])
+    assert (low, high) == pytest.approx(expected, abs=0.06 * (expected[1] - expected[0]))
+    assert bootstrap_interval(values, 4000, 0, groups=group) == (low, high)
+    falling = bootstrap_interval(values, 4000, 0, lambda v: -v, groups=group)
+    assert falling == pytest.approx((-high, -low))
+
+
+def test_groups_of_one_are_samples() -> None:
+    values = np.random.default_rng(5).exponential(1, 300)
+    by_group = bootstrap_interval(values, 5000, 0, groups=np.arange(300))
+    assert by_group == pytest.approx(bootstrap_interval(values, 5000, 0), rel=0.02)
+    reference = np.random.default_rng(6).exponential(1, 300)
+    assert paired_z(values, reference, np.arange(300)) == pytest.approx(paired_z(values, reference))
+
+
+def test_by_row_an_interval_of_grouped_values_is_too_narrow() -> None:
+    """Thirty queries with ten documents each: by group 95 % of intervals hold the truth, by row about half."""
+    rng = np.random.default_rng(7)
+    covered = {"row": 0, "group": 0}
+    for seed in range(200):
+        values, group = grouped(rng, 30, 10, spread=2.0)
+        for name, groups in (("row", None), ("group", group)):
+            low, high = bootstrap_interval(values, 300, seed, groups=groups)
+            covered[name] += low <= 0 <= high
+    assert covered["group"] / 200 > 0.88
+    assert covered["row"] / 200 < 0.65
+
+
+def test_z_by_group_is_that_of_equal_groups_means() -> None:
+    """With groups of one size, the paired t statistic of the groups' means."""
+    rng = np.random.default_rng(8)
+    a, group = grouped(rng, 20, 6, spread=1.0)
+    b = a + rng.normal(0.1, 1, len(a)) + np.repeat(rng.normal(0, 1, 20), 6)
+    means = [v.reshape(20, 6).mean(1) for v in (a, b)]
+    assert paired_z(a, b, group) == pytest.approx(stats.ttest_rel(*means).statistic)
+    order = rng.permutation(len(a))
+    assert paired_z(a[order], b[order], group[order]) == pytest.approx(paired_z(a, b, group))
+    assert abs(paired_z(a, b)) > abs(paired_z(a, b, group))
+    assert paired_z(a, a, group) == 0.0
+    assert paired_z(a, b, np.zeros(len(a), dtype=np.int64)) == 0.0  # one group tells nothing of others
+
+
+def test_z_by_group_is_standard_normal_where_there_is_no_difference() -> None:
+    """Groups of unequal sizes, with errors in common: the share beyond 1.96 is one in twenty, by row far more."""
+    rng = np.random.default_rng(9)
+    by_group, by_row = [], []
+    for _ in range(400):
+        group = np.repeat(np.arange(40), rng.integers(1, 12, 40))
+        a = rng.normal(0, 1, 40)[group] + rng.normal(0, 1, len(group))
+        by_group.append(paired_z(a, np.zeros(len(a)), group))
+        by_row.append(paired_z(a, np.zeros(len(a))))
+    assert 0.02 < np.mean(np.abs(by_group) > 1.96) < 0.1
+    assert np.mean(np.abs(by_row) > 1.96) > 0.2
+
+
+def auc(score: torch.Tensor, label: torch.Tensor) -> float:
+    """The share of pairs that are in order."""
+    above = score[label][:, None] > score[~label]
+    return float(above.double().mean()) if above.numel() else float("nan")
+
+
+def test_a_figure_of_a_split_is_computed_again_on_each_resample() -> None:
+    label = torch.arange(60) % 3 == 0
+    score = torch.randn(60, generator=torch.Generator().manual_seed(0)) + label
+    found = recomputed(lambda rows: auc(score[rows], label[rows]), 60, None, 1000, 0)
+    rng = np.random.default_rng(0)
+    by_hand = []
+    for _ in range(1000):  # ties within a resample are never between the classes
+        rows = torch.from_numpy(rng.integers(0, 60, 60))
+        right, wrong = score[rows][label[rows]], score[rows][~label[rows]]
+        by_hand.append(stats.mannwhitneyu(right, wrong).statistic / (len(right) * len(wrong)))
+    assert percentiles(found) == pytest.approx(percentiles(np.array(by_hand)), abs=0.03)
+    assert np.array_equal(found, recomputed(lambda rows: auc(score[rows], label[rows]), 60, None, 1000, 0))
+
+
+def test_whole_groups_are_drawn_for_a_figure_of_a_split() -> None:
+    groups = torch.tensor([5, 2, 5, 9, 2, 5])
+    seen: list[list[int]] = []
+    recomputed(lambda rows: seen.append(sorted(rows.tolist())) or 0.0, 6, groups, 50, 0)
+    members = ([1, 4], [0, 2, 5], [3])
+    possible = {tuple(sorted(a + b + c)) for a in members for b in members for c in members}
+    assert {tuple(rows) for rows in seen} <= possible
+    assert len({tuple(rows) for rows in seen}) > 5
+
+
+def test_resamples_on_which_a_figure_is_not_defined_are_left_out() -> None:
+    label = torch.tensor([True, False, False, False])
+
+    def measure(rows: torch.Tensor) -> float:
+        if label[rows].all() or not label[rows].any():
+            raise ValueError("only one class")
+        return 1.0
+
+    found = recomputed(measure, 4, None, 200, 0)
+    assert np.isnan(found).mean() == pytest.approx(0.75**4 + 0.25**4, abs=0.1)
+    assert recomputed_z(0.5, found, found) == 0.0
+
+
+def test_z_of_a_recomputed_difference_is_over_its_spread() -> None:
+    rng = np.random.default_rng(10)
+    a, b = rng.normal(1, 2, 500), rng.normal(0, 1, 500)
+    assert recomputed_z(1.0, a, b) == pytest.approx(1.0 / np.std(a - b, ddof=1))
+    a[3], b[5] = np.nan, np.nan
+    kept = np.delete(a - b, [3, 5])
+    assert recomputed_z(1.0, a, b) == pytest.approx(1.0 / np.std(kept, ddof=1))

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ocd_core.codes.representations.factored import Factored
 from ocd_core.artifacts import Artifacts
+from ocd_core.codes.representations.factored import Factored
 from ocd_core.evaluation.context import Samples
 from ocd_core.evaluation.rows.hypernetwork import Hypernetwork, HypernetworkParams, train_hypernetwork
 from ocd_core.evaluation.space import DeltaSpace

@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from ocd_core.codes.condition import features
 from ocd_core.artifacts import Artifacts
+from ocd_core.codes.condition import features
 from ocd_core.evaluation.rows.ridge import RidgeParams, fit_ridge, subset
 from ocd_core.samples import Condition
 from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
