@@ -16,6 +16,7 @@ def main(task: TaskOption = DEFAULT_TASK) -> None:
     with lineage.write("prepared") as dest:
         summary = domain.prepare(dest)
         if SHARED_ROWS not in summary:  # a domain that does not count them
+            domain.bind(dest)
             splits = {name: domain.open(dest, name) for name in SPLITS}
             summary[SHARED_ROWS] = shared_inputs(splits, domain.evaluation_batch)
         write_json(dest / "config.json", lineage.params.effective("prepare"))

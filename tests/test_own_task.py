@@ -3,6 +3,7 @@
 import re
 import sys
 from importlib import import_module
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from ruamel.yaml import YAML
 
 from ocd_core.artifacts import read_json
 from ocd_core.config import Params, load_params
+from ocd_core.samples import SPLITS
 from ocd_core.tasks import domain_names, task_class
+from ocd_core.weights import read_tensors
 from tests.conftest import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "your-own-task.md").read_text(encoding="utf-8")
@@ -72,6 +75,11 @@ def test_the_stages_of_the_page_in_their_order(folder: Path) -> None:
     assert names == list(YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")["stages"])
     for name in names:
         import_module(f"stages.{name}").main("digits")
+    prepared = folder / "data" / "digits" / "prepared"
+    rows = {s: list(map(bytes, read_tensors(prepared / f"{s}.safetensors")["pixels"].numpy())) for s in SPLITS}
+    assert read_json(prepared / "summary.json")["shared_rows"] == {
+        f"{a}/{b}": sum(row in rows[a] for row in rows[b]) for a, b in combinations(SPLITS, 2)
+    }
     assert "overfitted on test" in (folder / "reports" / "digits" / "table.md").read_text()
     assert any("mydigits" in module for module in read_json(folder / "data" / "digits" / "code" / "overfit.json"))
     (predictor,) = [body for kind, body in BLOCKS if kind == "python" and "Predictor" in body]

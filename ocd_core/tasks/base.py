@@ -52,7 +52,9 @@ class Task(ABC):
     def prepare(self, dest: Path) -> dict[str, Any]:
         """Read the raw data and write train, val and test into `dest`, the same for all seeds.
 
-        Returns a summary of plain values (counts, shapes, source).
+        Returns a summary of plain values for people: `source`, `licence` (if known), `splits` (`samples` of each), and
+        what else tells what was read. `shared_rows`, the samples that splits share (see `ocd_core.tasks.overlap`), is
+        counted by the inputs if it is not there.
 
         Raises:
             UserError: the raw data is missing or not what it should be.

@@ -292,6 +292,13 @@ def test_delta_is_finite_in_float32_or_refused(
     assert all(v.isfinite().all() for v in values)
 
 
+def test_rho_is_infinite_where_float32_cannot_hold_the_factor() -> None:
+    """ρ itself could be held: readers rebuild Δ from Σ u and x, one of them infinite."""
+    rule = rules.RankOneSgd(torch.tensor([[1e-3, 0.0], [1e-3, 0.0]]), lr=1e39)
+    rule(torch.tensor([[1.0, 0.0], [1e-3, 0.0]], dtype=torch.float64), torch.ones(2, 1))
+    assert rule.finish(None).tolist() == [float("inf"), pytest.approx(1e33)]
+
+
 def test_a_loss_that_is_not_finite_is_an_error() -> None:
     net, x, y = LENET
     cut_model = CutModel(net, "fc1")
