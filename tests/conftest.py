@@ -6,9 +6,9 @@ import pytest
 from ocd_core.config import Params, load_params, parse_params
 from ocd_core.params_files import params_path, read_yaml
 from ocd_core.tasks.base import Task
-from tests.workspace import Workspace, make_workspace
-
-REPOSITORY = Path(__file__).parents[1]
+from tests.faults.support import copy_run, file_hashes, make_run, overfit, store_of
+from tests.support.repository import REPO
+from tests.support.workspace import Workspace, make_workspace
 
 
 @pytest.fixture(scope="session")
@@ -24,7 +24,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def mnist5k_params() -> Params:
-    return load_params("mnist5k", REPOSITORY)
+    return load_params("mnist5k", REPO)
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def mnist5k_prepared(mnist5k_params: Params, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def mnist_task(shared_data: Path) -> Task:
     """The task mnist with the local folder in place of the hub."""
-    path = params_path("mnist", REPOSITORY)
+    path = params_path("mnist", REPO)
     values = read_yaml(path)
     values["data"]["path"] = str(shared_data / "mnist")
     return parse_params(values, str(path)).build_task()
@@ -56,3 +56,25 @@ def mnist_prepared(mnist_task: Task, tmp_path_factory: pytest.TempPathFactory) -
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy of the repository in which the default task has run once, with small params."""
     return make_workspace(tmp_path_factory.mktemp("workspace") / "ocd")
+
+
+@pytest.fixture(scope="session")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run before its overfit stage; copy it."""
+    root = tmp_path_factory.mktemp("ready")
+    make_run(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def finished(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same after it, for the train split; copy it."""
+    root = copy_run(ready, tmp_path_factory.mktemp("finished") / "run")
+    overfit(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def undisturbed(finished: Path) -> dict[str, str]:
+    """The files of the store, path -> sha256."""
+    return file_hashes(store_of(finished).parent)

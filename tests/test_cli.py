@@ -11,10 +11,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from ocd_core.cli import main
-from tests.store_cases import class_store
-from tests.toy_task import PARAMS
+from tests.support.repository import REPO
+from tests.support.stores import class_store
+from tests.support.toy import PLANE as PARAMS
 
-REPOSITORY = Path(__file__).parents[1]
 STAGES = (
     "code",
     "prepare",
@@ -90,7 +90,7 @@ def in_run(toy_run, monkeypatch) -> Path:
 def test_the_command_itself(tmp_path):
     """Through a process: no traceback, the status of the shell."""
     command = [sys.executable, "-c", "from ocd_core.cli import main; main()", "verify", "none.zarr"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no store at none.zarr\n")
 
@@ -108,7 +108,7 @@ def test_help_and_unknown_words(ocd):
 def test_tasks(ocd, in_run):
     done = ocd("tasks")
     assert done.status == 0
-    assert "tests.toy_task:ToyTask" in done.out
+    assert "tests.support.toy:PlaneTask" in done.out
     assert "unknown domain 'nothing'" in " ".join(done.out.split())
     assert "images" in done.out
 
@@ -233,7 +233,7 @@ def test_report(ocd, in_run, toy_run):
 
 def test_preset(ocd, tmp_path, monkeypatch):
     (tmp_path / "params").mkdir()
-    (tmp_path / "params" / "mnist5k.yaml").write_text((REPOSITORY / "params" / "mnist5k.yaml").read_text())
+    (tmp_path / "params" / "mnist5k.yaml").write_text((REPO / "params" / "mnist5k.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     done = ocd("preset", "released", "mnist5k", "--overrides")
     assert done.status == 0
@@ -250,5 +250,5 @@ def test_preset(ocd, tmp_path, monkeypatch):
 
 
 def test_preset_of_another_domain(ocd, in_run):
-    ocd("preset", "released", "toy").refused("images, views", "tests.toy_task:ToyTask")
+    ocd("preset", "released", "toy").refused("images, views", "tests.support.toy:PlaneTask")
     assert "-S params/toy.yaml:diffusion.loss=norm" in ocd("preset", "paper", "toy", "--overrides").out

@@ -8,13 +8,13 @@ from ruamel.yaml import YAML
 from ocd_core.config import GROUPS_UP_TO, Params, load_params, parse_params
 from ocd_core.errors import UserError
 from ocd_core.params_files import read_yaml, task_names
-from tests.conftest import REPOSITORY
+from tests.support.repository import REPO, files_in
 
-FILES = task_names(REPOSITORY)
+FILES = [path.stem for path in files_in("params", ".yaml")]
 
 
 def values(task: str = "mnist5k") -> dict[str, Any]:
-    return copy.deepcopy(read_yaml(REPOSITORY / "params" / f"{task}.yaml"))
+    return copy.deepcopy(read_yaml(REPO / "params" / f"{task}.yaml"))
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def test_there_are_params_files() -> None:
 @pytest.mark.parametrize("task", FILES)
 def test_params_files_are_complete_and_nothing_is_dropped(task: str) -> None:
     """Every key of the config is in the file with the very value (and type) that the config holds."""
-    path = REPOSITORY / "params" / f"{task}.yaml"
+    path = REPO / "params" / f"{task}.yaml"
     raw = YAML(typ="safe", pure=True).load(path.read_text())
-    params = load_params(task, REPOSITORY)
+    params = load_params(task, REPO)
     dumped = params.model_dump(mode="json")
     dumped["data"] = params.data.model_dump(mode="json")
     assert keys(dumped) == keys(raw)
@@ -56,7 +56,7 @@ def test_params_files_are_complete_and_nothing_is_dropped(task: str) -> None:
 
 @pytest.mark.parametrize("task", FILES)
 def test_params_files_say_what_they_cost_and_reach(task: str) -> None:
-    text = (REPOSITORY / "params" / f"{task}.yaml").read_text()
+    text = (REPO / "params" / f"{task}.yaml").read_text()
     header = text[: text.index("domain:")]
     assert all(line.startswith("#") or not line for line in header.splitlines())
     for word in ("machine", "minutes", "expected", "paper"):
@@ -65,7 +65,7 @@ def test_params_files_say_what_they_cost_and_reach(task: str) -> None:
 
 @pytest.mark.parametrize("task", FILES)
 def test_params_files_build_their_task(task: str) -> None:
-    params = load_params(task, REPOSITORY)
+    params = load_params(task, REPO)
     assert params.build_task().build_model() is not None
 
 
@@ -154,7 +154,7 @@ def test_files_that_are_not_there_or_not_yaml(tmp_path: Path) -> None:
 
 
 def test_params_cannot_change() -> None:
-    params = load_params("mnist5k", REPOSITORY)
+    params = load_params("mnist5k", REPO)
     with pytest.raises(Exception, match="frozen"):
         params.overfit.steps = 5
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace import REPO, Workspace
+from tests.support.repository import REPO, files_in
+from tests.support.workspace import Workspace
 
-PAGES = [REPO / "README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [REPO / "README.md", *files_in("docs", ".md")]
 OWN_TASK = "your-own-task.md"  # run from its first line to its last by test_own_task.py
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # what is run as it stands; everything else is only parsed

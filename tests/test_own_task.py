@@ -15,9 +15,9 @@ from ocd_core.config import Params, load_params
 from ocd_core.samples import SPLITS
 from ocd_core.tasks import domain_names, task_class
 from ocd_core.weights import read_tensors
-from tests.conftest import REPOSITORY
+from tests.support.repository import REPO
 
-PAGE = (REPOSITORY / "docs" / "your-own-task.md").read_text(encoding="utf-8")
+PAGE = (REPO / "docs" / "your-own-task.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER = {
     "base": {"epochs": 3},
@@ -72,7 +72,7 @@ def test_the_stages_of_the_page_in_their_order(folder: Path) -> None:
         YAML(typ="safe", pure=True).dump(values, file)
     commands = [line for kind, body in BLOCKS if kind == "bash" for line in body.splitlines() if "stages." in line]
     names = [re.fullmatch(r"python -m stages\.(\w+) --task digits", line)[1] for line in commands]
-    assert names == list(YAML(typ="safe", pure=True).load(REPOSITORY / "dvc.yaml")["stages"])
+    assert names == list(YAML(typ="safe", pure=True).load(REPO / "dvc.yaml")["stages"])
     for name in names:
         import_module(f"stages.{name}").main("digits")
     prepared = folder / "data" / "digits" / "prepared"

@@ -11,7 +11,7 @@ from ocd_core import Predictor
 from ocd_core.artifacts import Artifacts, read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.provenance import MANIFEST, Lineage, check_files, content_of
-from tests.toy import run_stages, write_toy_params
+from tests.support.toy import run_stages, write_toy_params
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +131,8 @@ def test_data_prepared_anew_is_not_mixed_with_what_the_old_gave(run: Artifacts) 
 
 def test_code_that_has_changed_is_noticed(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     text = Path("params/toy.yaml").read_text()
-    Path("params/toy.yaml").write_text(text.replace("tests.toy:ToyTask", "mytask:MyTask"))
-    Path("mytask.py").write_text("from tests.toy import ToyTask\nclass MyTask(ToyTask):\n    pass\n")
+    Path("params/toy.yaml").write_text(text.replace("tests.support.toy:ToyTask", "mytask:MyTask"))
+    Path("mytask.py").write_text("from tests.support.toy import ToyTask\nclass MyTask(ToyTask):\n    pass\n")
     monkeypatch.syspath_prepend(Path.cwd())
     run_stages("train_base")
     stage("score_layers")

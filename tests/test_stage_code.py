@@ -13,7 +13,7 @@ from ocd_core.errors import UserError
 from ocd_core.params_files import read_params
 from ocd_core.pipeline import STAGES
 from ocd_core.stage_code import BY_NAME, code_of, stage_code
-from tests.workspace import REPO
+from tests.support.repository import REPO
 
 PROGRAM = """
 import json, sys

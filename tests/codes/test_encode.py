@@ -9,8 +9,8 @@ from ocd_core.codes.encode import encode_store, fit_to_store, read_deltas
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations import REPRESENTATIONS
 from ocd_core.store import OverfitStore
-from tests.diffusion.common import diffusion_params
-from tests.store.support import complete, make_schema, make_values
+from tests.support.params import diffusion_params
+from tests.support.stores import complete, make_schema, make_values
 
 ROWS, ZEROS = 23, [3, 17]
 

@@ -8,7 +8,8 @@ from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import SAMPLERS
 from ocd_core.diffusion.sampling_params import SamplingParams
-from tests.diffusion.common import condition, diffusion_params
+from tests.support.arrays import condition
+from tests.support.params import diffusion_params
 
 
 def small_model(**changes):

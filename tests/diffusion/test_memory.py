@@ -5,7 +5,7 @@ from ocd_core.diffusion import memory
 from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.memory import available_memory, drawing_batch, refuse_impossible, training_memory
 from ocd_core.errors import UserError
-from tests.diffusion.common import denoiser_params, diffusion_params, preset_params
+from tests.support.params import denoiser_params, diffusion_params, preset_params
 
 UNET = denoiser_params(name="unet", width=16, depth=1, multipliers=[1, 2])
 

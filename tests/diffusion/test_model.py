@@ -10,7 +10,8 @@ from ocd_core.codes.representations.factored import Factored
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.errors import UserError
-from tests.diffusion.common import condition, denoiser_params, diffusion_params
+from tests.support.arrays import condition
+from tests.support.params import denoiser_params, diffusion_params
 
 
 def make(representation=None, **changes):

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tests.diffusion.common import denoiser_params, diffusion_params
+from tests.support.params import denoiser_params, diffusion_params
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.training import _Objective
-from tests.diffusion.common import condition, preset_params
+from tests.support.arrays import condition
+from tests.support.params import preset_params
 
 
 def has_no_gradient(name, parameter):

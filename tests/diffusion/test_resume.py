@@ -10,7 +10,8 @@ import torch
 
 from ocd_core.codes.representations.factored import Factored
 from ocd_core.diffusion.training import train_diffusion
-from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
+from tests.support.arrays import condition, unit_codes
+from tests.support.params import denoiser_params, diffusion_params
 
 
 def train(work_dir=None, progress=None, **changes):

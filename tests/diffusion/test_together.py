@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.diffusion.together import EARLY, interrupted, torchrun, train
-from tests.workspace import REPO
+from tests.support.repository import REPO
 
 
 @pytest.fixture(scope="module")

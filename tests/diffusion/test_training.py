@@ -11,7 +11,8 @@ from ocd_core.diffusion.schedules import make_schedule
 from ocd_core.diffusion.training import _Objective, other_rows, train_diffusion
 from ocd_core.errors import UserError
 from ocd_core.samples import Condition
-from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
+from tests.support.arrays import condition, unit_codes
+from tests.support.params import denoiser_params, diffusion_params
 
 ROWS = 24
 

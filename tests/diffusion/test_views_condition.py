@@ -21,8 +21,7 @@ from ocd_core.rng import permutation
 from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
-from tests.diffusion.common import denoiser_params, diffusion_params
-from tests.support.base import base_params
+from tests.support.params import base_params, denoiser_params, diffusion_params
 
 MODEL = {"width": 24, "frequencies": 4}
 DATA = ViewsData.model_validate({

@@ -14,8 +14,9 @@ from ocd_core.codes.representations.factored import Factored
 from ocd_core.diffusion import training
 from ocd_core.errors import UserError
 from ocd_core.training.processes import Processes, join_processes
-from tests.diffusion.common import condition, denoiser_params, diffusion_params, unit_codes
-from tests.workspace import REPO
+from tests.support.arrays import condition, unit_codes
+from tests.support.params import denoiser_params, diffusion_params
+from tests.support.repository import REPO
 
 EARLY = {"lr": 0.2, "updates": 400, "validate_every": 5, "patience": 3, "ema": 0.0, "clip": 100.0}
 ROWS, HELD, BATCH = 20, 9, 11  # no number of them is a multiple of two

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ocd_core.artifacts import Artifacts
-from tests.evaluation.runs import toy_run
+from tests.support.runs import toy_run
 
 
 @pytest.fixture(scope="session", params=["head", "embed"])

@@ -9,7 +9,7 @@ from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import whole_split
 from ocd_core.store import OverfitStore
-from tests.evaluation.runs import context_of, params_of
+from tests.support.runs import context_of, params_of
 
 
 def test_conditions_are_one_per_sample_in_the_splits_order(run: Artifacts) -> None:

@@ -7,8 +7,8 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.costs import base_epoch_flops, flops, overfit_flops
 from ocd_core.network.cut import CutModel
 from ocd_core.samples import Batch
-from tests.evaluation.runs import params_of
-from tests.toy import PointSet, ToyData, ToyTask
+from tests.support.runs import params_of
+from tests.support.toy import PointSet, ToyData, ToyTask
 
 EMBED, HEAD = 2 * 3 * 4 * 6, 2 * 6 * 2  # of one sample's forward pass: 3 positions, 4 -> 6 -> 2
 

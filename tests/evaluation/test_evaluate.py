@@ -22,8 +22,8 @@ from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch
 from ocd_core.tasks.base import Metric
-from tests.evaluation.runs import context_of, evaluated, params_of, row_of
-from tests.toy import SIZES, ToySplit, ToyTask, toy_params
+from tests.support.runs import context_of, evaluated, params_of, row_of
+from tests.support.toy import SIZES, ToySplit, ToyTask, toy_params
 
 
 def values_of(result: Evaluation) -> dict[str, np.ndarray]:

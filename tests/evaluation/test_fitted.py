@@ -19,8 +19,8 @@ from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Tensors
-from tests.evaluation.runs import context_of, params_of
-from tests.toy import PointSet, ToyTask
+from tests.support.runs import context_of, params_of
+from tests.support.toy import PointSet, ToyTask
 
 
 def fitting_of(run: Artifacts, *names: str) -> Fitting:

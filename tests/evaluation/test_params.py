@@ -9,7 +9,7 @@ from ocd_core.config import parse_params
 from ocd_core.errors import UserError
 from ocd_core.evaluation.rows import ROWS
 from ocd_core.evaluation.rows.ridge import RidgeParams
-from tests.toy import toy_params
+from tests.support.toy import toy_params
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,11 @@ from tests.toy import toy_params
         ("evaluate", {"rows": ["ocd"]}, r"rows must name 'base'"),
         ("evaluate", {"rows": ["base", "ocd", "ocd"]}, r"rows names 'ocd' twice"),
         ("evaluate", {"rows": ["base", "magic"]}, r"evaluate\.rows\.1: unknown row 'magic'; known are base, base_fur"),
-        ("evaluate", {"rows": ["base", "tests.toy:ToyTask"]}, r"'tests\.toy:ToyTask' is not a subclass of .*Row"),
+        (
+            "evaluate",
+            {"rows": ["base", "tests.support.toy:ToyTask"]},
+            r"'tests\.support\.toy:ToyTask' is not a subclass of .*Row",
+        ),
         ("controls", {"fit": ["ridge", "ridge"]}, r"fit names 'ridge' twice"),
         ("controls", {"fit": ["magic"]}, r"controls\.fit\.0: unknown row 'magic'; known are base, base_further"),
         ("controls", {"fit": ["ocd"]}, r"'ocd' has nothing to fit; these have: base_further, hypernetwork, mean_delta"),

@@ -9,7 +9,7 @@ from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch
-from tests.evaluation.runs import context_of, params_of, row_of, whole_test_batch
+from tests.support.runs import context_of, params_of, row_of, whole_test_batch
 
 
 def test_rows_share_the_pass_and_the_draws(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.store import OverfitStore
-from tests.evaluation.runs import params_of, row_of
+from tests.support.runs import params_of, row_of
 
 
 def test_it_holds_every_delta_with_its_magnitude(run: Artifacts) -> None:

@@ -9,7 +9,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.config import load_params
 from ocd_core.evaluation.rows.neighbour import Neighbours
 from ocd_core.store import OverfitStore
-from tests.views_run import views_run
+from tests.support.views import views_run
 
 
 @pytest.fixture(scope="module")

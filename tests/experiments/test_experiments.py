@@ -1,7 +1,6 @@
 """The search and the comparison of layers: what they queue, and what they make of results."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from ocd_core.errors import UserError
 from ocd_core.params_files import params_path, read_yaml
 from ocd_core.presets import apply_preset, preset_names
 from ocd_core.presets.overrides import group_of
-from tests.workspace import REPO
+from tests.support.repository import REPO, files_in
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +38,7 @@ def entry(name: str, losses: dict[int, tuple[float, float]], task: str = "mnist5
     return {"name": f"{task}--{name}", "status": "success", "metrics": {**metrics, "other/metrics.json": {"x": 1}}}
 
 
-@pytest.mark.parametrize("path", sorted(search.AXES.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", files_in("experiments/axes", ".yaml"), ids=lambda p: p.stem)
 def test_every_setting_of_every_axis_is_possible_and_changes_something(path):
     task, values = path.stem, load_params(path.stem).model_dump()
     for axis, settings in search.read_axes(task).items():
@@ -163,4 +162,4 @@ def test_every_layer_of_a_network_is_a_rank():
 
 
 def test_the_axes_are_of_tasks_that_exist():
-    assert {p.stem for p in search.AXES.glob("*.yaml")} <= {p.stem for p in Path("params").glob("*.yaml")}
+    assert {p.stem for p in files_in("experiments/axes", ".yaml")} <= {p.stem for p in files_in("params", ".yaml")}

@@ -12,7 +12,7 @@ from ocd_core.overfit.rows import RowBuilder
 from ocd_core.store import writer
 from ocd_core.store.local import LocalWriter
 from tests.faults.support import SHARDS, overfit, spawn_clean, store_of, work_of
-from tests.store.faulty import counted, die, half_a_file, is_group
+from tests.support.faulty_stores import counted, die, half_a_file, is_group
 
 
 def is_third(number: int, *_args: object) -> bool:

@@ -19,13 +19,13 @@ import torch
 from ocd_core.artifacts import Artifacts, write_json
 from ocd_core.provenance import Lineage
 from ocd_core.weights import save_tensors
-from tests.toy import ToyTask, run_stages, write_toy_params
-from tests.workspace import REPO
+from tests.support.repository import REPO
+from tests.support.toy import ToyTask, run_stages, write_toy_params
 
 SHARDS = 6
 # a wide network, so that shards of 1 MiB hold a few of the 48 samples of the train split
 WIDE = {
-    "base": {"model": {"name": "tests.toy:PointSet", "args": {"width": 10000}}},
+    "base": {"model": {"name": "tests.support.toy:PointSet", "args": {"width": 10000}}},
     "layer": {"select": "head"},
     "overfit": {"memory_mb": 8, "shard_mb": 1},
 }
@@ -51,7 +51,7 @@ def make_run(root: Path) -> None:
     """Everything that the overfit stage reads, in `root`."""
     write_toy_params(root, **WIDE)
     params = root / "params" / "toy.yaml"
-    params.write_text(params.read_text().replace("tests.toy:ToyTask", "tests.faults.support:AccidentTask"))
+    params.write_text(params.read_text().replace("tests.support.toy:ToyTask", "tests.faults.support:AccidentTask"))
 
     def stages() -> None:
         run_stages(upto="prepare")

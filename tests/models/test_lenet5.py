@@ -7,7 +7,7 @@ from ocd_core.models.lenet5 import LeNet5
 from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.training import load_base
 from ocd_core.tasks.base import Task
-from tests.support.base import base_params
+from tests.support.params import base_params
 
 
 def test_shapes_and_names_of_the_released_network() -> None:

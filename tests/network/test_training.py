@@ -19,7 +19,7 @@ from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.weights import save_weights
-from tests.support.base import base_params
+from tests.support.params import base_params
 
 
 class Net(nn.Module):

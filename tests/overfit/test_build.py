@@ -16,8 +16,8 @@ from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.progress import no_progress
 from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore, local
-from tests.overfit.common import MODEL, ROWS, Noisy, Rows, params
-from tests.scoring.helpers import ArrayTask
+from tests.support.arrays import MODEL, ROWS, ArrayTask, Noisy, Rows
+from tests.support.params import overfit_params as params
 
 
 def build(dest: Path, builder: RowBuilder, fingerprint: str = "f00d") -> OverfitStore:

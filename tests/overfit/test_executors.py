@@ -9,7 +9,6 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.overfit.executors import Execution, run_shards
-from tests.faults.conftest import finished, ready, undisturbed  # noqa: F401
 from tests.faults.jobs import Notes, run_here
 from tests.faults.support import assert_undisturbed, copy_run, overfit
 
@@ -128,7 +127,7 @@ def test_options_that_make_no_sense(options, message: str) -> None:
 
 
 @pytest.mark.parametrize(("device", "message"), [("tpu", "unknown device 'tpu'"), ("cuda", "torch sees no GPU")])
-def test_devices_that_are_not_there(ready: Path, monkeypatch, device: str, message: str) -> None:  # noqa: F811
+def test_devices_that_are_not_there(ready: Path, monkeypatch, device: str, message: str) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UserError, match=message):
         overfit(ready, device=device)
@@ -144,8 +143,8 @@ def test_no_scheduler_there(job: Notes, monkeypatch) -> None:
 @pytest.mark.parametrize("executor", ["process", "dask"])
 def test_the_stage_gives_the_same_store(
     executor,
-    ready: Path,  # noqa: F811
-    undisturbed: dict[str, str],  # noqa: F811
+    ready: Path,
+    undisturbed: dict[str, str],
     tmp_path: Path,
     monkeypatch,
 ) -> None:

@@ -5,8 +5,8 @@ from torch import nn
 from ocd_core.config import Params, parse_params
 from ocd_core.errors import UserError
 from ocd_core.overfit.layout import check_selected
-from tests.scoring.helpers import ArraySplit, ArrayTask
-from tests.toy_task import PARAMS
+from tests.support.arrays import ArraySplit, ArrayTask
+from tests.support.toy import PLANE as PARAMS
 
 SPLIT = ArraySplit(torch.randn(4, 1, 6), torch.randn(4, 2))
 

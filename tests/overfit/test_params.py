@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tests.overfit.common import params
+from tests.support.params import overfit_params as params
 
 
 def test_only_training_samples_are_repeated() -> None:

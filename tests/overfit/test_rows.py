@@ -8,8 +8,8 @@ from torch import Tensor
 from ocd_core.errors import UserError
 from ocd_core.network.moves import rows_within
 from ocd_core.overfit.rows import RowBuilder
-from tests.overfit.common import MODEL, WIDE, Noisy, OtherCondition, Rows, params
-from tests.scoring.helpers import ArrayTask
+from tests.support.arrays import MODEL, WIDE, ArrayTask, Noisy, OtherCondition, Rows
+from tests.support.params import overfit_params as params
 
 
 def test_batches_keep_within_the_memory() -> None:

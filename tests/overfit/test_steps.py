@@ -20,11 +20,11 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.rng import torch_generator
 from ocd_core.store.factored import rebuild_delta
-from tests.overfit import common
+from tests.support.params import overfit_params
 
 
 def params(**changes) -> OverfitParams:
-    return common.params(**{"lr": 0.01, "steps": 3, "memory_mb": 64, **changes})
+    return overfit_params(**{"lr": 0.01, "steps": 3, "memory_mb": 64, **changes})
 
 
 def cross_entropy(output: Tensor, target: Tensor) -> Tensor:

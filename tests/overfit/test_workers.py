@@ -14,12 +14,11 @@ from ocd_core.overfit import workers
 from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.store import OverfitStore
 from ocd_core.store.local import LocalSink
-from tests.faults.conftest import finished, ready, undisturbed  # noqa: F401
 from tests.faults.support import copy_run, store_of
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path, monkeypatch) -> Path:  # noqa: F811
+def run(finished: Path, tmp_path: Path, monkeypatch) -> Path:
     root = copy_run(finished, tmp_path / "run")
     monkeypatch.chdir(root)
     monkeypatch.setattr(workers, "_started_with", {})

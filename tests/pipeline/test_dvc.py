@@ -5,7 +5,7 @@ import resource
 
 import pytest
 
-from tests.workspace import Workspace, edit_params, ran_stages
+from tests.support.workspace import Workspace, edit_params, ran_stages
 
 ALL = {
     "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",

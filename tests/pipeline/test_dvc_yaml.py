@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ocd_core.pipeline import CONTENT, STAGES
-from tests.workspace import REPO
+from tests.support.repository import REPO
 
 RUN = "data/${item.task}/seed${item.seed}"
 FOLDERS = {

@@ -23,8 +23,9 @@ from ocd_core.report.run_tables import markdown, merged, run_tables
 from ocd_core.samples import Batch, whole_split
 from ocd_core.scoring.scores import LayerScore
 from ocd_core.store import OverfitStore, verify_store
-from tests.diffusion.common import denoiser_params, diffusion_params
-from tests.toy import SIZES, run_stages, write_toy_params
+from tests.support.params import denoiser_params, diffusion_params
+from tests.support.repository import REPO
+from tests.support.toy import SIZES, run_stages, write_toy_params
 
 HEAD = {"layer": {"select": "head"}}
 # a layer with three positions a sample: only dense or pca can represent its Δ
@@ -56,7 +57,7 @@ def copy(run: Artifacts, tmp_path, monkeypatch) -> Artifacts:
 
 def test_every_artifact_is_there_with_its_config(run: Artifacts) -> None:
     for folder in (run.prepared, run.base, run.layers, run.evaluation):
-        assert json.loads((folder / "config.json").read_text())["domain"] == "tests.toy:ToyTask"
+        assert json.loads((folder / "config.json").read_text())["domain"] == "tests.support.toy:ToyTask"
     for split, size in SIZES.items():
         store = OverfitStore(run.overfit(split))
         assert len(store) == size
@@ -282,7 +283,7 @@ def test_nan_in_training_is_one_error_and_leaves_no_base(copy: Artifacts) -> Non
 
     shutil.rmtree(copy.base)
     write_toy_params(Path(), **HEAD, base={**{"epochs": 3, "batch_size": 16, "lr": 1e30},
-                                           "model": {"name": "tests.toy:PointSet", "args": {}}})  # fmt: skip
+                                           "model": {"name": "tests.support.toy:PointSet", "args": {}}})  # fmt: skip
     with pytest.raises(UserError, match=r"base\.lr|lower"):
         train_base.main("toy")
     assert not copy.base.exists()
@@ -294,7 +295,7 @@ def test_errors_are_one_line_and_a_status(tmp_path) -> None:
 
     done = subprocess.run(
         [sys.executable, "-m", "stages.prepare", "--task", "nosuch"], cwd=tmp_path, capture_output=True, text=True,
-        check=False, env={"PYTHONPATH": str(Path(__file__).parents[1])},
+        check=False, env={"PYTHONPATH": str(REPO)},
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.strip() == "error: unknown task 'nosuch': there is no params/nosuch.yaml (tasks here: none)"

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from ocd_core.store import StoreSchema
-from tests.workspace import REPO
+from tests.support.repository import REPO
 
 ROWS = [
     [cell.strip().replace(",", "") for cell in line.strip("|").split("|")]

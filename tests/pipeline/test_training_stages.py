@@ -15,7 +15,7 @@ from ocd_core.weights import read_tensors
 from stages import evaluate, train_base, train_controls, train_diffusion, train_scale
 from stages._training import followed
 from tests.diffusion.together import torchrun
-from tests.toy import run_stages, write_toy_params
+from tests.support.toy import run_stages, write_toy_params
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from ocd_core.errors import UserError
 from ocd_core.params_files import params_path, read_yaml
 from ocd_core.presets import apply_preset, override_arguments, preset_names, preset_values, write_preset
 from ocd_core.scale.params import ScaleParams
-from tests.conftest import REPOSITORY
+from tests.support.repository import REPO
 from tests.test_config import keys
 
 PRESETS = ("paper", "released")
@@ -26,15 +26,15 @@ OVERFIT_METHOD = {f".overfit.{k}" for k in ("optimizer", "lr", "steps", "until_c
 def folder(tmp_path: Path) -> Path:
     """A folder with the params of mnist5k alone."""
     (tmp_path / "params").mkdir()
-    params_path("mnist5k", tmp_path).write_text(params_path("mnist5k", REPOSITORY).read_text())
+    params_path("mnist5k", tmp_path).write_text(params_path("mnist5k", REPO).read_text())
     return tmp_path
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_fits_every_task_and_changes_the_method_alone(preset: str, task: str) -> None:
-    own = load_params(task, REPOSITORY)
-    params, changes = apply_preset(preset, task, REPOSITORY)
+    own = load_params(task, REPO)
+    params, changes = apply_preset(preset, task, REPO)
     for group in ("domain", "data", "base", "layer", "scoring", "evaluate"):
         assert getattr(params, group) == getattr(own, group)
     for key in ("replicas", "layout", "memory_mb"):
@@ -57,7 +57,7 @@ def test_a_preset_fits_every_task_and_changes_the_method_alone(preset: str, task
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_leaves_no_part_of_the_method_to_the_task(preset: str, domain: str) -> None:
     """Every key of the groups of the method is set, so that no choice of ours slips in."""
-    params, _ = apply_preset(preset, "mnist5k", REPOSITORY)
+    params, _ = apply_preset(preset, "mnist5k", REPO)
     whole = {f".{g}": keys(getattr(params, g).model_dump(), f".{g}") for g in ("diffusion", "scale", "sampling")}
     wanted = set().union(*whole.values()) | OVERFIT_METHOD
     named = {f".{key}" for key in preset_values(preset, domain)}
@@ -66,9 +66,9 @@ def test_a_preset_leaves_no_part_of_the_method_to_the_task(preset: str, domain: 
 
 
 def test_what_the_paper_prints() -> None:
-    params, _ = apply_preset("paper", "tinynerf", REPOSITORY)
+    params, _ = apply_preset("paper", "tinynerf", REPO)
     assert (params.overfit.optimizer, params.overfit.steps, params.overfit.lr) == ("sgd", 3, 30.0)
-    assert apply_preset("paper", "mnist", REPOSITORY)[0].overfit.lr == 0.01
+    assert apply_preset("paper", "mnist", REPO)[0].overfit.lr == 0.01
     d: DiffusionParams = params.diffusion
     assert (d.schedule, d.timesteps, d.prediction, d.loss, d.unit_variance) == ("paper", 10, "epsilon", "norm", False)
     assert (d.representation.name, d.denoiser.name, d.denoiser.width) == ("dense", "unet_paper", 128)
@@ -86,7 +86,7 @@ def test_what_the_paper_prints() -> None:
 def test_what_was_released(
     task: str, lr: float, steps: int, width: int, multipliers: list[int], dropout: float
 ) -> None:
-    params, _ = apply_preset("released", task, REPOSITORY)
+    params, _ = apply_preset("released", task, REPO)
     assert (params.overfit.optimizer, params.overfit.lr, params.overfit.steps) == ("adam", lr, steps)
     d = params.diffusion
     assert (d.denoiser.name, d.denoiser.width, d.denoiser.multipliers) == ("unet_released", width, multipliers)
@@ -114,7 +114,7 @@ def test_what_was_released(
 )
 def test_training_fits_into_24_gib(preset: str, task: str, shape: tuple[int, int]) -> None:
     """What `refuse_impossible` compares with the free memory."""
-    need = training_memory(apply_preset(preset, task, REPOSITORY)[0].diffusion, shape)
+    need = training_memory(apply_preset(preset, task, REPO)[0].diffusion, shape)
     assert 2e9 < need.total < 24 * 2**30
 
 
@@ -186,7 +186,7 @@ def test_the_schedules_leave_the_signal_that_the_table_says() -> None:
     from ocd_core.diffusion.schedules import make_schedule
 
     for preset, low, high, expected in (("paper", 1e-4, 1e-2, 0.951), ("released", 1e-6, 1e-2, 0.0066)):
-        d = apply_preset(preset, "mnist5k", REPOSITORY)[0].diffusion
+        d = apply_preset(preset, "mnist5k", REPO)[0].diffusion
         last = d.timesteps - 1
         by_hand = math.prod(1 - (low * (d.timesteps - t) + high * (t - 1)) / last for t in range(1, d.timesteps + 1))
         assert by_hand == pytest.approx(expected, rel=0.01)
@@ -202,5 +202,5 @@ def flat(tree: dict, at: str) -> dict:
 
 
 def test_the_presets_are_yaml_1_2() -> None:
-    values = read_yaml(REPOSITORY / "ocd_core" / "presets" / "paper.yaml")
+    values = read_yaml(REPO / "ocd_core" / "presets" / "paper.yaml")
     assert values["every_task"]["diffusion"]["lr"] == 1e-4

@@ -18,7 +18,7 @@ from ocd_core.report.store_plots import (
     singular_figure,
 )
 from ocd_core.store.summary import read_rows
-from tests.store_cases import class_store, value_store
+from tests.support.stores import class_store, value_store
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import pytest
 from ocd_core import __version__
 from ocd_core.errors import UserError
 from ocd_core.report.store_card import NO_LICENCE, flat, write_card
-from tests.store.support import file_hashes
-from tests.store_cases import ABOUT, class_store, value_store
+from tests.support.stores import ABOUT, class_store, file_hashes, value_store
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from ocd_core.report import store_export as export_module
 from ocd_core.report.store_card import write_card
 from ocd_core.report.store_export import export_store
 from ocd_core.store import OverfitStore, verify_store
-from tests.store.support import file_hashes
-from tests.store_cases import ABOUT, class_store
+from tests.support.stores import ABOUT, class_store, file_hashes
 
 WEIGHTS = b"the weights of the base network"
 

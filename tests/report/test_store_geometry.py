@@ -5,7 +5,7 @@ import pytest
 
 from ocd_core.report.store_geometry import Neighbours, mean_deltas, nearest_neighbours, singular_values
 from ocd_core.store.summary import read_rows
-from tests.store_cases import class_store, value_store
+from tests.support.stores import class_store, value_store
 
 
 @pytest.fixture(params=["dense", "factored"])

@@ -9,7 +9,7 @@ import pytest
 from ocd_core.report.store_page import store_page
 from ocd_core.report.store_terminal import headline, print_store, row_text, spreads
 from ocd_core.store.summary import read_rows
-from tests.store_cases import ABOUT, class_store, value_store
+from tests.support.stores import ABOUT, class_store, value_store
 
 
 class Page(HTMLParser):

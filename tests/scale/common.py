@@ -3,22 +3,6 @@
 import torch
 
 from ocd_core.samples import Condition
-from ocd_core.scale.params import ScaleParams
-
-
-def params(warm=0, **changes):
-    values = {
-        "gain": "none",
-        "loss": "eq8",
-        "warm_start": {"updates": warm, "lr": 3e-3},
-        "width": 32,
-        "updates": 300,
-        "batch_size": 64,
-        "lr": 3e-3,
-        "validate_every": 50,
-        "patience": 20,
-    }
-    return ScaleParams.model_validate({**values, **changes})
 
 
 def data(count=300, seed=0):

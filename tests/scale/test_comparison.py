@@ -16,7 +16,7 @@ from ocd_core.samples import Condition
 from ocd_core.scale.comparison import compare_scales, linear_estimate
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.store import OverfitStore
-from tests.store_cases import class_store, value_store
+from tests.support.stores import class_store, value_store
 
 
 def network_of(store: OverfitStore) -> ScaleNetwork:

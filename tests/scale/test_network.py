@@ -4,7 +4,8 @@ import torch
 from ocd_core.errors import UserError
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.scale.training import train_scale
-from tests.scale.common import data, params
+from tests.scale.common import data
+from tests.support.params import scale_params as params
 
 
 def test_output_is_positive_and_a_function_of_the_condition():

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from ocd_core.scale.losses import LOSSES
 from ocd_core.scale.params import ScaleParams
-from tests.scale.common import params
+from tests.support.params import scale_params as params
 
 
 def test_every_loss_by_name_exists():

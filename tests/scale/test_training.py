@@ -7,7 +7,8 @@ import torch
 from ocd_core.errors import UserError
 from ocd_core.scale.losses import eq8_loss
 from ocd_core.scale.training import train_scale
-from tests.scale.common import data, params, split
+from tests.scale.common import data, split
+from tests.support.params import scale_params as params
 
 
 @pytest.mark.parametrize("loss", ["eq8", "log_mse"])

@@ -8,7 +8,7 @@ import ocd_core.scoring.perturb  # MOVED ocd_core.perturb
 from ocd_core.network.cut import CutModel
 from ocd_core.scoring.entropy import entropy_gkde
 from ocd_core.scoring.perturb import is_shared, layer_scale, perturbed_losses
-from tests.scoring.helpers import ArraySplit, ArrayTask, losses_by_loop
+from tests.support.arrays import ArraySplit, ArrayTask, losses_by_loop
 
 DRAWS = 1500
 

@@ -28,7 +28,7 @@ from ocd_core.scoring.scores import (
     scoring_steps,
     select_layer,
 )
-from tests.scoring.helpers import ArraySplit, ArrayTask, losses_by_loop
+from tests.support.arrays import ArraySplit, ArrayTask, losses_by_loop
 
 
 def score(name, entropy, kind="linear", without=0, stderr=0.1, rank=0):

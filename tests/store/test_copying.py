@@ -4,7 +4,7 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore, copy_store, verify_store
-from tests.store.support import complete, file_hashes, make_schema, make_values
+from tests.support.stores import complete, file_hashes, make_schema, make_values
 
 
 @pytest.fixture

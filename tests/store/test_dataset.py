@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ocd_core.store import OverfitDataset, OverfitStore
-from tests.store.support import complete, make_schema, make_values
+from tests.support.stores import complete, make_schema, make_values
 
 
 @pytest.fixture(scope="module")

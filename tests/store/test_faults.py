@@ -10,8 +10,8 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore, verify_store
-from tests.store.faulty import PHASES, case, hold, spawn_clean, write_and_die, write_slowly
-from tests.store.support import complete, file_hashes, make_values, open_writer
+from tests.support.faulty_stores import PHASES, case, hold, spawn_clean, write_and_die, write_slowly
+from tests.support.stores import complete, file_hashes, make_values, open_writer
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore, StoreSchema, verify_store
-from tests.store.support import complete, file_hashes, make_schema, make_values, open_writer, shard_of, whole_shard_of
+from tests.support.stores import complete, file_hashes, make_schema, make_values, open_writer, shard_of, whole_shard_of
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from ocd_core.store import OverfitStore, verify_store
-from tests.store.support import complete, file_hashes, make_schema, make_values, open_writer, shard_of
+from tests.support.stores import complete, file_hashes, make_schema, make_values, open_writer, shard_of
 
 SCHEMA = make_schema(rows=7, shard_rows=2, out_features=2, in_features=2, layer_input=(2,))
 VALUES = make_values(SCHEMA)

@@ -15,7 +15,7 @@ from ocd_core.store.metadata import (
     metadata_digest,
     samples_digest,
 )
-from tests.store.support import ATTRIBUTES, make_schema, make_values
+from tests.support.stores import ATTRIBUTES, make_schema, make_values
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)

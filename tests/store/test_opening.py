@@ -7,7 +7,7 @@ import fsspec
 import pytest
 
 from ocd_core.store import open_writer, verify_store
-from tests.store.support import content_of, file_hashes, make_schema, make_values, shard_of, whole_shard_of
+from tests.support.stores import content_of, file_hashes, make_schema, make_values, shard_of, whole_shard_of
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore
-from tests.store.support import ATTRIBUTES, complete, make_schema, make_values
+from tests.support.stores import ATTRIBUTES, complete, make_schema, make_values
 
 
 @pytest.fixture(scope="module", params=["dense", "factored"])

@@ -9,9 +9,8 @@ import pytest
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore, verify_store
 from ocd_core.store.remote import RemoteSink, RemoteWriter
-from tests.faults.conftest import finished, ready, undisturbed  # noqa: F401
 from tests.faults.support import copy_run, overfit
-from tests.store.support import complete, content_of, file_hashes, make_schema, make_values, shard_of, whole_shard_of
+from tests.support.stores import complete, content_of, file_hashes, make_schema, make_values, shard_of, whole_shard_of
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)
@@ -110,8 +109,8 @@ def test_a_sink_writes_for_others(url: str) -> None:
 
 def test_the_stage_writes_to_s3_and_goes_on_in_another_process(
     s3: str,
-    ready: Path,  # noqa: F811
-    undisturbed: dict[str, str],  # noqa: F811
+    ready: Path,
+    undisturbed: dict[str, str],
     tmp_path: Path,
     monkeypatch,
 ) -> None:
@@ -143,6 +142,6 @@ def s3_times(url: str) -> dict[str, object]:
     return {path: info["LastModified"] for path, info in fs.find(root, detail=True).items() if "/c." in path}
 
 
-def test_a_path_is_no_url(ready: Path) -> None:  # noqa: F811
+def test_a_path_is_no_url(ready: Path) -> None:
     with pytest.raises(UserError, match="give a URL"):
         overfit(ready, store="somewhere")

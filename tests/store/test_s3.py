@@ -6,7 +6,7 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitDataset, OverfitStore, copy_store, verify_store
-from tests.store.support import complete, file_hashes, make_schema, make_values
+from tests.support.stores import complete, file_hashes, make_schema, make_values
 
 
 def test_copy_read_verify_and_back(tmp_path, s3):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
 from ocd_core.store import StoreSchema
-from tests.store.support import make_schema
+from tests.support.stores import make_schema
 
 
 def test_arrays_of_both_layouts():

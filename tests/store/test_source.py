@@ -8,7 +8,7 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.store.source import DamagedStoreError, Source, missing_files, open_arrays, read_node, schema_of
-from tests.store.support import complete, make_schema, make_values
+from tests.support.stores import complete, make_schema, make_values
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)

@@ -3,8 +3,7 @@ import pytest
 
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import array_sizes, ranged, read_rows, row_pieces, spread, subset
-from tests.store.support import ATTRIBUTES, complete, make_schema, make_values
-from tests.store_cases import class_store, value_store
+from tests.support.stores import ATTRIBUTES, class_store, complete, make_schema, make_values, value_store
 
 
 def test_rows_of_a_classification(tmp_path):

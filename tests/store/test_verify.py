@@ -5,7 +5,7 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore, verify_store
-from tests.store.support import complete, make_schema, make_values
+from tests.support.stores import complete, make_schema, make_values
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 
 from ocd_core.store.shards import decode_shard
 from ocd_core.store.writer import encoded_shard
-from tests.store.support import make_schema, make_values, open_writer, shard_of, whole_shard_of
+from tests.support.stores import make_schema, make_values, open_writer, shard_of, whole_shard_of
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)

@@ -8,7 +8,7 @@ from ocd_core.tasks import task_class
 from ocd_core.tasks.pictures import drawing_function
 from ocd_core.tasks.views.pictures import draw
 from stages import illustrate
-from tests.toy import write_toy_params
+from tests.support.toy import write_toy_params
 
 
 def test_views_have_pictures_and_images_none() -> None:

@@ -10,9 +10,9 @@ import torch
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.training.devices import local_device
-from tests.toy import run_stages, write_toy_params
-from tests.views_run import views_run
-from tests.workspace import REPO
+from tests.support.repository import REPO
+from tests.support.toy import run_stages, write_toy_params
+from tests.support.views import views_run
 
 
 def test_the_cpu_whatever_the_index():
@@ -57,7 +57,7 @@ def test_stages_with_a_gpu_leave_nothing_behind_on_the_cpu(case, tmp_path, monke
     for folder in (run.base, run.overfit("train"), run.diffusion, run.scale, run.controls, run.evaluation):
         shutil.rmtree(folder)
     done = subprocess.run(
-        [sys.executable, "-m", "tests.fake_gpu", run.task, *DEVICE_STAGES],
+        [sys.executable, "-m", "tests.support.fake_gpu", run.task, *DEVICE_STAGES],
         check=False,
         text=True,
         stdout=subprocess.PIPE,

@@ -3,12 +3,6 @@
 import numpy as np
 import torch
 
-from ocd_core.codes.params import RepresentationParams
-
-
-def params(name: str, components: int = 2) -> RepresentationParams:
-    return RepresentationParams(name=name, components=components)
-
 
 def deltas(n: int, o: int, i: int, seed: int = 0) -> torch.Tensor:
     """Δ whose norms span six decades."""

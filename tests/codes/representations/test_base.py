@@ -8,7 +8,8 @@ from ocd_core.codes.representations.dense import Dense
 from ocd_core.codes.representations.factored import Factored
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.errors import UserError
-from tests.codes.representations.common import outer, params
+from tests.codes.representations.common import outer
+from tests.support.params import representation_params as params
 
 
 def test_zero_deltas_give_zero_codes_not_nan():

@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocd_core.codes.encode import fit_representation
-from tests.codes.representations.common import deltas, params
+from tests.codes.representations.common import deltas
+from tests.support.params import representation_params as params
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 6))
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from ocd_core.codes.encode import fit_representation
 from ocd_core.codes.representations.factored import Factored
 from ocd_core.errors import UserError
-from tests.codes.representations.common import outer, params
+from tests.codes.representations.common import outer
+from tests.support.params import representation_params as params
 
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 6))
 

@@ -4,7 +4,8 @@ import torch
 
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.errors import UserError
-from tests.codes.representations.common import deltas, params
+from tests.codes.representations.common import deltas
+from tests.support.params import representation_params as params
 
 
 @pytest.mark.parametrize(("n", "o", "i"), [(30, 3, 4), (9, 6, 5)])  # fewer entries than samples, and more

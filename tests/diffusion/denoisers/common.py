@@ -3,7 +3,7 @@
 from torch import nn
 
 from ocd_core.diffusion.denoisers import build_denoiser
-from tests.diffusion.common import denoiser_params
+from tests.support.params import denoiser_params
 
 
 def small(name: str, shape: tuple[int, int], **changes) -> nn.Module:

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ocd_core.diffusion.denoisers import DENOISERS, build_denoiser
-from tests.diffusion.common import denoiser_params
+from tests.support.params import denoiser_params
 
 UNET = {"name": "unet", "width": 16, "depth": 1, "multipliers": [1, 2]}
 

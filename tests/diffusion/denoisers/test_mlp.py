@@ -1,7 +1,7 @@
 import torch
 
 from ocd_core.diffusion.denoisers import build_denoiser
-from tests.diffusion.common import denoiser_params
+from tests.support.params import denoiser_params
 
 
 def test_dropout_acts_in_training_only():

@@ -3,8 +3,8 @@ import pytest
 from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.denoisers.base import padded_size
 from ocd_core.errors import UserError
-from tests.diffusion.common import denoiser_params
 from tests.diffusion.denoisers.common import attentions, small
+from tests.support.params import denoiser_params
 
 UNET = {"name": "unet", "width": 16, "depth": 1, "multipliers": [1, 2]}
 

@@ -1,7 +1,7 @@
 """The base network's row against the network itself."""
 
 from ocd_core.artifacts import Artifacts
-from tests.evaluation.runs import assert_same_outputs, row_of
+from tests.support.runs import assert_same_outputs, row_of
 
 
 def test_it_is_the_base_network(run: Artifacts) -> None:

@@ -11,8 +11,8 @@ from ocd_core.evaluation.rows.base_further import BaseFurther
 from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.training import fit_base
 from ocd_core.predictor import Predictor
-from tests.evaluation.runs import params_of, row_of
-from tests.toy import PointSet, ToyTask
+from tests.support.runs import params_of, row_of
+from tests.support.toy import PointSet, ToyTask
 
 
 def test_it_starts_from_the_base_and_is_no_worse_on_val(run: Artifacts) -> None:

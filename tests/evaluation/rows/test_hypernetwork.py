@@ -12,8 +12,8 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass
 from ocd_core.samples import Batch, whole_split
 from ocd_core.tasks.base import Metric
-from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
-from tests.scoring.helpers import ArrayTask
+from tests.support.arrays import ArrayTask
+from tests.support.runs import assert_same_outputs, moved_by_hand, row_of
 
 PARAMS = HypernetworkParams(width=16, updates=200, batch_size=16, lr=1e-2, validate_every=50, patience=10)
 

@@ -8,7 +8,7 @@ import torch
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.store import OverfitStore
-from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
+from tests.support.runs import assert_same_outputs, moved_by_hand, row_of
 
 
 def test_every_sample_moves_by_the_mean_of_the_training_store(run: Artifacts) -> None:

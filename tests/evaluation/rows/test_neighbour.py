@@ -7,8 +7,8 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.rows.neighbour import _BLOCK, Neighbours
 from ocd_core.samples import Batch
 from ocd_core.store import OverfitStore
-from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
-from tests.toy import ToyData, ToyTask
+from tests.support.runs import assert_same_outputs, moved_by_hand, row_of
+from tests.support.toy import ToyData, ToyTask
 
 
 class Points:

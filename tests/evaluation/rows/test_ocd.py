@@ -2,7 +2,7 @@
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.predictor import Predictor
-from tests.evaluation.runs import assert_same_outputs, drawn_deltas, moved_by_hand, params_of, row_of
+from tests.support.runs import assert_same_outputs, drawn_deltas, moved_by_hand, params_of, row_of
 
 
 def test_it_moves_the_layer_by_the_first_draw(run: Artifacts) -> None:

@@ -4,7 +4,7 @@ import torch
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.predictor import Predictor
-from tests.evaluation.runs import assert_same_outputs, drawn_deltas, moved_by_hand, params_of, row_of
+from tests.support.runs import assert_same_outputs, drawn_deltas, moved_by_hand, params_of, row_of
 
 
 def test_it_is_the_mean_output_of_the_drawn_networks(run: Artifacts) -> None:

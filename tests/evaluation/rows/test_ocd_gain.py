@@ -9,7 +9,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.predictor import Predictor
 from ocd_core.samples import whole_split
-from tests.evaluation.runs import assert_same_outputs, context_of, drawn_deltas, moved_by_hand, params_of, row_of
+from tests.support.runs import assert_same_outputs, context_of, drawn_deltas, moved_by_hand, params_of, row_of
 
 
 def test_the_gain_is_the_best_of_the_grid_on_val(run: Artifacts) -> None:

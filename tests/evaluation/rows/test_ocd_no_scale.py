@@ -7,7 +7,7 @@ import torch
 from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.store import OverfitStore
-from tests.evaluation.runs import assert_same_outputs, context_of, drawn_deltas, moved_by_hand, row_of
+from tests.support.runs import assert_same_outputs, context_of, drawn_deltas, moved_by_hand, row_of
 
 
 def test_every_draw_has_the_mean_norm_of_the_training_deltas(run: Artifacts) -> None:

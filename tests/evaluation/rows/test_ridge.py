@@ -8,7 +8,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.codes.condition import features
 from ocd_core.evaluation.rows.ridge import RidgeParams, fit_ridge, subset
 from ocd_core.samples import Condition
-from tests.evaluation.runs import assert_same_outputs, moved_by_hand, row_of
+from tests.support.runs import assert_same_outputs, moved_by_hand, row_of
 
 ROWS, REPLICAS = 30, 2
 

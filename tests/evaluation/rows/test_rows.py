@@ -13,7 +13,7 @@ from ocd_core.evaluation import rows
 from ocd_core.evaluation.row import FittedRow, Row
 from ocd_core.evaluation.rows import ROWS, row_class
 from ocd_core.stage_code import stage_code
-from tests.toy import run_stages, write_toy_params
+from tests.support.toy import run_stages, write_toy_params
 
 OURS = [path.stem for path in Path(rows.__file__).parent.glob("*.py") if path.stem != "__init__"]
 ADDED = """

@@ -27,7 +27,7 @@ from ocd_core.tasks.views.pictures import (
     side_by_side_gif,
 )
 from stages import illustrate
-from tests.views_run import views_run
+from tests.support.views import views_run
 
 # --- the camera's path
 

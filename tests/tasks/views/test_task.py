@@ -18,7 +18,7 @@ from ocd_core.samples import Batch, whole_split
 from ocd_core.tasks import task_class
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
 from ocd_core.tasks.views.task import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
-from tests.support.base import base_params
+from tests.support.params import base_params
 
 SIZE = 16
 DEMO = {

@@ -1,26 +1,34 @@
-"""A domain that is no classification, small enough to run every stage within a test: a set of points -> two numbers.
+"""Two small domains that run every stage within a test.
 
-Layer `embed` sees three positions a sample, layer `head` one.
+- `ToyTask`, no classification: a set of points -> two numbers. Layer `embed` sees three positions a sample, layer
+  `head` one.
+- `PlaneTask`, of two classes: is a point of the plane above the curve?
 """
 
+import json
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.nn.functional as F
+from ruamel.yaml import YAML
 from torch import Tensor, nn
 
-from ocd_core import pipeline
 from ocd_core.errors import UserError
 from ocd_core.params_files import read_yaml
+from ocd_core.pipeline import STAGES as PIPELINE
 from ocd_core.rng import torch_generator
-from ocd_core.tasks import Batch, Metric, Split, SplitName, StrictModel, Task
-from tests.workspace import REPO
+from ocd_core.samples import SPLITS, Batch, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
+from ocd_core.weights import read_tensors, save_tensors
+from tests.support.params import USUAL
+from tests.support.repository import REPO
 
 SIZES = {"train": 48, "val": 16, "test": 20}
-STAGES = ("code", *pipeline.STAGES)
+STAGES = ("code", *PIPELINE)
 
 
 class PointSet(nn.Module):
@@ -41,7 +49,7 @@ class ToyData(StrictModel):
 
 class ToySplit:
     def __init__(self, path: Path) -> None:
-        self.tensors = load_file(path)
+        self.tensors = read_tensors(path)
 
     def __len__(self) -> int:
         return len(self.tensors["y"])
@@ -60,7 +68,7 @@ class ToyTask(Task):
             x = torch.randn(size, 3, 4, generator=g)
             clean = torch.stack([x.square().sum((1, 2)) / 12, x[:, :, 0].sum(1)], 1)
             y = clean + self.data.noise * torch.randn(size, 2, generator=g)
-            save_file({"x": x, "y": y}, dest / f"{split}.safetensors")
+            save_tensors({"x": x, "y": y}, dest / f"{split}.safetensors")
         return dict(SIZES)
 
     def open(self, prepared: Path, split: SplitName) -> Split:
@@ -74,7 +82,7 @@ class ToyTask(Task):
         return [Metric("rmse", self.loss, higher_is_better=False, finish=lambda v: v**0.5)]
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
-        x = load_file(path)["x"]
+        x = read_tensors(path)["x"]
         if x.shape != (3, 4):
             raise UserError(f"{path}: expected points of shape (3, 4), found {tuple(x.shape)}")
         return (x[None],)
@@ -83,10 +91,10 @@ class ToyTask(Task):
 def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
     """mnist5k's params with this domain and small numbers; keyword arguments update a group."""
     values = read_yaml(REPO / "params" / "mnist5k.yaml")
-    values["domain"] = "tests.toy:ToyTask"
+    values["domain"] = "tests.support.toy:ToyTask"
     values["data"] = {"noise": 0.1}
     changes: dict[str, dict[str, Any]] = {
-        "base": {"model": {"name": "tests.toy:PointSet", "args": {"width": 6}}, "epochs": 15, "batch_size": 16,
+        "base": {"model": {"name": "tests.support.toy:PointSet", "args": {"width": 6}}, "epochs": 15, "batch_size": 16,
                  "lr": 0.02},
         "layer": {"select": "head"},
         "scoring": {"samples": 6, "draws": 30},
@@ -111,8 +119,6 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
 
 def write_toy_params(root: Path, **groups: dict[str, Any]) -> None:
     """params/toy.yaml in `root`."""
-    from ruamel.yaml import YAML
-
     (root / "params").mkdir(parents=True, exist_ok=True)
     with (root / "params" / "toy.yaml").open("w") as file:
         YAML().dump(toy_params(**groups), file)
@@ -123,3 +129,74 @@ def run_stages(upto: str = "report") -> None:
     assert upto in STAGES
     for stage in STAGES[: STAGES.index(upto) + 1]:
         import_module(f"stages.{stage}").main("toy")
+
+
+class PlaneData(StrictModel):
+    samples: int
+
+
+class PlaneTask(Task):
+    Data = PlaneData
+    data: PlaneData
+
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        for split in SPLITS:
+            x = torch.randn(self.data.samples, 2, generator=torch_generator(0, "toy", split))
+            save_tensors({"x": x, "y": (x[:, 0] + 0.3 * x[:, 1] ** 2 > 0).long()}, dest / f"{split}.safetensors")
+        return {"source": "random points", "licence": "CC0-1.0"}
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        return ToySplit(prepared / f"{split}.safetensors")
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target, reduction="none")
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        return (Metric("cross_entropy", self.loss, higher_is_better=False),)
+
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        try:
+            return (torch.tensor([json.loads(path.read_text())], dtype=torch.float32),)
+        except ValueError as error:
+            raise UserError(f"{path} is not a JSON list of two numbers") from error
+
+
+def plane_params() -> dict[str, Any]:
+    """The toy's params with this domain and as few updates as there can be."""
+    values = toy_params(
+        base={
+            "model": {"name": "mlp", "args": {"in_features": 2, "out_features": 2, "hidden": [6]}},
+            "epochs": 2,
+            "patience": 2,
+            "batch_size": 20,
+            "lr": 0.01,
+            **USUAL,
+        },
+        layer={"select": "layers.0"},
+        scoring={"samples": 4, "draws": 20},
+        overfit={"lr": 0.1, "steps": 2, "memory_mb": 64},
+        diffusion={
+            "representation": {"name": "dense", "components": 4},
+            "denoiser": {"name": "mlp", "width": 8, "depth": 1, "multipliers": [1], "dropout": 0.0},
+            "embedding": 8,
+            "timesteps": 10,
+            "updates": 4,
+            "lr_schedule": "constant",
+            "warmup": 0,
+            "validate_every": 2,
+        },
+        scale={"width": 8, "updates": 4, "validate_every": 2},
+        sampling={"steps": 2},
+        controls={
+            "fit": ["mean_delta", "ridge", "ocd_gain"],
+            "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1]},
+        },
+        evaluate={"rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": 2},
+    )
+    for row in ("base_further", "hypernetwork"):
+        values["controls"].pop(row)
+    return {**values, "domain": "tests.support.toy:PlaneTask", "data": {"samples": 40}}
+
+
+PLANE = plane_params()

@@ -15,15 +15,14 @@ import numpy as np
 
 from ocd_core.store import StoreSchema, writer
 from ocd_core.store.local import LocalWriter
-from tests.store.support import complete, make_schema, make_values, open_writer, shard_of
-
-ROOT = Path(__file__).parents[2]
+from tests.support.repository import REPO
+from tests.support.stores import complete, make_schema, make_values, open_writer, shard_of
 
 
 def spawn_clean(target, *args) -> ForkServerProcess:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.store.faulty"])
-    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):
+    context.set_forkserver_preload(["tests.support.faulty_stores"])
+    with mock.patch.dict(os.environ, PYTHONPATH=str(REPO)):
         process = context.Process(target=target, args=args)
         process.start()
     return process

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-REPO = Path(__file__).resolve().parents[1]
+from tests.support.repository import REPO, repository_files
 
 SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "base": {"epochs": 2},
@@ -67,15 +67,16 @@ def edit_params(path: Path, changes: dict[str, dict[str, object]], **values_at_t
         yaml.dump(values, file)
 
 
+def copy_repository(root: Path) -> None:
+    """The files of the repository as they are in the working tree, and nothing of the user's."""
+    for name in repository_files():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPO / name, root / name)
+
+
 def make_workspace(root: Path) -> Workspace:
     """A committed copy at `root` in which `dvc repro` has run once on mnist5k."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"], cwd=REPO, check=True, stdout=-1
-    ).stdout.decode()
-    for name in filter(None, listed.split("\0")):
-        if (REPO / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, root / name)
+    copy_repository(root)
     edit_params(root / "params" / "mnist5k.yaml", SMALL)
     space = Workspace(root)
     space.run("git", "init", "-q")

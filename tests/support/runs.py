@@ -19,7 +19,7 @@ from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch, whole_split
 from stages import evaluate as evaluate_stage
 from stages import train_controls
-from tests.toy import ToyTask, run_stages, write_toy_params
+from tests.support.toy import ToyTask, run_stages, write_toy_params
 
 GROUPS: dict[str, dict[str, Any]] = {
     "head": {"layer": {"select": "head"}, "overfit": {"memory_mb": 8, "shard_mb": 1, "replicas": 2}},

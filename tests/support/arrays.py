@@ -6,10 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ocd_core.models.mlp import MLP
+from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers
-from ocd_core.samples import Batch
+from ocd_core.rng import torch_generator
+from ocd_core.samples import Batch, Condition
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import DrawsInputs
 
 
 class ArraySplit:
@@ -59,3 +63,56 @@ def losses_by_loop(model: nn.Module, layer: str, x: Tensor, y: Tensor, scale: fl
         losses[i] = ArrayTask().loss(model(x[None].double()), y[None])[0]
     weight.copy_(base)
     return losses
+
+
+ROWS, WIDE = 150, 200
+
+
+class Rows:
+    """A split of random vectors with two targets each."""
+
+    def __init__(self, count: int = ROWS) -> None:
+        g = torch_generator(0, "rows")
+        self.x, self.y = torch.randn(count, 30, generator=g), torch.randn(count, 2, generator=g)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
+
+
+class Noisy(DrawsInputs, ArrayTask):
+    """Each replica of a sample sees its own noise at each step."""
+
+    def overfit_batch(self, split, sample_id, replica, step, seed) -> Batch:
+        batch = split.batch(sample_id)
+        shift = 0.1 * replica.float()[:, None] + 0.01 * step
+        return Batch((batch.inputs[0] + shift,), batch.target, sample_id)
+
+
+class OtherCondition(ArrayTask):
+    """Keeps i_L at half its size, so that Δ cannot be rebuilt from it."""
+
+    def condition(self, batch, layer_input, activation, output, model=None) -> Condition:
+        return Condition(layer_input / 2, activation, output)
+
+
+def network() -> MLP:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return MLP(30, 2, [40, WIDE]).eval()
+
+
+MODEL = CutModel(network(), "layers.1")  # 200 x 40: 32 kB a row
+
+
+def condition(count: int, seed: int = 0) -> Condition:
+    g = torch.Generator().manual_seed(seed)
+    return Condition(*(torch.randn(count, d, generator=g) for d in (7, 5, 3)))
+
+
+def unit_codes(count: int, entries: int, seed: int = 1) -> Tensor:
+    """Codes of norm sqrt(entries)."""
+    x = torch.randn(count, entries, generator=torch.Generator().manual_seed(seed))
+    return x / x.norm(dim=1, keepdim=True) * entries**0.5

@@ -8,8 +8,8 @@ from ruamel.yaml import YAML
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.params_files import read_yaml
-from tests.toy import STAGES
-from tests.workspace import REPO
+from tests.support.repository import REPO
+from tests.support.toy import STAGES
 
 
 def views_run(root: Path, upto: str) -> Artifacts:
