@@ -21,12 +21,13 @@ repro: setup
 	. $(BIN)/activate && dvc repro
 
 test: setup lint
-	. $(BIN)/activate && python -m pytest -q
+	. $(BIN)/activate && python -m pytest -q --numprocesses auto --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: setup
 	. $(BIN)/activate && python -m benchmarks

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from ocd_core.config import Params, load_params, parse_params
 from ocd_core.params_files import params_path, read_yaml
@@ -9,6 +10,18 @@ from ocd_core.tasks.base import Task
 from tests.faults.support import copy_run, file_hashes, make_run, overfit, store_of
 from tests.support.repository import REPO
 from tests.support.workspace import Workspace, make_workspace
+
+# several workers share the processor: more threads each make all of them slower
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The workspace's tests, the longest chain, run first and on one worker; the others fill what is left."""
+    for item in items:
+        if "workspace" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("workspace"))
+    items.sort(key=lambda item: "workspace" not in getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """SIGKILL to the overfit stage: a rerun keeps what is finished and gives the bytes of an undisturbed run."""
 
+import contextlib
 import multiprocessing
 import random
 import shutil
@@ -49,7 +50,8 @@ def test_the_command_killed_at_a_random_moment(ready: Path, undisturbed: dict[st
     deadline = time.monotonic() + 120
     while not (root / "data" / ".work").exists() and time.monotonic() < deadline:
         time.sleep(0.002)
-    time.sleep(random.uniform(0, 0.15))
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(random.uniform(0, 0.15))
     process.kill()
     process.wait()
     overfit(root)

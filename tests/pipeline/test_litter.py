@@ -59,7 +59,7 @@ def run(checkout: Path, *words: str) -> str:
 
 
 def test_a_copy_has_the_repositorys_files_alone(checkout: Path, tmp_path: Path) -> None:
-    program = "import sys; from tests.support.workspace import copy_repository as c; from pathlib import Path; c(Path(sys.argv[1]))"
+    program = "import sys, pathlib, tests.support.workspace as w; w.copy_repository(pathlib.Path(sys.argv[1]))"
     run(checkout, "-c", program, str(tmp_path / "copy"))
     copied = {p.relative_to(tmp_path / "copy").as_posix() for p in (tmp_path / "copy").rglob("*") if p.is_file()}
     if not (REPO / ".git").exists():  # nobody knows then what is whose, but what the pipeline writes

@@ -108,7 +108,7 @@ def kill_at_random(dest: Path, kills: int, seed: int) -> int:
         deadline = time.monotonic() + 60
         while not work.exists() and time.monotonic() < deadline:
             time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.3))
+        process.join(rng.uniform(0, 0.3))
         process.kill()
         dead += killed(process)
     complete(dest, *case())
