@@ -145,10 +145,22 @@ def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
     domain = Rows(StrictModel(), "mlp", args)
     train, val = (domain.open(Path(), split) for split in ("train", "val"))
     params = BaseParams(
-        model=ModelParams(name="mlp", args=args), checkpoint=None, epochs=100, patience=10, batch_size=32,
-        optimizer="adam", lr=1e-3, weight_decay=0.0, momentum=0.0, nesterov=False, lr_schedule="constant", lr_steps=[],
-        lr_factor=0.1, warmup=0.0, label_smoothing=0.0,
-    )  # fmt: skip
+        model=ModelParams(name="mlp", args=args),
+        checkpoint=None,
+        epochs=100,
+        patience=10,
+        batch_size=32,
+        optimizer="adam",
+        lr=1e-3,
+        weight_decay=0.0,
+        momentum=0.0,
+        nesterov=False,
+        lr_schedule="constant",
+        lr_steps=[],
+        lr_factor=0.1,
+        warmup=0.0,
+        label_smoothing=0.0,
+    )
     base = fit_base(domain, train, val, params, seed=0)
     print(
         f"MLP {10, *_MLP_HIDDEN, 1}: validation RMSE {base.metrics['val_rmse']:.3f} of the target's standard deviation"

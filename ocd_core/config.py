@@ -31,17 +31,22 @@ GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
     "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
     "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "scale"),
-    "controls": (
-        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
-    ),
+    "controls": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls"),
     "evaluation": (
-        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
+        "domain",
+        "data",
+        "base",
+        "layer",
+        "scoring",
+        "overfit",
+        "diffusion",
+        "scale",
+        "sampling",
+        "controls",
         "evaluate",
     ),
-    "pictures": (
-        "domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls",
-    ),
-}  # fmt: skip
+    "pictures": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls"),
+}
 
 
 class Params(StrictModel):

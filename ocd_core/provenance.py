@@ -20,6 +20,7 @@ from ocd_core.config import Params, load_params
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_file, sha256_files
 from ocd_core.fingerprint import digest
+from ocd_core.params_files import flat
 from ocd_core.pipeline import CONTENT, STAGES, maker
 from ocd_core.stage_code import stage_digest
 
@@ -111,8 +112,8 @@ class Lineage:
         """Why an artifact is not current, in words; None if it is."""
         stage = maker(name)
         today = self.made_by(stage)
-        for key, value in _flat(today["params"]).items():
-            before = _flat(made["params"]).get(key)
+        for key, value in flat(today["params"]).items():
+            before = flat(made["params"]).get(key)
             if before != value:
                 return f"{key} was {before!r} and is {value!r} now"
         if made["code"] != today["code"]:
@@ -189,15 +190,4 @@ def _chosen(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         found[key] = value
-    return found
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as `group.key: value`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
     return found

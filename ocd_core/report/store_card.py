@@ -12,6 +12,7 @@ import numpy as np
 
 from ocd_core._version import __version__
 from ocd_core.artifacts import json_text, replaced_folder, write_text
+from ocd_core.params_files import flat
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import array_sizes, read_rows, spread
 
@@ -242,17 +243,6 @@ def _config(config: Mapping[str, Any] | None) -> str:
         text = str(value).replace("|", "\\|")
         lines.append(f"| {key} | `{text}` |")
     return "\n".join(lines)
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested groups as `group.key: value`."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
 
 
 def _size(card: Mapping[str, Any], key: str) -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocd_core.drawing import png
-from ocd_core.report.store_card import CITATION, flat
+from ocd_core.params_files import flat
+from ocd_core.report.store_card import CITATION
 from ocd_core.report.store_geometry import Neighbours, mean_deltas, nearest_neighbours, singular_values
 from ocd_core.report.store_plots import (
     MOST_CLASSES,

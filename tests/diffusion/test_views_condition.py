@@ -24,11 +24,25 @@ from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
 from tests.support.params import base_params, denoiser_params, diffusion_params
 
 MODEL = {"width": 24, "frequencies": 4}
-DATA = ViewsData.model_validate({
-    "source": "demo", "path": None, "size": 16, "train_views": 45, "test_views": 20, "background": "black",
-    "near": 2.0, "far": 6.0, "depths": 12, "base_rays": 128, "rays_per_step": 128, "scoring_rays": 30,
-    "fixed_rays": False, "vgg11": None, "split_seed": 0,
-})  # fmt: skip
+DATA = ViewsData.model_validate(
+    {
+        "source": "demo",
+        "path": None,
+        "size": 16,
+        "train_views": 45,
+        "test_views": 20,
+        "background": "black",
+        "near": 2.0,
+        "far": 6.0,
+        "depths": 12,
+        "base_rays": 128,
+        "rays_per_step": 128,
+        "scoring_rays": 30,
+        "fixed_rays": False,
+        "vgg11": None,
+        "split_seed": 0,
+    }
+)
 BASE = base_params("tinynerf", MODEL, epochs=12, patience=12, batch_size=1, lr=5e-3)
 OVERFIT = OverfitParams(
     optimizer="adam",

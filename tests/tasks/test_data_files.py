@@ -32,9 +32,7 @@ def refusal(folder: Path, patterns: Mapping[str, Sequence[str]]) -> str:
 def test_files_are_in_the_order_of_the_patterns_then_sorted(tmp_path: Path) -> None:
     make(tmp_path, "b-10.parquet", "b-2.parquet", "a.parquet", "sub/b-1.parquet", "test.parquet")
     found = names(tmp_path, {"train": ["b-*.parquet", "a.parquet", "sub/*"], "test": ["test.parquet"]})
-    assert found == {
-        "train": ["b-10.parquet", "b-2.parquet", "a.parquet", "sub/b-1.parquet"], "test": ["test.parquet"],
-    }  # fmt: skip
+    assert found == {"train": ["b-10.parquet", "b-2.parquet", "a.parquet", "sub/b-1.parquet"], "test": ["test.parquet"]}
     assert names(tmp_path, {"train": ["**/b*"]})["train"] == ["b-10.parquet", "b-2.parquet", "sub/b-1.parquet"]
 
 
@@ -79,8 +77,9 @@ def test_links_do_not_hide_a_file(tmp_path: Path, link: "type[os.symlink]") -> N
 def test_names_that_look_like_patterns(tmp_path: Path) -> None:
     folder = make(tmp_path / "a[1]::b", "digits[1].parquet", "digits1.parquet", "ünï * code.parquet")
     assert names(folder, {"train": ["digits[1].parquet"], "val": ["digits1.parquet"]}) == {
-        "train": ["digits[1].parquet"], "val": ["digits1.parquet"],
-    }  # fmt: skip
+        "train": ["digits[1].parquet"],
+        "val": ["digits1.parquet"],
+    }
     assert names(folder, {"train": ["*code*"]}) == {"train": ["ünï * code.parquet"]}
 
 

@@ -31,9 +31,15 @@ def with_orientation(image: Image.Image, orientation: int, kind: str = "PNG") ->
 def turned(stored: Bytes, orientation: int) -> Bytes:
     """What the Exif standard says is to be shown, from the definition: where row 0 and column 0 of the file are."""
     return {
-        1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
-        5: stored.swapaxes(0, 1), 6: np.rot90(stored, -1), 7: stored[::-1, ::-1].swapaxes(0, 1), 8: np.rot90(stored, 1),
-    }[orientation]  # fmt: skip
+        1: stored,
+        2: stored[:, ::-1],
+        3: stored[::-1, ::-1],
+        4: stored[::-1],
+        5: stored.swapaxes(0, 1),
+        6: np.rot90(stored, -1),
+        7: stored[::-1, ::-1].swapaxes(0, 1),
+        8: np.rot90(stored, 1),
+    }[orientation]
 
 
 @settings(max_examples=60, deadline=None)

@@ -2,6 +2,8 @@
 
 import torch
 
+DIFFUSERS_NAMES = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}  # of what a denoiser predicts
+
 
 def generator_noise(shape, seed=0):
     """noise(k), the same numbers for the same k."""

@@ -3,7 +3,7 @@ import torch
 
 from ocd_core.diffusion.samplers.ancestral import ancestral
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
-from tests.diffusion.samplers.common import fake_network
+from tests.diffusion.samplers.common import DIFFUSERS_NAMES, fake_network
 
 
 @pytest.mark.parametrize(("schedule", "timesteps"), [("paper", 10), ("released", 50)])
@@ -12,12 +12,11 @@ def test_ancestral_follows_diffusers_step_by_step(schedule, timesteps, kind):
     from diffusers import DDPMScheduler
 
     s = make_schedule(schedule, timesteps)
-    names = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
     theirs = DDPMScheduler(
         timesteps,
         trained_betas=s.betas[1:].tolist(),
         clip_sample=False,
-        prediction_type=names[kind],
+        prediction_type=DIFFUSERS_NAMES[kind],
         variance_type="fixed_small",
     )
     seen = []

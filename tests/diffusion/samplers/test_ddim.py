@@ -4,7 +4,7 @@ import torch
 from ocd_core.diffusion.samplers.ancestral import ancestral
 from ocd_core.diffusion.samplers.ddim import ddim
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
-from tests.diffusion.samplers.common import fake_network, gaussian_denoiser, generator_noise
+from tests.diffusion.samplers.common import DIFFUSERS_NAMES, fake_network, gaussian_denoiser, generator_noise
 
 
 def test_few_ddim_steps_on_a_gaussian_follow_the_exact_map():
@@ -25,12 +25,11 @@ def test_ddim_follows_diffusers_step_by_step(timesteps, steps, kind, eta):
     from diffusers import DDIMScheduler
 
     s = make_schedule("released", timesteps)
-    names = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
     theirs = DDIMScheduler(
         timesteps,
         trained_betas=s.betas[1:].tolist(),
         clip_sample=False,
-        prediction_type=names[kind],
+        prediction_type=DIFFUSERS_NAMES[kind],
         timestep_spacing="trailing",
         set_alpha_to_one=True,
     )

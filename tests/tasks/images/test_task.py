@@ -613,11 +613,14 @@ def pictures_of_every_kind() -> dict[str, bytes]:
             kinds[f"{kind}, orientation {orientation}"] = out.getvalue()
     colour = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
     images = {
-        "1 bit": colour.convert("1"), "grey": colour.convert("L"), "palette": colour.quantize(5),
-        "opaque": colour.convert("RGBA"), "transparent": Image.new("RGBA", (6, 4)),
+        "1 bit": colour.convert("1"),
+        "grey": colour.convert("L"),
+        "palette": colour.quantize(5),
+        "opaque": colour.convert("RGBA"),
+        "transparent": Image.new("RGBA", (6, 4)),
         "grey and alpha": Image.new("LA", (6, 4)),
         "16 bits": Image.fromarray(rng.integers(0, 2**16, (4, 6), dtype=np.uint16)),
-    }  # fmt: skip
+    }
     for name, image in images.items():
         out = io.BytesIO()
         image.save(out, "PNG")
