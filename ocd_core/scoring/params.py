@@ -8,7 +8,7 @@ from ocd_core.strict import Positive, PositiveInt, StrictModel
 
 
 class CandidateParams(StrictModel):
-    """Which layers can be selected; all layers are scored in any case."""
+    """Which layers can be selected; which layers are scored does not depend on `kinds`."""
 
     names: list[str] | None  # null: every layer of `kinds`
     kinds: Annotated[list[Literal["linear", "conv"]], Field(min_length=1)]

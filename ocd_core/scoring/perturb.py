@@ -155,7 +155,7 @@ def _draws_innermost(b_DRO: Tensor) -> Tensor:
 
 
 def _repeated(cut: Cut, row: int, count: int) -> Cut:
-    """One sample `count` times, as far as the tail reads it: no copy is made."""
+    """One sample repeated `count` times, in all that the tail reads, without a copy."""
     return cut.map(lambda x: _repeat(x, row, count))
 
 

@@ -92,7 +92,7 @@ def score_layers(
         model: the base network with its weights; not changed.
         split: the training samples, of which the seed selects `params.samples`.
         progress: called with the number of finished (layer, sample) pairs, out of `scoring_steps`.
-        layers: their names; default: every layer whose weight is a matrix.
+        layers: the names of the layers; by default, every layer whose weight is a matrix.
 
     Raises:
         UserError: no layer can be perturbed, or a loss is not finite.
@@ -135,10 +135,10 @@ def scoring_steps(layers: Sequence[str], split: Split, params: ScoringParams) ->
 def layers_to_score(model: nn.Module, params: LayerParams) -> list[str]:
     """The names of the layers that are scored: those that are not frozen, and those that the params name.
 
-    Of a network with nothing but frozen layers, all are.
+    If all layers of a network are frozen, all are scored.
 
     Raises:
-        UserError: the params name a layer that there is not; see `find_layers`.
+        UserError: the params name an unknown layer; see `find_layers`.
     """
     layers = matrix_layers(model)
     trained = [name for name, layer in layers.items() if all(p.requires_grad for p in layer.parameters())]
