@@ -111,6 +111,7 @@ def predict(
 
     from ocd_core.artifacts import Artifacts
     from ocd_core.predictor import Predictor
+    from ocd_core.samples import one_sample
 
     predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir)
     for path in inputs:
@@ -119,8 +120,8 @@ def predict(
         result = predictor.predict(predictor.task.read_input(path), draws, sample_id=torch.zeros(1, dtype=torch.int64))
         line = {
             "input": str(path),
-            "ocd": predictor.task.describe_output(result.output[0]),
-            "base": predictor.task.describe_output(result.base_output[0]),
+            "ocd": predictor.task.describe_output(one_sample(result.output, 0)),
+            "base": predictor.task.describe_output(one_sample(result.base_output, 0)),
             "draws": draws,
         }
         if result.rho is not None:

@@ -40,6 +40,11 @@ def select(x: Tensors, rows: Rows) -> Tensors:
     return map_tensors(lambda part: part[rows], x)
 
 
+def one_sample(x: Tensors, row: int) -> Tensors:
+    """One sample's tensors, without the samples' axis."""
+    return map_tensors(lambda part: part[row], x)
+
+
 def concatenate(parts: Sequence[Tensors], axis: int = 0) -> Tensors:
     """Batches of the same structure as one batch, along the samples' axis."""
     return _joined(lambda same: torch.cat(same, axis), parts)

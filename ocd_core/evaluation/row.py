@@ -39,6 +39,8 @@ class Row(ABC):
     """
 
     Params: ClassVar[type[StrictModel] | None] = None
+    # values of them with which a few samples take no time: `ocd_core.testing.check_task` runs every row
+    quick: ClassVar[Mapping[str, Any]] = {}
     # whether it may read the test split with its labels (a bound that cannot be reached); all others are kept from it
     sees_labels: ClassVar[bool] = False
     fitted: ClassVar[bool] = False  # whether it is a `FittedRow`

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.layers import matrix_layers
-from ocd_core.samples import Batch, Condition, Rows, Tensors, map_tensors, select
+from ocd_core.samples import Batch, Condition, Rows, Tensors, map_tensors, one_sample, select
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.pictures import drawing_function
 from ocd_core.testing.common import close, finite, require, row
@@ -67,7 +67,7 @@ def _check_condition(task: Task, model: CutModel, cut: Cut, batch: Batch) -> Non
 
 def check_words(task: Task, model: nn.Module, batch: Batch, output: Tensors, example: Path | None) -> None:
     """What `ocd predict` says of an output, and reads from a file."""
-    words = task.describe_output(_first(output))
+    words = task.describe_output(one_sample(output, 0))
     require(
         isinstance(words, dict) and bool(words) and all(isinstance(v, str | float | int) for v in words.values()),
         f"describe_output must return names with a text or number each, not {words!r}",
@@ -79,12 +79,8 @@ def check_words(task: Task, model: nn.Module, batch: Batch, output: Tensors, exa
     wanted = [(tuple(x[:1].shape), x.dtype) for x in batch.inputs]
     require(shapes == wanted, f"read_input must give the model's inputs for one sample: {wanted}, not {shapes}")
     with torch.no_grad():
-        described = task.describe_output(_first(copy.deepcopy(model).float()(*inputs)))
+        described = task.describe_output(one_sample(copy.deepcopy(model).float()(*inputs), 0))
     require(bool(described), "describe_output says nothing of the example")
-
-
-def _first(output: Tensors) -> Tensors:
-    return map_tensors(lambda x: x[0], output)
 
 
 def check_pictures(task: Task) -> None:

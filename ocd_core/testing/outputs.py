@@ -79,8 +79,11 @@ def _check_alone(name: str, measure: Measure, output: Tensors, batch: Batch) -> 
     require(close(measure(select(output, order), batch.select(order)), together[order], 1e-9), mixed)
     for i in range(min(_CHANGED, count)):
         others = torch.arange(count) != i
-        changed = measure(map_tensors(lambda x: _with_row_of_another(x, i), output), batch)  # noqa: B023
+        other_output = map_tensors(lambda x: _with_row_of_another(x, i), output)  # noqa: B023
+        changed = measure(other_output, batch)
         require(close(changed[others], together[others], 1e-9), mixed)
+        alone = measure(select(other_output, slice(i, i + 1)), row(batch, i))
+        require(close(changed[i : i + 1], alone, 1e-9), mixed)
 
 
 def _with_row_of_another(x: Tensor, i: int) -> Tensor:
@@ -93,21 +96,22 @@ def _check_together(metric: Metric, output: Tensors, batch: Batch, split: Split)
     """A metric of groups or of a split: a finite number, whatever the order of the samples."""
     what = f"metric {metric.name!r}"
     groups = groups_of(split)
+    chosen = None if groups is None else groups[batch.sample_id]
+    order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(SEED))
     try:
-        if metric.over_split is None:
-            chosen = None if groups is None else groups[batch.sample_id]
-            measure = lambda o, t, g: metric.measure_groups(o, t, g)  # noqa: E731
-        else:
-            chosen, whole = torch.zeros(len(batch), dtype=torch.int64), metric.over_split
-            measure = lambda o, t, _g: torch.tensor([float(whole(o, t))]).double()  # noqa: E731
-        found = measure(output, batch.target, chosen)
-        assert chosen is not None
-        order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(SEED))
-        again = measure(select(output, order), select(batch.target, order), chosen[order])
+        found = _measure_together(metric, output, batch, chosen)
+        shuffled = None if chosen is None else chosen[order]
+        again = _measure_together(metric, select(output, order), batch.select(order), shuffled)
     except UserError as error:
         raise AssertionError(str(error)) from error
     require(finite(found), f"{what} is NaN or infinite for an untrained network")
     require(close(again, found, 1e-6), f"{what} depends on the order of the samples")
+
+
+def _measure_together(metric: Metric, output: Tensors, batch: Batch, groups: Tensor | None) -> Tensor:
+    if metric.over_split is None:
+        return metric.measure_groups(output, batch.target, groups)
+    return torch.tensor([float(metric.over_split(output, batch.target))], dtype=torch.float64)
 
 
 def _check_finish(metric: Metric, output: Tensors, batch: Batch) -> None:
@@ -183,5 +187,3 @@ def check_stored_target(task: Task, batch: Batch) -> None:
         isinstance(stored, Tensor) and stored.dim() > 0 and len(stored) == len(batch) and finite(stored),
         f"stored_target must be a finite tensor with {len(batch)} samples in the first axis",
     )
-
-

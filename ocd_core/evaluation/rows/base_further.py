@@ -6,6 +6,7 @@ what OCD's training did.
 
 import math
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -32,6 +33,7 @@ class BaseFurther(FittedRow):
     """The whole network, with other weights; in the precision of the tail."""
 
     Params = FurtherParams
+    quick: ClassVar[Mapping[str, Any]] = {"epochs": 1, "patience": None, "lr": 1e-4}
     params: FurtherParams
     title = "base trained further"
     prefix = "further"

@@ -8,7 +8,7 @@ Dims: N samples, d coordinates of Δ.
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +153,14 @@ class HypernetworkRow(MovedRow, FittedRow):
     """Δ as the hypernetwork says."""
 
     Params = HypernetworkParams
+    quick: ClassVar[Mapping[str, Any]] = {
+        "width": 4,
+        "updates": 1,
+        "batch_size": 4,
+        "lr": 1e-3,
+        "validate_every": 1,
+        "patience": 1,
+    }
     params: HypernetworkParams
     title = "hypernetwork, end to end"
     space: DeltaSpace

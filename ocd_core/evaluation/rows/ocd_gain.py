@@ -3,8 +3,8 @@
 `scale.gain: validated` gives every drawn Δ this factor; then the row is the row `ocd`, and left out.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -32,6 +32,7 @@ class OcdGain(MovedRow, FittedRow):
     """The first draw, longer or shorter."""
 
     Params = GainParams
+    quick: ClassVar[Mapping[str, Any]] = {"gains": [0.5, 1.0]}
     params: GainParams
     gain: float
 

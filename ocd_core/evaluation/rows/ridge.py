@@ -5,7 +5,7 @@ Dims: N training rows, M new samples, D features of I(x), d coordinates of Δ.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -132,6 +132,7 @@ class RidgeRow(MovedRow, FittedRow):
     """Δ as the regression says."""
 
     Params = RidgeParams
+    quick: ClassVar[Mapping[str, Any]] = {"rows": 8, "folds": 2, "widths": [1.0], "penalties": [0.1]}
     params: RidgeParams
     title = "kernel ridge regression of Δ"
     space: DeltaSpace

@@ -1,118 +1,21 @@
-"""`check_task` passes tasks that keep the protocol and names what is broken in those that do not."""
+"""`check_task` names what is broken in a task that does not keep the protocol."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ocd_core.config import Params
-from ocd_core.rng import sample_normal
-from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName
-from ocd_core.strict import StrictModel
+from ocd_core.network.training import BaseFit, BaseTraining
+from ocd_core.samples import Batch, Condition, Split, SplitName
 from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.testing import check_task
-from ocd_core.weights import read_tensors, save_tensors
-
-
-class Data(StrictModel):
-    rows: int
-
-
-@dataclass(frozen=True)
-class Rows:
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(3, 8)
-        self.last = nn.Linear(8, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.relu(self.first(x)))
-
-
-class Good(Task):
-    """Regression of two numbers."""
-
-    Data = Data
-
-    def __init__(self) -> None:
-        super().__init__(Data(rows=6), "", {})
-
-    def prepare(self, dest: Path) -> dict[str, Any]:
-        for k, name in enumerate(SPLITS):
-            x = sample_normal((3,), range(self.data.rows), k, "x")
-            save_tensors({"x": x, "y": x[:, :2].sin()}, dest / f"{name}.safetensors")
-        return {"rows": self.data.rows}
-
-    def open(self, prepared: Path, split: SplitName) -> Split:
-        tensors = read_tensors(prepared / f"{split}.safetensors")
-        return Rows(tensors["x"], tensors["y"])
-
-    def build_model(self) -> nn.Module:
-        return Net()
-
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return (output - target).square().sum(1)
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        return (Metric("rmse", self.loss, higher_is_better=False, finish=np.sqrt),)
-
-    def read_input(self, path: Path) -> tuple[Tensor, ...]:
-        return (torch.tensor([json.loads(path.read_text())]),)
-
-
-class Drawing(Good):
-    """Overfits on inputs that it draws at each step, by sample and step."""
-
-    inputs_change_per_step = True
-
-    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
-        batch = split.batch(sample_id)
-        noise = torch.stack([
-            sample_normal((3,), [int(s)], seed, "noise", step, int(r))[0]
-            for s, r in zip(sample_id, replica, strict=True)
-        ])  # fmt: skip
-        return replace(batch, inputs=(batch.inputs[0] + noise,))
-
-
-@pytest.mark.parametrize("task", [Good, Drawing])
-def test_a_good_task_passes(task: type[Task], tmp_path: Path) -> None:
-    (tmp_path / "x.json").write_text("[0.5, 1.0, 2.0]")
-    check_task(task(), tmp_path / "a", example=tmp_path / "x.json")
-    check_task(task(), tmp_path / "b", layers=["last"])
-
-
-def test_the_digits_pass(mnist5k_params: Params, mnist5k_prepared: Path, tmp_path: Path) -> None:
-    class Prepared(type(mnist5k_params.build_task())):
-        """The real task, whose data is copied from where it was prepared already, to save seconds."""
-
-        def prepare(self, dest: Path) -> dict[str, Any]:
-            for file in mnist5k_prepared.iterdir():
-                (dest / file.name).write_bytes(file.read_bytes())
-            return {}
-
-    np.save(tmp_path / "digit.npy", np.zeros((28, 28), np.uint8))
-    base = mnist5k_params.base.model
-    check_task(Prepared(mnist5k_params.data, base.name, base.args), tmp_path / "t", example=tmp_path / "digit.npy")
-
+from tests.testing.good import Drawing, Good, Net, Rows
 
 # --- broken tasks, one a check: a change of Good and what check_task says of it ---
 
@@ -259,27 +162,30 @@ class RandomAugmentation(Good):
 
 
 @broken("overfit_batch must be a function of its arguments")
-class RandomSteps(Good):
-    inputs_change_per_step = True
-
+class RandomSteps(DrawsInputs, Good):
     def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
         batch = split.batch(sample_id)
         return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
 
 
 @broken("whatever its neighbours: draw by sample id")
-class DrawsOnceABatch(Good):
-    inputs_change_per_step = True
-
+class DrawsOnceABatch(DrawsInputs, Good):
     def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
         batch = split.batch(sample_id)
         noise = torch.randn(len(batch), 3, generator=torch.Generator().manual_seed(seed + step))
         return replace(batch, inputs=(batch.inputs[0] + noise,))
 
 
-@broken("set inputs_change_per_step = True")
-class ChangesUnannounced(Drawing):
-    inputs_change_per_step = False
+@broken("the shares of parts must add up to 1, not 2")
+class WholeSharesTwice(Drawing):
+    def parts(self, batch: Batch) -> list[tuple[Batch, float]]:
+        return [(batch, 1.0), (batch, 1.0)]
+
+
+@broken("seen_while_overfitting must be bool")
+class SeesNumbers(Drawing):
+    def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor:
+        return torch.ones(len(sample_id), 2)
 
 
 @broken("must return a torch.nn.Module")
@@ -302,11 +208,11 @@ class NoMatrix(Good):
         return nn.Sequential(nn.BatchNorm1d(3))
 
 
-@broken("must return one tensor, not a tuple")
-class TwoOutputs(ChangedModel):
+@broken("must return a tensor or a tuple of tensors, not a list")
+class ListOfOutputs(ChangedModel):
     @staticmethod
     def run(net: Net, x: Tensor) -> object:
-        return Net.forward(net, x), x
+        return [Net.forward(net, x), x]
 
 
 @broken(r"output has shape \(2, 5\) for 5 samples")
@@ -431,6 +337,116 @@ class RankMetric(ChangedMetric):
     metric = Metric("m", lambda output, target: output[:, 0].argsort().argsort().double(), higher_is_better=False)
 
 
+@broken("metric 'm' of a sample depends on the other samples")
+class MixesInLargeBatches(ChangedMetric):
+    metric = Metric(
+        "m",
+        lambda output, target: (output - target).square().sum(1) * (1 + (len(output) > 10) * output.mean().sign()),
+        higher_is_better=False,
+    )
+
+
+def against_the_worst(output: Tensor, target: Tensor) -> Tensor:
+    """Errors cut at ten times the median: the same as without a cut for the outputs of an untrained network."""
+    error = (output - target).square().sum(1)
+    return error.clamp(max=float(10 * error.median())) if len(error) > 1 else error
+
+
+@broken("metric 'm' of a sample depends on the other samples")
+class CutsOutliersOfTheBatch(ChangedMetric):
+    metric = Metric("m", against_the_worst, higher_is_better=False)
+
+
+@broken("metric 'm' is of groups of samples, but the split has none")
+class GroupsWithoutGroups(ChangedMetric):
+    metric = Metric("m", per_group=lambda o, t: float((o - t).abs().max()), higher_is_better=False)
+
+
+@broken("metric 'm' depends on the order of the samples")
+class FirstOfTheSplit(ChangedMetric):
+    metric = Metric("m", over_split=lambda o, t: float(o[0, 0]), higher_is_better=False)
+
+
+@broken("metric 'm' is NaN")
+class NanOfTheSplit(ChangedMetric):
+    metric = Metric("m", over_split=lambda o, t: float("nan"), higher_is_better=False)
+
+
+@broken(r"the train split: groups of a split must be an int64 tensor of shape \(6,\)")
+class TooFewGroups(Good):
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        rows = super().open(prepared, split)
+        object.__setattr__(rows, "groups", torch.zeros(2, dtype=torch.int64))
+        return rows
+
+
+@broken(r"predicted_class must be None, or int64 of shape \(5,\)")
+class ClassesAreScores(Good):
+    def predicted_class(self, output: Tensor) -> Tensor:
+        return output
+
+
+@broken("predicted_class of a sample depends on the other samples")
+class ClassOfTheBatch(Good):
+    def predicted_class(self, output: Tensor) -> Tensor:
+        return (output[:, 0] > output[:, 0].mean()).long()
+
+
+@broken("training_loss must give one number a sample")
+class MeanTrainingLoss(Good):
+    def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        return self.loss(output, target).mean()
+
+
+# --- what only a step of the pipeline shows
+
+
+@broken("fit must give the same weights for the same seed")
+class UnseededFit(Good):
+    def fit(self, fit: BaseFit) -> BaseTraining:
+        model = fit.network()
+        model.last.bias.data[0] = time.perf_counter_ns() % 1000
+        return fit.as_it_is(model)
+
+
+@broken("fit must return a network like that of build_model")
+class FitsAnotherNetwork(Good):
+    def fit(self, fit: BaseFit) -> BaseTraining:
+        return fit.as_it_is(nn.Linear(3, 2))
+
+
+@broken("fit returns last.bias trainable, which build_model freezes")
+class Thaws(Good):
+    def build_model(self) -> nn.Module:
+        net = Net()
+        net.last.bias.requires_grad_(False)
+        return net
+
+    def fit(self, fit: BaseFit) -> BaseTraining:
+        return fit.by_gradient(fit.network().requires_grad_(True))
+
+
+@broken("the stage train_base fails on a few samples: KeyError")
+class CannotAugment(Good):
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        if len(sample_id) not in (5, 1):  # as often as the checks of batches ask
+            raise KeyError("augmentation")
+        return split.batch(sample_id)
+
+
+@broken("the stage evaluate fails on a few samples: ZeroDivisionError")
+class CannotCompare(Good):
+    def neighbour_features(self, batch: Batch) -> Tensor:
+        return batch.inputs[0] / (1 // 0)
+
+
+@broken("the loss of no sample has a gradient in the selected layer")
+class NothingToMove(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return net.last(torch.relu(net.first(x))) * 0 + x[:, :2]
+
+
 @broken("finish of metric 'm' must be monotonic")
 class PeriodicFinish(ChangedMetric):
     metric = Metric(
@@ -507,7 +523,7 @@ class ReadsWithoutSampleAxis(Good):
 
 @broken("no attribute 'paint'")
 class NamesPicturesThatAreNotThere(Good):
-    pictures = "tests.test_testing:paint"
+    pictures = "tests.testing.test_broken:paint"
 
 
 @pytest.mark.parametrize("name", BROKEN)
