@@ -2,9 +2,15 @@
 
 A *sample* is whatever is overfitted by itself: an image, a view (a batch of rays), a row, a recording, a
 sentence. Nothing here assumes classification. The pipeline calls a task in this order:
-`prepare` once, then `open` for each split, `build_model`, `fit` (a default for gradient training is in
-`ocd_core.network.training`), `loss` for overfitting and layer scores, `condition` for I(x), `metrics` and
-`combine` for evaluation.
+
+- `prepare` once; then, in every stage, `bind` and `open` for the splits that it reads;
+- `build_model` and `fit` for the base network, or `load_checkpoint`;
+- `loss` for layer scores and overfitting, `condition` for I(x), `stored_target` for the label in the store;
+- `metrics` and `combine` for the evaluation.
+
+Outputs and targets are one tensor or a tuple of tensors, the samples in the first axis of each. Arguments of type `Any`
+are such values: a domain writes the type that it has. `ocd_core.tasks.draws_inputs` extends the protocol for domains
+that draw a sample's inputs anew at each step of overfitting.
 """
 
 from abc import ABC, abstractmethod

@@ -79,8 +79,6 @@ class Good(Task):
 class Drawing(DrawsInputs, Good):
     """Overfits on inputs that it draws at each step, by sample and step."""
 
-    inputs_change_per_step = True
-
     def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
         batch = split.batch(sample_id)
         noise = torch.stack([
