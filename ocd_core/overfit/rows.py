@@ -53,13 +53,16 @@ class RowBuilder:
 
     def classes(self) -> int | None:
         """C if `base_output` is C scores of which the largest is the predicted class, else None; from some samples."""
-        sample_id = torch.arange(min(_PREDICTED, len(self.split)))
-        found = base_pass(self.task, self.model, self.split.batch(sample_id).to(self.model.device))
-        predicted_N = self.task.predicted_class(map_tensors(Tensor.float, found.output))
-        scores_ND = found.condition.base_output
-        if predicted_N is None or scores_ND.dim() != 2 or not torch.equal(scores_ND.argmax(1), predicted_N):
-            return None
-        return int(scores_ND.shape[1])
+        classes = None
+        for row in range(min(_PREDICTED, len(self.split))):  # one by one: a sample may be large
+            batch = self.split.batch(torch.tensor([row])).to(self.model.device)
+            found = base_pass(self.task, self.model, batch)
+            predicted_1 = self.task.predicted_class(map_tensors(Tensor.float, found.output))
+            scores_1D = found.condition.base_output
+            if predicted_1 is None or scores_1D.dim() != 2 or not torch.equal(scores_1D.argmax(1), predicted_1):
+                return None
+            classes = int(scores_1D.shape[1])
+        return classes
 
     def ids(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """sample_id and replica of every row, int64."""

@@ -1,0 +1,233 @@
+"""`check_task` names what is broken in a task's data or network."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ocd_core.samples import Batch, Split, SplitName
+from ocd_core.tasks.draws_inputs import DrawsInputs
+from tests.testing.broken import Cases, ChangedModel
+from tests.testing.good import Drawing, Good, Net, Rows
+
+CASES = Cases()
+broken = CASES.broken
+
+
+class ChangedSplit(Good):
+    """A task whose batches are changed by `change`."""
+
+    def change(self, batch: Batch) -> Batch:
+        raise NotImplementedError
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        rows, change = super().open(prepared, split), self.change
+
+        class Changed:
+            def __len__(self) -> int:
+                return len(rows)
+
+            def batch(self, sample_id: Tensor) -> Batch:
+                return change(rows.batch(sample_id))
+
+        return Changed()
+
+
+@broken("Data to a StrictModel")
+class WrongData(Good):
+    Data = dict
+
+
+@broken("prepare wrote no file")
+class WritesNothing(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        return {}
+
+
+@broken(r"same bytes every time, but time\.txt differ")
+class WritesTheTime(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        (dest / "time.txt").write_text(str(time.perf_counter_ns()))
+        return super().prepare(dest)
+
+
+@broken("plain values that JSON can hold")
+class SummaryOfTensors(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        super().prepare(dest)
+        return {"x": torch.ones(2)}
+
+
+@broken("must return a dict")
+class NoSummary(Good):
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        super().prepare(dest)
+        return None  # type: ignore[return-value]
+
+
+@broken("must return a Split")
+class OpensAList(Good):
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        return [1, 2, 3]  # type: ignore[return-value]
+
+
+@broken("the val split is empty")
+class EmptyVal(Good):
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        rows = super().open(prepared, split)
+        return Rows(torch.empty(0, 3), torch.empty(0, 2)) if split == "val" else rows
+
+
+@broken("in the order asked for")
+class SortsRows(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        order = batch.sample_id.argsort()
+        return replace(batch, inputs=(batch.inputs[0][order],))
+
+
+@broken("each the same at every call")
+class RandomRows(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
+
+
+@broken("whatever its neighbours")
+class NormalisesBatch(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=(batch.inputs[0] - batch.inputs[0].mean(0),))
+
+
+@broken("sample_id must be the rows that were asked for")
+class WrongIds(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, sample_id=torch.arange(len(batch)))
+
+
+@broken("inputs must be a tuple of tensors")
+class InputsAreATensor(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=batch.inputs[0])
+
+
+@broken(r"target of shape \(1, 2\) for 5 samples")
+class OneTarget(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, target=batch.target[:1])
+
+
+@broken("inputs has NaN")
+class NanInputs(ChangedSplit):
+    def change(self, batch: Batch) -> Batch:
+        return replace(batch, inputs=(batch.inputs[0] / 0 * 0,))
+
+
+@broken("training_batch must be a function of its arguments")
+class RandomAugmentation(Good):
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        batch = split.batch(sample_id)
+        return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
+
+
+@broken("overfit_batch must be a function of its arguments")
+class RandomSteps(DrawsInputs, Good):
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        batch = split.batch(sample_id)
+        return replace(batch, inputs=(batch.inputs[0] + torch.rand(3),))
+
+
+@broken("whatever its neighbours: draw by sample id")
+class DrawsOnceABatch(DrawsInputs, Good):
+    def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
+        batch = split.batch(sample_id)
+        noise = torch.randn(len(batch), 3, generator=torch.Generator().manual_seed(seed + step))
+        return replace(batch, inputs=(batch.inputs[0] + noise,))
+
+
+@broken("the shares of parts must add up to 1, not 2")
+class WholeSharesTwice(Drawing):
+    def parts(self, batch: Batch) -> list[tuple[Batch, float]]:
+        return [(batch, 1.0), (batch, 1.0)]
+
+
+@broken("seen_while_overfitting must be bool")
+class SeesNumbers(Drawing):
+    def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor:
+        return torch.ones(len(sample_id), 2)
+
+
+@broken("must return a torch.nn.Module")
+class ModelIsAFunction(Good):
+    def build_model(self) -> nn.Module:
+        return lambda x: x  # type: ignore[return-value]
+
+
+@broken("same weights for the same torch.manual_seed")
+class NumpyWeights(Good):
+    def build_model(self) -> nn.Module:
+        net = Net()
+        net.last.bias.data[0] = time.perf_counter_ns() % 1000
+        return net
+
+
+@broken("no layer that could move")
+class NoMatrix(Good):
+    def build_model(self) -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(3))
+
+
+@broken("must return a tensor or a tuple of tensors, not a list")
+class ListOfOutputs(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return [Net.forward(net, x), x]
+
+
+@broken(r"output has shape \(2, 5\) for 5 samples")
+class SamplesLast(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x).T
+
+
+@broken("finite floating point")
+class NanOutput(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x) / 0
+
+
+@broken("another output at a second call")
+class AlwaysDropout(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return nn.functional.dropout(Net.forward(net, x), 0.5)
+
+
+@broken("must also run in float64")
+class Float32Constant(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x) @ torch.eye(2)
+
+
+@broken("do not cast inside of the model")
+class CastsToFloat32(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x).float()
+
+
+@broken("mixes the samples of a batch")
+class MixesSamples(ChangedModel):
+    @staticmethod
+    def run(net: Net, x: Tensor) -> object:
+        return Net.forward(net, x - x.mean(0))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_broken_task_is_refused(name: str, tmp_path: Path) -> None:
+    CASES.refused(name, tmp_path)
