@@ -7,7 +7,7 @@ from ruamel.yaml import YAML
 
 from ocd_core.config import GROUPS_UP_TO, Params, load_params, parse_params
 from ocd_core.errors import UserError
-from ocd_core.params_files import read_yaml, task_names
+from ocd_core.params_files import read_yaml
 from tests.support.repository import REPO, files_in
 
 FILES = [path.stem for path in files_in("params", ".yaml")]
@@ -67,11 +67,6 @@ def test_params_files_say_what_they_cost_and_reach(task: str) -> None:
 def test_params_files_build_their_task(task: str) -> None:
     params = load_params(task, REPO)
     assert params.build_task().build_model() is not None
-
-
-def test_numbers_are_yaml_1_2(tmp_path: Path) -> None:
-    (tmp_path / "x.yaml").write_text("a: 1e-4\nb: 010\nc: no\n")
-    assert read_yaml(tmp_path / "x.yaml") == {"a": 1e-4, "b": 10, "c": "no"}
 
 
 @pytest.mark.parametrize(
@@ -165,11 +160,3 @@ def test_effective_params_of_an_artifact(mnist5k_params: Params) -> None:
     for artifact, groups in GROUPS_UP_TO.items():
         assert mnist5k_params.effective(artifact) == {k: raw[k] for k in groups}
     assert parse_params(mnist5k_params.effective("evaluation"), "stored") == mnist5k_params
-
-
-def test_the_tasks_of_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "params").mkdir()
-    for name in ("b.yaml", "a.yaml", "notes.txt"):
-        (tmp_path / "params" / name).touch()
-    assert task_names(tmp_path) == ["a", "b"]
-    assert task_names(tmp_path / "params") == []

@@ -1,9 +1,17 @@
 """Params files are found and read as plain values; what is wrong with one is a line that names it."""
 
+import json
+import string
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
-from ocd_core.params_files import flat, params_path, read_params, task_names
+from ocd_core.params_files import flat, params_path, read_params, read_yaml, task_names
 
 
 @pytest.fixture
@@ -23,6 +31,26 @@ def test_tasks_are_the_files(root):
 
 def test_numbers_are_numbers_of_yaml_1_2(root):
     assert read_params("b", root) == {"overfit": {"lr": 1e-4, "name": "ä"}}
+    (root / "params" / "c.yaml").write_text("a: 010\nb: no\nc: 1e3\n")
+    assert read_params("c", root) == {"a": 10, "b": "no", "c": 1000.0}
+
+
+TEXT = st.text(string.printable, max_size=8)
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(values=st.dictionaries(TEXT, PLAIN, max_size=4))
+def test_json_is_read_as_what_it_holds(values: dict[str, Any]) -> None:
+    """YAML 1.2 holds JSON: numbers, words such as "no" and empty groups come back as they are."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.yaml"
+        path.write_text(json.dumps(values))
+        assert read_yaml(path) == values
 
 
 def test_what_is_wrong_is_named(root):
@@ -31,6 +59,8 @@ def test_what_is_wrong_is_named(root):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match=r"unknown task 'c': there is no .*c\.yaml \(tasks here: a, b\)"):
         read_params("c", root)
+    with pytest.raises(UserError, match=r"\(tasks here: none\)"):
+        read_params("c", root / "params")
 
 
 def test_flat_keys_are_those_of_overrides():

@@ -6,15 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
 from ocd_core.network.cut import CutModel
-from ocd_core.network.layers import find_layers, input_matrix, layer_kind, matrix_layers, weight_matrix
+from ocd_core.network.layers import find_layers, input_matrix, layer_kind, weight_matrix
 
 # torch says so of even kernels, which are the point of one case
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
@@ -338,30 +336,6 @@ def test_a_first_batch_of_one_sample_settles_the_trace_for_all() -> None:
         )
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
-    stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),
-    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
-    padding=st.one_of(st.tuples(st.integers(0, 2), st.integers(0, 2)), st.just("valid"), st.just("same")),
-    mode=st.sampled_from(["zeros", "circular", "reflect", "replicate"]),
-    bias=st.booleans(),
-)
-def test_any_convolution_is_a_matrix_product(
-    kernel: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], padding: object, mode: str, bias: bool
-) -> None:
-    if padding == "same":
-        stride = (1, 1)
-    generator = torch.Generator().manual_seed(0)
-    layer = nn.Conv2d(
-        2, 3, kernel, stride=stride, dilation=dilation, padding=padding, padding_mode=mode, bias=bias
-    ).double()
-    value = torch.randn(2, 2, 9, 10, dtype=torch.float64, generator=generator)
-    wanted = layer(value).detach()
-    z_NPO = input_matrix(layer, value) @ weight_matrix(layer).T + (layer.bias.detach() if bias else 0)
-    torch.testing.assert_close(z_NPO.transpose(1, 2).reshape(wanted.shape), wanted, rtol=1e-12, atol=1e-12)
-
-
 def test_the_activation_is_taken_after_the_non_linearity() -> None:
     model, inputs, _, _ = build("lenet5 fc1")
     cut_model = CutModel(model, "fc1")
@@ -398,80 +372,6 @@ def test_dropout_is_off_and_batch_statistics_are_the_stored_ones() -> None:
 
 
 # --- finding layers ---
-
-
-class Grouped(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.grouped = nn.Conv2d(4, 4, 3, groups=2)
-        self.norm = nn.BatchNorm2d(4)
-        self.body = nn.Sequential(nn.Conv1d(2, 2, 1), nn.ReLU(), nn.Linear(3, 2))
-
-
-def test_matrix_layers_in_order_and_their_kinds() -> None:
-    layers = matrix_layers(LeNet5())
-    assert list(layers) == ["conv1", "conv2", "conv3", "fc1", "fc2"]
-    assert [layer_kind(m) for m in layers.values()] == ["conv", "conv", "conv", "linear", "linear"]
-    assert list(matrix_layers(Grouped())) == ["body.0", "body.2"]
-    assert weight_matrix(layers["conv2"]).shape == (16, 6 * 5 * 5)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("nope", "layer 'nope' does not exist; the layers to choose from are body.0, body.2"),
-        ("", "layer '' does not exist"),
-        ("norm", "layer 'norm' is a BatchNorm2d, whose weight is not a matrix"),
-        ("body", "layer 'body' is a Sequential"),
-        ("grouped", r"layer 'grouped' is a Conv2d, .*without groups.*body\.0, body\.2"),
-    ],
-)
-def test_layers_that_cannot_be_selected(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        find_layers(Grouped(), name)
-    with pytest.raises(UserError, match=message):
-        CutModel(Grouped(), name)
-
-
-class UsedTwice(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(5, 5)
-        self.idle = nn.Linear(5, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.relu(self.fc(x)))
-
-
-def test_a_layer_that_is_not_used_once() -> None:
-    (x,) = VECTOR(torch.Generator())
-    with pytest.raises(UserError, match="layer 'fc' is used 2 times in a forward pass; it must be once"):
-        CutModel(UsedTwice(), "fc").prefix((x,))
-    with pytest.raises(UserError, match="layer 'idle' is used 0 times"):
-        CutModel(UsedTwice(), "idle").prefix((x,))
-
-
-def test_a_weight_that_two_layers_share() -> None:
-    model = MLP(5, 5, [5])
-    model.layers[1].weight = model.layers[0].weight
-    with pytest.raises(UserError, match=r"'layers\.0' shares its weight with 'layers\.1'"):
-        CutModel(model, "layers.0")
-
-
-class TiedByHand(nn.Module):
-    """A decoder that is the transposed encoder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(5, 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(x) @ self.fc.weight
-
-
-def test_a_weight_that_is_read_outside_of_its_layer() -> None:
-    with pytest.raises(UserError, match="reads the weight of layer 'fc' outside of the layer too"):
-        CutModel(TiedByHand(), "fc")
 
 
 class SamplesNotFirst(nn.Module):

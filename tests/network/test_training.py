@@ -299,20 +299,6 @@ def test_optimisers_and_schedules_against_a_plain_loop(name: str, schedule: str)
         torch.testing.assert_close(weights(result.model)[key], value, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"momentum": 0.9}, "momentum is for optimizer sgd"),
-        ({"optimizer": "sgd", "nesterov": True}, "nesterov needs optimizer sgd with a momentum"),
-        ({"lr_steps": [3]}, "lr_steps lists epochs for lr_schedule steps"),
-        ({"lr_schedule": "steps"}, "lr_steps lists epochs for lr_schedule steps"),
-    ],
-)
-def test_params_that_would_have_no_effect_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        params(**changes)
-
-
 def test_smoothing_is_refused_by_a_task_without_labels() -> None:
     with pytest.raises(UserError, match=r"base.label_smoothing is 0.1, but Linear has no labels to smooth"):
         fit_base(Linear(), TRAIN, VAL, params(label_smoothing=0.1), seed=0)

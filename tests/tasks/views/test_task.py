@@ -15,7 +15,6 @@ from ocd_core.network.training import fit_base
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.samples import Batch, whole_split
-from ocd_core.tasks import task_class
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
 from ocd_core.tasks.views.task import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
 from tests.support.params import base_params
@@ -80,10 +79,6 @@ def net():
 
 
 # --- data
-
-
-def test_domain_is_found_by_name():
-    assert task_class("views") is ViewSynthesis
 
 
 def test_demo_splits_hold_the_scene(prepared):
