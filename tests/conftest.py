@@ -16,8 +16,12 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The workspace's tests, the longest chain, run first and on one worker; the others fill what is left."""
+    """The workspace's tests, the longest chain, run first and on one worker; the others fill what is left.
+
+    First of all hooks, since xdist reads the groups in its own.
+    """
     for item in items:
         if "workspace" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("workspace"))
