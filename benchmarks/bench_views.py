@@ -28,7 +28,8 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.report.markdown import markdown_table
 from ocd_core.samples import Batch
-from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
+from ocd_core.tasks.views.params import ViewsData
+from ocd_core.tasks.views.task import ViewSynthesis
 
 VIEWS, ROUNDS = int(os.environ.get("OCD_BENCH_ROWS", "2")), int(os.environ.get("OCD_BENCH_TURNS", "5"))
 STEPS, LR, LAYER = 10, 5e-3, "layer1"

@@ -20,7 +20,8 @@ from ocd_core.progress import no_progress
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore
-from ocd_core.tasks.views.task import ViewsData, ViewSynthesis
+from ocd_core.tasks.views.params import ViewsData
+from ocd_core.tasks.views.task import ViewSynthesis
 from tests.support.params import base_params, denoiser_params, diffusion_params
 
 MODEL = {"width": 24, "frequencies": 4}

@@ -40,7 +40,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("Übung mit Leerzeichen") / "ocd größer"
     if (REPO / ".git").exists():
         git("clone", "-q", "--depth", "1", REPO.as_uri(), str(root), cwd=REPO)
-    copy_repository(root)  # as it is in the working tree
+    for name in subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True).stdout.split("\0"):
+        if name and name not in repository_files():
+            (root / name).unlink()
+    copy_repository(root)  # as it is in the working tree, with what is new there or gone
+    if (root / ".git").exists():
+        git("add", "-A", cwd=root)
     for name, text in LITTER.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)

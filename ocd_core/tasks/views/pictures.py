@@ -17,8 +17,10 @@ from ocd_core.drawing import new_figure, save_figure
 from ocd_core.progress import Progress, no_progress, progress_bar
 from ocd_core.samples import Batch, only
 from ocd_core.tasks.views.demo_scene import look_at_middle
+from ocd_core.tasks.views.quality import psnr
 from ocd_core.tasks.views.sources import Views
-from ocd_core.tasks.views.task import ViewSplit, ViewSynthesis, psnr
+from ocd_core.tasks.views.split import ViewSplit
+from ocd_core.tasks.views.task import ViewSynthesis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,18 +9,16 @@ Dims: N views, R rays, H height, W width, D depths along a ray, C channels, K ne
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
-from ocd_core.models.parts.rendering import camera_rays, depths_in_bins, focal_length, pixel_xy
+from ocd_core.models.parts.rendering import focal_length
 from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled_features
 from ocd_core.rng import numpy_generator, permutation
 from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName, only
@@ -28,7 +26,10 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
+from ocd_core.tasks.views.params import ViewsData
+from ocd_core.tasks.views.quality import psnr, ssim
 from ocd_core.tasks.views.sources import DEMO_LICENCE, Views, check_angle, check_pose, read_blender, read_demo, read_npz
+from ocd_core.tasks.views.split import ViewSplit, in_random_order, pixels_in_random_order
 from ocd_core.weights import read_tensors, save_tensors
 
 _VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
@@ -36,89 +37,6 @@ _ENCODER_GRIDS = (16, 4)  # of the fixed encoder: averages of the rendering on g
 _SUMMARY_GRID = 4
 # in a step of overfitting: all activations of so many rays (32 depths, 128 units) stay in the cache of a core
 _RAYS_AT_ONCE = 250
-
-_Count = Annotated[int, Field(ge=1)]
-_Distance = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class ViewsData(StrictModel):
-    """The `data` group of view synthesis."""
-
-    source: Literal["blender", "npz", "demo"]
-    path: str | None  # blender: the scene's folder; npz: the file
-    size: _Count | None  # blender: shrink the pictures to this; demo: their size; null: keep them
-    train_views: _Count | None  # demo only
-    test_views: _Count | None  # demo; npz: the last views of the file
-    background: Literal["black", "white"]  # behind transparent pixels; base.model must have the same
-    near: _Distance  # of the first depth's bin
-    far: _Distance
-    depths: Annotated[int, Field(ge=2)]  # along a ray
-    base_rays: _Count  # random rays of a view in an update of the base's training
-    rays_per_step: _Count  # rays of a view in a step of overfitting
-    scoring_rays: _Count  # rays of a view in the layer scores
-    fixed_rays: bool  # the same rays at each step (the paper's 4,096); false: the next ones of a random order
-    vgg11: str | None  # weights for the encoder of the rendering; null: a small fixed encoder
-    split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "ViewsData":
-        if (self.path is None) != (self.source == "demo"):
-            raise ValueError(f"source {self.source} {'reads no' if self.source == 'demo' else 'needs a'} path")
-        needs = {"blender": (), "npz": ("test_views",), "demo": ("size", "train_views", "test_views")}[self.source]
-        for key in ("size", "train_views", "test_views"):
-            allowed = key in needs or (key == "size" and self.source == "blender")
-            value = getattr(self, key)
-            if key in needs and value is None:
-                raise ValueError(f"source {self.source} needs {key}")
-            if value is not None and not allowed:
-                raise ValueError(f"source {self.source} does not use {key}; set it to null")
-        if self.far <= self.near:
-            raise ValueError("far must be larger than near")
-        if self.source == "npz" and self.background != "black":
-            raise ValueError("tiny_nerf_data.npz is over black; set background to black")
-        return self
-
-
-@dataclass(frozen=True)
-class ViewSplit:
-    """Posed pictures of one split; a batch gives whole views as images of rays."""
-
-    views: Views
-    name: str
-    data: ViewsData
-
-    def __len__(self) -> int:
-        return len(self.views)
-
-    @property
-    def pixels(self) -> int:
-        """Pixels of a view."""
-        return self.views.image_VHWC.shape[1] * self.views.image_VHWC.shape[2]
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        """Whole views: origins, directions (N, H, W, 3), mid-bin depths (N, H, W, D); target (N, H, W, 3)."""
-        height, width = self.views.image_VHWC.shape[1:3]
-        batch = self.rays(sample_id, torch.arange(self.pixels).expand(len(sample_id), -1))
-        shape = (len(sample_id), height, width, -1)
-        return Batch(tuple(x.reshape(shape) for x in batch.inputs), only(batch.target).reshape(shape), sample_id)
-
-    def rays(self, sample_id: Tensor, pixel_NR: Tensor, position_NRD: Tensor | None = None) -> Batch:
-        """Chosen pixels of views: origins, directions (N, R, 3), depths (N, R, D); target (N, R, 3); float32.
-
-        Args:
-            pixel_NR: row · width + column, int64.
-            position_NRD: in 0..1, the place of each depth within its bin; None: its middle.
-        """
-        if position_NRD is None:
-            position_NRD = torch.full((*pixel_NR.shape, self.data.depths), 0.5)
-        views = self.views
-        height, width = views.image_VHWC.shape[1:3]
-        origins, directions = camera_rays(
-            views.pose_V44[sample_id], pixel_xy(pixel_NR, width), height, width, views.focal
-        )
-        target_NR3 = views.image_VHWC.flatten(1, 2)[sample_id[:, None], pixel_NR]
-        depths = depths_in_bins(self.data.near, self.data.far, position_NRD)
-        return Batch((origins, directions, depths), target_NR3, sample_id)
 
 
 class ViewSynthesis(DrawsInputs):
@@ -249,7 +167,7 @@ class ViewSynthesis(DrawsInputs):
         At the end of the order it starts again. With `fixed_rays`, each step sees the first ones.
         """
         assert isinstance(split, ViewSplit)
-        return _in_random_order(split, sample_id, replica, self._places(split, step), seed)
+        return in_random_order(split, sample_id, replica, self._places(split, step), seed)
 
     def parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
         """The rays in about equal parts of at most `_RAYS_AT_ONCE`."""
@@ -269,7 +187,7 @@ class ViewSynthesis(DrawsInputs):
         """The pixels whose rays the steps of replica 0 take, bool (N, H, W)."""
         assert isinstance(split, ViewSplit)
         place_R = torch.cat([self._places(split, step) for step in range(steps)])
-        pixel_NR = _pixels_in_random_order(split, sample_id, torch.zeros_like(sample_id), place_R, seed)
+        pixel_NR = pixels_in_random_order(split, sample_id, torch.zeros_like(sample_id), place_R, seed)
         seen = torch.zeros(len(sample_id), split.pixels, dtype=torch.bool).scatter_(1, pixel_NR, True)
         return seen.view(len(sample_id), *split.views.image_VHWC.shape[1:3])
 
@@ -277,7 +195,7 @@ class ViewSynthesis(DrawsInputs):
         """The first `scoring_rays` rays that replica 0 of the overfitting sees."""
         assert isinstance(split, ViewSplit)
         count = min(self.data.scoring_rays, split.pixels)
-        return _in_random_order(split, sample_id, torch.zeros_like(sample_id), torch.arange(count), seed)
+        return in_random_order(split, sample_id, torch.zeros_like(sample_id), torch.arange(count), seed)
 
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
@@ -357,20 +275,6 @@ class ViewSynthesis(DrawsInputs):
         return dict(zip(("mean red", "mean green", "mean blue"), mean_3, strict=True))
 
 
-def _in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Batch:
-    """The rays at these places of each view's own random order of pixels."""
-    return split.rays(sample_id, _pixels_in_random_order(split, sample_id, replica, place_R, seed))
-
-
-def _pixels_in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Tensor:
-    """The pixels at these places of the order, which repeats itself at its end; int64 (N, R)."""
-    pixels = [
-        permutation(split.pixels, seed, "rays of overfitting", split.name, i, r)[place_R % split.pixels]
-        for i, r in zip(sample_id.tolist(), replica.tolist(), strict=True)
-    ]
-    return torch.stack(pixels)
-
-
 def _averages(image_N3HW: Tensor, grid: int) -> Tensor:
     """Mean colours on a grid x grid division of the picture, (N, 3 · grid²)."""
     return F.adaptive_avg_pool2d(image_N3HW, grid).flatten(1)
@@ -380,40 +284,6 @@ def _keys(views: Views) -> Iterator[tuple[bytes, ...]]:
     """What a view can be known again by: its photograph, and its pose."""
     for photograph, pose in zip(row_hashes(views.image_VHWC), row_hashes(views.pose_V44), strict=True):
         yield photograph + pose
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of colours in 0..1; 'inf' for a perfect picture."""
-    return -10 * math.log10(mse) if mse > 0 else math.inf
-
-
-def ssim(output_NHWC: Tensor, target_NHWC: Tensor) -> Tensor:
-    """Structural similarity of each picture (Wang et al., 2004), (N,): Gaussian window of 11 pixels, σ = 1.5.
-
-    Colours are in 0..1; the mean is over colours and over the places where the whole window is inside the picture.
-
-    Raises:
-        UserError: the pictures are smaller than the window.
-    """
-    size, sigma = 11, 1.5
-    if min(output_NHWC.shape[1:3]) < size:
-        raise UserError(f"SSIM needs pictures of at least {size}x{size} pixels, found {tuple(output_NHWC.shape[1:3])}")
-    x, y = (t.movedim(-1, 1).flatten(0, 1).unsqueeze(1).to(output_NHWC.dtype) for t in (output_NHWC, target_NHWC))
-    place = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
-    window = torch.exp(-(place**2) / (2 * sigma**2))
-    window = window / window.sum()
-
-    def blur(t: Tensor) -> Tensor:
-        return F.conv2d(F.conv2d(t, window[None, None, :, None]), window[None, None, None, :])
-
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
-    covariance = blur(x * y) - mean_x * mean_y
-    c1, c2 = 0.01**2, 0.03**2
-    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
-        (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    )
-    return similarity.reshape(len(output_NHWC), -1).mean(1)
 
 
 TASK = ViewSynthesis

@@ -16,7 +16,9 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.samples import Batch, whole_split
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
-from ocd_core.tasks.views.task import ViewsData, ViewSplit, ViewSynthesis, psnr, ssim
+from ocd_core.tasks.views.params import ViewsData
+from ocd_core.tasks.views.split import ViewSplit
+from ocd_core.tasks.views.task import ViewSynthesis
 from tests.support.params import base_params
 
 SIZE = 16
@@ -523,28 +525,6 @@ def test_loss_and_psnr_match_their_definitions(prepared):
     metrics = {m.name: m for m in task.metrics}
     mean = float(metrics["psnr"].per_sample(output, target).mean())
     assert metrics["psnr"].finish(mean) == pytest.approx(-10 * math.log10(error.mean()))
-    assert psnr(0.01) == pytest.approx(20)
-    assert psnr(0.0) == math.inf
-
-
-@pytest.mark.parametrize("shape", [(24, 24), (11, 30)])
-def test_ssim_matches_scikit_image(shape):
-    reference = pytest.importorskip("skimage.metrics").structural_similarity
-    rng = np.random.default_rng(0)
-    a = rng.random((3, *shape, 3))
-    b = np.clip(a + rng.normal(size=a.shape) * np.array([0.0, 0.1, 0.5])[:, None, None, None], 0, 1)
-    expected = [
-        reference(x, y, data_range=1, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
-        for x, y in zip(a, b, strict=True)
-    ]
-    found = ssim(torch.from_numpy(a), torch.from_numpy(b))
-    assert found.tolist() == pytest.approx(expected, abs=1e-9)
-    assert found[0].item() == pytest.approx(1)
-
-
-def test_ssim_needs_pictures_larger_than_its_window():
-    with pytest.raises(UserError, match="11x11"):
-        ssim(torch.zeros(1, 10, 20, 3), torch.zeros(1, 10, 20, 3))
 
 
 def test_stored_target_is_the_mean_colour(prepared):
