@@ -16,15 +16,14 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The workspace's tests, the longest chain, run first and on one worker; the others fill what is left.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """The workspace's tests run on one worker: some change the workspace."""
+    if "workspace" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.xdist_group("workspace"))
 
-    First of all hooks, since xdist reads the groups in its own.
-    """
-    for item in items:
-        if "workspace" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("workspace"))
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """They are the longest chain, so they run first; the others fill what is left."""
     items.sort(key=lambda item: "workspace" not in getattr(item, "fixturenames", ()))
 
 
