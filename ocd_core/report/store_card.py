@@ -3,12 +3,9 @@
 A card is a function of the store alone: it has no date and names no machine.
 """
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ocd_core._version import __version__
 from ocd_core.artifacts import json_text, replaced_folder, write_text
@@ -50,7 +47,7 @@ def card_files(store: OverfitStore) -> dict[str, str]:
 
 
 def describe(store: OverfitStore) -> dict[str, Any]:
-    """The card as plain values (NaN and infinity become None)."""
+    """The card as plain values."""
     about, schema = store.attributes, store.schema
     data = about.get("data") or {}
     rows = read_rows(store)
@@ -69,7 +66,7 @@ def describe(store: OverfitStore) -> dict[str, Any]:
         for key, chosen in (("rho_where_right", correct), ("rho_where_wrong", ~correct)):
             if chosen.any():
                 summary[key] = spread(rows.rho[chosen])
-    card = {
+    return {
         "card_version": CARD_VERSION,
         "store": name,
         "schema_version": about["schema_version"],
@@ -106,9 +103,6 @@ def describe(store: OverfitStore) -> dict[str, Any]:
         "code_version": about.get("code_version"),
         "card_code_version": __version__,
     }
-    finite = _finite(card)
-    assert isinstance(finite, dict)
-    return finite
 
 
 def readme(card: Mapping[str, Any]) -> str:
@@ -221,7 +215,7 @@ def _summary(card: Mapping[str, Any]) -> str:
         "| | min | 25 % | median | 75 % | max | mean |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(
-            f"| {title} | " + " | ".join(_number(summary[key][c]) for c in columns) + " |"
+            f"| {title} | " + " | ".join(f"{summary[key][c]:.3g}" for c in columns) + " |"
             for key, title in titles.items()
             if key in summary
         ),
@@ -247,17 +241,3 @@ def _config(config: Mapping[str, Any] | None) -> str:
 
 def _size(card: Mapping[str, Any], key: str) -> str:
     return f"{sum(a[key] for a in card['arrays']) / 1e6:,.1f} MB"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -68,17 +68,6 @@ def test_no_classes_no_licence(tmp_path):
     assert "| licence | see the source data |" in text
 
 
-def test_nan_becomes_nothing(tmp_path):
-    loss = np.linspace(0, 1, 12)
-    loss[3] = np.nan
-    value_store(tmp_path / "val.zarr", loss_before=loss)
-    write_card(tmp_path / "val.zarr", tmp_path / "val.card")
-    values, text = read(tmp_path / "val.card")
-    assert values["summary"]["loss_before"]["mean"] is None
-    assert "nan" not in text
-    assert "| loss before | – |" in text
-
-
 def test_same_store_same_card_and_it_is_replaced_whole(tmp_path, store):
     class_store(tmp_path / "elsewhere" / "train.zarr")
     write_card(tmp_path / "train.zarr", tmp_path / "train.card")
