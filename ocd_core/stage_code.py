@@ -54,6 +54,8 @@ def stage_code(stage: str, values: Mapping[str, Any]) -> dict[str, str]:
     Raises:
         UserError: the params name something whose source is not to be found.
     """
+    if "evaluate" not in STAGES[stage].params:  # rows that are only evaluated are not its code
+        values = {group: value for group, value in values.items() if group != "evaluate"}
     return code_of(f"stages.{stage}", values, STAGES[stage].groups)
 
 

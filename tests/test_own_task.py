@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,13 @@ FEWER = {
 }
 
 
+def page_rows() -> dict[str, Any]:
+    """The params with which the page brings a row."""
+    (text,) = [body for kind, body in BLOCKS if kind == "yaml" and "myrows:" in body]
+    rows: dict[str, Any] = YAML(typ="safe", pure=True).load(text)
+    return rows
+
+
 def files() -> dict[str, str]:
     """The blocks that begin with a file's name, by name."""
     return {m[1]: body for _, body in BLOCKS if (m := re.match(r"# (\S+\.(?:py|yaml|toml))\n", body))}
@@ -45,12 +53,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
-    for name in ("mydigits", "test_mydigits"):
+    for name in ("mydigits", "test_mydigits", "myrows"):
         sys.modules.pop(name, None)
 
 
 def test_the_page_has_its_files() -> None:
-    assert set(files()) == {"mydigits.py", "test_mydigits.py", "params/digits.yaml", "pyproject.toml"}
+    assert set(files()) == {"mydigits.py", "test_mydigits.py", "myrows.py", "params/digits.yaml", "pyproject.toml"}
 
 
 def test_the_check_of_the_page_passes(folder: Path) -> None:
@@ -66,7 +74,7 @@ def test_the_params_of_the_page_are_complete(folder: Path) -> None:
 def test_the_stages_of_the_page_in_their_order(folder: Path) -> None:
     path = folder / "params" / "digits.yaml"
     values = YAML(typ="safe", pure=True).load(path.read_text())
-    for group, changes in FEWER.items():
+    for group, changes in [*page_rows().items(), *FEWER.items()]:
         values[group].update(changes)
     with path.open("w") as file:
         YAML(typ="safe", pure=True).dump(values, file)
@@ -80,7 +88,11 @@ def test_the_stages_of_the_page_in_their_order(folder: Path) -> None:
     assert read_json(prepared / "summary.json")["shared_rows"] == {
         f"{a}/{b}": sum(row in rows[a] for row in rows[b]) for a, b in combinations(SPLITS, 2)
     }
-    assert "overfitted on test" in (folder / "reports" / "digits" / "table.md").read_text()
+    table = (folder / "reports" / "digits" / "table.md").read_text()
+    assert "overfitted on test" in table
+    controls = folder / "data" / "digits" / "seed0" / "rank1" / "controls"
+    chosen = read_json(controls / "metrics.json")["myrows:Temperature"]["temperature"]
+    assert f"base network at temperature {chosen:g}" in table
     assert any("mydigits" in module for module in read_json(folder / "data" / "digits" / "code" / "overfit.json"))
     (predictor,) = [body for kind, body in BLOCKS if kind == "python" and "Predictor" in body]
     found: dict[str, object] = {}

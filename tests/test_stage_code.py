@@ -74,6 +74,13 @@ def test_a_new_param_of_sampling_reaches_what_draws(tree: Path) -> None:
     assert found == {"train_controls", "evaluate", "illustrate"}
 
 
+def test_a_row_reaches_the_stages_that_fit_or_evaluate_it(tree: Path) -> None:
+    rows = "ocd_core/evaluation/rows"
+    assert reached(tree, "mnist5k", f"{rows}/neighbour.py") == {"evaluate"}
+    assert reached(tree, "mnist5k", f"{rows}/ridge.py") == {"train_controls", "evaluate", "illustrate"}
+    assert reached(tree, "mnist5k", f"{rows}/another.py", "ROW = None\n") == set()
+
+
 def test_a_domain_a_network_or_a_sampler_reaches_the_tasks_that_use_it(tree: Path) -> None:
     assert reached(tree, "mnist5k", "ocd_core/tasks/another/task.py", "TASK = None\n") == set()
     assert reached(tree, "mnist5k", "ocd_core/tasks/views/task.py") == set()

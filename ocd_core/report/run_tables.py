@@ -52,12 +52,18 @@ def _against_base(entries: list[dict[str, Any]], metric: dict[str, Any]) -> tupl
     return f"{z:+.1f}", "" if None in gaps else f"{round(100 * statistics.mean(gaps))} %"
 
 
+def _units(table: Table) -> str:
+    """What intervals and z are taken over."""
+    groups = table.get("groups")
+    return "test samples" if groups is None else f"{groups} groups of test samples"
+
+
 def notes(group: list[Table]) -> list[str]:
     """The notes that a reader of a merged table needs."""
     metric = group[0]["metrics"][0]
     name = metric["name"].replace("_", " ")
     lines = [
-        f"z: paired over test samples against the base, in {name}{', mean over seeds' if len(group) > 1 else ''}; "
+        f"z: paired over {_units(group[0])} against the base, in {name}{', mean over seeds' if len(group) > 1 else ''}; "
         "negative where the method's is lower. gap closed: the share of the way from the base to the bound."
     ]
     parts = [table["bound_parts"] for table in group if table.get("bound_parts")]
@@ -97,6 +103,7 @@ def merged(tables: list[Table]) -> list[dict[str, Any]]:
                 "rank": rank,
                 "layers": sorted({t["layer"] for t in group}),
                 "seeds": [t["seed"] for t in group],
+                "units": _units(group[0]),
                 "columns": ["method", "samples", *(heading(m) for m in metrics), "z", "gap closed"],
                 "rows": rows,
                 "notes": notes(group),
@@ -108,7 +115,7 @@ def merged(tables: list[Table]) -> list[dict[str, Any]]:
 def caption(entry: dict[str, Any], task: str) -> str:
     """The caption of a merged table."""
     seeds = entry["seeds"]
-    spread = "[95 % bootstrap interval over test samples]" if len(seeds) == 1 else "± SD over seeds"
+    spread = f"[95 % bootstrap interval over {entry['units']}]" if len(seeds) == 1 else "± SD over seeds"
     names = ", ".join(map(str, seeds))
     layers = ", ".join(entry["layers"])
     return f"{task}, layer {layers} (rank {entry['rank']}), seed{'s' if len(seeds) > 1 else ''} {names}: {spread}"

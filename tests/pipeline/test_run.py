@@ -153,7 +153,7 @@ def test_mean_network_averages_weights(run: Artifacts) -> None:
     base = base_pass(predictor.task, predictor.model, Batch((x,), torch.zeros(5), torch.arange(5)))
     space = predictor.diffusion.representation
     rho = predictor.scale.estimate(base.condition) if space.uses_scale else None
-    layer_input = base.cut.x_NPI.mean(1)
+    layer_input = base.cut.layer_input_NI
     codes = [draw(predictor.diffusion, base.condition, torch.arange(5), 0, k, predictor.sampling, 5) for k in range(3)]
     deltas = [space.decode(code, rho, layer_input) for code in codes]
     expected = predictor.model.forward(base.cut, torch.stack(deltas).mean(0))[1]
