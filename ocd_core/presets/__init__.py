@@ -63,11 +63,19 @@ def apply_preset(preset: str, task: str, root: Path | str = ".") -> tuple[Params
     values = read_yaml(path)
     changes = []
     for key, after in preset_values(preset, domain).items():
+        if _of_a_row_that_the_task_lacks(key, values):
+            continue
         group, last = group_of(values, key)
         if group.get(last) != after:
             changes.append(Change(key, group.get(last), after))
         group[last] = after
     return parse_params(values, f"{path} with preset {preset}"), changes
+
+
+def _of_a_row_that_the_task_lacks(key: str, values: Any) -> bool:
+    """Params of a row may be absent where no row uses them; then a preset has nothing to change."""
+    group, *rest = key.split(".")
+    return group == "controls" and len(rest) > 1 and rest[0] not in values["controls"]
 
 
 def write_preset(preset: str, task: str, root: Path | str = ".", force: bool = False) -> Path:

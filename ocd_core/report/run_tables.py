@@ -63,8 +63,9 @@ def notes(group: list[Table]) -> list[str]:
     metric = group[0]["metrics"][0]
     name = metric["name"].replace("_", " ")
     lines = [
-        f"z: paired over {_units(group[0])} against the base, in {name}{', mean over seeds' if len(group) > 1 else ''}; "
-        "negative where the method's is lower. gap closed: the share of the way from the base to the bound."
+        f"z: paired over {_units(group[0])} against the base, in {name}"
+        f"{', mean over seeds' if len(group) > 1 else ''}; negative where the method's is lower. gap closed: the share "
+        "of the way from the base to the bound."
     ]
     parts = [table["bound_parts"] for table in group if table.get("bound_parts")]
     if parts:

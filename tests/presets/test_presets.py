@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 from ocd_core.config import load_params
 from ocd_core.diffusion.memory import training_memory
@@ -204,3 +205,18 @@ def flat(tree: dict, at: str) -> dict:
 def test_the_presets_are_yaml_1_2() -> None:
     values = read_yaml(REPO / "ocd_core" / "presets" / "paper.yaml")
     assert values["every_task"]["diffusion"]["lr"] == 1e-4
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_task_may_lack_a_row_that_a_preset_sets(preset: str, folder: Path) -> None:
+    path = params_path("mnist5k", folder)
+    values = read_yaml(path)
+    del values["controls"]["base_further"]
+    values["controls"]["fit"].remove("base_further")
+    values["evaluate"]["rows"].remove("base_further")
+    with path.open("w") as file:
+        YAML().dump(values, file)
+    params, changes = apply_preset(preset, "mnist5k", folder)
+    assert params.controls.of_row("base_further") is None
+    assert not any("base_further" in change.key for change in changes)
+    assert write_preset(preset, "mnist5k", folder).is_file()

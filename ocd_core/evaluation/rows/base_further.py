@@ -1,4 +1,4 @@
-"""`base_further`: the base trained further, all layers, from its own weights with a new Adam.
+"""`base_further`: the base trained further, all layers, from its own weights with a new optimiser of its kind.
 
 It shows what the same compute does without OCD: unless its params say otherwise, it may take as many epochs as cost
 what OCD's training did.
