@@ -182,8 +182,10 @@ def described_by(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} was written by another version: {first}; train it again") from error
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path, prefix: str = "") -> None:
     """Load a state dict whose names and shapes must be the module's.
+
+    prefix: of the tensors' names in the file, for errors.
 
     Raises:
         UserError: names the first tensor that is missing, unknown or of another shape.
@@ -192,10 +194,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path) -
     for name in [*own, *state]:
         if name not in state or name not in own:
             what = "lacks" if name not in state else "has the unknown tensor"
-            raise UserError(f"{where} {what} {name!r}: it is of another architecture than its config says")
+            raise UserError(f"{where} {what} {prefix + name!r}: it is of another architecture than its config says")
         if state[name].shape != own[name].shape:
             raise UserError(
-                f"{where}: {name!r} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}: "
+                f"{where}: {prefix + name!r} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}: "
                 "it is of another architecture than its config says"
             )
     module.load_state_dict(dict(state))

@@ -25,17 +25,21 @@ def main(
         result = evaluate(context, rows, left_out, progress)
     tie = read_json(artifacts.layers / "layers.json")["warning"]
     table = {
-        "task": task, "seed": seed, "rank": rank, "layer": context.predictor.model.layer_name,
+        "task": task,
+        "seed": seed,
+        "rank": rank,
+        "layer": context.predictor.model.layer_name,
         "metrics": [
             {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
             for m in result.metrics
         ],
         "rows": result.table(params.evaluate, seed),
-        "left_out": left_out, "cost_flops": read_json(artifacts.controls / "metrics.json")["cost_flops"],
+        "left_out": left_out,
+        "cost_flops": read_json(artifacts.controls / "metrics.json")["cost_flops"],
         "remarks": [*context.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
         "bound_parts": result.details.get(BOUND),
         **({} if result.groups is None else {"groups": result.groups}),
-    }  # fmt: skip
+    }
     with lineage.write("evaluation") as dest:
         write_json(dest / "config.json", params.effective("evaluation"))
         write_json(dest / "metrics.json", result.summary())

@@ -126,8 +126,7 @@ class Saved:
         Raises:
             UserError: they are of another architecture.
         """
-        tensors = {f"{self.prefix}.{name}": tensor for name, tensor in self.tensors.items()}
-        load_strictly(nn.ModuleDict({self.prefix: module}), tensors, self.where)
+        load_strictly(module, self.tensors, self.where, f"{self.prefix}.")
         module.eval().requires_grad_(False)
 
 

@@ -138,9 +138,13 @@ def test_float32_is_near_float64(run: Artifacts) -> None:
     params = params_of(run)
     predictor = Predictor.from_run(run, params)
     single = Predictor(
-        predictor.task, load_cut_model(run, predictor.task, precision="float32"), predictor.diffusion,
-        predictor.scale, params.sampling, run.seed,
-    )  # fmt: skip
+        predictor.task,
+        load_cut_model(run, predictor.task, precision="float32"),
+        predictor.diffusion,
+        predictor.scale,
+        params.sampling,
+        run.seed,
+    )
     base = base_pass(single.task, single.model, single.task.open(run.prepared, "test").batch(torch.arange(3)))
     assert base.output.dtype == torch.float32
     double, found = values_of(evaluated(run)), values_of(evaluated(run, single))

@@ -31,8 +31,13 @@ def fitting_of(run: Artifacts, *names: str) -> Fitting:
 
 def test_the_stage_writes_one_network_for_all(run: Artifacts) -> None:
     assert {p.name for p in run.controls.iterdir()} == {
-        "model.safetensors", "config.json", "params.json", "metrics.json", "curves.tsv", "manifest.json",
-    }  # fmt: skip
+        "model.safetensors",
+        "config.json",
+        "params.json",
+        "metrics.json",
+        "curves.tsv",
+        "manifest.json",
+    }
     assert json.loads((run.controls / "params.json").read_text()) == params_of(run).effective("controls")
     names = {name.split(".")[0] for name in load_file(run.controls / "model.safetensors")}
     shared = {"space"} if params_of(run).layer.select == "embed" else set()  # `factored` has no tensors

@@ -60,8 +60,9 @@ def test_an_interval_by_group_resamples_whole_groups() -> None:
     values = rng.normal(0, 1, 80) + group
     low, high = bootstrap_interval(values, 4000, seed=0, groups=group)
     members = [values[group == g] for g in np.unique(group)]
-    means = [np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]).mean()
-             for _ in range(4000)]  # fmt: skip
+    means = [
+        np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]).mean() for _ in range(4000)
+    ]
     expected = np.percentile(means, [2.5, 97.5])
     assert (low, high) == pytest.approx(expected, abs=0.06 * (expected[1] - expected[0]))
     assert bootstrap_interval(values, 4000, 0, groups=group) == (low, high)

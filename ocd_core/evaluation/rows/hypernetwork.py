@@ -57,7 +57,7 @@ class Hypernetwork(nn.Module):
 
 @dataclass(frozen=True)
 class HypernetworkTraining:
-    """network: as of the best validation, its start included. curve: a row a validation. metrics: plain numbers."""
+    """network: as of the best validation, including its start. curve: one entry per validation. metrics: numbers."""
 
     network: Hypernetwork
     curve: list[Row]
@@ -100,9 +100,11 @@ def train_hypernetwork(
         nn.init.zeros_(network.last.weight)
         nn.init.zeros_(network.last.bias)
     metrics = {
-        "val_loss": best_loss, "val_loss_before": start, "updates": float(found.updates),
+        "val_loss": best_loss,
+        "val_loss_before": start,
+        "updates": float(found.updates),
         "best_update": float(best_update),
-    }  # fmt: skip
+    }
     return HypernetworkTraining(network, found.curve, metrics)
 
 

@@ -110,9 +110,13 @@ def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: Rid
     ridge.alpha_Nd.copy_(torch.cholesky_solve(y_Nd, torch.linalg.cholesky(regularised_NN)))
     variance = float((y_Nd - y_Nd.mean(0)).square().mean())
     metrics = {
-        "rows": float(len(rows)), "width": width, "penalty": penalty, "gamma": gamma, "cv_mse": error,
+        "rows": float(len(rows)),
+        "width": width,
+        "penalty": penalty,
+        "gamma": gamma,
+        "cv_mse": error,
         "cv_r2": 1 - error / variance if variance > 0 else 0.0,
-    }  # fmt: skip
+    }
     return RidgeFit(ridge, metrics)
 
 
