@@ -5,9 +5,10 @@ import torch
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
+from ocd_core.evaluation.rows import bound
 from ocd_core.store import OverfitStore
 from tests.support.runs import assert_same_outputs, evaluated, moved_by_hand, params_of, row_of
-from tests.support.toy import SIZES, ToyTask
+from tests.support.toy import SIZES
 
 
 def test_each_sample_moves_by_its_own_delta(run: Artifacts) -> None:
@@ -20,11 +21,11 @@ def test_each_sample_moves_by_its_own_delta(run: Artifacts) -> None:
 def test_apart_for_what_its_overfitting_saw(run: Artifacts, monkeypatch) -> None:
     """The first number of every even sample is taken as seen, both of every odd one."""
 
-    def seen(self, split, sample_id, steps, seed):
+    def seen(task, split, sample_id, steps, seed):
         assert (steps, seed) == (params_of(run).overfit.steps, run.seed)
         return torch.stack([torch.ones(len(sample_id), dtype=torch.bool), sample_id % 2 == 1], 1)
 
-    monkeypatch.setattr(ToyTask, "seen_while_overfitting", seen)
+    monkeypatch.setattr(bound, "seen_while_overfitting", seen)
     found = evaluated(run).details["bound"]
     row, shared = row_of(run, "bound")
     batch = row.context.split("test").batch(shared.batch.sample_id)
@@ -35,7 +36,7 @@ def test_apart_for_what_its_overfitting_saw(run: Artifacts, monkeypatch) -> None
     assert found["share_seen"] == 0.75
     assert found["seen"] == pytest.approx(float(on_seen), rel=1e-5)
     assert found["unseen"] == pytest.approx(float(error[~odd, 1].mean() ** 0.5), rel=1e-5)
-    monkeypatch.setattr(ToyTask, "seen_while_overfitting", lambda *_: torch.ones(1, 2, dtype=torch.bool))
+    monkeypatch.setattr(bound, "seen_while_overfitting", lambda *_: torch.ones(1, 2, dtype=torch.bool))
     assert evaluated(run, rows=["base", "bound"]).details["bound"]["unseen"] is None
 
 
