@@ -8,7 +8,7 @@ from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, Strict
 
 
 class ModelParams(StrictModel):
-    """A base network: the name of a module in `ocd_core.models`, or `module:Class`; its constructor's arguments."""
+    """A base network: a name that `ocd_core.models.MODELS` knows, or `module:Class`; its constructor's arguments."""
 
     name: str
     args: dict[str, Any]
