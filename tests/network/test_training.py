@@ -299,14 +299,6 @@ def test_optimisers_and_schedules_against_a_plain_loop(name: str, schedule: str)
         torch.testing.assert_close(weights(result.model)[key], value, rtol=1e-5, atol=1e-7)
 
 
-def test_smoothing_is_refused_by_a_task_without_labels() -> None:
-    with pytest.raises(UserError, match=r"base.label_smoothing is 0.1, but Linear has no labels to smooth"):
-        fit_base(Linear(), TRAIN, VAL, params(label_smoothing=0.1), seed=0)
-
-
-# --- frozen parameters, and parameters without a use
-
-
 class Frozen(nn.Module):
     """A frozen body with running statistics and dropout, an unused parameter, and a head that trains."""
 

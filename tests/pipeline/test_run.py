@@ -20,7 +20,7 @@ from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
 from ocd_core.report.run_tables import markdown, merged, run_tables
-from ocd_core.samples import Batch, whole_split
+from ocd_core.samples import whole_split
 from ocd_core.scoring.scores import LayerScore
 from ocd_core.store import OverfitStore, verify_store
 from tests.support.params import denoiser_params, diffusion_params
@@ -144,30 +144,6 @@ def test_prediction_is_reproducible_and_free_of_batches(run: Artifacts) -> None:
     assert not torch.equal(whole.draws[0], whole.draws[1])
     one = predictor.predict(x)
     torch.testing.assert_close(one.output, whole.draws[0])
-
-
-def test_mean_network_averages_weights(run: Artifacts) -> None:
-    """The same draws, decoded to matrices, averaged and applied by hand."""
-    predictor = Predictor.from_artifacts(run.rank_dir)
-    x = torch.randn(5, 3, 4, generator=torch.Generator().manual_seed(1))
-    base = base_pass(predictor.task, predictor.model, Batch((x,), torch.zeros(5), torch.arange(5)))
-    space = predictor.diffusion.representation
-    rho = predictor.scale.estimate(base.condition) if space.uses_scale else None
-    layer_input = base.cut.layer_input_NI
-    codes = [draw(predictor.diffusion, base.condition, torch.arange(5), 0, k, predictor.sampling, 5) for k in range(3)]
-    deltas = [space.decode(code, rho, layer_input) for code in codes]
-    expected = predictor.model.forward(base.cut, torch.stack(deltas).mean(0))[1]
-    mean = predictor.predict(x, draws=3, combine="mean_network")
-    assert mean.draws.shape == (0, 5, 2)
-    torch.testing.assert_close(mean.output, expected, rtol=1e-6, atol=1e-8)
-    assert not torch.allclose(mean.output, mean.base_output, rtol=1e-4, atol=1e-6)
-
-
-def test_prediction_refuses_nothing_to_do(run: Artifacts) -> None:
-    predictor = Predictor.from_artifacts(run.rank_dir)
-    for x, draws in ((torch.zeros(0, 3, 4), 1), (torch.zeros(2, 3, 4), 0)):
-        with pytest.raises(UserError, match="at least one input and one draw"):
-            predictor.predict(x, draws=draws)
 
 
 def test_tables_of_seeds_are_merged(copy: Artifacts) -> None:

@@ -21,6 +21,7 @@ from ocd_core.errors import UserError
 from ocd_core.samples import SPLITS, Split, SplitName
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.images.task import ImageClassification, ImageData, stratified_order
+from tests.support.pictures import picture, png, write_parquet
 
 COUNTS = {"train": 3000, "val": 500, "test": 1500}
 
@@ -51,26 +52,6 @@ def image_data(**changes: Any) -> ImageData:
 
 def task(**changes: Any) -> ImageClassification:
     return ImageClassification(image_data(**changes), "mlp", {})
-
-
-def picture(row: int, channels: int = 1, size: tuple[int, int] = (4, 6)) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """A picture that tells its row."""
-    shape = size if channels == 1 else (*size, channels)
-    values = np.random.default_rng(row).integers(0, 256, shape, dtype=np.uint8)
-    values.flat[0] = row
-    return values
-
-
-def png(values: np.ndarray[Any, np.dtype[np.uint8]], kind: str = "PNG") -> bytes:
-    out = io.BytesIO()
-    Image.fromarray(values).save(out, kind)
-    return out.getvalue()
-
-
-def write_parquet(path: Path, pictures: list[bytes | None], labels: Any, image_name: str = "image") -> None:
-    encoded = [None if p is None else {"bytes": p, "path": None} for p in pictures]
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    pq.write_table(pa.table({image_name: pa.array(encoded, kind), "label": labels}), path)
 
 
 @pytest.fixture
@@ -430,61 +411,6 @@ def test_damaged_file(folder: Path, tmp_path: Path) -> None:
     assert "train.parquet is not a readable Parquet file" in refusal(task(path=str(folder)), tmp_path / "d")
 
 
-@pytest.mark.parametrize("key", ["image_column", "label_column"])
-def test_missing_column(folder: Path, tmp_path: Path, key: str) -> None:
-    text = refusal(task(path=str(folder), **{key: "nope"}), tmp_path / "d")
-    assert f"data.{key}" in text
-    assert "no column 'nope'; its columns are image, label" in text
-
-
-@pytest.mark.parametrize(
-    ("labels", "message"),
-    [
-        ([0, 5], "label 5 in row 1 is outside of 0..2 (1 such rows)"),
-        ([0, -1], "label -1 in row 1 is outside of 0..2"),
-        ([0, None], "the label in row 1 is missing (1 such rows)"),
-        ([0.0, float("nan")], "column 'label' holds double, not integer labels"),
-        (["a", "b"], "column 'label' holds string, not integer labels"),
-    ],
-)
-def test_bad_labels(folder: Path, tmp_path: Path, labels: list[Any], message: str) -> None:
-    write_parquet(folder / "train.parquet", [png(picture(0)), png(picture(1))], labels)
-    text = refusal(task(path=str(folder)), tmp_path / "d")
-    assert message in text
-    assert "train part" in text
-
-
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        (None, "row 1: the image is missing"),
-        (b"not a picture", "row 1: the image cannot be decoded"),
-        (png(picture(1))[:50], "row 1: the image cannot be decoded"),
-        (png(picture(1, size=(5, 6))), "row 1: an image of 5x6 pixels, where data.height and data.width say 4x6"),
-        (png(picture(1, channels=3)), "row 1: a colour image, where data.channels says 1"),
-        (png(picture(1, channels=4)), "row 1: an image with transparency"),
-    ],
-)
-def test_bad_pictures(folder: Path, tmp_path: Path, bad: bytes | None, message: str) -> None:
-    write_parquet(folder / "test.parquet", [png(picture(0)), bad], [0, 1])
-    text = refusal(task(path=str(folder)), tmp_path / "d")
-    assert message in text
-    assert "test part" in text
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([7, 8], "column 'image' holds Value('int64'), not images"),
-        ([[[0.5, float("nan")]]] * 2, "row 0: an image of mode F"),
-    ],
-)
-def test_a_column_that_is_not_pictures(folder: Path, tmp_path: Path, values: list[Any], message: str) -> None:
-    for part in ("train", "test"):
-        pq.write_table(pa.table({"image": values, "label": [0, 1]}), folder / f"{part}.parquet")
-    assert message in refusal(task(path=str(folder)), tmp_path / "d")
-
-
 def test_empty_part(folder: Path, tmp_path: Path) -> None:
     write_parquet(folder / "test.parquet", [], pa.array([], pa.int64()))
     assert "data.test_files: test.parquet in" in refusal(task(path=str(folder)), tmp_path / "d")
@@ -651,14 +577,6 @@ def test_prediction_sees_the_pixels_of_training(tmp_path: Path, name: str) -> No
     domain.prepare(tmp_path / "d")
     (found,) = domain.read_input(tmp_path / "a.img")
     assert torch.equal(found, everything(domain.open(tmp_path / "d", "test"))[0])
-
-
-def test_an_image_that_the_file_only_names(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(png(picture(1)))
-    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    images = pa.array([{"bytes": None, "path": str(tmp_path / "a.png")}], kind)
-    pq.write_table(pa.table({"image": images, "label": [0]}), folder / "test.parquet")
-    assert "row 0: the image is not in the file, which only names" in refusal(task(path=str(folder)), tmp_path / "d")
 
 
 def test_jpeg(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def test_frames_share_their_noise(run: Artifacts, predictor: Predictor) -> None:
 
 def test_stage_writes_both_pictures_and_the_report_shows_them(run: Artifacts) -> None:
     made = {p.name: p for p in run.pictures.iterdir()}
-    assert set(made) == {"views.png", "fly_round.gif", "config.json"}
+    assert set(made) == {"views.png", "fly_round.gif", "config.json", "manifest.json"}
     assert json.loads(made["config.json"].read_text()) == load_params("views", run.root).effective("pictures")
     frames, _, _ = read_gif(made["fly_round.gif"].read_bytes())
     assert len(frames) == FRAMES

@@ -1,4 +1,4 @@
-"""`check_task` names what is broken in a task's data or network."""
+"""`check_task` names what is broken in a task's data, and in the batches that it gives."""
 
 import time
 from dataclasses import replace
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.tasks.draws_inputs import DrawsInputs
-from tests.testing.broken import Cases, ChangedModel
-from tests.testing.good import Drawing, Good, Net, Rows
+from tests.testing.broken import Cases
+from tests.testing.good import Drawing, Good, Rows
 
 CASES = Cases()
 broken = CASES.broken
@@ -35,11 +35,6 @@ class ChangedSplit(Good):
                 return change(rows.batch(sample_id))
 
         return Changed()
-
-
-@broken("Data to a StrictModel")
-class WrongData(Good):
-    Data = dict
 
 
 @broken("prepare wrote no file")
@@ -159,73 +154,12 @@ class SeesNumbers(Drawing):
         return torch.ones(len(sample_id), 2)
 
 
-@broken("must return a torch.nn.Module")
-class ModelIsAFunction(Good):
-    def build_model(self) -> nn.Module:
-        return lambda x: x  # type: ignore[return-value]
-
-
-@broken("same weights for the same torch.manual_seed")
-class NumpyWeights(Good):
-    def build_model(self) -> nn.Module:
-        net = Net()
-        net.last.bias.data[0] = time.perf_counter_ns() % 1000
-        return net
-
-
-@broken("no layer that could move")
-class NoMatrix(Good):
-    def build_model(self) -> nn.Module:
-        return nn.Sequential(nn.BatchNorm1d(3))
-
-
-@broken("must return a tensor or a tuple of tensors, not a list")
-class ListOfOutputs(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return [Net.forward(net, x), x]
-
-
-@broken(r"output has shape \(2, 5\) for 5 samples")
-class SamplesLast(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return Net.forward(net, x).T
-
-
-@broken("finite floating point")
-class NanOutput(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return Net.forward(net, x) / 0
-
-
-@broken("another output at a second call")
-class AlwaysDropout(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return nn.functional.dropout(Net.forward(net, x), 0.5)
-
-
-@broken("must also run in float64")
-class Float32Constant(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return Net.forward(net, x) @ torch.eye(2)
-
-
-@broken("do not cast inside of the model")
-class CastsToFloat32(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return Net.forward(net, x).float()
-
-
-@broken("mixes the samples of a batch")
-class MixesSamples(ChangedModel):
-    @staticmethod
-    def run(net: Net, x: Tensor) -> object:
-        return Net.forward(net, x - x.mean(0))
+@broken(r"the train split: groups of a split must be an int64 tensor of shape \(6,\)")
+class TooFewGroups(Good):
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        rows = super().open(prepared, split)
+        object.__setattr__(rows, "groups", torch.zeros(2, dtype=torch.int64))
+        return rows
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.config import Params
-from ocd_core.evaluation.rows import ROWS, row_class
 from ocd_core.network.training import BaseFit, BaseTraining
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.tasks.base import Metric, Task
@@ -170,8 +169,9 @@ def test_the_digits_pass(mnist5k_params: Params, mnist5k_prepared: Path, tmp_pat
     check_task(Prepared(mnist5k_params.data, base.name, base.args), tmp_path / "t", example=tmp_path / "digit.npy")
 
 
-@pytest.mark.parametrize("name", ROWS.own())
-def test_every_row_can_be_rehearsed(name: str) -> None:
-    row = row_class(name)
-    if row.Params is not None:
-        row.Params.model_validate(dict(row.quick))
+def test_the_group_of_params_must_be_a_strict_model(tmp_path: Path) -> None:
+    class WrongData(Good):
+        Data = dict
+
+    with pytest.raises(AssertionError, match=r"set WrongData.Data to a StrictModel and build the task from an"):
+        check_task(WrongData(), tmp_path)

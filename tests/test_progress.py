@@ -1,0 +1,32 @@
+"""Progress goes to standard error, so that what a command prints can be piped."""
+
+from ocd_core.progress import no_progress, progress_bar
+
+
+def test_a_bar_says_what_is_done_on_standard_error(capsys) -> None:
+    with progress_bar("decode train", 40) as progress:
+        progress(13, "first")
+        progress(25, "loss 0.5")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    (line,) = [line for line in shown.err.splitlines() if line.strip()]
+    assert line.startswith("decode train")
+    assert "25/40" in line
+    assert "loss 0.5" in line
+    assert "first" not in line
+
+
+def test_a_bar_is_closed_when_the_block_fails(capsys) -> None:
+    for _ in range(2):  # rich refuses a second live bar while one is open
+        try:
+            with progress_bar("decode", 2) as progress:
+                progress(1, "")
+                raise KeyError
+        except KeyError:
+            pass
+    assert capsys.readouterr().err.count("1/2") == 2
+
+
+def test_no_bar_shows_nothing(capsys) -> None:
+    no_progress(3, "note")
+    assert capsys.readouterr() == ("", "")

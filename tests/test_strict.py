@@ -1,0 +1,57 @@
+"""Groups of params refuse what is not said of them; bounds against plain comparisons."""
+
+import math
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel
+
+
+class Group(StrictModel):
+    steps: PositiveInt
+    lr: Positive = 0.1
+
+
+def takes(kind: object, value: object) -> bool:
+    try:
+        TypeAdapter(kind).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
+
+
+@given(value=st.floats(allow_nan=False))
+@example(0.0)
+@example(-0.0)
+@example(1.0)
+@example(math.inf)
+def test_bounds_of_numbers(value: float) -> None:
+    assert takes(Positive, value) == (0 < value < math.inf)
+    assert takes(NonNegative, value) == (value >= 0)
+    assert takes(Fraction, value) == (0 <= value < 1)
+
+
+@given(value=st.integers(-3, 3))
+def test_whole_numbers_start_at_one(value: int) -> None:
+    assert takes(PositiveInt, value) == (value >= 1)
+
+
+@pytest.mark.parametrize("value", ["3", 3.0, True, None])
+def test_nothing_is_converted(value: object) -> None:
+    with pytest.raises(ValidationError, match="steps"):
+        Group(steps=value)
+
+
+def test_unknown_keys_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"stepz\n.*Extra inputs are not permitted"):
+        Group(steps=1, stepz=2)
+
+
+def test_values_cannot_change() -> None:
+    group = Group(steps=1)
+    with pytest.raises(ValidationError, match="frozen"):
+        group.steps = 2
+    assert group == Group(steps=1, lr=0.1)
