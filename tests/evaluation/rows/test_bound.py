@@ -8,7 +8,7 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.rows import bound
 from ocd_core.store import OverfitStore
 from tests.support.runs import assert_same_outputs, evaluated, moved_by_hand, params_of, row_of
-from tests.support.toy import SIZES
+from tests.support.toy import SIZES, ToyTask
 
 
 def test_each_sample_moves_by_its_own_delta(run: Artifacts) -> None:
