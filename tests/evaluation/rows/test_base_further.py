@@ -1,18 +1,20 @@
 """The base trained further: from its own weights, all that it trains and nothing that is frozen."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from ocd_core.artifacts import Artifacts
+from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.rows.base_further import BaseFurther
 from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.training import fit_base
 from ocd_core.predictor import Predictor
 from tests.support.runs import params_of, row_of
-from tests.support.toy import PointSet, ToyTask
+from tests.support.toy import PointSet, ToyTask, run_stages, write_toy_params
 
 
 def test_it_starts_from_the_base_and_is_no_worse_on_val(run: Artifacts) -> None:
@@ -91,3 +93,17 @@ def test_what_is_frozen_stays_so(run: Artifacts, monkeypatch) -> None:
             assert torch.equal(value, base.state_dict()[name]), name
     monkeypatch.setattr(ToyTask, "build_model", lambda _self: HalfFrozen().requires_grad_(False))
     assert row.left_out() == "every parameter of the base network is frozen"
+
+
+def test_a_frozen_encoder_passes_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"{__name__}:{HalfFrozen.__name__}"
+    write_toy_params(tmp_path, base={"model": {"name": name, "args": {"width": 6}}, "epochs": 2, "batch_size": 16})
+    run_stages("evaluate")
+    run = Artifacts("toy", root=tmp_path)
+    base = load_file(run.base / "model.safetensors")
+    further = load_file(run.controls / "model.safetensors")
+    frozen = [key for key in base if not key.startswith("head")]
+    assert len(frozen) == 3
+    assert all(torch.equal(base[key], further[f"further.{key}"]) for key in frozen)
+    assert "base_further" in read_json(run.evaluation / "metrics.json")
