@@ -19,7 +19,6 @@ from ocd_core.errors import UserError
 from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
-from ocd_core.report.run_tables import markdown, merged, run_tables
 from ocd_core.samples import whole_split
 from ocd_core.scoring.scores import LayerScore
 from ocd_core.store import OverfitStore, verify_store
@@ -144,35 +143,6 @@ def test_prediction_is_reproducible_and_free_of_batches(run: Artifacts) -> None:
     assert not torch.equal(whole.draws[0], whole.draws[1])
     one = predictor.predict(x)
     torch.testing.assert_close(one.output, whole.draws[0])
-
-
-def test_tables_of_seeds_are_merged(copy: Artifacts) -> None:
-    shutil.copytree(copy.seed_dir, copy.task_dir / "seed1")
-    path = copy.task_dir / "seed1/rank1/evaluation/table.json"
-    table = json.loads(path.read_text())
-    table["seed"] = 1
-    first = table["rows"][0]["rmse"]["value"]
-    table["rows"][0]["rmse"]["value"] = first + 0.2
-    ocd = table["rows"][[r["row"] for r in table["rows"]].index("ocd")]
-    z, gap = ocd["rmse"]["z_against_base"], ocd["gap_closed"]
-    ocd["rmse"]["z_against_base"], ocd["gap_closed"] = z + 2, gap + 0.5
-    table["bound_parts"] = {"metric": "rmse", "share_seen": 0.41, "seen": 0.5, "unseen": 0.75}
-    table["remarks"] = ["A remark."]
-    path.write_text(json.dumps(table))
-    (entry,) = merged(run_tables("toy"))
-    assert entry["seeds"] == [0, 1]
-    mean, spread = (float(v) for v in entry["rows"][0][2].split(" ± "))
-    assert mean == pytest.approx(first + 0.1, abs=1e-4)
-    assert spread == pytest.approx(0.2 / 2**0.5, abs=1e-4)
-    assert entry["rows"][0][-2:] == ["", ""], "the base against itself"
-    (row,) = [r for r in entry["rows"] if r[0] == "OCD (one draw)"]
-    assert row[-2:] == [f"{z + 1:+.1f}", f"{100 * (gap + 0.25):.0f} %"]
-    text = markdown(run_tables("toy"))
-    assert "± SD over seeds" in text
-    assert "z: paired over test samples against the base, in rmse, mean over seeds" in text
-    assert "The bound sees 41 % of each test sample: rmse 0.5000 there, 0.7500 on the rest." in text
-    shutil.rmtree(copy.seed_dir)
-    assert "A remark." in markdown(run_tables("toy"))
 
 
 def test_stage_is_repeatable_bit_for_bit(copy: Artifacts) -> None:

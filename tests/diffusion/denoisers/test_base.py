@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ocd_core.diffusion.denoisers import DENOISERS, build_denoiser
+from ocd_core.diffusion.denoisers import build_denoiser
 from tests.support.params import denoiser_params
 
 UNET = {"name": "unet", "width": 16, "depth": 1, "multipliers": [1, 2]}
@@ -32,7 +32,3 @@ def test_samples_do_not_see_each_other_and_e_and_omega_both_matter(changes):
     torch.testing.assert_close(torch.cat([net(omega[n : n + 1], e[n : n + 1]) for n in range(4)]), whole)
     assert (net(omega, e.flip(0)) - whole).abs().max() > 1e-3
     assert (net(omega.flip(0), e) - whole).abs().max() > 1e-3
-
-
-def test_the_names():
-    assert DENOISERS.own() == ["mlp", "unet", "unet_paper", "unet_released"]
