@@ -21,7 +21,7 @@ repro: setup
 	. $(BIN)/activate && dvc repro
 
 test: setup lint
-	. $(BIN)/activate && python -m pytest -q --numprocesses auto --dist loadgroup
+	. $(BIN)/activate && python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

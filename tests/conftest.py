@@ -16,14 +16,8 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """The workspace's tests run on one worker: some change the workspace."""
-    if "workspace" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.xdist_group("workspace"))
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """They are the longest chain, so they run first; the others fill what is left."""
+    """The workspace's tests are the longest chain, so they come first; other files fill what is left."""
     items.sort(key=lambda item: "workspace" not in getattr(item, "fixturenames", ()))
 
 

