@@ -210,17 +210,15 @@ def test_factored_is_refused_where_a_layer_sees_several_positions(copy: Artifact
 @pytest.mark.parametrize("run", ["head"], indirect=True)
 def test_a_tie_between_layers_is_told_by_the_stage_and_below_the_table(copy: Artifacts, capsys, monkeypatch) -> None:
     """Where the layer was left to the ranking; the scores are made up."""
-    from stages import evaluate, report, score_layers
+    from stages import score_layers
 
     write_toy_params(Path(), layer={"select": "auto"})
     draws = ((15, 2.0), (30, 2.0))
     tied = [LayerScore("head", "linear", 12, 2.0, 0.1, 6, 0, 30, 0.1, 1, convergence=draws),
             LayerScore("embed", "linear", 24, 1.9, 0.1, 6, 0, 30, 0.1, 2, convergence=draws)]  # fmt: skip
     monkeypatch.setattr(score_layers, "score_layers", lambda *_: tied)
-    score_layers.main("toy")
+    run_stages()
     assert "warning: the scores of head and embed differ by 0.1 " in capsys.readouterr().err
-    evaluate.main("toy")
-    report.main("toy")
     assert "which is first may be chance" in (copy.report / "table.md").read_text()
 
 

@@ -24,7 +24,6 @@ from ocd_core.samples import SPLITS, Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.weights import read_tensors, save_tensors
-from tests.support.params import USUAL
 from tests.support.repository import REPO
 
 SIZES = {"train": 48, "val": 16, "test": 20}
@@ -171,7 +170,6 @@ def plane_params() -> dict[str, Any]:
             "patience": 2,
             "batch_size": 20,
             "lr": 0.01,
-            **USUAL,
         },
         layer={"select": "layers.0"},
         scoring={"samples": 4, "draws": 20},
