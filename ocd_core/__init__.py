@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ocd_core._version import __version__
 
-# Two OpenMP threads that spin slow small-tensor loops down by orders of magnitude as soon as anything
-# else runs; this must be set before torch is imported.
+# Spinning OpenMP threads slow small-tensor loops by orders of magnitude as soon as anything else runs;
+# this must be set before torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:

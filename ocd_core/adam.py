@@ -1,9 +1,9 @@
 """Adam's update (Kingma and Ba, 2015, Alg. 1) with the defaults of `torch.optim.Adam`, without its modules.
 
 With the gradient g_k of step k: m_k = β1 m_{k-1} + (1 - β1) g_k, v_k = β2 v_{k-1} + (1 - β2) g_k², and a weight moves
-by -η m̂_k / (√v̂_k + ε), where m̂_k = m_k / (1 - β1^k) and v̂_k = v_k / (1 - β2^k).
+by -η m̂_k / (√v̂_k + ε), with m̂_k = m_k / (1 - β1^k) and v̂_k = v_k / (1 - β2^k).
 
-Two forms: `Moments` is the recursion alone, for gradients u ⊗ x, of which the moments of u say everything
+Two forms: `Moments` is the recursion alone, for gradients u ⊗ x, which the moments of u determine
 (`ocd_core.overfit.rules.OuterAdam`, `ocd_core.store.factored`); `Adam` moves a tensor in place.
 """
 
@@ -20,7 +20,7 @@ _Array = TypeVar("_Array", Tensor, npt.NDArray[np.float64])
 
 
 class Moments(Generic[_Array]):
-    """m and v of a sequence of gradients: tensors, or arrays of numpy, all of one shape."""
+    """m and v of a sequence of gradients: tensors or numpy arrays, all of one shape."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -28,7 +28,7 @@ class Moments(Generic[_Array]):
         self._square: _Array | None = None
 
     def update(self, gradient: _Array) -> None:
-        """Take in the gradient of the next step."""
+        """Add the gradient of the next step."""
         self.steps += 1
         mean, square = (1 - BETA_1) * gradient, (1 - BETA_2) * gradient**2
         self._mean = mean if self._mean is None else BETA_1 * self._mean + mean
@@ -36,13 +36,13 @@ class Moments(Generic[_Array]):
 
     @property
     def mean(self) -> _Array:
-        """m_k, without the correction of its bias."""
+        """m_k, without bias correction."""
         assert self._mean is not None
         return self._mean
 
     @property
     def correction(self) -> float:
-        """1 - β1^k: m̂_k is m_k over it."""
+        """1 - β1^k, by which m_k is divided to give m̂_k."""
         return correction(BETA_1, self.steps)
 
     @property
@@ -54,7 +54,7 @@ class Moments(Generic[_Array]):
 
 
 class Adam:
-    """Moves a tensor in place, by the operations of `torch.optim.Adam` in their order."""
+    """Moves a tensor in place, with the operations of `torch.optim.Adam` in the same order."""
 
     def __init__(self, weight: Tensor, lr: float) -> None:
         self._weight, self._lr = weight, lr
@@ -72,5 +72,5 @@ class Adam:
 
 
 def correction(beta: float, steps: int) -> float:
-    """1 - β^k, which takes the zero that the moments start from out of them."""
+    """1 - β^k, which corrects moments for their start at zero."""
     return float(1 - beta**steps)

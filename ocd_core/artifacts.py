@@ -1,4 +1,4 @@
-"""Where every artifact of a run is, and how one is written: complete or absent."""
+"""The paths of a run's artifacts, and writing them: an artifact is complete or absent."""
 
 import csv
 import json
@@ -74,7 +74,7 @@ class Artifacts:
 
     @property
     def rank_dir(self) -> Path:
-        """Everything of the selected layer."""
+        """Everything of the layer that moves."""
         return self.seed_dir / f"rank{self.rank}"
 
     def overfit(self, split: str) -> Path:
@@ -93,7 +93,7 @@ class Artifacts:
 
     @property
     def controls(self) -> Path:
-        """What could explain a gain without diffusion."""
+        """The controls that could explain a gain without diffusion."""
         return self.rank_dir / "controls"
 
     @property
@@ -103,12 +103,12 @@ class Artifacts:
 
     @property
     def pictures(self) -> Path:
-        """The domain's own pictures, if it has any."""
+        """The domain's own figures, if it has any."""
         return self.rank_dir / "pictures"
 
     @property
     def report(self) -> Path:
-        """What people read."""
+        """The report for human readers."""
         return self.root / "reports" / self.task
 
     @property
@@ -117,13 +117,13 @@ class Artifacts:
         return self.root / "data" / ".work"
 
     def path(self, name: str) -> Path:
-        """An artifact by its name in `ocd_core.pipeline`: `base`, say, or `overfit/train`."""
+        """An artifact by its name in `ocd_core.pipeline`, for example `base` or `overfit/train`."""
         kind, _, split = name.partition("/")
         found: Path = self.overfit(split) if kind == "overfit" else getattr(self, kind)
         return found
 
     def command(self, stage: str) -> str:
-        """How a stage of this run is started by hand."""
+        """The command that runs a stage of this run by hand."""
         words = ["python -m", f"stages.{stage} --task {self.task}"]
         if stage not in ("code", "prepare", "report"):
             words.append(f"--seed {self.seed}")
@@ -134,18 +134,18 @@ class Artifacts:
     def need(self, path: Path, stage: str) -> Path:
         """`path` if it exists, else an error that names the stage that makes it."""
         if not path.exists():
-            raise UserError(f"{path} is missing; run 'dvc repro' or first '{self.command(stage)}'")
+            raise UserError(f"{path} is missing; run 'dvc repro' or '{self.command(stage)}'")
         return path
 
 
 @contextmanager
 def replaced_folder(dest: Path, *, only_new: bool = False) -> Iterator[Path]:
-    """A new folder to write into; it takes the place of `dest` only if the block ends without an error.
+    """A new folder to write into; it replaces `dest` only if the block ends without an error.
 
-    only_new: never replace a folder that is there.
+    only_new: never replace an existing folder.
 
     Raises:
-        UserError: with `only_new`, something is at `dest` when the block ends.
+        UserError: with `only_new`, `dest` exists when the block ends.
     """
     dest.parent.mkdir(parents=True, exist_ok=True)
     for left in dest.parent.glob(f".{dest.name}.*{PARTIAL}"):
@@ -156,7 +156,7 @@ def replaced_folder(dest: Path, *, only_new: bool = False) -> Iterator[Path]:
         yield work
         if dest.exists():
             if only_new:
-                raise UserError(f"{dest} came into being meanwhile; choose another place or remove it")
+                raise UserError(f"{dest} was created in the meantime; choose another path or remove it")
             shutil.rmtree(dest)
         work.replace(dest)
     finally:
@@ -206,10 +206,10 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """What `write_table` wrote, as text; a missing value is empty.
+    """The rows that `write_table` wrote, as text; a missing value is empty.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file is missing.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; run 'dvc repro'")

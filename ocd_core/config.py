@@ -1,6 +1,6 @@
-"""The params of one task, typed: `params/<task>.yaml`, one group a stage.
+"""The params of one task, typed: `params/<task>.yaml`, one group per stage.
 
-Files are complete (every key is there), because DVC tracks groups and `-S` changes existing keys only.
+Files are complete (every key is present), because DVC tracks groups and `-S` changes existing keys only.
 """
 
 from importlib import import_module
@@ -78,7 +78,7 @@ class Params(StrictModel):
             )
         self.controls.serve(self.evaluate.rows)
         if self.scale.gain == "validated" and "ocd_gain" not in self.controls.fit:
-            raise ValueError("scale.gain is validated, which the control ocd_gain does; add it to controls.fit")
+            raise ValueError("scale.gain is validated, which needs the control ocd_gain; add it to controls.fit")
         return self
 
     def build_task(self, prepared: Path | None = None) -> Task:
@@ -114,14 +114,14 @@ def load_params(task: str, root: Path | str = ".") -> Params:
     """Read and check `params/<task>.yaml`.
 
     Raises:
-        UserError: no such task, not YAML, or an unknown, missing, mistyped or impossible value; the message names
-            the file and the key.
+        UserError: the task does not exist, the file is not YAML, or a value is unknown, missing, mistyped or
+            impossible; the message names the file and the key.
     """
     return parse_params(read_params(task, root), str(params_path(task, root)))
 
 
 def parse_params(values: Any, where: str) -> Params:
-    """Check plain values, as `load_params`; `where` names their origin in errors."""
+    """Check plain values as `load_params` does; `where` names their origin in errors."""
     from ocd_core.tasks import task_class
 
     if not isinstance(values, dict):
@@ -147,7 +147,7 @@ def parse_params(values: Any, where: str) -> Params:
 def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> str:
     """One line for the first problem, and how many more there are."""
     problems = error.errors(include_url=False)
-    # a misspelt key is also a missing one: name the spelling
+    # a misspelt key also counts as missing: report the misspelling
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join([p for p in [prefix] if p] + [str(part) for part in first["loc"]])
     if first["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""Files, wherever they are: one way each to replace one, to hash one, to lock a place and to open a file system.
+"""Files, local or remote: one function each to replace a file, hash a file, lock a path and open a file system.
 
 Nothing is written in place: a file may be a hard link into a cache, and a process may be killed at any time.
 """
@@ -22,17 +22,18 @@ PARTIAL = ".partial"
 def replace_file(
     path: Path, write: Callable[[Path], object], *, several_writers: bool = False, flushed: bool = True
 ) -> None:
-    """Call `write(temporary path)` and only then give the file its name: it is the old one, the new one or absent.
+    """Call `write(temporary path)`, then give the file its name: at any time the file is the old one, the new one or
+    absent.
 
-    A file that other names are hard-linked to keeps its content under those. A process that is killed leaves at most
-    a `*.partial` beside the file, which the next call overwrites.
+    Other hard links to the old file keep its content. A killed process leaves at most a `*.partial` next to the file,
+    which the next call overwrites.
 
     Args:
-        path: its folder is made if need be.
-        several_writers: processes may write this file at the same time, so each takes a temporary name of its own;
-            what a killed one leaves is then the caller's to remove (`sweep_partial`). The folder must be there: a
-            process that outlives its run must not bring it back.
-        flushed: bring the content to the disk before it gets its name.
+        path: its folder is created if necessary.
+        several_writers: several processes may write this file at the same time, so each uses its own temporary name;
+            the caller removes what killed processes leave (`sweep_partial`). The folder must exist: a process that
+            outlives its run must not recreate it.
+        flushed: bring the content to the disk before the file gets its name.
 
     Raises:
         UserError: the disk is full.
@@ -44,7 +45,7 @@ def replace_file(
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
             write(partial)
-            partial.chmod(0o644)  # some libraries write for the owner alone
+            partial.chmod(0o644)  # some libraries make the file readable only by its owner
             if flushed:
                 flush(partial)
             partial.replace(path)
@@ -72,7 +73,7 @@ def sweep_partial(folder: Path) -> None:
 
 
 def flush(path: Path) -> None:
-    """Have the operating system put a file's content, or a folder's names, on the disk."""
+    """Make the operating system write a file's content, or a folder's names, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         with _full_disk_named(path):
@@ -104,10 +105,10 @@ def sha256_files(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
-    """Hold a lock file; the system lets go of it when the process ends, however it ends.
+    """Hold a lock file; the system releases it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it; `what` names what it guards.
+        UserError: another process holds it; `what` names what the lock guards.
     """
     while True:
         file = path.open("a+")
@@ -121,7 +122,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
         with suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 break
-        file.close()  # a holder that ended meanwhile has removed the name, so this lock guards nothing
+        file.close()  # a holder that has just ended removed the name, so this lock guards nothing
     try:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -138,10 +139,10 @@ def is_url(location: Path | str) -> bool:
 
 
 def filesystem(location: Path | str) -> tuple[Any, str]:
-    """The fsspec file system of a path or URL, and the place in it without a slash at the end.
+    """The fsspec file system of a path or URL, and the path in it without a trailing slash.
 
     Raises:
-        UserError: a protocol that fsspec does not know, or lacks a package for.
+        UserError: fsspec does not know the protocol or lacks a package for it.
     """
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
@@ -156,6 +157,6 @@ def filesystem(location: Path | str) -> tuple[Any, str]:
 
 
 def put_file(fs: Any, path: str, data: bytes) -> None:
-    """Write one file of an fsspec file system; its folder is made if need be."""
+    """Write one file of an fsspec file system; its folder is created if necessary."""
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     fs.pipe_file(path, data)

@@ -1,6 +1,6 @@
-"""Which source files a module runs, its static import closure, and fingerprints of code, folders and values.
+"""The source files that a module runs (its static import closure), and fingerprints of code, folders and values.
 
-Nothing is imported to find out, so that it takes a fraction of a second.
+Nothing is imported for this, so it takes a fraction of a second.
 """
 
 import ast
@@ -16,10 +16,10 @@ from ocd_core.files import sha256_file, sha256_files
 
 
 def import_closure(module: str, packages: Collection[str]) -> dict[str, Path]:
-    """All modules of these top-level packages that importing or running `module` may import, name -> file.
+    """All modules of these top-level packages that importing or running `module` may import: name -> file.
 
-    Imports inside functions count; imports under `if TYPE_CHECKING` do not. Modules that are imported by a name
-    computed at run time are not seen: `ocd_core.stage_code` adds those that a task's params name.
+    Imports inside functions count; imports under `if TYPE_CHECKING` do not. Modules whose names are computed at run
+    time are not found: `ocd_core.stage_code` adds those that a task's params name.
     """
     found: dict[str, Path] = {}
     waiting = [module]
@@ -58,7 +58,7 @@ def source_file(module: str) -> Path | None:
 
 @lru_cache(maxsize=1024)
 def _imports(path: Path, module: str, _modified: int) -> frozenset[str]:
-    """The names that a file imports; read again when the file has changed."""
+    """The names that a file imports; the file is read again when it has changed."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
@@ -86,7 +86,7 @@ def source_hashes(files: dict[str, Path]) -> dict[str, str]:
 
 
 def module_code(module: str) -> str:
-    """A fingerprint of a module and of everything in its import closure."""
+    """A fingerprint of a module and everything in its import closure."""
     return digest(source_hashes(import_closure(module, {module.split(".")[0], "ocd_core"})))
 
 

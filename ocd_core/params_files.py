@@ -1,4 +1,4 @@
-"""Where the params of tasks are, and reading them as plain values: checked by `ocd_core.config`."""
+"""Locate the params files of tasks and read them as plain values; `ocd_core.config` checks them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from ocd_core.errors import UserError
 
 
 def params_path(task: str, root: Path | str = ".") -> Path:
-    """Where a task's params are."""
+    """The path of a task's params file."""
     return Path(root) / "params" / f"{task}.yaml"
 
 
@@ -21,7 +21,7 @@ def read_params(task: str, root: Path | str = ".") -> Any:
     """`params/<task>.yaml` as plain values, unchecked.
 
     Raises:
-        UserError: no such task, or not YAML.
+        UserError: the task does not exist, or the file is not YAML.
     """
     path = params_path(task, root)
     if not path.is_file():
@@ -34,7 +34,7 @@ def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file (so that 1e-4 is a number) as plain values.
 
     Raises:
-        UserError: not YAML.
+        UserError: the file is not YAML.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError

@@ -1,7 +1,7 @@
-"""The stages of the pipeline: what each makes, which params and artifacts it reads.
+"""The stages of the pipeline: what each one makes, and which params and artifacts it reads.
 
-One table for the order of the stages, for what is checked before an artifact is used (`ocd_core.provenance`) and for
-the code that belongs to each stage (`ocd_core.stage_code`). `dvc.yaml` says the same to DVC; a test compares the two.
+One table gives the order of the stages, what is checked before an artifact is used (`ocd_core.provenance`) and the
+code that belongs to each stage (`ocd_core.stage_code`). `dvc.yaml` says the same to DVC; a test compares the two.
 
 Artifacts are named as in `ocd_core.artifacts.Artifacts`; an overfit store is `overfit/<split>`.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Stage:
     """One stage.
 
-    makes: the artifact. params: keys with dots of what it reads; a key of a group stands for the whole group.
+    makes: the artifact. params: dotted keys of the params that it reads; the key of a group stands for the whole group.
     inputs: the artifacts that it reads.
     """
 
@@ -52,8 +52,8 @@ STAGES = {
     "report": Stage("report", ()),
 }
 
-# The files of an artifact that later stages depend on; other artifacts count whole. What only tells how a training went
-# is left out: a stage that ran again with the same result leaves the later ones current
+# The files of an artifact that later stages depend on; of other artifacts, all files. Files that only describe the
+# course of a training are left out: if a stage runs again with the same result, later artifacts stay current
 CONTENT = {
     "base": ("model.safetensors",),
     "layers": ("layers.json",),
@@ -62,7 +62,7 @@ CONTENT = {
     "controls": ("model.safetensors", "config.json", "metrics.json"),
 }
 
-# The class of each group of params, imported by name: a new param belongs to the stages that read its group alone
+# The class of each group of params, imported by name: a new param affects only the stages that read its group
 GROUP_MODULES = {
     "base": "ocd_core.network.params:BaseParams",
     "layer": "ocd_core.scoring.params:LayerParams",

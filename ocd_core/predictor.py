@@ -1,4 +1,4 @@
-"""Prediction with drawn weights (Alg. 2): Δ is drawn for an unseen x and the network answers with θ + Δ."""
+"""Prediction with drawn weights (Alg. 2): Δ is drawn for an unseen x, and the network answers with θ + Δ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Prediction:
 
     output: the answer (N, ...): one network's, the ensemble's or the mean network's. base_output: f_θ(x).
     draws: each network's own output (K, N, ...); empty for a mean network. rho: the scale network's estimate of ‖Δ‖,
-    before the gain, (N,), or None where the representation has no scale of its own.
+    before the gain, (N,), or None if the representation has no separate scale.
     """
 
     output: Tensors
@@ -52,10 +52,10 @@ class Predictor:
         task: the domain (how outputs combine).
         model: the base network cut at the selected layer.
         diffusion: draws normalised Δ.
-        scale: estimates ρ = ‖Δ‖; unused where the representation needs no scale.
+        scale: estimates ρ = ‖Δ‖; not used if the representation needs no scale.
         sampling: the group `sampling`.
-        seed: of the draws; a draw is a function of (seed, draw, sample id) alone.
-        gain: the factor c of every drawn Δ that validation chose; None: Δ as drawn.
+        seed: of the draws; a draw depends only on (seed, draw, sample id).
+        gain: the factor c of every drawn Δ, chosen on validation; None: Δ as drawn.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Predictor:
         """Load a run's folder, `data/<task>/seed<k>/rank<r>`, onto a device.
 
         Raises:
-            UserError: something is missing there, damaged, or belongs to another network.
+            UserError: something in it is missing, damaged, or belongs to another network.
         """
         run = Artifacts.from_folder(folder)
         for name in ("prepared", "evaluation", "diffusion", "scale"):
@@ -90,14 +90,14 @@ class Predictor:
     def from_run(
         cls, run: Artifacts, params: Params, *, with_gain: bool = True, device: torch.device | str = "cpu"
     ) -> "Predictor":
-        """Load a run's artifacts, with these params for what is not stored in them (`sampling`, `precision`).
+        """Load a run's artifacts; the params give what is not stored in them (`sampling`, `precision`).
 
         Args:
-            with_gain: as `scale.gain` says; False: no gain, for the stage that chooses it.
+            with_gain: use the gain if `scale.gain` says so; False: no gain, for the stage that chooses it.
             device: where the networks run.
 
         Raises:
-            UserError: something is missing there or belongs to another network.
+            UserError: something in it is missing or belongs to another network.
         """
         task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
@@ -119,9 +119,9 @@ class Predictor:
         """Draw `draws` networks for each input and answer with them.
 
         Args:
-            inputs: what the base network takes, samples in the first axis, on any device.
-            draws: K; the answer of one draw is that network's own.
-            sample_id: int64 (N,), names the inputs in the random draws (default: 0 .. N-1).
+            inputs: what the base network takes, samples along the first axis, on any device.
+            draws: K; with one draw, the answer is the output of that network.
+            sample_id: int64 (N,), identifies the inputs in the random draws (default: 0 .. N-1).
             combine: `ensemble` combines outputs (the task says how), `mean_network` averages the weights.
 
         Raises:
@@ -159,7 +159,7 @@ class Predictor:
     def predict_pass(
         self, base: BasePass, sample_id: Tensor, draws: int, combine: Literal["ensemble", "mean_network"]
     ) -> Prediction:
-        """As `predict`, for a batch on which the base network has run."""
+        """Like `predict`, for a batch on which the base network has run."""
         rho = self.estimate_rho(base)
         outputs, total = [], torch.zeros(())
         for k in range(draws):
@@ -177,27 +177,27 @@ class Predictor:
         return Prediction(output, base.output, stacked, rho)
 
     def base_pass(self, batch: Batch) -> BasePass:
-        """The base network on a batch, once, for all that is then drawn and answered."""
+        """Run the base network on a batch once, for all later draws and answers."""
         return base_pass(self.task, self.model, batch)
 
     @torch.no_grad()
     def answer(self, base: BasePass, move: Move) -> Tensors:
-        """f(x; θ + Δ) of the samples of a base pass, for either form of Δ; (N, ...) each."""
+        """f(x; θ + Δ) for the samples of a base pass and either form of Δ; each (N, ...)."""
         return outputs_with_move(self.model, base.cut, move)
 
     @torch.no_grad()
     def estimate_rho(self, base: BasePass) -> Tensor | None:
-        """The scale network's ρ, (N,), or None where the representation has no use for it."""
+        """The scale network's ρ, (N,), or None if the representation does not use it."""
         return self.scale(base.condition) if self.diffusion.representation.uses_scale else None
 
     def code(self, base: BasePass, sample_id: Tensor, draw_index: int) -> Tensor:
-        """One draw of Ω_0 a sample (Alg. 2), (N, *shape)."""
+        """One draw of Ω_0 per sample (Alg. 2), (N, *shape)."""
         return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, self._draw_batch)
 
     def move(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Move:
-        """A drawn code as Δ (N, O, I), or, where that is cheaper, as the change Δ i_L of the layer's output (N, O).
+        """A drawn code as Δ (N, O, I), or as the change Δ i_L of the layer's output (N, O) if that is cheaper.
 
-        Times the gain.
+        It is multiplied by the gain.
         """
         move: Move = self.diffusion.representation.move(code, rho_N, base.cut.layer_input_NI)
         return move if self.gain is None else self.gain * move

@@ -1,11 +1,11 @@
-"""What every artifact was made from, and the refusal to use one that is damaged or no longer current.
+"""Record what every artifact was made from, and refuse artifacts that are damaged or out of date.
 
 An artifact's folder holds `manifest.json`, written last: the stage, the params and the code that made it, the content
 of the artifacts that it was made from, and the sha256 of each file. An overfit store keeps the same in its attributes,
-and its shards have checksums of their own.
+and its shards have their own checksums.
 
-Inputs are known by their content, not by their manifests: a stage that ran again and made the same bytes leaves what
-was made from them current.
+Inputs are identified by content, not by manifest: if a stage runs again and makes the same bytes, later artifacts stay
+current.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Lineage:
-    """A run's artifacts with the params of today, for stages: checked when read, described when written."""
+    """A run's artifacts with the present params, for stages: checked when read, described when written."""
 
     artifacts: Artifacts
     params: Params
@@ -46,14 +46,14 @@ class Lineage:
         return self.params.plain()
 
     def read(self, name: str) -> Path:
-        """The path of an artifact that is whole and current.
+        """The path of an artifact that is complete and current.
 
         Args:
-            name: as in `ocd_core.pipeline`: `base`, say, or `overfit/train`.
+            name: as in `ocd_core.pipeline`, for example `base` or `overfit/train`.
 
         Raises:
-            UserError: it is missing, damaged, or made from other params, code or inputs than those of today; the
-                message says which and how to mend it.
+            UserError: it is missing, damaged, or was made from params, code or inputs other than the present ones; the
+                message says which, and how to fix it.
         """
         path = self.artifacts.need(self.artifacts.path(name), maker(name))
         made = self._made(name, path)
@@ -61,7 +61,7 @@ class Lineage:
         return path
 
     def made_by(self, stage: str) -> dict[str, Any]:
-        """What a stage's artifact is made from, to be kept with it: stage, params, code, inputs."""
+        """What a stage's artifact is made from, stored with it: stage, params, code, inputs."""
         return {
             "stage": stage,
             "params": _chosen(self.values, STAGES[stage].params),
@@ -70,7 +70,7 @@ class Lineage:
         }
 
     def check(self, stage: str) -> None:
-        """`read` all that a stage reads.
+        """`read` every input of a stage.
 
         Raises:
             UserError: see `read`.
@@ -80,14 +80,14 @@ class Lineage:
 
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:
-        """A new folder for an artifact, which takes its place, with a manifest, if the block ends without an error."""
+        """A new folder that replaces the artifact, with a manifest, if the block ends without an error."""
         made = self.made_by(maker(name))
         with replaced_folder(self.artifacts.path(name)) as dest:
             yield dest
             write_json(dest / MANIFEST, {**made, "files": sha256_files(dest)})
 
     def content(self, name: str) -> str | None:
-        """A fingerprint of an artifact's content, as its manifest says; None if it is not there."""
+        """A fingerprint of an artifact's content, from its manifest; None if it does not exist."""
         path = self.artifacts.path(name)
         if name.startswith("overfit/"):
             return store_fingerprint(path)
@@ -109,7 +109,7 @@ class Lineage:
         return made
 
     def _stale(self, name: str, made: Mapping[str, Any]) -> str | None:
-        """Why an artifact is not current, in words; None if it is."""
+        """The reason why an artifact is out of date; None if it is current."""
         stage = maker(name)
         today = self.made_by(stage)
         for key, value in flat(today["params"]).items():
@@ -120,7 +120,7 @@ class Lineage:
             return f"the code of the stage {stage} has changed"
         for needed, content in today["inputs"].items():
             if made["inputs"].get(needed) != content:
-                return f"it was made from another {self.artifacts.path(needed)} than the one that is there now"
+                return f"it was made from a different {self.artifacts.path(needed)} than the present one"
         return None
 
     def _refuse(self, name: str, path: Path, why: str | None) -> None:
@@ -135,7 +135,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """An artifact's manifest.
 
     Raises:
-        UserError: it is missing or is not one.
+        UserError: the manifest is missing or damaged.
     """
     path = folder / MANIFEST
     found = read_json(path)
@@ -145,10 +145,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path, remedy: str = "run the stage that makes it again ('dvc repro')") -> dict[str, Any]:
-    """The manifest of a folder whose files are all as they were written.
+    """The manifest of a folder, after a check that all its files are as they were written.
 
     Raises:
-        UserError: names the first file that is missing or changed.
+        UserError: a file is missing or changed; the message names the first one.
     """
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
@@ -156,7 +156,7 @@ def check_files(folder: Path, remedy: str = "run the stage that makes it again (
         if not path.is_file():
             raise UserError(f"{path} is missing; {remedy}")
         if sha256_file(path) != expected:
-            raise UserError(f"{path} is damaged: it is not the file that {MANIFEST} was written for; {remedy}")
+            raise UserError(f"{path} is damaged: its content does not match {MANIFEST}; {remedy}")
     return manifest
 
 
@@ -169,7 +169,7 @@ def content_of(name: str, files: Mapping[str, str]) -> str:
 def store_attributes(path: Path) -> dict[str, Any]:
     """The group attributes of an overfit store; empty if there is none.
 
-    Read as plain JSON, so that no stage depends on the code of stores for it.
+    They are read as plain JSON, so that stages do not depend on the code of stores.
     """
     found = read_json(path / "zarr.json") if (path / "zarr.json").is_file() else {}
     attributes = found.get("attributes") if isinstance(found, dict) else None
@@ -183,7 +183,7 @@ def store_fingerprint(path: Path) -> str | None:
 
 
 def _chosen(values: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    """The values of some keys with dots."""
+    """The values of some dotted keys."""
     found = {}
     for key in keys:
         value: Any = values

@@ -1,7 +1,7 @@
-"""Members of a package by name: a member `name` is what the module `<package>.<name>` calls by a fixed word.
+"""Members of a package, by name: the member `name` is the attribute with a fixed name of the module `<package>.<name>`.
 
-Found by their file's name and imported only when asked for, so a new member is one file and changes no shared one. A
-package of yours adds members by entry points, and a `module:attribute` of yours is a name of its own.
+Members are found by file name and imported only on demand, so a new member is one file and changes no shared file. Your
+own package can add members with entry points; a `module:attribute` can be used as a name directly.
 """
 
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from ocd_core.errors import UserError
 class Registry:
     """The members of one package.
 
-    kind: what a member is, in one word, for messages. package: its dotted name. attribute: what each member's module
-    calls it. group: of entry points, which cannot hide the package's own members. shared: a module that is no member
-    but what the members share; None if there is none.
+    kind: what a member is, in one word, for messages. package: its dotted name. attribute: the name of the member in
+    its module. group: of entry points, which cannot hide the package's own members. shared: the module that the members
+    share, which is not a member; None if there is none.
     """
 
     kind: str
@@ -29,16 +29,16 @@ class Registry:
     shared: str | None = "base"
 
     def own(self) -> list[str]:
-        """The members that come with this package, by file name; modules with a leading underscore are none."""
+        """The members that come with this package, by file name; modules with a leading underscore are not members."""
         modules = iter_modules(import_module(self.package).__path__)
         return sorted(m.name for m in modules if not (m.ispkg or m.name == self.shared or m.name.startswith("_")))
 
     def names(self) -> list[str]:
-        """All members, those of installed packages included."""
+        """All members, including those of installed packages."""
         return sorted({*self.own(), *(point.name for point in entry_points(group=self.group))})
 
     def target(self, name: str) -> str:
-        """`module:attribute` of a member; a `module:attribute` is its own target.
+        """The `module:attribute` of a member; a name of the form `module:attribute` is returned unchanged.
 
         Raises:
             UserError: unknown name.
@@ -51,7 +51,7 @@ class Registry:
             if point.name == name:
                 return point.value
         raise UserError(
-            f"unknown {self.kind} {name!r}; known are {', '.join(self.names())}, or give 'module:name' of your own"
+            f"unknown {self.kind} {name!r}; known are {', '.join(self.names())}, or name your own as 'module:name'"
         )
 
     def check(self, name: str) -> str:
@@ -67,7 +67,7 @@ class Registry:
         """A member, imported.
 
         Raises:
-            UserError: unknown name, or a module that does not import or lacks it.
+            UserError: unknown name, or its module cannot be imported or lacks the attribute.
         """
         target = self.target(name)
         module, attribute = target.split(":", 1)

@@ -1,4 +1,4 @@
-"""What data looks like: a batch of samples, a split of them, and what a network says of them. Knows no task.
+"""Data structures that do not depend on the task: batches of samples, splits, and the condition of a batch.
 
 Outputs and targets are one tensor or a tuple of tensors (`Tensors`); the samples are the first axis of each.
 """
@@ -20,18 +20,18 @@ Rows = Tensor | slice
 
 
 def as_tuple(x: Tensors) -> tuple[Tensor, ...]:
-    """The tensors of x: itself alone, or its parts in their order."""
+    """The tensors of x: x alone, or its parts in order."""
     return (x,) if isinstance(x, Tensor) else tuple(x)
 
 
 def only(x: Tensors) -> Tensor:
-    """X itself, for a domain whose outputs or targets are one tensor."""
+    """Return `x` itself, for a domain whose outputs or targets are one tensor."""
     assert isinstance(x, Tensor)
     return x
 
 
 def map_tensors(f: Callable[[Tensor], Tensor], x: Tensors) -> Tensors:
-    """`f` applied to each tensor; the structure stays."""
+    """Apply `f` to each tensor and keep the structure."""
     return f(x) if isinstance(x, Tensor) else tuple(f(part) for part in x)
 
 
@@ -62,7 +62,7 @@ def _joined(join: Callable[[list[Tensor]], Tensor], parts: Sequence[Tensors]) ->
 
 
 def flat(x: Tensors) -> Tensor:
-    """Each sample's values in one row, (N, D): the tensors flattened and put side by side; (N,) becomes (N, 1)."""
+    """Each sample's values in one row, (N, D): the tensors, flattened, side by side; (N,) becomes (N, 1)."""
     rows = [part.flatten(1) if part.dim() > 1 else part[:, None] for part in as_tuple(x)]
     return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
@@ -99,8 +99,8 @@ class Batch:
 class Split(Protocol):
     """One part of the prepared data: rows 0 .. len-1.
 
-    Samples that belong together (the documents of a query, the recordings of a speaker) are said by an attribute
-    `groups`, which `groups_of` reads.
+    An attribute `groups`, which `groups_of` reads, says which samples belong together (the documents of a query, the
+    recordings of a speaker).
     """
 
     def __len__(self) -> int: ...

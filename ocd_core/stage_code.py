@@ -1,8 +1,8 @@
-"""The code that belongs to a stage of a task: one hash of everything whose change makes the stage run again.
+"""The code that belongs to a stage of a task: if any of it changes, the stage must run again.
 
 That is the import closure of the stage's script and, for each package whose members are imported by name, the members
-that the task's params name: its domain, its base network, its rows. So another domain, or a figure's caption,
-changes no other task's stages. Only files are read, nothing of the task is imported.
+that the task's params name: its domain, its base network, its rows. So a change to another domain, or to the caption of
+a figure, reruns no stage of this task. The hash is computed from files alone; nothing of the task is imported.
 """
 
 import ast
@@ -21,8 +21,8 @@ from ocd_core.pipeline import GROUP_MODULES, STAGES
 class _Members:
     """A package whose members are imported by name.
 
-    keys: the params that name them, with dots. module: of the member `name`. entry_points: the group of those from
-    other packages.
+    keys: the dotted keys of the params that name them. module: a pattern for the module of a member. entry_points: the
+    group of members from other packages.
     """
 
     keys: tuple[str, ...]
@@ -52,20 +52,20 @@ def stage_code(stage: str, values: Mapping[str, Any]) -> dict[str, str]:
         values: the task's params as plain values.
 
     Raises:
-        UserError: the params name something whose source is not to be found.
+        UserError: the source of something that the params name cannot be found.
     """
-    if "evaluate" not in STAGES[stage].params:  # rows that are only evaluated are not its code
+    if "evaluate" not in STAGES[stage].params:  # rows that are only evaluated do not count
         values = {group: value for group, value in values.items() if group != "evaluate"}
     return code_of(f"stages.{stage}", values, STAGES[stage].groups)
 
 
 def stage_digest(stage: str, values: Mapping[str, Any]) -> str:
-    """`stage_code` in one short word."""
+    """`stage_code` as one short fingerprint."""
     return digest(stage_code(stage, values))
 
 
 def code_of(module: str, values: Mapping[str, Any], groups: tuple[str, ...] = ()) -> dict[str, str]:
-    """As `stage_code`, for any module; `groups` are the params groups whose own modules count too."""
+    """Like `stage_code`, for any module; the modules of the params groups `groups` count too."""
     files = _closure(module)
     if "ocd_core.config" in files:
         for group in groups:
@@ -92,7 +92,7 @@ def _closure(module: str) -> dict[str, Path]:
 
 
 def _beside(package: str) -> Iterator[str]:
-    """A top-level package, and those that lie in the same folder: a user's own, but not what is installed."""
+    """A top-level package and the others in its folder (a user's own), unless it is an installed package."""
     yield package
     path = source_file(package)
     if path is None:
@@ -104,7 +104,7 @@ def _beside(package: str) -> Iterator[str]:
 
 
 def _names(values: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
-    """What the params hold under these keys: names, or lists of names. A key that is missing names nothing here."""
+    """The names that the params hold under these keys, which may be lists; a missing key gives none."""
     for key in keys:
         found: Any = values
         for part in key.split("."):
@@ -113,7 +113,7 @@ def _names(values: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
 
 
 def _member(members: _Members, name: str) -> str:
-    """The module of a member; a `module:attribute` names its own."""
+    """The module of a member, which may be given as `module:attribute`."""
     if ":" in name:
         return name.split(":")[0]
     own = members.module.format(name)

@@ -1,4 +1,4 @@
-"""What groups of params are made of: a strict model, and numbers within bounds."""
+"""The building blocks of params groups: a strict model, and numbers within bounds."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, loaded strictly; nothing is ever unpickled into code.
+"""Weights on disk: safetensors, loaded strictly; no pickled code is ever run.
 
 A trained network is a folder of two files, `model.safetensors` and `config.json`, complete or absent. The config names
 the sha256 of the weights, so that a truncated, damaged or mixed-up pair is refused rather than loaded.
@@ -27,9 +27,9 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which trai
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, atomically: `path` is complete or as it was before.
+    """Write tensors as safetensors, atomically: `path` is complete or unchanged.
 
-    Equal tensors give equal bytes (the format's own metadata would come in a random order, so there is none).
+    Equal tensors give equal bytes (no metadata is written, because the format stores it in random order).
     """
     from safetensors.torch import save_file
 
@@ -65,7 +65,7 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a network's parameters and buffers from safetensors or from a torch file that holds tensors only.
 
-    Strict: every tensor of the network must be there with its shape, and no other.
+    Strict: the file must hold every tensor of the network, with the same shape, and no others.
 
     Raises:
         UserError: the file is missing or unreadable, holds pickled code, belongs to another architecture
@@ -88,7 +88,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     text = "; ".join(p for p in problems if p)
     if text:
         raise UserError(
-            f"{path} is a checkpoint of another architecture than {type(model).__name__}: {text}. "
+            f"{path} belongs to a different architecture than {type(model).__name__}: {text}. "
             "Change base.model or give another base.checkpoint"
         )
     broken = [n for n, t in found.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
@@ -99,7 +99,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 @dataclass(frozen=True)
 class BaseId:
-    """Which base network (the sha256 of its weights) and which of its layers a trained network is for."""
+    """The base network (the sha256 of its weights) and its layer that a trained network is for."""
 
     base_sha256: str
     layer: str
@@ -110,7 +110,7 @@ def save_network(
 ) -> None:
     """Write a network's tensors and the plain values that rebuild it.
 
-    The config is written last: a folder that has one is complete. `base` is kept in it.
+    The config, which includes `base`, is written last: a folder with a config is complete.
     """
     from safetensors.torch import save_file
 
@@ -124,10 +124,10 @@ def save_network(
 
 
 def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_network` wrote: (tensors, config).
+    """The (tensors, config) that `save_network` wrote.
 
     Raises:
-        UserError: a file is missing, damaged, of another kind of network or of another format.
+        UserError: a file is missing or damaged, or has another kind of network or another format.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -141,7 +141,7 @@ def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
         raise UserError(f"{folder / CONFIG} is damaged: {error}") from error
     found = config.get("kind") if isinstance(config, dict) else None
     if found != kind:
-        raise UserError(f"{folder} holds {'no network of ours' if found is None else f'a {found} network'}, not {kind}")
+        raise UserError(f"{folder} holds {'no trained network' if found is None else f'a {found} network'}, not {kind}")
     if config.get("format") != FORMAT:
         raise UserError(f"{folder} has format {config.get('format')}, this version reads {FORMAT}; train it again")
     if sha256_file(folder / WEIGHTS) != config.get("weights_sha256"):
@@ -153,27 +153,27 @@ def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def refuse_another_base(folder: Path, base: BaseId) -> None:
-    """Raise unless the network in a folder, which was loaded, is for this base network and layer.
+    """Raise unless the network in a folder, already loaded, is for this base network and layer.
 
     Raises:
-        UserError: it is not, or does not say.
+        UserError: it is for another one, or does not say.
     """
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     found = {key: config.get(key) for key in asdict(base)}
     if found != asdict(base):
         raise UserError(
             f"{folder} was trained for another base network or layer (layer {found['layer']}, weights "
-            f"{found['base_sha256']}) than the one that is there now (layer {base.layer}, weights {base.base_sha256}); "
+            f"{found['base_sha256']}) than the present one (layer {base.layer}, weights {base.base_sha256}); "
             "run 'dvc repro'"
         )
 
 
 @contextmanager
 def described_by(folder: Path) -> Iterator[None]:
-    """Around building a network from its config: a config that does not fit is one of another version.
+    """Wraps building a network from its config: a config that does not fit was written by another version.
 
     Raises:
-        UserError: a key is missing, or a value is not what the network takes.
+        UserError: a key is missing, or the network does not accept a value.
     """
     try:
         yield
@@ -183,22 +183,22 @@ def described_by(folder: Path) -> Iterator[None]:
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path, prefix: str = "") -> None:
-    """Load a state dict whose names and shapes must be the module's.
+    """Load a state dict whose names and shapes must match the module's.
 
     prefix: of the tensors' names in the file, for errors.
 
     Raises:
-        UserError: names the first tensor that is missing, unknown or of another shape.
+        UserError: a tensor is missing, unknown or of another shape; the message names the first one.
     """
     own = module.state_dict()
     for name in [*own, *state]:
         if name not in state or name not in own:
             what = "lacks" if name not in state else "has the unknown tensor"
-            raise UserError(f"{where} {what} {prefix + name!r}: it is of another architecture than its config says")
+            raise UserError(f"{where} {what} {prefix + name!r}: its architecture is not the one in its config")
         if state[name].shape != own[name].shape:
             raise UserError(
                 f"{where}: {prefix + name!r} has shape {tuple(state[name].shape)}, expected {tuple(own[name].shape)}: "
-                "it is of another architecture than its config says"
+                "its architecture is not the one in its config"
             )
     module.load_state_dict(dict(state))
 
@@ -214,7 +214,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} is not a checkpoint of tensors alone (it holds pickled objects or is damaged); "
+            f"{path} does not hold tensors alone (it has pickled objects or is damaged); "
             "save model.state_dict(), best as safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
@@ -223,7 +223,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _state_dict(values: Any, path: Path) -> dict[str, Tensor]:
-    """The weights in what torch.load gave, which may be wrapped once by the training loop that saved them."""
+    """The weights in the result of torch.load; the training loop that saved them may have wrapped them once."""
     if isinstance(values, dict):
         wrapped = [values[key] for key in _WRAPPERS if isinstance(values.get(key), dict)]
         for candidate in (values, *wrapped):

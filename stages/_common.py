@@ -1,4 +1,4 @@
-"""What every stage shares: its options, and errors as one line."""
+"""What all stages share: their options, and errors printed as one line."""
 
 import os
 import sys
@@ -10,14 +10,14 @@ import typer
 from ocd_core.errors import UserError
 
 TaskOption = Annotated[str, typer.Option(help="A task: the name of a file params/<task>.yaml.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of everything random from the base network on.")]
-RankOption = Annotated[int, typer.Option(help="Which layer moves: 1 is the selected one, 2 the next best.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of everything random, starting with the base network.")]
+RankOption = Annotated[int, typer.Option(help="Which layer moves: 1 is the selected layer, 2 the next best.")]
 DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu or cuda.")]
 DEFAULT_TASK = "mnist5k"
 
 
 def run(main: Callable[..., Any], shared: bool = False) -> None:
-    """Run a stage's `main` as a command line; a user's mistake becomes one line and exit status 1.
+    """Run a stage's `main` as a command line; a `UserError` is printed as one line and gives exit status 1.
 
     shared: whether several processes (of `torchrun`) may run it together.
     """

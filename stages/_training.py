@@ -1,4 +1,4 @@
-"""How a training is followed: a progress bar, and its curve drawn live by dvclive."""
+"""Follow a training: a progress bar, and its curve written live by dvclive."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,11 +14,11 @@ Callbacks = tuple[Progress, Callable[[Row], None]] | tuple[None, None]
 
 @contextmanager
 def followed(description: str, updates: int, live: Path, processes: Processes = ALONE) -> Iterator[Callbacks]:
-    """Functions for `optimise` to call after each update and with each row; none but in the main process.
+    """Functions that `optimise` calls after each update and with each row; None outside the main process.
 
-    The rows go to `<live>/plots/metrics/<name>.tsv`, one file a column, by the number of the update. The folder is
-    for looking while the training runs: it starts empty, also where a run goes on, since the rows of the checkpoint
-    come again. `dvc plots` shows its files by name; they are no artifact (`curve.tsv` is).
+    The rows go to `<live>/plots/metrics/<name>.tsv`, one file per column, indexed by the update. The folder is only
+    for watching the training: it starts empty even if a run resumes, because the rows of the checkpoint come again.
+    `dvc plots` shows its files by name; they are not an artifact (`curve.tsv` is).
     """
     if not processes.is_main:
         yield None, None
@@ -28,10 +28,10 @@ def followed(description: str, updates: int, live: Path, processes: Processes = 
 
         def on_row(row: Row) -> None:
             nonlocal log
-            if log is None:  # not before: it takes a second and a half to import and to open
+            if log is None:  # not earlier: importing and opening it takes a second and a half
                 from dvclive import Live
 
-                # no dvc.yaml of its own, and an experiment is saved by `dvc exp run`
+                # no separate dvc.yaml, and `dvc exp run` saves the experiment
                 log = stack.enter_context(Live(str(live), resume=False, report=None, save_dvc_exp=False, dvcyaml=None))
             log.step = int(row["update"])
             for name, value in row.items():

@@ -1,6 +1,7 @@
 """Hash the source files that belong to each stage of the task; every other stage depends on its own hashes.
 
-Runs at every `dvc repro`, within a second: a task's domain may be a module anywhere, which DVC cannot watch.
+It runs at every `dvc repro` and takes about a second: a task's domain may be a module outside the repository, which
+DVC cannot watch.
 """
 
 from ocd_core.artifacts import Artifacts, write_json

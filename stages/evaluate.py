@@ -14,7 +14,10 @@ from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, T
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
 ) -> None:
-    """Write data/<task>/seed<k>/rank<r>/evaluation. The device changes it within rounding, so it is no param."""
+    """Write data/<task>/seed<k>/rank<r>/evaluation.
+
+    The device is not a parameter: it changes the result only within rounding.
+    """
     place = local_device(device)
     lineage = Lineage.of(task, seed, rank)
     params, artifacts = lineage.params, lineage.artifacts

@@ -1,4 +1,4 @@
-"""Draw the pictures that only the task's domain can draw; most domains have none."""
+"""Draw the figures that only the task's domain can draw; most domains have none."""
 
 from ocd_core.artifacts import write_json
 from ocd_core.predictor import Predictor

@@ -1,4 +1,4 @@
-"""Overfit every sample of a split by itself and keep Δ, I(x), ρ and losses in a store (Alg. 1, lines 1-5)."""
+"""Overfit each sample of a split separately and store Δ, I(x), ρ and the losses (Alg. 1, lines 1-5)."""
 
 from dataclasses import replace
 from typing import Annotated
@@ -20,26 +20,26 @@ from ocd_core.tasks.overlap import SHARED_ROWS
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 ExecutorOption = Annotated[
-    str, typer.Option(envvar="OCD_EXECUTOR", help="serial, process (workers of this machine) or dask.")
+    str, typer.Option(envvar="OCD_EXECUTOR", help="serial, process (workers on this machine) or dask.")
 ]
 WorkersOption = Annotated[
-    int | None, typer.Option(envvar="OCD_WORKERS", help="How many workers; one a GPU or core by default.")
+    int | None, typer.Option(envvar="OCD_WORKERS", help="The number of workers; by default one per GPU or core.")
 ]
 SchedulerOption = Annotated[
-    str | None, typer.Option(envvar="OCD_SCHEDULER", help="A dask scheduler, tcp://host:8786; else one starts here.")
+    str | None, typer.Option(envvar="OCD_SCHEDULER", help="A dask scheduler, tcp://host:8786; by default, start one.")
 ]
 
 
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1,
-    split: Annotated[str | None, typer.Option(help="train, val or test; all of them by default.")] = None,
+    split: Annotated[str | None, typer.Option(help="train, val or test; by default all of them.")] = None,
     executor: ExecutorOption = "serial", workers: WorkersOption = None, scheduler: SchedulerOption = None,
     device: DeviceOption = "cpu",
     store: Annotated[str | None, typer.Option(help="Write below this fsspec URL (s3://bucket/run) instead.")] = None,
 ) -> None:  # fmt: skip
     """Write data/<task>/seed<k>/rank<r>/overfit/<split>.zarr.
 
-    How shards are run does not change them, so it is no param.
+    How shards are run is not a parameter, because it does not change them.
     """
     if store is not None and "://" not in store:
         raise UserError(f"--store {store}: give a URL such as s3://bucket/run, or leave it out")
@@ -54,7 +54,7 @@ def main(
 
 
 def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | None = None) -> None:
-    """Make one split's store, below `url` if given."""
+    """Make the store of one split, below `url` if given."""
     artifacts, split = recipe.artifacts, recipe.split
     builder = recipe.builder()
     about = {

@@ -1,4 +1,4 @@
-"""Gather a task's runs into reports/<task> and show the table."""
+"""Collect a task's runs in reports/<task> and print the tables."""
 
 from ocd_core.report.run_tables import print_tables, write_report
 from stages._common import DEFAULT_TASK, TaskOption, run

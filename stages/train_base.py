@@ -1,4 +1,4 @@
-"""Train the base network f_θ with early stopping on validation, or load a given checkpoint."""
+"""Train the base network f_θ with early stopping on validation, or load given weights."""
 
 from ocd_core.artifacts import write_json, write_table
 from ocd_core.network.training import fit_base
@@ -10,7 +10,10 @@ from stages._common import DEFAULT_TASK, DeviceOption, SeedOption, TaskOption, r
 
 
 def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, device: DeviceOption = "cpu") -> None:
-    """Write data/<task>/seed<k>/base. The device changes it within rounding, so it is no param."""
+    """Write data/<task>/seed<k>/base.
+
+    The device is not a parameter: it changes the result only within rounding.
+    """
     place = local_device(device)
     lineage = Lineage.of(task, seed)
     params, artifacts = lineage.params, lineage.artifacts

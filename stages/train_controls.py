@@ -1,4 +1,4 @@
-"""Fit what could explain a gain without diffusion, on the training and the validation split alone."""
+"""Fit the controls that could explain a gain without diffusion, only on the training and validation splits."""
 
 from ocd_core.artifacts import write_json, write_table
 from ocd_core.evaluation.context import Fitting
@@ -13,7 +13,10 @@ from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, T
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
 ) -> None:
-    """Write data/<task>/seed<k>/rank<r>/controls. The device changes it within rounding, so it is no param."""
+    """Write data/<task>/seed<k>/rank<r>/controls.
+
+    The device is not a parameter: it changes the result only within rounding.
+    """
     place = local_device(device)
     lineage = Lineage.of(task, seed, rank)
     params, artifacts = lineage.params, lineage.artifacts

@@ -1,6 +1,6 @@
 """Train the conditional diffusion model over Δ of the training samples (Alg. 1, lines 6-11).
 
-An interrupted training goes on from its last checkpoint, under data/.work. Several processes train together:
+An interrupted training resumes from its last checkpoint, under data/.work. Several processes can train together:
 `torchrun --standalone --nproc_per_node 2 -m stages.train_diffusion`.
 """
 
@@ -22,7 +22,7 @@ def main(
 ) -> None:
     """Write data/<task>/seed<k>/rank<r>/diffusion.
 
-    Where it is trained, and by how many processes, changes it within rounding, so neither is a param.
+    The device and the number of processes are not parameters: they change the result only within rounding.
     """
     lineage = Lineage.of(task, seed, rank)
     params, artifacts = lineage.params, lineage.artifacts
@@ -48,7 +48,7 @@ def main(
         write_json(dest / "params.json", params.effective("diffusion"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)
-    shutil.rmtree(work, ignore_errors=True)  # a short training leaves no checkpoint
+    shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint
 
 
 if __name__ == "__main__":

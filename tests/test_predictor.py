@@ -166,7 +166,7 @@ def test_nothing_to_do_is_refused(x: Any, draws: int) -> None:
 
 def test_the_gain_is_that_of_the_control(tmp_path) -> None:
     run = Artifacts("toy", root=tmp_path)
-    with pytest.raises(UserError, match=r"controls is missing; run 'dvc repro' or first '.*stages\.train_controls"):
+    with pytest.raises(UserError, match=r"controls is missing; run 'dvc repro' or '.*stages\.train_controls"):
         validated_gain(run)
     for rows in ({}, {"ocd_gain": {}}, {"ocd_gain": {"gain": None}}):
         write_json(run.controls / "config.json", {"rows": rows})

@@ -99,9 +99,11 @@ def test_another_seeds_base_does_not_answer(run: Artifacts) -> None:
     shutil.copytree(Artifacts("toy", seed=1).base, run.base)
     with pytest.raises(UserError, match="trained for another base network"):
         Predictor.from_artifacts(run.rank_dir)
-    with pytest.raises(UserError, match=r"layers is out of date: it was made from another .*base than the one"):
+    with pytest.raises(
+        UserError, match=r"layers is out of date: it was made from a different .*base than the present one"
+    ):
         stage("overfit")
-    with pytest.raises(UserError, match=r"train.zarr is out of date: it was made from another .*base"):
+    with pytest.raises(UserError, match=r"train.zarr is out of date: it was made from a different .*base"):
         stage("train_diffusion")
 
 

@@ -47,7 +47,9 @@ def test_only_what_is_asked_for_is_imported(zoo):
 
 @pytest.mark.parametrize("name", ["base", "_tools", "plants", "dog", ""])
 def test_an_unknown_name_lists_the_known_ones(zoo, name):
-    with pytest.raises(UserError, match=rf"^unknown animal '{name}'; known are broken, cat, lion, or give 'module:"):
+    with pytest.raises(
+        UserError, match=rf"^unknown animal '{name}'; known are broken, cat, lion, or name your own as 'module:"
+    ):
         zoo.check(name)
 
 

@@ -217,7 +217,7 @@ def test_missing_damaged_and_foreign_files_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"config.json is damaged"):
         load_network(tmp_path, "toy")
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(UserError, match="no network of ours"):
+    with pytest.raises(UserError, match="no trained network"):
         load_network(tmp_path, "toy")
     write(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -72,7 +72,7 @@ def test_folders_of_another_architecture_are_refused(tmp_path):
     changed = json.loads(json.dumps(config))
     changed["params"]["denoiser"]["width"] = 32
     (tmp_path / "config.json").write_text(json.dumps(changed))
-    with pytest.raises(UserError, match="another architecture than its config says"):
+    with pytest.raises(UserError, match="its architecture is not the one in its config"):
         DiffusionModel.load(tmp_path)
     del config["params"]["ema"]
     (tmp_path / "config.json").write_text(json.dumps(config))

@@ -32,7 +32,7 @@ from tests.support.toy import toy_params
         ("controls", {"gains": [1.0]}, r"controls\.gains: unknown key; remove it or correct its spelling"),
         ("controls", {"mean_delta": {"a": 1}}, r"controls\.mean_delta: unknown key"),
         ("controls", {"components": 0}, r"controls\.components: "),
-        ("scale", {"gain": "validated"}, r"which the control ocd_gain does; add it to controls\.fit"),
+        ("scale", {"gain": "validated"}, r"which needs the control ocd_gain; add it to controls\.fit"),
     ],
 )
 def test_impossible_rows_are_refused(group: str, changes: dict[str, Any], message: str) -> None:

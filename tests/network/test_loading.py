@@ -63,7 +63,7 @@ def test_a_rank_without_a_layer(run: Artifacts) -> None:
 
 
 def test_another_architecture(run: Artifacts) -> None:
-    with pytest.raises(UserError, match="is a checkpoint of another architecture than MLP"):
+    with pytest.raises(UserError, match="belongs to a different architecture than MLP"):
         load_base_network(run, Wide())
 
 
@@ -77,5 +77,5 @@ def test_damaged_weights(run: Artifacts) -> None:
 @pytest.mark.parametrize(("name", "stage"), [("base", "train_base"), ("layers", "score_layers")])
 def test_what_is_missing_names_its_stage(run: Artifacts, name: str, stage: str) -> None:
     run.path(name).rename(run.root / "away")
-    with pytest.raises(UserError, match=rf"{name} is missing; run 'dvc repro' or first 'python -m stages\.{stage} "):
+    with pytest.raises(UserError, match=rf"{name} is missing; run 'dvc repro' or 'python -m stages\.{stage} "):
         load_cut_model(run, Small())

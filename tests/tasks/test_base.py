@@ -101,7 +101,7 @@ def test_published_weights_are_loaded_strictly(tmp_path: Path) -> None:
     save_weights(model, tmp_path / "a.safetensors")
     TASK.load_checkpoint(other, tmp_path / "a.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
-    with pytest.raises(UserError, match="of another architecture than MLP"):
+    with pytest.raises(UserError, match="belongs to a different architecture than MLP"):
         TASK.load_checkpoint(MLP(4, 2, [5]), tmp_path / "a.safetensors")
 
 
