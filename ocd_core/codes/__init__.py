@@ -1,1 +1,1 @@
-"""What the diffusion sees: codes of Δ, and conditions I(x) with their encoders."""
+"""What the diffusion model sees: codes of Δ, and conditions I(x) with their encoders."""

@@ -1,6 +1,6 @@
 """The conditioning vector e = PE(t) + E_i(i_L) + E_a(a_L) + E_o(f_θ(x)) of sections 3.1 and 3.3.
 
-Only PE(t) changes along a draw; the other three summands are computed once a sample.
+Only PE(t) changes during a draw; the other three summands are computed once per sample.
 
 Dims: N samples, D features of a component of I(x), E dims of e.
 """
@@ -18,14 +18,14 @@ PARTS = ("layer_input", "layer_activation", "base_output")  # the order of Eq. 4
 
 
 def features(cond: Condition) -> Tensor:
-    """I(x) as one vector a sample, float32 (N, D)."""
+    """I(x) as one vector per sample, float32 (N, D)."""
     return torch.cat([part.flatten(1) for part in cond.parts()], 1)
 
 
 class Standardise(nn.Module):
-    """(x - mean) / std per feature, with the mean and the std of the training samples kept as buffers.
+    """(x - mean) / std per feature; the mean and std of the training samples are buffers.
 
-    A feature that is constant in training (also: up to float32 rounding) keeps its scale: std 1.
+    A feature that is constant in training (up to float32 rounding) keeps its scale: std 1.
     """
 
     mean: Tensor
@@ -38,7 +38,7 @@ class Standardise(nn.Module):
 
     @classmethod
     def from_data(cls, x_ND: Tensor) -> "Standardise":
-        """Fit on training samples, in float64 and block by block."""
+        """Fit on training samples, block by block in float64."""
         self = cls(x_ND.shape[1])
         mean_D = x_ND.mean(0, dtype=torch.float64)
         squares_D = torch.zeros_like(mean_D)
@@ -56,9 +56,9 @@ class Standardise(nn.Module):
 
 
 class ConditionEncoder(nn.Module):
-    """E_i + E_a + E_o: each one fully-connected layer to `dim` over standardised features (section 3.3).
+    """E_i + E_a + E_o: each is one fully-connected layer from standardised features to `dim` (section 3.3).
 
-    A component without features (a text task's I(x) is its embedding only) has no encoder and adds nothing.
+    A component without features (I(x) of a text task is only its embedding) has no encoder and adds nothing.
 
     Args:
         sizes: features of i_L, a_L and f_θ(x), each flattened.
@@ -76,10 +76,10 @@ class ConditionEncoder(nn.Module):
 
     @classmethod
     def from_condition(cls, cond: Condition, dim: int) -> "ConditionEncoder":
-        """Encoders with fresh weights for conditions like these, standardised by them (training samples only).
+        """Encoders with fresh weights, standardised by these conditions (training samples only).
 
         Raises:
-            UserError: no samples, or a component that holds NaN or infinity.
+            UserError: there are no samples, or a component holds NaN or infinity.
         """
         if len(cond) == 0:
             raise UserError("there are no training samples to fit the encoders of I(x) on")
@@ -97,7 +97,7 @@ class ConditionEncoder(nn.Module):
         """The part of e that does not depend on t, (N, E) float32.
 
         Raises:
-            UserError: a component has another number of features than in training.
+            UserError: the number of features of a component differs from that in training.
         """
         total: Tensor | None = None
         for name, size, part in zip(PARTS, self.sizes, cond.parts(), strict=True):

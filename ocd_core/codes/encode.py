@@ -1,4 +1,4 @@
-"""From overfit stores to what the diffusion model trains on: codes of Δ and their conditions."""
+"""Turn overfit stores into what the diffusion model trains on: codes of Δ and their conditions."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ def fit_representation(
 def encode_store(representation: Representation, store: OverfitStore) -> tuple[Tensor, Condition]:
     """Codes (N, *shape) and I(x) of the rows that have a code.
 
-    A row with ρ = 0 has no direction, so it is left out where the representation trains on directions.
+    A row with ρ = 0 has no direction, so it is left out if the representation trains on directions.
     """
     codes, rows = [], []
     for chunk, delta, layer_input in read_deltas(store):
@@ -49,14 +49,14 @@ def encode_store(representation: Representation, store: OverfitStore) -> tuple[T
 
 
 def read_deltas(store: OverfitStore) -> Iterator[tuple[slice, Tensor, Tensor | None]]:
-    """All rows of a store in chunks: (rows, Δ, i_L where the layer sees one position)."""
+    """All rows of a store in chunks: (rows, Δ, i_L if the layer sees one position)."""
     row_bytes = 4 * store.schema.out_features * store.schema.in_features
     for rows in row_chunks(len(store), max(1, _CHUNK_BYTES // row_bytes)):
         yield rows, torch.from_numpy(store.deltas(rows)), _layer_input(store, rows)
 
 
 def _layer_input(store: OverfitStore, rows: slice) -> Tensor | None:
-    """i_L as the layer's weight sees it, or None where the layer sees several positions a sample."""
+    """i_L as the layer's weight sees it, or None if the layer sees several positions per sample."""
     if store.schema.layer_input != (store.schema.in_features,):
         return None
     return torch.from_numpy(store.read("layer_input", rows))

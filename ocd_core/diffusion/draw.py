@@ -24,7 +24,7 @@ def draw(
 ) -> Tensor:
     """One draw of Ω_0 for each sample (Alg. 2), on the model's device, float32 (N, *shape).
 
-    A sample's draw depends on (seed, draw_index, its id) alone; `batch` bounds memory only. Decode the codes with
+    A sample's draw depends only on (seed, draw_index, its id); `batch` only bounds memory. Decode the codes with
     `model.representation`.
 
     Args:

@@ -1,7 +1,7 @@
-"""What a denoiser takes: a training that cannot run is refused before hours of it, and draws are cut to what fits.
+"""The memory that a denoiser needs: a training that cannot fit is refused at the start, and draws are batched to fit.
 
-The activations are counted, not modelled: the forward pass runs on tensors without storage, and what autograd would
-keep for the backward pass is added up.
+Activations are counted, not modelled: the forward pass runs on tensors without storage, and the sizes of what autograd
+would keep for the backward pass are added up.
 """
 
 import math
@@ -18,29 +18,29 @@ from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.errors import UserError
 
 _COPIES = 6  # of float32 weights: themselves, gradients, Adam's two moments, the moving average, its best state
-_EXCHANGED = 2  # more, where several processes add up their gradients
+_EXCHANGED = 2  # more, if several processes add up their gradients
 _DRAWN_AT_ONCE = 4096  # at most: more are no faster
 _DRAWING_BYTES = 2**30  # on a CPU
-_DRAWING_SHARE = 0.25  # of a GPU's whole memory, not of what is free: a draw's rounding depends on its batch
+_DRAWING_SHARE = 0.25  # of a GPU's total memory, not of its free memory: a draw's rounding depends on its batch
 
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes at least: all copies of the weights, and the activations of one part of a batch."""
+    """Lower bounds in bytes: all copies of the weights, and the activations of one part of a batch."""
 
     weights: int
     activations: int
 
     @property
     def total(self) -> int:
-        """Bytes at least."""
+        """The sum, in bytes."""
         return self.weights + self.activations
 
 
 def training_memory(
     params: DiffusionParams, shape: Sequence[int], device: torch.device | str = "cpu", processes: int = 1
 ) -> TrainingMemory:
-    """What training the denoiser on codes of this shape takes in each process; nothing of it is allocated.
+    """What each process needs to train the denoiser on codes of this shape; nothing is allocated.
 
     Raises:
         UserError: see `build_denoiser`.
@@ -52,15 +52,15 @@ def training_memory(
 
 
 def drawing_batch(params: DiffusionParams, shape: Sequence[int], device: torch.device | str = "cpu") -> int:
-    """How many codes of this shape to draw at once on a device, from 1 to 4096; the same at each call on one machine.
+    """How many codes of this shape to draw at once on a device, from 1 to 4096; always the same on one machine.
 
-    Counted is what a training would keep of a sample, more than a draw has alive.
+    It counts what training would keep of a sample, which is more than a draw needs.
 
     Raises:
         UserError: see `build_denoiser`.
     """
     device, net = torch.device(device), params.denoiser
-    if net.name == "mlp":  # at most ten vectors a block; to count them would take two seconds of imports
+    if net.name == "mlp":  # at most ten vectors per block; counting them would take two seconds of imports
         activations = 4 * (2 * math.prod(shape) + 10 * net.width * (net.depth + 1) + params.embedding)
     else:
         _, activations = _count(params, shape, device, samples=1, bf16=False)
@@ -77,7 +77,7 @@ def _count(
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     device = torch.device(device)
-    kept: dict[int, tuple[Tensor, int]] = {}  # the tensor is held so that its storage's address stays its own
+    kept: dict[int, tuple[Tensor, int]] = {}  # the tensor is held so that its storage's address is not reused
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
@@ -98,7 +98,7 @@ def _count(
 
 
 def available_memory(device: torch.device | str) -> int | None:
-    """Bytes that could be allocated now, or None where the system does not say."""
+    """Bytes that could be allocated now, or None if the system does not report it."""
     device = torch.device(device)
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
@@ -120,10 +120,10 @@ def available_memory(device: torch.device | str) -> int | None:
 def refuse_impossible(
     params: DiffusionParams, shape: Sequence[int], device: torch.device | str, processes: int = 1
 ) -> None:
-    """Raise where the training of one of several processes cannot fit into its device's free memory.
+    """Raise if the training of one of several processes cannot fit in the free memory of its device.
 
     Raises:
-        UserError: names the denoiser, the estimate, what is free and which params to change.
+        UserError: it cannot; the message names the denoiser, the estimate, the free memory and the params to change.
     """
     need, free = training_memory(params, shape, device, processes), available_memory(device)
     if free is None or need.total <= free:
@@ -132,7 +132,7 @@ def refuse_impossible(
     raise UserError(
         f"training denoiser {params.denoiser.name} on codes of shape {tuple(shape)} takes at least {_gb(need.total)} "
         f"of memory ({_gb(need.weights)} for the weights and their optimiser, {_gb(need.activations)} for a part of a "
-        f"batch) and {_gb(free)} are free: {remedy}, use a smaller representation, or a machine with more memory"
+        f"batch), but {_gb(free)} are free: {remedy}, use a smaller representation, or a machine with more memory"
     )
 
 

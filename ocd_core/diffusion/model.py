@@ -1,4 +1,4 @@
-"""The trained thing: encoders of I(x), PE, ε_Ω, the representation and the schedule, in one folder on disk."""
+"""The trained model: encoders of I(x), PE, ε_Ω, the representation and the schedule, in one folder on disk."""
 
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ KIND = "diffusion"
 
 
 class DiffusionModel(nn.Module):
-    """ε_Ω(Ω_t, (I(x), t)) of Eq. 7, and what turns its draws into Δ.
+    """ε_Ω(Ω_t, (I(x), t)) of Eq. 7, and the representation that turns its draws into Δ.
 
     Args:
         encoder: E_i + E_a + E_o with their standardisation.
-        representation: the codes' space; part of the model, so that a draw can be decoded.
+        representation: the space of the codes; part of the model, so that a draw can be decoded.
         params: the `diffusion` group.
     """
 
@@ -47,7 +47,7 @@ class DiffusionModel(nn.Module):
         return self.time.layer.weight.device
 
     def embed(self, cond: Condition) -> Tensor:
-        """The part of e that does not depend on t, (N, E); once a sample."""
+        """The part of e that does not depend on t, (N, E); computed once per sample."""
         e_NE: Tensor = self.encoder(cond)
         return e_NE
 
@@ -60,7 +60,7 @@ class DiffusionModel(nn.Module):
         return output.float()
 
     def denoise(self, omega_t: Tensor, t: int, e0_NE: Tensor) -> tuple[Tensor, Tensor]:
-        """(Ω̂_0, ε̂) at one timestep for all samples: what samplers ask for."""
+        """(Ω̂_0, ε̂) at one timestep for all samples, as samplers need it."""
         output = self.predict(omega_t, torch.tensor([t], device=omega_t.device), e0_NE)
         signal = float(self.schedule.alphas_bar[t].sqrt())
         noise = float((1 - self.schedule.alphas_bar[t]).sqrt())
@@ -77,10 +77,10 @@ class DiffusionModel(nn.Module):
 
     @classmethod
     def load(cls, folder: Path) -> "DiffusionModel":
-        """What `save` wrote, in eval mode, on the CPU.
+        """Load what `save` wrote, in eval mode, on the CPU.
 
         Raises:
-            UserError: missing, damaged or foreign files, or tensors that do not match the config.
+            UserError: files are missing, damaged or of another kind, or tensors do not match the config.
         """
         state, config = load_network(folder, KIND)
         with described_by(folder):

@@ -10,11 +10,11 @@ from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel
 
 
 class DenoiserParams(StrictModel):
-    """The network ε_Ω: `mlp` for codes of any shape, the U-Nets for `dense` (see `ocd_core.diffusion.denoisers`)."""
+    """The network ε_Ω: `mlp` for codes of any shape, U-Nets for `dense` only (see `ocd_core.diffusion.denoisers`)."""
 
     name: Annotated[str, AfterValidator(DENOISERS.check)]
     width: PositiveInt  # mlp: hidden units; U-Nets: channels of the first level
-    depth: PositiveInt  # mlp: residual blocks; U-Nets: residual blocks of a level
+    depth: PositiveInt  # mlp: residual blocks; U-Nets: residual blocks per level
     multipliers: Annotated[list[PositiveInt], Field(min_length=1)]  # U-Nets only: channels of each level / width
     dropout: Fraction
 
@@ -31,7 +31,7 @@ class DiffusionParams(StrictModel):
     loss: Literal["mse", "norm", "min_snr"]  # norm: ||.|| as printed in Eq. 7, not squared; min_snr: weighted mse
     unit_variance: bool  # train on sqrt(d) Δ/||Δ|| rather than Δ/||Δ|| as printed
     updates: PositiveInt
-    batch_size: PositiveInt  # samples of one update
+    batch_size: PositiveInt  # samples per update
     accumulate: PositiveInt  # parts that a batch is cut into to save memory; the gradient is the same
     precision: Literal["float32", "bf16"]  # bf16: autocast, the weights stay float32
     lr: Positive
@@ -56,8 +56,8 @@ class DiffusionParams(StrictModel):
             )
         if self.denoiser.name.startswith("unet") and self.representation.name != "dense":
             raise ValueError(
-                f"denoiser {self.denoiser.name} takes Δ as a matrix, representation {self.representation.name} gives a "
-                "vector; use representation dense, or denoiser mlp"
+                f"denoiser {self.denoiser.name} takes Δ as a matrix, but representation {self.representation.name} "
+                "gives a vector; use representation dense, or denoiser mlp"
             )
         if self.embedding % 2:
             raise ValueError(f"embedding must be even (sines and cosines), not {self.embedding}")

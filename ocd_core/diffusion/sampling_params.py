@@ -1,4 +1,4 @@
-"""The params group `sampling`, apart from `diffusion`: it trains nothing again."""
+"""The params group `sampling`, separate from `diffusion`: changing it retrains nothing."""
 
 from typing import Annotated
 
@@ -12,6 +12,6 @@ class SamplingParams(StrictModel):
     """Drawing Δ (Alg. 2)."""
 
     sampler: Annotated[str, AfterValidator(SAMPLERS.check)]
-    steps: PositiveInt  # ddim, dpm: how many of the timesteps; ancestral walks all of them
+    steps: PositiveInt  # ddim, dpm: how many of the timesteps; ancestral takes all of them
     eta: Annotated[float, Field(ge=0, le=1)]  # ddim: 0 is deterministic after the first noise
     renormalise: bool  # bring a drawn Ω_0 to unit norm before it is scaled

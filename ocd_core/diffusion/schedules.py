@@ -1,6 +1,6 @@
-"""Noise schedules, and the three things a denoiser can predict.
+"""Noise schedules, and the three quantities that a denoiser can predict.
 
-Index t runs from 1 to T, as in the paper; entry 0 of every table is the noiseless end (β_0 = 0, ᾱ_0 = 1).
+The index t runs from 1 to T, as in the paper; entry 0 of every table is the noiseless end (β_0 = 0, ᾱ_0 = 1).
 """
 
 import math
@@ -18,7 +18,7 @@ MIN_SNR_GAMMA = 5.0
 
 @dataclass(frozen=True, eq=False)
 class NoiseSchedule:
-    """β_t, α_t = 1 - β_t and ᾱ_t = Π α_k, each float64 (T + 1,), entry 0 for the noiseless end."""
+    """β_t, α_t = 1 - β_t and ᾱ_t = Π α_k, each float64 (T + 1,); entry 0 is the noiseless end."""
 
     betas: Tensor
     alphas: Tensor
@@ -44,9 +44,9 @@ class NoiseSchedule:
 def make_schedule(name: str, timesteps: int) -> NoiseSchedule:
     """A schedule by name.
 
-    - `paper`: β_t = (1e-4 (T - t) + 1e-2 (t - 1)) / (T - 1) (Alg. 1, line 8). At the paper's T = 10 much signal is
+    - `paper`: β_t = (1e-4 (T - t) + 1e-2 (t - 1)) / (T - 1) (Alg. 1, line 8). With the paper's T = 10, much signal is
       left at t = T: ᾱ_T = 0.951.
-    - `released`: linear from 1e-6 to 1e-2, as in the authors' code, where T = 1000 (ᾱ_T = 0.0066).
+    - `released`: linear from 1e-6 to 1e-2, as in the authors' code, which has T = 1000 (ᾱ_T = 0.0066).
     - `zero_snr`: ᾱ_t = cos²(π/2 · t/T'), the cosine schedule of Nichol and Dhariwal (2021) with its offset of 0.008
       and without its cap on β, so that ᾱ_T = 0 for every T: a draw then starts from what training saw at t = T.
 
@@ -76,7 +76,7 @@ def add_noise(x0: Tensor, epsilon: Tensor, signal: Tensor, noise: Tensor) -> Ten
 
 
 def training_target(kind: Prediction, x0: Tensor, epsilon: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
-    """What the denoiser is trained to give: ε (Eq. 7), Δ itself, or v = sqrt(ᾱ) ε - sqrt(1 - ᾱ) Δ."""
+    """What the denoiser is trained to predict: ε (Eq. 7), Δ itself, or v = sqrt(ᾱ) ε - sqrt(1 - ᾱ) Δ."""
     if kind == "epsilon":
         return epsilon
     if kind == "x0":
@@ -89,7 +89,7 @@ def split_prediction(
 ) -> tuple[Tensor, Tensor]:
     """(Ω̂_0, ε̂) from a denoiser's output at Ω_t; signal = sqrt(ᾱ_t), noise = sqrt(1 - ᾱ_t) > 0.
 
-    `epsilon` needs signal > 0, which the params' check makes sure of.
+    `epsilon` needs signal > 0, which the check of the params ensures.
     """
     if kind == "epsilon":
         return (omega_t - noise * output) / signal, output
@@ -101,7 +101,7 @@ def split_prediction(
 def min_snr_weight(kind: Prediction, snr: Tensor) -> Tensor:
     """The weight of each sample's squared error under min-SNR-γ (Hang et al., 2023), γ = 5.
 
-    min(SNR, γ) on the error of Ω_0, which is min(SNR, γ) / SNR on that of ε and min(SNR, γ) / (SNR + 1) on v's.
+    It is min(SNR, γ) for the error of Ω_0, min(SNR, γ) / SNR for that of ε, and min(SNR, γ) / (SNR + 1) for that of v.
     """
     clipped = snr.clamp(max=MIN_SNR_GAMMA)
     return clipped / {"epsilon": snr, "x0": torch.ones_like(snr), "v": snr + 1}[kind]

@@ -1,6 +1,6 @@
 """Training of the conditional diffusion model: Alg. 1, lines 7-11, with all encoders trained jointly.
 
-Dims: B samples of a batch, V rows of the validation.
+Dims: B samples of a batch, V validation rows.
 """
 
 import hashlib
@@ -28,15 +28,15 @@ from ocd_core.stage_code import code_of
 from ocd_core.training.loop import ALONE, Checkpoints, Optimised, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
-VALIDATION_ROWS = 1024  # at least: a small validation set is noised several times
+VALIDATION_ROWS = 1024  # at least: a small validation set is used several times, with different noise
 
 
 @dataclass(frozen=True)
 class DiffusionTraining:
     """model: with the averaged weights of the best validation. curve: one row per validation. metrics: plain numbers.
 
-    Among the metrics: val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under
-    the same timesteps and noise. It is no higher than val_loss where the model makes nothing of I(x).
+    One metric is val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under the same
+    timesteps and noise. If it is no higher than val_loss, the model does not use I(x).
     """
 
     model: DiffusionModel
@@ -61,24 +61,24 @@ def train_diffusion(
 ) -> DiffusionTraining:
     """Train ε_Ω, PE and the encoders on codes of training Δ (Alg. 1, lines 7-11).
 
-    The validation set steers early stopping and nothing else. Every batch, timestep and noise is a function of
-    (seed, update), so a run that is interrupted and started again with the same `work_dir` ends with the same bits.
-    `params.batch_size` is that of all processes together: several give the result of one, see ocd_core.training.loop.
+    The validation set is used only for early stopping. Every batch, timestep and noise is a function of (seed, update),
+    so a run that is interrupted and started again with the same `work_dir` ends with the same bits.
+    `params.batch_size` counts all processes together: several give the result of one, see ocd_core.training.loop.
 
     Args:
-        codes: `representation.encode` of Δ with ρ > 0 (or all Δ where it does not use the scale), (N, *shape).
+        codes: `representation.encode` of Δ with ρ > 0 (or of all Δ if it does not use the scale), (N, *shape).
         cond: I(x) of the same samples; val_codes, val_cond: of the validation split.
-        progress: called with the count of updates done after each.
-        on_row: called with each row of the curve, from its first also where a run goes on: update, loss, val_loss,
-            val_epsilon_mse, val_x0_mse, lr, gradient_norm.
+        progress: called after each update with the number of updates done.
+        on_row: called with each row of the curve, starting from the first even if a run resumes: update, loss,
+            val_loss, val_epsilon_mse, val_x0_mse, lr, gradient_norm.
         device: where this process trains.
-        work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it when all is done.
-        processes: this one among those that train together (`join_processes`), each with the same arguments but for
-            its device and the callbacks.
+        work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it at the end.
+        processes: the processes that train together (`join_processes`), each called with the same arguments except its
+            device and the callbacks.
 
     Raises:
-        UserError: no samples, codes that are not finite, a loss that stops being a number, sizes that cannot run,
-            more processes than a batch has parts, or processes that do not train on the same.
+        UserError: there are no samples, codes are not finite, the loss is no longer a number, the memory does not
+            suffice, a batch has fewer samples than parts, or the processes do not have the same inputs.
     """
     processes.check_batch(params.batch_size, params.accumulate, "diffusion")
     for name, some, of in (("training", codes, cond), ("validation", val_codes, val_cond)):
@@ -94,8 +94,8 @@ def train_diffusion(
         key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
     if not processes.agree(f"{key} {torch.__version__}"):
         raise UserError(
-            "the processes have different params, code, stores or versions of torch; with representation pca they need "
-            "the same kind of processor, too"
+            "the processes have different params, code, stores or versions of torch; with representation pca they also "
+            "need the same kind of processor"
         )
     model = _fresh_model(cond, params, representation, seed).to(device)
     objective = _Objective(model, codes, cond, val_codes, val_cond, seed, processes)
@@ -105,7 +105,7 @@ def train_diffusion(
 
 
 def _fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:
-    """Initial weights from the seed, whatever torch's global generator holds."""
+    """A model with initial weights from the seed, independent of torch's global generator."""
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "diffusion weights"))
         return DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), representation, params)
@@ -147,7 +147,7 @@ def _metrics(objective: "_Objective", found: Optimised) -> dict[str, float]:
 
 
 def other_rows(count: int, seed: int) -> Tensor:
-    """For each of `count` ≥ 2 rows another one, each taken once, at random; int64 (count,)."""
+    """A random other row for each of `count` ≥ 2 rows, each used once; int64 (count,)."""
     order = permutation(count, seed, "other rows")
     other = torch.empty_like(order)
     other[order] = order.roll(1)
@@ -183,7 +183,7 @@ class _Objective:
         bars = model.schedule.alphas_bar
         self.signal = bars.sqrt().float().to(model.device)
         self.noise = (1 - bars).sqrt().float().to(model.device)
-        # at t = 0 the ratio is infinite, and no t is 0
+        # the ratio is infinite at t = 0, which is never drawn
         self.weight = min_snr_weight(self.params.prediction, model.schedule.snr).float().to(model.device)
         self.drawn: tuple[int, tuple[Tensor, Tensor, Tensor]] | None = None
         steps = model.schedule.timesteps
@@ -192,7 +192,7 @@ class _Objective:
         self.val_t = 1 + (order_V * steps) // rows  # each timestep equally often
 
     def with_other_conditions(self) -> "_Objective":
-        """The same with each validation sample's I(x) exchanged for another's."""
+        """The same objective with each validation sample's I(x) exchanged for another's."""
         swapped = self.val_cond.select(other_rows(len(self.val_codes), self.seed))
         return _Objective(self.model, self.codes, self.cond, self.val_codes, swapped, self.seed, self.processes)
 
@@ -236,7 +236,7 @@ class _Objective:
         return loss_B
 
     def validate(self) -> Row:
-        """Means over the rows, which the processes share; t and ε are the same for any number of them."""
+        """Means over the rows, which are divided among the processes; t and ε do not depend on their number."""
         totals = torch.zeros(3, dtype=torch.float64, device=self.model.device)
         for at, epsilon in self._held_out():
             rows = at % len(self.val_codes)
@@ -256,7 +256,7 @@ class _Objective:
         return {"val_loss": loss, "val_epsilon_mse": epsilon_mse, "val_x0_mse": x0_mse}
 
     def _held_out(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The validation's rows that this process takes, (rows, ε), in parts no larger than those of training.
+        """The validation rows of this process, (rows, ε), in parts no larger than those of training.
 
         ε is drawn in blocks of `batch_size` rows, so that `accumulate` bounds memory here too and changes nothing.
         """

@@ -26,7 +26,7 @@ def test_a_unet_takes_matrices(unet):
     matrices = diffusion_params(denoiser=net).representation
     assert matrices.name == "dense"
     vectors = matrices.model_copy(update={"name": "pca"})
-    with pytest.raises(ValidationError, match=f"denoiser {unet} takes Δ as a matrix, representation pca gives a vec"):
+    with pytest.raises(ValidationError, match=f"denoiser {unet} takes Δ as a matrix, but representation pca gives"):
         diffusion_params(denoiser=net, representation=vectors)
 
 

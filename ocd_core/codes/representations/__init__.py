@@ -1,6 +1,7 @@
 """Representations of Δ by name: `name` is the class that `ocd_core.codes.representations.<name>` calls REPRESENTATION.
 
-A package of yours adds one, a subclass of `base.Representation`, by an entry point in the group `ocd.representations`.
+Your own package can add one, a subclass of `base.Representation`, with an entry point in the group
+`ocd.representations`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ def representation_class(name: str) -> "type[Representation]":
     """The class of a representation.
 
     Raises:
-        UserError: unknown name, or its module does not import.
+        UserError: unknown name, or its module cannot be imported.
     """
     found: type[Representation] = REPRESENTATIONS.load(name)
     return found

@@ -1,7 +1,7 @@
 """The space in which Δ is generated: an invertible map between weight changes and the codes that diffuse.
 
-Entries of a unit-norm code of d entries have variance 1/d where diffusion expects 1: with `unit_variance` codes are
-sqrt(d) times as long.
+The d entries of a unit-norm code have variance 1/d, but diffusion expects 1: with `unit_variance`, codes are sqrt(d)
+times as long.
 
 Dims: N samples, O out_features, I in_features.
 """
@@ -20,10 +20,10 @@ NO_DELTAS = "there are no training Δ to fit a representation on (is every ρ = 
 
 
 class Representation(nn.Module, ABC):
-    """An invertible map Δ <-> code; what it learned from training Δ is in its buffers, the rest in `config`."""
+    """An invertible map Δ <-> code; its buffers hold what it learned from training Δ, `config` holds the rest."""
 
-    name: ClassVar[str]  # as params name it
-    uses_scale: ClassVar[bool]  # whether Δ comes back up to its norm only, which ρ must give
+    name: ClassVar[str]  # in params
+    uses_scale: ClassVar[bool]  # whether the code loses the norm of Δ, which ρ must then give
 
     def __init__(self, out_features: int, in_features: int, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -39,14 +39,14 @@ class Representation(nn.Module, ABC):
         layer_input_NI: i_L of the same samples, needed by `factored`. Samples with Δ = 0 are allowed.
 
         Raises:
-            UserError: no Δ, or the representation does not fit them; the message says why.
+            UserError: there are no Δ, or the representation does not fit them; the message says why.
         """
 
     @abstractmethod
     def encode(self, delta_NOI: Tensor, layer_input_NI: Tensor | None = None) -> Tensor:
         """The code that the diffusion trains on, float32 (N, *shape).
 
-        A Δ of norm 0 has no direction; its code is 0 where `uses_scale`, and the caller leaves it out of training.
+        A Δ of norm 0 has no direction; if `uses_scale`, its code is 0 and the caller leaves it out of training.
         """
 
     @abstractmethod
@@ -54,13 +54,13 @@ class Representation(nn.Module, ABC):
         """Δ of the codes, float32 (N, O, I); the inverse of `encode` for ρ = ‖Δ‖. rho_N: None unless `uses_scale`."""
 
     def normalise(self, code: Tensor) -> Tensor:
-        """Bring drawn codes to the norm of encoded ones (nothing to do where that norm is free)."""
+        """Bring drawn codes to the norm of encoded ones (does nothing if that norm is not fixed)."""
         return code
 
     def move(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor | None) -> Tensor:
-        """What moves the layer, float32: Δ (N, O, I), or Δ i_L (N, O), how Δ changes the layer's output.
+        """What moves the layer, float32: Δ (N, O, I), or Δ i_L (N, O), the change of the layer's output.
 
-        The second from a representation that has it without forming Δ.
+        The second form comes from a representation that can give it without forming Δ.
 
         Args:
             code, rho_N: as for `decode`.
@@ -78,7 +78,7 @@ class Representation(nn.Module, ABC):
 
 
 class Directions(Representation):
-    """Codes of one fixed norm, which need ρ."""
+    """Codes of one fixed norm; they need ρ."""
 
     uses_scale = True
 
@@ -96,18 +96,18 @@ class Directions(Representation):
         }
 
     def normalise(self, code: Tensor) -> Tensor:
-        """The same directions at the norm of encoded Δ."""
+        """The same directions with the norm of encoded Δ."""
         return unit_rows(code) * self.length
 
 
 def unit_rows(x: Tensor) -> Tensor:
-    """Each sample over its norm, (N, ...); a sample of norm 0 stays 0."""
+    """Each sample divided by its norm, (N, ...); a sample of norm 0 stays 0."""
     norm = x.flatten(1).norm(dim=1)
     return x / torch.where(norm > 0, norm, 1.0).view(-1, *[1] * (x.dim() - 1))
 
 
 def chunks_of(deltas: Deltas) -> Iterator[Tensor]:
-    """The chunks that hold samples, (n, O, I) each."""
+    """The chunks that are not empty, each (n, O, I)."""
     for chunk in [deltas] if isinstance(deltas, Tensor) else deltas:
         assert chunk.dim() == 3
         if len(chunk):

@@ -22,7 +22,7 @@ class Dense(Directions):
     def fit(
         cls, deltas_NOI: Deltas, layer_input_NI: Tensor | None, params: RepresentationParams, unit_variance: bool
     ) -> "Dense":
-        """Nothing is learned but the shape: only the first chunk is read."""
+        """Only the shape is learned, so only the first chunk is read."""
         for chunk in chunks_of(deltas_NOI):
             return cls(chunk.shape[1], chunk.shape[2], unit_variance)
         raise UserError(NO_DELTAS)

@@ -1,7 +1,7 @@
-"""`factored`: u / ‖u‖ where Δ = u ⊗ i_L.
+"""`factored`: u / ‖u‖ of Δ = u ⊗ i_L.
 
-Exact for SGD on a linear layer that sees one position: every gradient is then an outer product with the same, known
-i_L.
+It is exact for SGD on a linear layer that sees one position: every gradient is then an outer product with the same,
+known i_L.
 
 Dims: N samples, O out_features, I in_features.
 """
@@ -13,11 +13,11 @@ from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations.base import NO_DELTAS, Deltas, Directions, chunks_of, unit_rows
 from ocd_core.errors import UserError
 
-_RANK_ONE_TOLERANCE = 1e-3  # of ‖Δ‖; Δ in float32 meets 1e-6, Adam or two positions miss it by far
+_RANK_ONE_TOLERANCE = 1e-3  # of ‖Δ‖; Δ in float32 stays below 1e-6, Adam or two positions exceed it by far
 
 
 class Factored(Directions):
-    """u / ‖u‖ of Δ = u ⊗ i_L: O numbers instead of O · I, and nothing lost."""
+    """u / ‖u‖ of Δ = u ⊗ i_L: O numbers instead of O · I, without loss."""
 
     name = "factored"
 
@@ -28,7 +28,7 @@ class Factored(Directions):
     def fit(
         cls, deltas_NOI: Deltas, layer_input_NI: Tensor | None, params: RepresentationParams, unit_variance: bool
     ) -> "Factored":
-        """Also checks that every training Δ is an outer product with its i_L."""
+        """Check that every training Δ is an outer product with its i_L."""
         done, self = 0, None
         for chunk in (block for whole in chunks_of(deltas_NOI) for block in torch.split(whole, 1024)):
             count, outs, ins = chunk.shape
@@ -36,7 +36,7 @@ class Factored(Directions):
                 shape = None if layer_input_NI is None else tuple(layer_input_NI.shape[1:])
                 raise UserError(
                     f"representation factored is exact only for a linear layer that sees one position; this layer "
-                    f"takes {ins} features, its input has shape {shape} per sample. Use dense or pca"
+                    f"takes {ins} features, and its input has shape {shape} per sample. Use dense or pca"
                 )
             i_NI = layer_input_NI[done : done + count].double()
             assert len(i_NI) == count
@@ -45,8 +45,8 @@ class Factored(Directions):
             bad = (gap_N > _RANK_ONE_TOLERANCE * delta.flatten(1).norm(dim=1)).nonzero()
             if len(bad):
                 raise UserError(
-                    f"representation factored needs Δ = u ⊗ i_L, and that of training sample {done + int(bad[0])} is "
-                    "not of that form: it holds for overfit.optimizer sgd on a linear layer that sees one position. "
+                    f"representation factored needs Δ = u ⊗ i_L, but that of training sample {done + int(bad[0])} is "
+                    "not of that form: overfit.optimizer sgd on a linear layer that sees one position gives it. "
                     "Use dense or pca"
                 )
             done += count
@@ -76,7 +76,7 @@ class Factored(Directions):
 
 
 def _project(delta_NOI: Tensor, i_NI: Tensor) -> Tensor:
-    """The u of the outer product u ⊗ i_L nearest to Δ, (N, O); 0 where i_L is 0."""
+    """The u of the outer product u ⊗ i_L that is nearest to Δ, (N, O); 0 if i_L is 0."""
     square_N = (i_NI**2).sum(1)
     return (delta_NOI @ i_NI[:, :, None]).squeeze(2) / torch.where(square_N > 0, square_N, 1.0)[:, None]
 

@@ -1,6 +1,6 @@
-"""`pca`: the first k principal coefficients of raw Δ over one common scale.
+"""`pca`: the first k principal coefficients of raw Δ, divided by one common scale.
 
-The metric of Δ is kept, so ρ and unit norm play no part.
+Distances between Δ are kept, so ρ and unit norm play no part.
 
 Dims: N samples, O out_features, I in_features, d entries of a Δ, k components.
 """
@@ -16,7 +16,7 @@ from ocd_core.errors import UserError
 
 
 class Pca(Representation):
-    """k principal coefficients of Δ about the training mean, over their common root mean square."""
+    """k principal coefficients of Δ about the training mean, divided by their common root mean square."""
 
     name = "pca"
     uses_scale = False
@@ -60,7 +60,7 @@ class Pca(Representation):
                 f"from {k}"
             )
         largest = vectors.abs().argmax(0, keepdim=True)
-        vectors = vectors * vectors.gather(0, largest).sign()  # eigenvectors have no sign of their own; fix one
+        vectors = vectors * vectors.gather(0, largest).sign()  # the sign of an eigenvector is arbitrary; fix it
         self = cls(outs, ins, k)
         self.mean.copy_(mean_d)
         self.basis.copy_(vectors.T)
@@ -74,7 +74,7 @@ class Pca(Representation):
         return code
 
     def decode(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor | None = None) -> Tensor:
-        """The matrix of these coefficients, (N, O, I); what lies outside of the components is lost."""
+        """The matrix of these coefficients, (N, O, I); what lies outside the components is lost."""
         delta_Nd: Tensor = self.mean + (code * self.scale) @ self.basis
         return delta_Nd.view(-1, self.out_features, self.in_features)
 

@@ -1,6 +1,6 @@
 """Denoisers ε_Ω by name: `name` is the function that `ocd_core.diffusion.denoisers.<name>` calls `build`.
 
-A package of yours adds one, a `Build`, by an entry point in the group `ocd.denoisers`.
+Your own package can add one, a `Build`, with an entry point in the group `ocd.denoisers`.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,8 +22,7 @@ def build_denoiser(params: "DenoiserParams", shape: Sequence[int], embedding: in
     """A denoiser with fresh weights for codes of this shape: (Ω_t (N, *shape), e (N, E)) -> (N, *shape).
 
     Raises:
-        UserError: unknown name, a U-Net for codes that are not matrices, or so small that its levels halve away to
-            nothing.
+        UserError: unknown name, or a U-Net for codes that are not matrices.
     """
     build: Build = DENOISERS.load(params.name)
     return build(params, shape, embedding)

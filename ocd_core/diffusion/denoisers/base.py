@@ -1,6 +1,6 @@
 """What the U-Nets share: diffusers' `UNet2DModel` over the matrix. Their sizes are params.
 
-Those of the paper and of the authors' code are in `ocd_core.presets`.
+The sizes of the paper and of the authors' code are in `ocd_core.presets`.
 
 Dims: N samples, E dims of e, O out_features, I in_features.
 """
@@ -19,13 +19,13 @@ from ocd_core.errors import UserError
 class Layout(NamedTuple):
     """What a U-Net's name fixes."""
 
-    square: int | None  # pad to a square of at least this; None: to no square
-    attention: str  # at which levels: "all", "lowest", or "16": where the padded matrix has that many rows
-    bottleneck: int  # attentions in the bottleneck
+    square: int | None  # pad to a square with at least this side; None: not to a square
+    attention: str  # at which levels: "all", "lowest", or "16": at the level with 16 rows
+    bottleneck: int  # number of attentions in the bottleneck
 
 
 class _NoTime(nn.Module):
-    """In the place of UNet2DModel's own embedding of t: PE(t) comes within e."""
+    """Replaces UNet2DModel's own embedding of t: e already contains PE(t)."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -36,9 +36,9 @@ class _NoTime(nn.Module):
 
 
 class UNetDenoiser(nn.Module):
-    """A U-Net over the matrix as a one-channel image; zeros are added at its lower and right edges, and cropped.
+    """A U-Net over the matrix as a one-channel image, padded with zeros at its lower and right edges, then cropped.
 
-    e enters every residual block through a two-layer network, as the time embedding does in Ho et al. (2020).
+    e enters every residual block through a two-layer network, like the time embedding of Ho et al. (2020).
     """
 
     def __init__(self, shape: Sequence[int], embedding: int, params: DenoiserParams, layout: Layout) -> None:
@@ -48,14 +48,14 @@ class UNetDenoiser(nn.Module):
 
         if len(shape) != 2:
             raise UserError(
-                f"denoiser {params.name} works on matrices and the codes have shape {tuple(shape)}: "
+                f"denoiser {params.name} works on matrices, but the codes have shape {tuple(shape)}: "
                 "use representation dense, or denoiser mlp"
             )
         levels = len(params.multipliers)
         rows, columns = padded_size(shape, levels, layout.square)
         channels = [params.width * m for m in params.multipliers]
         groups = math.gcd(32, *channels)
-        while groups > 1 and min(channels) < 4 * groups:  # a group of one value is normalised to 0 at resolution 1
+        while groups > 1 and min(channels) < 4 * groups:  # at resolution 1, a group of one value is normalised to 0
             groups //= 2
         attends = [
             {"all": True, "lowest": level == levels - 1, "16": rows >> level == 16}[layout.attention]
@@ -100,9 +100,9 @@ class UNetDenoiser(nn.Module):
 
 
 def padded_size(shape: Sequence[int], levels: int, square: int | None) -> tuple[int, int]:
-    """The smallest size that `levels` - 1 halvings divide and that holds a matrix of this shape.
+    """The smallest size that can be halved `levels` - 1 times and holds a matrix of this shape.
 
-    square: None, or the least side of a square.
+    square: the minimum side of a square, or None.
     """
     step = 2 ** (levels - 1)
     if square is not None:

@@ -14,7 +14,7 @@ from ocd_core.diffusion.params import DenoiserParams
 
 
 class _Block(nn.Module):
-    """h + W SiLU(norm(h) (1 + scale) + shift), scale and shift being e's plus the block's own."""
+    """h + W SiLU(norm(h) (1 + scale) + shift), with scale and shift from e plus the block's own offsets."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ class _Block(nn.Module):
 
 
 class MLPDenoiser(nn.Module):
-    """A residual network over the flattened code, whose layer norms are scaled and shifted by e.
+    """A residual network over the flattened code; e scales and shifts its layer norms.
 
-    The map from e to scale and shift is shared by all blocks, each of which adds an offset of its own (adaLN-single,
-    Chen et al., 2023): most of the work would otherwise go into these maps.
+    All blocks share the map from e to scale and shift, and each block adds its own offset (adaLN-single, Chen et al.,
+    2023): otherwise most of the work would go into these maps.
     """
 
     def __init__(self, shape: Sequence[int], embedding: int, width: int, depth: int, dropout: float) -> None:

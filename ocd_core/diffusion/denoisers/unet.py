@@ -1,4 +1,4 @@
-"""`unet`: convolutions over the matrix, padded to what its levels need, attention at the lowest level."""
+"""`unet`: convolutions over the matrix, padded as its levels need, with attention at the lowest level."""
 
 from collections.abc import Sequence
 

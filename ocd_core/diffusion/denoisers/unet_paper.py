@@ -1,4 +1,4 @@
-"""`unet_paper`: as in section 3.3: padded to a square, attention at each level, two attentions in the bottleneck."""
+"""`unet_paper`: as in section 3.3, padded to a square, attention at each level, two attentions in the bottleneck."""
 
 from collections.abc import Sequence
 

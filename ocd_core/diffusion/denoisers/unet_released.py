@@ -1,5 +1,5 @@
-"""`unet_released`: as the authors' code has it: padded to a square of 128 at least, attention at resolution 16
-and in the bottleneck.
+"""`unet_released`: as in the authors' code, padded to a square of at least 128, attention at resolution 16 and in the
+bottleneck.
 """
 
 from collections.abc import Sequence

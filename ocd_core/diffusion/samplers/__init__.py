@@ -1,6 +1,6 @@
 """Samplers by name: `name` is the function that `ocd_core.diffusion.samplers.<name>` calls `sample`.
 
-A package of yours adds one, a `base.Sampler`, by an entry point in the group `ocd.samplers`.
+Your own package can add one, a `base.Sampler`, with an entry point in the group `ocd.samplers`.
 """
 
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ def sampler(name: str) -> "Sampler":
     """A sampler.
 
     Raises:
-        UserError: unknown name, or its module does not import.
+        UserError: unknown name, or its module cannot be imported.
     """
     found: Sampler = SAMPLERS.load(name)
     return found

@@ -8,10 +8,10 @@ from ocd_core.diffusion.schedules import NoiseSchedule
 
 
 def ancestral(denoise: Denoise, noise: Noise, schedule: NoiseSchedule, callback: Callback | None = None) -> Tensor:
-    """Alg. 2 in its standard form (Ho et al., 2020, Alg. 2): t = T .. 1, fresh noise of variance β̃_t but at t = 1.
+    """Alg. 2 in its standard form (Ho et al., 2020, Alg. 2): t = T .. 1, fresh noise of variance β̃_t except at t = 1.
 
-    The step is written as the posterior mean of Ω_{t-1} given Ω_t and Ω̂_0, which is the same as Alg. 2's line 5 and
-    also holds where α_t = 0 (β̃_t = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t)).
+    The step is written as the posterior mean of Ω_{t-1} given Ω_t and Ω̂_0, which is the same as line 5 of Alg. 2 and
+    also holds if α_t = 0 (β̃_t = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t)).
     """
     omega = noise(0)
     bars, alphas, betas = schedule.alphas_bar.tolist(), schedule.alphas.tolist(), schedule.betas.tolist()

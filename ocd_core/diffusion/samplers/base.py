@@ -1,8 +1,8 @@
-"""What a sampler is: a pure function from a denoiser and noise to codes, and what samplers share.
+"""The protocol of samplers, pure functions from a denoiser and noise to codes, and what samplers share.
 
 `denoise(omega_t, t)` gives (Ω̂_0, ε̂) at timestep t for all samples. `noise(k)` gives standard normal numbers of the
 codes' shape: k = 0 is Ω_T (Eq. 5), k = 1, 2, ... the fresh noise of the k-th step. Randomness comes from outside, so a
-draw depends on (seed, draw, sample id) and neither on the batch nor on its neighbours.
+draw depends on (seed, draw, sample id), not on the batch or its other samples.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Callback = Callable[[int, Tensor, Tensor], None]  # (t, Ω_t, Ω̂_0), before ea
 
 
 class Sampler(Protocol):
-    """One draw of Ω_0 (Alg. 2), with what it needs of the group `sampling`."""
+    """One draw of Ω_0 (Alg. 2), controlled by the group `sampling`."""
 
     def __call__(self, denoise: Denoise, noise: Noise, schedule: NoiseSchedule, sampling: SamplingParams) -> Tensor:
         """Codes of the shape of `noise(0)`."""

@@ -17,7 +17,7 @@ def ddim(
     eta: float = 0.0,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DDIM (Song et al., 2020, Eq. 12 and 16) over `steps` timesteps with trailing spacing, so that it starts at T.
+    """DDIM (Song et al., 2020, Eq. 12 and 16) over `steps` timesteps with trailing spacing, so it starts at T.
 
     eta: 0 is deterministic after Ω_T; 1 with steps = T has the variances of `ancestral`.
     """

@@ -10,7 +10,7 @@ from ocd_core.diffusion.schedules import NoiseSchedule
 def dpm_solver(
     denoise: Denoise, noise: Noise, schedule: NoiseSchedule, steps: int, callback: Callback | None = None
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al., 2022) by diffusers on the denoiser's Ω̂_0; trailing spacing, no noise after Ω_T.
+    """DPM-Solver++(2M) (Lu et al., 2022) from diffusers, on the denoiser's Ω̂_0; trailing spacing, no noise after Ω_T.
 
     Raises:
         UserError: more steps than timesteps.
@@ -19,7 +19,7 @@ def dpm_solver(
 
     times = trailing_timesteps(schedule.timesteps, steps)
     betas = schedule.betas[1:].clone()
-    if schedule.alphas_bar[-1] == 0:  # the solver works in log(signal / noise), so leave it a signal of at most 2^-12
+    if schedule.alphas_bar[-1] == 0:  # the solver uses log(signal / noise), so leave it a signal of at most 2^-12
         betas[-1] = max(1 - 2.0**-24 / float(schedule.alphas_bar[-2]), 0.5)
     solver = DPMSolverMultistepScheduler(  # holds state: one per call
         num_train_timesteps=schedule.timesteps,

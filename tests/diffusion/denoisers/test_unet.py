@@ -20,7 +20,7 @@ def test_padding_by_hand():
 
 
 def test_a_unet_is_refused_for_codes_that_are_not_matrices():
-    with pytest.raises(UserError, match=r"denoiser unet works on matrices and the codes have shape \(84,\)"):
+    with pytest.raises(UserError, match=r"denoiser unet works on matrices, but the codes have shape \(84,\)"):
         build_denoiser(denoiser_params(**UNET), (84,), 12)
 
 
