@@ -1,4 +1,4 @@
-"""The scale network on held-out ρ against what it must beat: a linear model, a constant, and ρ̂ = 0.
+"""The scale network on held-out ρ, compared with what it must beat: a linear model, a constant, and ρ̂ = 0.
 
 Dims: N training rows, M validation rows, D features of I(x).
 """
@@ -18,27 +18,27 @@ from ocd_core.store.summary import read_rows
 
 Entry = dict[str, str | float]
 _PENALTIES = np.logspace(-2, 6, 17)
-_LINEAR_NUMBERS = 2**24  # of the linear model's design matrix: 128 MiB, and a few copies
+_LINEAR_NUMBERS = 2**24  # in the linear model's design matrix: 128 MiB, and a few copies
 
 
 def compare_scales(network: ScaleNetwork, loss: str, train: OverfitStore, val: OverfitStore, seed: int) -> list[Entry]:
-    """One entry an estimate of ρ and group of validation rows: all of them, and base right and base wrong apart.
+    """One entry per estimate of ρ and group of validation rows: all rows, those with the base right, and with it wrong.
 
     The estimates: the scale network; a linear model of ln ρ in the standardised I(x), with a ridge penalty chosen by
-    leave-one-out; the median training ρ for all; 0 for all. Nothing is fitted to `val`, but the network was stopped by
-    it. A store that is of no classification has the group `all` alone.
+    leave-one-out; the median training ρ for all; 0 for all. Nothing is fitted to `val`, but it decided when the network
+    stopped. If the store is not of a classification, the only group is `all`.
 
     Args:
         loss: what the network was trained on, for its name.
-        seed: of the training rows that the linear model sees, where they are too many.
+        seed: selects the training rows that the linear model sees, if there are too many.
 
     Returns:
-        estimate, rows, n (rows with ρ > 0) and what `scale_metrics` gives.
+        estimate, rows, n (rows with ρ > 0) and the values of `scale_metrics`.
     """
     cond, val_cond = train.condition(), val.condition()
     rho_N, rho_M = (torch.from_numpy(store.read("rho")) for store in (train, val))
     floored_N = above_zero(rho_N)
-    once_N = torch.from_numpy(train.read("replica") == 0)  # else leave-one-out would leave a replica in
+    once_N = torch.from_numpy(train.read("replica") == 0)  # otherwise leave-one-out would keep a replica of the sample
     estimates = {
         f"scale network ({loss})": network.estimate(val_cond).cpu(),
         "linear model": linear_estimate(cond.select(once_N), floored_N[once_N], val_cond, seed),
@@ -64,7 +64,7 @@ def compare_scales(network: ScaleNetwork, loss: str, train: OverfitStore, val: O
 def linear_estimate(cond: Condition, rho_N: Tensor, new: Condition, seed: int) -> Tensor:
     """ρ̂ of the rows of `new` by a ridge regression of ln ρ on the standardised I(x); float64 (M,).
 
-    The penalty is that with the smallest leave-one-out error. Of a large set a seeded subset is used.
+    The penalty has the smallest leave-one-out error. A seeded subset represents a large set.
     """
     from sklearn.linear_model import RidgeCV
     from sklearn.pipeline import make_pipeline

@@ -1,4 +1,4 @@
-"""What the scale network is trained on, and measures of how good an estimate of ρ is.
+"""The losses of the scale network, and measures of how good an estimate of ρ is.
 
 Dims: N samples.
 """
@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-EQ8_EPSILON = 1e-4  # inside the logarithm of Eq. 8: errors below 1 % of ρ count alike, and none is -infinity
+EQ8_EPSILON = 1e-4  # inside the logarithm of Eq. 8: errors below 1 % of ρ count alike, and the loss is never -infinity
 
 
 def above_zero(rho_N: Tensor) -> Tensor:
-    """ρ in float32 with 0, where overfitting moved nothing, taken as the smallest positive one: Eq. 8 divides by ρ."""
+    """ρ in float32, with 0 (overfitting moved nothing) replaced by the smallest positive ρ: Eq. 8 divides by ρ."""
     return rho_N.float().clamp_min(max(float(rho_N[rho_N > 0].min()), torch.finfo(torch.float32).tiny))
 
 
 def eq8_loss(predicted_N: Tensor, rho_N: Tensor) -> Tensor:
     """10 log10(|ρ̂ - ρ|² / ρ² + ε) of each sample (Eq. 8), ρ > 0, in decibels; (N,)."""
     ratio_N = ((predicted_N - rho_N) / rho_N).abs()
-    far_N = ratio_N > 1e9  # from 1.8e19 on the square is infinite in float32; here ε is below its rounding
+    far_N = ratio_N > 1e9  # from 1.8e19 the square is infinite in float32; here ε is below rounding
     near = torch.log10(torch.where(far_N, 1.0, ratio_N) ** 2 + EQ8_EPSILON)
     return 10 * torch.where(far_N, 2 * torch.log10(torch.where(far_N, ratio_N, 1.0)), near)
 
@@ -37,8 +37,8 @@ def scale_metrics(predicted_N: Tensor, rho_N: Tensor) -> dict[str, float]:
     """How good ρ̂ is on held-out samples with ρ > 0 (others are left out).
 
     median_abs_log_ratio: of |ln(ρ̂ / ρ)|, 0.69 is a factor of two. rank_correlation: Spearman's. eq8_db: the mean loss
-    of Eq. 8, 0 for ρ̂ = 0 and below where ρ̂ is of use. NaN where it is not defined: no samples, ρ̂ = 0 (of the
-    ratio), fewer than two samples or equal values (of the correlation).
+    of Eq. 8: 0 for ρ̂ = 0, and negative if ρ̂ is better than that. NaN if it is not defined: no samples, ρ̂ = 0 (for the
+    ratio), fewer than two samples or equal values (for the correlation).
     """
     from scipy.stats import rankdata
 

@@ -1,6 +1,6 @@
-"""The scale network ρ(x, I(x)) (section 3.2), with encoders of its own.
+"""The scale network ρ(x, I(x)) (section 3.2), with its own encoders.
 
-With SGD ρ spans six decades: the network's output is exp(·), so that every scale is as near as any other.
+With SGD, ρ spans six decades: the network's output is exp(·), so that all scales are equally easy to reach.
 
 Dims: N samples, W width.
 """
@@ -48,16 +48,16 @@ class ScaleNetwork(nn.Module):
         return torch.cat(parts) if parts else torch.empty(0, device=self.device)
 
     def save(self, folder: Path, params: ScaleParams, base: BaseId | None = None) -> None:
-        """Write `model.safetensors` and `config.json`, with the params that made it and the base network it is for."""
+        """Write `model.safetensors` and `config.json`, which holds the params and names the base network."""
         config = {"params": params.model_dump(mode="json"), "condition_sizes": list(self.encoder.sizes)}
         save_network(folder, KIND, self.state_dict(), config, base)
 
     @classmethod
     def load(cls, folder: Path) -> "ScaleNetwork":
-        """What `save` wrote, in eval mode, on the CPU.
+        """Load what `save` wrote, in eval mode, on the CPU.
 
         Raises:
-            UserError: missing, damaged or foreign files, or tensors that do not match the config.
+            UserError: files are missing, damaged or of another kind, or tensors do not match the config.
         """
         state, config = load_network(folder, KIND)
         with described_by(folder):

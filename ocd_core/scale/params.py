@@ -16,8 +16,8 @@ class WarmStartParams(StrictModel):
 
 
 class ScaleParams(SmallNetworkParams):
-    """How large a drawn Δ is: training of the scale network ρ(x, I(x)) (Eq. 8), and one factor for all."""
+    """The size of a drawn Δ: training of the scale network ρ(x, I(x)) (Eq. 8), and one factor for all Δ."""
 
-    gain: Literal["none", "validated"]  # validated: every drawn Δ times the factor that the control ocd_gain chose
+    gain: Literal["none", "validated"]  # validated: multiply every drawn Δ by the factor that ocd_gain chose
     loss: Literal["eq8", "log_mse"]
     warm_start: WarmStartParams

@@ -23,7 +23,7 @@ from ocd_core.training.loop import Row, Settings, optimise
 
 @dataclass(frozen=True)
 class ScaleTraining:
-    """network: as of the best validation. curve: one row per validation, that of the start first.
+    """network: the one with the best validation loss. curve: one row per validation, starting with the initial network.
 
     metrics: plain numbers, on validation.
     """
@@ -46,15 +46,15 @@ def train_scale(
 ) -> ScaleTraining:
     """Train the scale network on ρ = ‖Δ‖ of the training samples (Eq. 8).
 
-    ρ = 0, where overfitting moved nothing, is taken as the smallest positive training ρ: Eq. 8 divides by ρ. The
-    network of the best validation is kept, including the one that the training on `params.loss` starts from.
+    ρ = 0 (overfitting moved nothing) is replaced by the smallest positive training ρ: Eq. 8 divides by ρ. The network
+    with the best validation loss is kept, including the starting point of the training on `params.loss`.
 
     Args:
-        progress: called with the count of updates done after each, those of the warm start first.
+        progress: called after each update with the number of updates done, including those of the warm start.
         on_row: called with each row of the curve: update, loss, val_loss, val_median_abs_log_ratio, lr, gradient_norm.
 
     Raises:
-        UserError: no samples, every ρ = 0, a ρ that is not finite, or a loss that stops being a number.
+        UserError: there are no samples, every ρ is 0, a ρ is not finite, or the loss is no longer a number.
     """
     _refuse_impossible(rho_N, val_rho_N)
     rho = above_zero(rho_N)
@@ -81,7 +81,7 @@ def train_scale(
         "best_update": float(done + found.best_update),
         "updates": float(done + found.updates),
         "training_zero_rho": float((rho_N == 0).sum()),
-        # the rank correlation of one sample, say, is not defined; such a number is absent
+        # an undefined number, such as the rank correlation of one sample, is absent
         **{f"val_{k}": v for k, v in held_out.items() if not math.isnan(v)},
     }
     return ScaleTraining(network, curve, metrics)
@@ -98,8 +98,8 @@ def _refuse_impossible(rho_N: Tensor, val_rho_N: Tensor) -> None:
 
 
 def _fresh_network(rho_N: Tensor, cond: Condition, width: int, seed: int) -> ScaleNetwork:
-    """Gives the geometric mean of ρ, where neither loss is flat: Eq. 8 has no slope for a ρ̂ that is far too small."""
-    with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
+    """A network that gives the geometric mean of ρ, where both losses have a slope: Eq. 8 is flat if ρ̂ is too small."""
+    with torch.random.fork_rng([]):  # initial weights from the seed, independent of torch's global generator
         torch.manual_seed(derive_seed(seed, "scale weights"))
         network = ScaleNetwork(ConditionEncoder.from_condition(cond, width))
     nn.init.zeros_(network.last.weight)
@@ -111,7 +111,7 @@ _Data = tuple[Tensor, Condition, Tensor, Condition]  # ρ and I(x) of training, 
 
 
 def _warm_start(network: ScaleNetwork, data: _Data, params: ScaleParams, seed: int, progress: Progress | None) -> int:
-    """Train on the squared error of ln ρ first, if the params say so; how many updates that took."""
+    """Train first on the squared error of ln ρ if the params ask for it; return the number of updates."""
     warm = params.warm_start
     if not warm.updates:
         return 0

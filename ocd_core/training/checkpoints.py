@@ -1,4 +1,4 @@
-"""Training checkpoints on disk: tensors and plain values after the sha256 of their bytes, complete or absent."""
+"""Training checkpoints on disk: the sha256, then tensors and plain values; a checkpoint is complete or absent."""
 
 import hashlib
 import io
@@ -30,10 +30,10 @@ def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    """What `write_checkpoint` wrote, its tensors on a device. Nothing is unpickled but tensors and plain values.
+    """Read what `write_checkpoint` wrote, with tensors on a device. Only tensors and plain values are unpickled.
 
     Raises:
-        UserError: a bit of it has changed, or it is no checkpoint.
+        UserError: the file has changed since, or is not a checkpoint.
     """
     data = memoryview(path.read_bytes())
     damaged = UserError(f"the checkpoint {path} is damaged; delete it to start over")

@@ -1,4 +1,4 @@
-"""Which device a stage computes on: `--device`, or OCD_DEVICE under DVC."""
+"""The device on which a stage computes: `--device`, or OCD_DEVICE under DVC."""
 
 import torch
 
@@ -8,20 +8,20 @@ DEVICES = ("cpu", "cuda")
 
 
 def check_device(name: str) -> None:
-    """Raise where no device has this name.
+    """Raise if no device has this name.
 
     Raises:
-        UserError: it is none of `DEVICES`.
+        UserError: the name is not in `DEVICES`.
     """
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
 
 
 def local_device(name: str, index: int = 0) -> torch.device:
-    """The CPU, or GPU number `index` of this machine, whose float32 is then that of a CPU.
+    """The CPU, or GPU number `index` of this machine, set to compute in full float32.
 
     Raises:
-        UserError: an unknown name, or this machine has no such GPU.
+        UserError: the name is unknown, or this machine has no such GPU.
     """
     check_device(name)
     if name == "cpu":
@@ -31,7 +31,7 @@ def local_device(name: str, index: int = 0) -> torch.device:
         raise UserError("--device cuda (OCD_DEVICE): torch sees no GPU here")
     if index >= count:
         raise UserError(
-            f"process {index} of this machine has no GPU of its own, torch sees {count}: start at most {count} here "
+            f"process {index} of this machine has no GPU, torch sees {count}: start at most {count} processes here "
             f"(torchrun --nproc_per_node {count})"
         )
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions round their inputs to 10 bits

@@ -1,13 +1,13 @@
-"""The training loop that the diffusion and the scale network share.
+"""The training loop that the diffusion model and the scale network share.
 
 Adam, clipping, gradient accumulation, learning-rate schedule, bf16 autocast, an exponential moving average of the
 weights (what is validated and kept), early stopping at a plateau of the validation loss, and checkpoints from which
-a run goes on bit for bit: all randomness is a function of (seed, update), so nothing else needs to be restored.
+a run resumes bit for bit: all randomness is a function of (seed, update), so nothing else needs to be restored.
 
 Several processes (ocd_core.training.processes) take the same steps on the sum of their gradients. A batch is cut into
-accumulate × processes parts, and each process computes `accumulate` of them. So the result is that of one process but
-for the order in which float32 numbers are added. Dropout is a function of (seed, update, part): with dropout, P
-processes with `accumulate` A take the steps of one process with A·P, and not those of one with A, whose masks differ.
+accumulate × processes parts, and each process computes `accumulate` of them. So the result equals that of one process
+except for the order in which float32 numbers are added. Dropout is a function of (seed, update, part): with dropout, P
+processes with `accumulate` A take the steps of one process with A·P, not those of one with A, whose masks differ.
 """
 
 import contextlib
@@ -37,20 +37,20 @@ class Objective(Protocol):
     """What is minimised."""
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
-        """The share of part `part` of `parts` in the batch's loss; the shares add up to it. Scalar."""
+        """The share of part `part` of `parts` in the loss of the batch; the shares add up to it. Scalar."""
         ...
 
     def validate(self) -> Row:
-        """Losses on held-out samples under the module's present weights; `val_loss` decides.
+        """Losses on held-out samples with the module's present weights; `val_loss` decides.
 
-        Every process calls it, so they may share the work; the main one's row counts.
+        Every process calls it, so they may share the work; the row of the main process counts.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to minimise it; see `DiffusionParams` for the meaning of each."""
+    """How to minimise the objective; see `DiffusionParams` for the meaning of each."""
 
     updates: int
     lr: float
@@ -69,8 +69,8 @@ class Settings:
 class Checkpoints:
     """Where and how often to save, and what identifies the run.
 
-    A checkpoint with another fingerprint is of another run and is not used. One is written every `every` updates, and
-    when `seconds` have passed since the last, for updates that take long.
+    A checkpoint with another fingerprint belongs to another run and is not used. A checkpoint is written every `every`
+    updates, and when `seconds` have passed since the last one, for slow updates.
     """
 
     path: Path
@@ -94,9 +94,9 @@ class _State:
 
 @dataclass(frozen=True)
 class Optimised:
-    """curve: one row per validation, with `keep_start` that of the start first.
+    """curve: one row per validation; with `keep_start`, the row of the initial weights comes first.
 
-    best_update: 0 for the start. resumed_at: the update of the checkpoint it went on from, 0 for none.
+    best_update: 0 for the initial weights. resumed_at: the update of the checkpoint that it resumed from, or 0.
     """
 
     curve: list[Row]
@@ -130,10 +130,10 @@ def optimise(
 
     Args:
         what: the thing that is trained, for messages and as the purpose of its dropout's randomness.
-        on_row: called with each row of the curve: those of the checkpoint that the run goes on from, then each as it
-            comes.
-        checkpoints: the main process writes them and all read them, also those of another number of processes.
-        processes: this one among those that train together; each has its own `module`, with the same weights.
+        on_row: called with each row of the curve: first those of the checkpoint that the run resumes from, then each
+            new one as it comes.
+        checkpoints: the main process writes them and all processes read them; the number of processes may change.
+        processes: the processes that train together; each has its own `module`, with the same weights.
 
     Raises:
         UserError: the loss is no longer a number, or the processes read different checkpoints.
@@ -166,7 +166,7 @@ def optimise(
 
 
 class _Run:
-    """One training: the weights, their average, the average of the best validation, Adam, and where it stands."""
+    """One training: the weights, their average, the average of the best validation, Adam, and the state."""
 
     def __init__(
         self, module: nn.Module, objective: Objective, settings: Settings, seed: int, what: str, processes: Processes
@@ -175,7 +175,7 @@ class _Run:
         self.seed, self.what, self.processes = seed, what, processes
         self.params = list(module.parameters())
         self.device = self.params[0].device
-        # the fused kernel exists for both devices and is the only one without a Python loop over tensors
+        # the fused kernel exists for both devices and is the only implementation without a Python loop over tensors
         self.adam = torch.optim.Adam(self.params, lr=settings.lr, fused=True)
         self.average = [p.detach().clone() for p in self.params]
         self.best = [p.clone() for p in self.average]
@@ -204,7 +204,7 @@ class _Run:
         return float(norm)
 
     def _gradients(self, update: int) -> float:
-        """Fill in the gradients of a batch's loss, of which each process computes its parts; returns the loss."""
+        """Compute the gradients of a batch's loss, each process its own parts; returns the loss."""
         self.adam.zero_grad(set_to_none=True)
         own, count = self.settings.accumulate, self.processes.count
         loss = 0.0
@@ -219,7 +219,7 @@ class _Run:
         return _add_up(self.params, loss, self.processes) if count > 1 else loss
 
     def validate(self, gradient_norm: float) -> Row:
-        """Measure the averaged weights, note the row, and keep them if they are the best so far."""
+        """Measure the averaged weights, record the row, and keep them if they are the best so far."""
         state = self.state
         with averaged(self.params, self.average):
             row = self._measure()
@@ -272,7 +272,7 @@ class _Run:
         write_checkpoint(checkpoints.path, whole)
 
     def resume(self, checkpoints: Checkpoints | None) -> int:
-        """Take over a checkpoint of this very run, if there is one; returns its update, the same in all processes."""
+        """Load the checkpoint of this run, if there is one; returns its update, the same in all processes."""
         resumed_at = 0 if checkpoints is None else self._load(checkpoints)
         if not self.processes.agree(str(resumed_at)):
             assert checkpoints is not None
@@ -306,7 +306,7 @@ def _add_up(params: list[nn.Parameter], loss: float, processes: Processes) -> fl
 
 @contextlib.contextmanager
 def averaged(params: list[nn.Parameter], average: list[Tensor]) -> Iterator[None]:
-    """The parameters hold the averaged weights inside; only pointers are exchanged."""
+    """Inside, the parameters hold the averaged weights; only pointers are exchanged."""
     own = [p.data for p in params]
     for p, a in zip(params, average, strict=True):
         p.data = a
@@ -319,9 +319,9 @@ def averaged(params: list[nn.Parameter], average: list[Tensor]) -> Iterator[None
 
 @contextlib.contextmanager
 def _dropout_seed(device: torch.device, seed: int, what: str, update: int, part: int) -> Iterator[None]:
-    """Dropout draws from torch's global generator; give it the seed of this update and put it back after.
+    """Dropout draws from torch's global generator: give it the seed of this update, and restore its state afterwards.
 
-    Not by `torch.manual_seed`, which without a GPU queues a call and a formatted stack for it at every update.
+    `torch.manual_seed` is not used: without a GPU it queues a call and a formatted stack at every update.
     """
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index

@@ -4,7 +4,7 @@ from ocd_core.strict import Positive, PositiveInt, StrictModel
 
 
 class SmallNetworkParams(StrictModel):
-    """A small network and its training: hidden units, and how `ocd_core.training.loop` runs."""
+    """A small network and its training: hidden units, and settings of `ocd_core.training.loop`."""
 
     width: PositiveInt
     updates: PositiveInt

@@ -1,7 +1,7 @@
 """Several processes that train one network: each computes its share of every batch (through accelerate).
 
-`torchrun` starts them, on one machine or on many, and tells each in its environment who it is. All hold the whole
-network, take the same steps and end with the same weights; the main one alone writes.
+`torchrun` starts them, on one machine or several, and gives each its rank in the environment. All hold the whole
+network, take the same steps and end with the same weights; only the main process writes.
 """
 
 import os
@@ -18,7 +18,7 @@ from ocd_core.training.devices import local_device
 
 @dataclass(frozen=True)
 class Processes:
-    """Who trains together, as seen by one of them: number `rank` of `count`. By default it is alone."""
+    """The processes that train together, as seen by number `rank` of `count`. By default there is only one."""
 
     rank: int = 0
     count: int = 1
@@ -43,7 +43,7 @@ class Processes:
             t.copy_(total.view_as(t))
 
     def of_main(self, values: dict[str, float]) -> dict[str, float]:
-        """What the main process gave, in every process."""
+        """The values of the main process, in every process."""
         if self.count == 1:
             return values
         from accelerate.utils import broadcast_object_list
@@ -60,14 +60,14 @@ class Processes:
         return len(set(gather_object([text]))) == 1
 
     def check_batch(self, batch_size: int, accumulate: int, group: str) -> None:
-        """Raise where a batch has fewer samples than parts, of which each process computes `accumulate`.
+        """Raise if a batch has fewer samples than parts; each process computes `accumulate` parts.
 
         Raises:
-            UserError: names the params of `group`.
+            UserError: it has; the message names the params of `group`.
         """
         if accumulate * self.count > batch_size:
             raise UserError(
-                f"{group}.batch_size is {batch_size}, of all processes together, and cannot be cut into "
+                f"{group}.batch_size is {batch_size} for all processes together and cannot be cut into "
                 f"{self.count} processes × {accumulate} parts ({group}.accumulate): start fewer processes, lower "
                 "accumulate or raise batch_size"
             )
@@ -75,16 +75,16 @@ class Processes:
 
 @contextmanager
 def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
-    """Meet the processes that `torchrun` started with this one, and give it its own device.
+    """Join the processes that `torchrun` started with this one, and choose the device of this one.
 
-    At the end of the block all wait for each other. A process that fails does not: it ends, and `torchrun` then ends
-    the others.
+    At the end of the block all wait for each other. A process that fails ends at once, and `torchrun` then ends the
+    others.
 
     Args:
-        device: `cpu`, or `cuda` for one GPU a process.
+        device: `cpu`, or `cuda` for one GPU per process.
 
     Raises:
-        UserError: no such device, fewer GPUs than processes of this machine, or accelerate is not installed.
+        UserError: the device is unknown, this machine has fewer GPUs than processes, or accelerate is not installed.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes(), local_device(device)
@@ -94,7 +94,7 @@ def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
         from accelerate import PartialState
     except ImportError as error:
         raise UserError(
-            "training by several processes needs accelerate: pip install 'ocd-core[distributed]'"
+            "training with several processes needs accelerate: pip install 'ocd-core[distributed]'"
         ) from error
     state = PartialState(cpu=place.type == "cpu")
     yield Processes(state.process_index, state.num_processes), place

@@ -22,7 +22,7 @@ def test_the_cpu_whatever_the_index():
 def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [local_device("cuda", i) for i in (0, 1)] == [torch.device("cuda", 0), torch.device("cuda", 1)]
-    with pytest.raises(UserError, match="process 2 of this machine has no GPU of its own, torch sees 2: start at most"):
+    with pytest.raises(UserError, match="process 2 of this machine has no GPU, torch sees 2: start at most"):
         local_device("cuda", 2)
 
 

@@ -23,7 +23,7 @@ def test_alone_nothing_is_exchanged():
 
 def test_a_batch_has_a_sample_for_each_part():
     Processes(1, 4).check_batch(8, 2, "diffusion")
-    with pytest.raises(UserError, match=r"diffusion\.batch_size is 7, .* 4 processes × 2 parts"):
+    with pytest.raises(UserError, match=r"diffusion\.batch_size is 7 for .* 4 processes × 2 parts"):
         Processes(1, 4).check_batch(7, 2, "diffusion")
 
 
@@ -38,7 +38,7 @@ def test_a_gpu_for_each_process_of_the_machine(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(UserError, match="process 1 of this machine has no GPU of its own"):
+    with pytest.raises(UserError, match="process 1 of this machine has no GPU, torch sees"):
         join_processes("cuda").__enter__()
 
 
