@@ -1,12 +1,12 @@
 """A base network cut at the layer that moves: the frozen prefix, the layer's weight as a matrix, the tail.
 
-Only the weight of the selected layer L moves (not its bias), so everything before L is computed once a
-sample in float32, and everything from L to the output is replayed with per-sample weights, in float64 where
-it matters: in float32 the weight change of a confident sample is rounding noise.
+Only the weight of the selected layer L moves (not its bias), so everything before L is computed once per sample in
+float32, and everything from L to the output is replayed with per-sample weights, by default in float64: in float32 the
+weight change of a confident sample is rounding noise.
 
 L may be several layers that move as one matrix (`ocd_core.network.layers`), such as the two heads of a distilled
-transformer. If they read the same tensor, they see it once, as one layer of all their units would. Otherwise each reads
-its input at positions of its own, and of the product there only its own units count: Δ is the same stacked matrix.
+transformer. If they read the same tensor, it is read once, as by one layer with all their units. Otherwise each layer
+reads its input at separate positions, where only its own units count: Δ is the same stacked matrix.
 
 Dims: N samples, P positions (1 for a vector input; pixels for a convolution; points of a ray batch),
 I in_features (a convolution's C·kh·kw), O out_features.
@@ -51,8 +51,8 @@ class LayerPart:
 class Cut:
     """What the prefix leaves for the tail, for a batch of samples.
 
-    x_NPI: the layer's input as a matrix, float32. layer_input: the same in its own shape; of layers with inputs of
-    their own, these side by side, (N, D). parts: one per layer. context: other values that the tail reads.
+    x_NPI: the layer's input as a matrix, float32. layer_input: the same in its own shape; if layers have separate
+    inputs, these side by side, (N, D). parts: one per layer. context: other values that the tail reads.
     """
 
     x_NPI: Tensor
@@ -74,7 +74,7 @@ class Cut:
 
     @property
     def layer_input_NI(self) -> Tensor | None:
-        """i_L as the weight matrix sees it, float32 (N, I), or None if the layer sees several positions a sample."""
+        """i_L as the weight matrix sees it, float32 (N, I), or None if the layer sees several positions per sample."""
         return self.x_NPI[:, 0] if self.x_NPI.shape[1] == 1 else None
 
 
@@ -89,20 +89,21 @@ def _cast(values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
 class CutModel:
     """A frozen network f_θ, cut at layer L.
 
-    Usual models are traced with torch.fx, and the prefix is then computed once a sample (modules that fx cannot follow
-    may be named, see `ocd_core.network.tracing`). A model that fx cannot trace, or whose trace does not give the
+    Usual models are traced with torch.fx, and the prefix is then computed once per sample (modules that fx cannot
+    follow may be named, see `ocd_core.network.tracing`). If fx cannot trace a model, or the trace does not give the
     model's own outputs on the first inputs (a branch that depends on them, a batch size that is carried past the
-    layer), is run whole for each evaluation of the tail, with the layer's output replaced: the same results, more time.
+    layer), the whole model runs for each evaluation of the tail, with the layer's output replaced: the same results,
+    but slower.
 
     Args:
         model: the base network; used in eval mode, never changed.
         layer: the dotted name of the layer, or several joined by `+`.
-        precision: of the tail. float32 halves its cost; there a confident classifier's Δ would be rounding noise.
+        precision: of the tail. float32 halves its cost, but makes a confident classifier's Δ rounding noise.
 
     Raises:
-        UserError: see `find_layers`; also where the layer is used several times in one forward pass (or shares its
+        UserError: see `find_layers`; also if the layer is used several times in one forward pass (or shares its
             weight with another one), its input does not keep the samples in the first axis, or one of several layers
-            reads what another one gives.
+            reads the output of another.
     """
 
     def __init__(self, model: nn.Module, layer: str, precision: Precision = "float64") -> None:
@@ -122,7 +123,7 @@ class CutModel:
         self._compared = False
         self._channels_last = False
         for module in self.network.modules():
-            # on a CPU pooling takes half of a small convolutional network's time, and a third of that with the
+            # on a CPU, pooling takes half of a small convolutional network's time, or a third of that with the
             # channels innermost; the selected layer's weight must stay a matrix in memory
             if isinstance(module, nn.Conv2d) and not any(module is one for one in self.layers):
                 weight = module.weight.contiguous(memory_format=torch.channels_last)
@@ -131,7 +132,7 @@ class CutModel:
 
     @property
     def traced(self) -> bool:
-        """Whether the prefix is computed only once a sample (settled with the first inputs)."""
+        """Whether the prefix is computed only once per sample (decided with the first inputs)."""
         return self._graph is not None
 
     @property
@@ -162,7 +163,7 @@ class CutModel:
     def prefix(self, inputs: Sequence[Tensor]) -> Cut:
         """Run everything before the layer, in float32, for inputs with samples in the first axis."""
         if not self._compared:
-            # two different samples, or one twice: an axis of one could hide a mistake
+            # two different samples, or one twice: an axis of length one could hide a mistake
             first = tuple(torch.cat([x[:2], x[:1]])[:2].clone() for x in inputs)
             self._compared = True
             if self._graph is not None and not self._trace_is_right(first):
@@ -203,7 +204,7 @@ class CutModel:
         return tuple(parts)
 
     def _run_prefix(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
-        """The input of each layer (one tensor where they read the same), and what else the tail reads."""
+        """The input of each layer (the same tensor if they read the same), and what else the tail reads."""
         if self._graph is None:
             return inputs_of_layers(self.network, self.layers, self._names, inputs), tuple(inputs)
         if self._channels_last:
@@ -222,36 +223,36 @@ class CutModel:
                 wanted = self.network(*(x[rows].clone() for x in inputs))
                 if not _near(self.forward(cut.select(rows))[1], map_tensors(lambda x: x.to(self.dtype), wanted)):
                     return False
-        except Exception:  # whatever the model raises; run whole, it raises the same where it must
+        except Exception:  # any error of the model; if it is a real one, running the whole model raises it again
             return False
         return True
 
     def layer_output(self, cut: Cut, delta_NOI: Tensor | None = None) -> Tensor:
-        """Z = (θ + Δ) x without the bias, in the tail's precision, (N, P, O); Δ float, one a sample or None."""
+        """Z = (θ + Δ) x without the bias, in the tail's precision, (N, P, O); Δ float, one per sample, or None."""
         x_NPI = cut.x_NPI.to(self.dtype)
         if delta_NOI is None:
             return x_NPI @ self._weight_OI.T
         delta_NOI = delta_NOI.to(self.dtype)
-        if x_NPI.shape[1] > 1:  # one product with the moved weights; for one position forming those costs more
+        if x_NPI.shape[1] > 1:  # one product with the moved weights; for one position, forming them costs more
             return x_NPI @ (self._weight_OI + delta_NOI).transpose(1, 2)
         return x_NPI @ self._weight_OI.T + x_NPI @ delta_NOI.transpose(1, 2)
 
     def tail(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors]:
         """From the layer's output without bias to (a_L, f(x)), all in the tail's precision.
 
-        a_L is the layer's activation after its non-linearity (before it where the model is not traced or no
+        a_L is the layer's activation after its non-linearity (before it if the model is not traced or no
         non-linearity follows); of several layers, their activations side by side, (N, D).
         """
-        # a new tensor either way: an activation may work in place, and z_NPO is the caller's
+        # a new tensor either way: an activation may work in place, and z_NPO belongs to the caller
         return self.resume(z_NPO.clone() if self._bias is None else z_NPO + self._bias, cut)
 
     @property
     def bias_O(self) -> Tensor:
-        """The layer's bias in the tail's precision; zeros where it has none."""
+        """The layer's bias in the tail's precision; zeros if it has none."""
         return self._weight_OI.new_zeros(len(self._weight_OI)) if self._bias is None else self._bias
 
     def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors]:
-        """As `tail`, from the layer's output with bias, which the model may change in place."""
+        """Like `tail`, from the layer's output with bias, which the model may change in place."""
         outs = []
         for part in cut.parts:
             z = z_NPO if len(cut.parts) == 1 else z_NPO[:, part.positions, part.units]
@@ -264,9 +265,9 @@ class CutModel:
         return _together(outs), output_with_layers(self.replay_network, layers, outs, context)
 
     def for_outputs(self, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> "CutModel":
-        """A copy whose tail, rewritten by `rewrite`, is for f(x) alone: its a_L is the layer's own output.
+        """A copy whose tail, rewritten by `rewrite`, is only for f(x): its a_L is the layer's own output.
 
-        Itself where the model is not traced; run `prefix` once before, which settles that.
+        Returns itself if the model is not traced; call `prefix` once before, which decides that.
         """
         if self._graph is None:
             return self
@@ -280,7 +281,7 @@ class CutModel:
         return other
 
     def forward(self, cut: Cut, delta_NOI: Tensor | None = None) -> tuple[Tensor, Tensors]:
-        """(a_L, f(x; θ + Δ)) for one Δ a sample (None: the base network)."""
+        """(a_L, f(x; θ + Δ)) for one Δ per sample (None: the base network)."""
         return self.tail(self.layer_output(cut, delta_NOI), cut)
 
 

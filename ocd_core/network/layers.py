@@ -1,4 +1,4 @@
-"""Layers whose weight is a matrix, by name; several of them as one matrix.
+"""Layers whose weight is a matrix, by name; several of them may form one matrix.
 
 `head+distillation_head` names two layers that move as one: their weights, stacked along out_features.
 
@@ -36,11 +36,11 @@ def layer_names(name: str) -> tuple[str, ...]:
 
 
 def find_layers(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
-    """The layers of that name, in its order.
+    """The layers that a name stands for, in its order.
 
     Raises:
-        UserError: no such layer, one whose weight is not a matrix or an ungrouped convolution, or several that do not
-            make one matrix.
+        UserError: no such layer, a layer whose weight is not that of a Linear or an ungrouped convolution, or several
+            that do not make one matrix.
     """
     names = layer_names(name)
     layers = tuple(_find_layer(model, one) for one in names)
@@ -54,8 +54,7 @@ def find_layers(model: nn.Module, name: str) -> tuple[nn.Module, ...]:
             for one, layer, width in zip(names, layers, widths, strict=True)
         )
         raise UserError(
-            f"layer {name!r}: layers that move as one matrix must be of one kind with as many in_features each, but "
-            f"{found}"
+            f"layer {name!r}: layers that move as one matrix must be of one kind with equal in_features, but {found}"
         )
     return layers
 
@@ -74,22 +73,21 @@ def _find_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def refuse_shared_weights(model: nn.Module, name: str) -> None:
-    """Refuse a layer whose weight another module has too.
+    """Refuse a layer whose weight another module uses too.
 
     Raises:
-        UserError: names both.
+        UserError: it is shared; the message names both.
     """
     for one, layer in zip(layer_names(name), find_layers(model, name), strict=True):
         for other, module in model.named_modules():
             if module is not layer and any(p is layer.weight for p in module.parameters(recurse=False)):
                 raise UserError(
-                    f"layer {one!r} shares its weight with {other!r}; a weight that moves must belong to one layer "
-                    "alone"
+                    f"layer {one!r} shares its weight with {other!r}; a weight that moves must belong to only one layer"
                 )
 
 
 def weight_matrix(*layers: nn.Module) -> Tensor:
-    """The weight of one layer as an (O, I) matrix (a view), or of several, stacked along O (a copy)."""
+    """The weight of one layer as an (O, I) matrix (a view), or those of several, stacked along O (a copy)."""
     matrices = []
     for layer in layers:
         weight = layer.weight
@@ -110,7 +108,7 @@ def bias_vector(*layers: nn.Module) -> Tensor | None:
 
 
 def see_the_same(first: nn.Module, second: nn.Module) -> bool:
-    """Whether two layers turn one input into one matrix (see `input_matrix`)."""
+    """Whether two layers turn the same input into the same matrix (see `input_matrix`)."""
     keys = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
     return all(getattr(first, key, None) == getattr(second, key, None) for key in keys)
 

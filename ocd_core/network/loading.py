@@ -1,6 +1,6 @@
 """A run's trained base network, whole or cut at the layer that moves.
 
-Apart from `ocd_core.predictor`, so that overfitting does not depend on the code of the diffusion.
+It is separate from `ocd_core.predictor`, so that overfitting does not depend on the code of the diffusion.
 """
 
 import torch
@@ -18,7 +18,7 @@ def load_base_network(run: Artifacts, task: Task) -> nn.Module:
     """The run's base network, on the CPU.
 
     Raises:
-        UserError: it is missing, damaged, or of another architecture.
+        UserError: it is missing, damaged, or has another architecture.
     """
     model = task.build_model()
     check_files(run.need(run.base, "train_base"))
@@ -29,7 +29,7 @@ def load_base_network(run: Artifacts, task: Task) -> nn.Module:
 def load_cut_model(
     run: Artifacts, task: Task, device: torch.device | str = "cpu", precision: Precision = "float64"
 ) -> CutModel:
-    """The run's base network on a device, cut at the layer that its rank selects."""
+    """The run's base network on a device, cut at the layer of the run's rank."""
     model = load_base_network(run, task)
     used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
     if str(run.rank) not in used:

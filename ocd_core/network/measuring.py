@@ -10,13 +10,13 @@ from ocd_core.tasks.base import Task
 
 @torch.no_grad()
 def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int | None = None) -> dict[str, float]:
-    """Mean loss and metrics of a network on a split, as it is used (eval mode; the network's mode is restored).
+    """Mean loss and metrics of a network on a split, in eval mode (the network's mode is restored).
 
-    Per-sample values are summed in float64. batch_size: None takes the task's `evaluation_batch`. Returns `loss`,
-    every metric of the task by name, and `n`, the count of samples.
+    Per-sample values are summed in float64. batch_size: None uses the task's `evaluation_batch`. Returns `loss`,
+    every metric of the task by name, and `n`, the number of samples.
 
     Raises:
-        UserError: the split is empty, or has no groups and the task has a metric of groups.
+        UserError: the split is empty, or has no groups although the task has a metric of groups.
     """
     if len(split) == 0:
         raise UserError("cannot evaluate on an empty split")

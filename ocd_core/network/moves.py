@@ -1,4 +1,4 @@
-"""A batch of per-sample weights applied to a batch of inputs, and what the base network says of them.
+"""Apply a batch of per-sample weights to a batch of inputs, and keep the base network's values for them.
 
 Dims: N samples, P positions, O out_features, I in_features, K draws.
 """
@@ -30,14 +30,14 @@ class BasePass:
 
 @torch.no_grad()
 def base_pass(task: Task, model: CutModel, batch: Batch) -> BasePass:
-    """Run the base network once and keep what everything later needs."""
+    """Run the base network once and keep what later steps need."""
     cut = model.prefix(batch.inputs)
     return pass_from_cut(task, model, batch, cut)
 
 
 @torch.no_grad()
 def pass_from_cut(task: Task, model: CutModel, batch: Batch, cut: Cut) -> BasePass:
-    """The same, from a prefix that was run already."""
+    """Like `base_pass`, from a prefix that has already run."""
     activation, output = model.forward(cut)
     values = activation.float(), map_tensors(Tensor.float, output)
     condition = task.condition(batch, cut.layer_input, *values, model.network)
@@ -47,7 +47,7 @@ def pass_from_cut(task: Task, model: CutModel, batch: Batch, cut: Cut) -> BasePa
 def outputs_with_move(model: CutModel, cut: Cut, move: Move) -> Tensors:
     """f(x; θ + Δ) from either form of Δ, (N, ...), in the tail's precision; differentiable in the move.
 
-    From the change of the layer's output (one position) no matrix is formed.
+    The change of the layer's output (one position) needs no matrix.
     """
     if move.dim() == 2:
         return model.tail(model.layer_output(cut) + move.to(model.dtype)[:, None, :], cut)[1]
@@ -64,11 +64,11 @@ def row_chunks(rows: int, size: int) -> Iterator[slice]:
 def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int) -> int:
     """How many samples fit a working set of about `memory_mb` MiB (at least 1).
 
-    On a CPU the network's activations also have to fit the cache, roughly: more samples a batch gain nothing there.
+    On a CPU the network's activations should also roughly fit the cache: larger batches gain nothing there.
 
     Args:
         example: a batch of one sample.
-        matrices: how many (O, I) float64 matrices are alive a sample.
+        matrices: how many (O, I) float64 matrices are alive per sample.
     """
     example = example.to(model.device)
     values = sum(int(x.numel()) for x in example.inputs)
@@ -87,7 +87,7 @@ def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int
             hook.remove()
     cut = model.prefix(example.inputs)
     out_features, in_features = model.weight_OI.shape
-    # functional activations are not seen by hooks, and a backward pass keeps its gradients: hence 3
+    # hooks do not see functional activations, and a backward pass keeps its gradients: hence 3
     per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
     rows = int(memory_mb * 2**20) // per_sample
     if model.device.type == "cpu":

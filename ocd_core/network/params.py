@@ -15,10 +15,10 @@ class ModelParams(StrictModel):
 
 
 class BaseParams(StrictModel):
-    """Training of the base network with early stopping on the validation loss, or a given checkpoint."""
+    """Training of the base network with early stopping on the validation loss, or given weights."""
 
     model: ModelParams
-    checkpoint: str | None  # weights to use as they are, `{seed}` in it stands for the run's seed; null: train
+    checkpoint: str | None  # path of weights to use unchanged, where `{seed}` stands for the run's seed; null: train
     epochs: PositiveInt  # at most
     patience: PositiveInt  # epochs without a better validation loss before it stops
     batch_size: PositiveInt
@@ -27,10 +27,10 @@ class BaseParams(StrictModel):
     weight_decay: NonNegative
     momentum: Fraction  # sgd only
     nesterov: bool  # sgd with momentum only
-    lr_schedule: Literal["constant", "cosine", "steps"]  # cosine: down to 0 at the last of `epochs`
+    lr_schedule: Literal["constant", "cosine", "steps"]  # cosine: down to 0 at the last epoch
     lr_steps: list[PositiveInt]  # steps: after each of these epochs, lr is multiplied by lr_factor
     lr_factor: Fraction
-    warmup: NonNegative  # epochs, or a part of one, over which lr rises from 0
+    warmup: NonNegative  # epochs (may be a fraction) over which lr rises from 0
     label_smoothing: Fraction  # of the loss that the base is trained on, for a task with classes
 
     @model_validator(mode="after")

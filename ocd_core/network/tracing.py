@@ -1,7 +1,7 @@
 """A network as two graphs (torch.fx): everything before the layers that move, and everything after them.
 
-A module that fx cannot follow inside of may be one node: a model names such modules in an attribute `fx_leaves`, a
-tuple of dotted names and module types. So a frozen body from a library is a single call, and the cut still works.
+A module whose inside fx cannot trace may be one node: a model names such modules in an attribute `fx_leaves`, a tuple
+of dotted names and module types. So a frozen body from a library is a single call, and the cut still works.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,8 +37,8 @@ _ACTIVATION_FUNCTIONS: set[Callable[..., Any] | str] = {
 class Graphs:
     """The two parts of a network with K layers that move.
 
-    prefix: the network's inputs to (the input of each of the K layers, then what else the tail reads of them).
-    tail: (the output of each of the K layers, what else it reads) to (a tuple of each layer's activation, the output).
+    prefix: maps the network's inputs to (the input of each of the K layers, then what else the tail reads).
+    tail: maps (the output of each of the K layers, what else it reads) to (a tuple of the activations, the output).
     """
 
     prefix: fx.GraphModule
@@ -46,7 +46,7 @@ class Graphs:
 
 
 class _Tracer(fx.Tracer):
-    """Keeps the selected layers, and the leaves that hold none of them, whole."""
+    """Keeps the selected layers, and the leaves that contain none of them, as one node each."""
 
     def __init__(self, model: nn.Module, layers: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ def named_leaves(model: nn.Module) -> list[nn.Module]:
     """The modules that the model's `fx_leaves` names.
 
     Raises:
-        UserError: a name of no module, or something that is neither a name nor a module type.
+        UserError: an entry is neither the name of a module nor a module type.
     """
     modules = dict(model.named_modules())
     found: list[nn.Module] = []
@@ -73,29 +73,29 @@ def named_leaves(model: nn.Module) -> list[nn.Module]:
             found.append(modules[leaf])
         else:
             raise UserError(
-                f"fx_leaves of {type(model).__name__} holds {leaf!r}, which is neither a module's name in it nor a "
-                "module type"
+                f"fx_leaves of {type(model).__name__} holds {leaf!r}, which is neither the name of one of its modules "
+                "nor a module type"
             )
     return found
 
 
 def trace(model: nn.Module, names: Sequence[str]) -> Graphs | None:
-    """The prefix and tail of a model at its layers `names`, or None where it cannot be traced or cut.
+    """The prefix and tail of a model at its layers `names`, or None if it cannot be traced or cut.
 
     Raises:
-        UserError: a layer's weight is read outside of it, or one layer's output goes into another.
+        UserError: a layer's weight is read outside the layer, or the output of one layer goes into another.
     """
     modules = dict(model.named_modules())
     tracer = _Tracer(model, [modules[name] for name in names])
     try:
         graph = tracer.trace(model)
-    except Exception:  # fx raises many kinds; the model then runs whole instead
+    except Exception:  # fx raises many kinds; then the whole model runs instead
         return None
     for name in names:
         if any(n.op == "get_attr" and n.target == f"{name}.weight" for n in graph.nodes):
             raise UserError(
-                f"the model reads the weight of layer {name!r} outside of the layer too; a weight that moves must be "
-                "used by its layer alone"
+                f"the model also reads the weight of layer {name!r} outside the layer; a weight that moves must be "
+                "used only by its layer"
             )
     cuts = [_only_call(graph, modules, modules[name]) for name in names]
     if any(cut is None for cut in cuts):
@@ -143,10 +143,10 @@ def _cut_graph(model: nn.Module, graph: fx.Graph, modules: dict[str, nn.Module],
 
 
 def chained_error(layer: str) -> UserError:
-    """For layers of which one reads what another one gives."""
+    """The error for layers of which one reads the output of another."""
     return UserError(
-        f"layer {layer!r} reads what another of the layers gives that would move as one matrix; only layers side by "
-        "side can"
+        f"layer {layer!r} reads the output of another of the layers to move as one matrix; name only layers that do "
+        "not feed each other"
     )
 
 
@@ -169,7 +169,7 @@ def _input(cut: fx.Node) -> fx.Node:
 
 
 def _activation(cut: fx.Node, modules: dict[str, nn.Module]) -> fx.Node:
-    """The non-linearity that alone reads a layer's output, or the layer itself."""
+    """The non-linearity that is the only reader of a layer's output, or the layer itself."""
     users = list(cut.users)
     return users[0] if len(users) == 1 and _is_activation(users[0], modules) else cut
 

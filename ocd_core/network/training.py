@@ -1,10 +1,10 @@
-"""The base network f_θ: trained as its task says, with early stopping on validation, or loaded from a checkpoint.
+"""The base network f_θ: trained as its task says, with early stopping on validation, or loaded from given weights.
 
-Runs repeat bit for bit on one machine (with one number of threads): the order of samples, fresh weights and dropout
-are functions of the seed and the epoch alone.
+Runs repeat bit for bit on one machine (with the same number of threads): the order of samples, fresh weights and
+dropout depend only on the seed and the epoch.
 
-What is frozen when the task builds its network (`requires_grad` is False) stays frozen. A module with nothing but
-frozen parameters also stays in eval mode, so that training changes none of its running statistics.
+Parameters that are frozen when the task builds its network (`requires_grad` is False) stay frozen. A module with only
+frozen parameters also stays in eval mode, so that training does not change its running statistics.
 """
 
 import copy
@@ -45,7 +45,7 @@ class BaseFit:
     """One training of the base network: what `Task.fit` receives.
 
     params: the group `base`. seed: the run's seed. device: where to train and evaluate. progress: to be called with
-    the epochs done. start: a network to train further, or None for one with fresh weights.
+    the number of epochs done. start: a network to train further, or None for one with fresh weights.
     """
 
     task: Task
@@ -58,7 +58,7 @@ class BaseFit:
     start: nn.Module | None = None
 
     def network(self) -> nn.Module:
-        """The task's network with weights that are fresh (by the seed) or those of `start`; on the CPU."""
+        """The task's network with fresh weights (from the seed) or those of `start`; on the CPU."""
         fresh = seeded_network(self.task, self.seed)
         if self.start is None:
             return fresh
@@ -69,16 +69,16 @@ class BaseFit:
         return model
 
     def by_gradient(self, model: nn.Module | None = None) -> BaseTraining:
-        """Train by `params.optimizer` on the mean of `task.training_loss`; keep the epoch of the best validation loss.
+        """Train with `params.optimizer` on the mean of `task.training_loss`; keep the epoch with the best val_loss.
 
-        If a network is trained further, its own validation loss, epoch 0 in the curve, counts too: where nothing is
-        better, its weights are kept.
+        If a network is trained further, its initial validation loss, epoch 0 in the curve, counts too: if no epoch is
+        better, the initial weights are kept.
 
         Args:
             model: the network, changed in place; default: `network()`.
 
         Raises:
-            UserError: nothing to train, or a loss that is NaN or infinite (the message names the epoch).
+            UserError: there is nothing to train, or a loss is NaN or infinite (the message names the epoch).
         """
         model = self.network() if model is None else model
         model.to(self.device)
@@ -108,7 +108,7 @@ class BaseFit:
         return BaseTraining(model, curve, {"epochs": curve[-1]["epoch"], **best})
 
     def as_it_is(self, model: nn.Module) -> BaseTraining:
-        """A network that needs no (more) training, measured on both splits.
+        """Measure a network that needs no (more) training on both splits.
 
         Raises:
             UserError: its validation loss is NaN or infinite.
@@ -135,7 +135,7 @@ def fit_base(
     start: nn.Module | None = None,
     device: torch.device | str = "cpu",
 ) -> BaseTraining:
-    """Train the task's base network by `task.fit`, by default `BaseFit.by_gradient`.
+    """Train the task's base network with `task.fit`, by default `BaseFit.by_gradient`.
 
     With `params.checkpoint`, the network is loaded instead and only evaluated.
 
@@ -144,12 +144,12 @@ def fit_base(
         train, val: the splits.
         params: the group `base`.
         seed: the run's seed.
-        progress: called with the epochs done.
+        progress: called with the number of epochs done.
         start: a network to train further, with a new optimiser, instead of one with fresh weights (it is not changed).
         device: where to train and evaluate; the network comes back on the CPU.
 
     Raises:
-        UserError: an empty split, see `BaseFit.by_gradient`, or a bad checkpoint (see `load_base`).
+        UserError: a split is empty, training fails (see `BaseFit.by_gradient`), or loading fails (see `load_base`).
     """
     for name, split in (("train", train), ("val", val)):
         if len(split) == 0:
@@ -163,7 +163,7 @@ def fit_base(
 
 
 def seeded_network(task: Task, seed: int) -> nn.Module:
-    """The task's network with fresh weights, which are a function of the seed."""
+    """The task's network with fresh weights, a function of the seed."""
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
         return task.build_model()
@@ -172,11 +172,11 @@ def seeded_network(task: Task, seed: int) -> nn.Module:
 def load_base(task: Task, params: BaseParams, seed: int) -> nn.Module:
     """The task's base network with the weights of `base.checkpoint`, in eval mode.
 
-    `{seed}` in the path stands for the seed. What the checkpoint leaves as it is (see `Task.load_checkpoint`) has
-    fresh weights by the seed.
+    `{seed}` in the path stands for the seed. Parameters that the file does not set (see `Task.load_checkpoint`) have
+    fresh weights from the seed.
 
     Raises:
-        UserError: the file is missing, unreadable or of another architecture (see `load_weights`).
+        UserError: the file is missing, unreadable or for another architecture (see `load_weights`).
     """
     assert params.checkpoint is not None
     model = seeded_network(task, seed)
@@ -193,7 +193,7 @@ class _Updates:
         if not trainable:
             raise UserError(
                 "every parameter of the base network is frozen, so there is nothing to train: leave some with "
-                "requires_grad, or use base.checkpoint or a fit of the task's own"
+                "requires_grad, use base.checkpoint, or override Task.fit"
             )
         self.optimizer = _optimizer(trainable, fit.params)
         self.batches = math.ceil(len(fit.train) / fit.params.batch_size)  # per epoch
@@ -208,7 +208,7 @@ class _Updates:
         for i, sample_id in enumerate(order.tensor_split(self.batches)):
             batch = task.training_batch(self.fit.train, sample_id, seed, epoch).to(self.fit.device)
             loss_N = task.training_loss(self.model(*batch.inputs), batch.target, params.label_smoothing)
-            assert loss_N.shape == (len(batch),), "Task.training_loss must give one loss a sample"
+            assert loss_N.shape == (len(batch),), "Task.training_loss must give one loss per sample"
             summed = float(loss_N.detach().double().sum())
             if not math.isfinite(summed):
                 raise UserError(_diverged("training", summed, epoch, params))
@@ -235,7 +235,7 @@ class _Updates:
 
 
 def set_training_mode(model: nn.Module) -> None:
-    """Training mode for all but the modules with nothing but frozen parameters, which get eval mode."""
+    """Training mode for all modules except those with only frozen parameters, which get eval mode."""
     model.train()
     for module in model.modules():
         frozen = [not p.requires_grad for p in module.parameters()]
@@ -255,5 +255,5 @@ def _optimizer(parameters: list[nn.Parameter], params: BaseParams) -> torch.opti
 def _diverged(which: str, loss: float, epoch: int, params: BaseParams) -> str:
     return (
         f"the {which} loss of the base network became {loss} in epoch {epoch}: lower base.lr (now {params.lr:g}), "
-        "or look for bad values in the data"
+        "or check the data for bad values"
     )

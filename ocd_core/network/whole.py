@@ -1,4 +1,4 @@
-"""A network that is not traced, run whole: what its layers read, and its output with theirs replaced."""
+"""Run a whole network that is not traced: what its layers read, and its output with theirs replaced."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,10 @@ def inputs_of_layers(
     network: nn.Module, layers: Sequence[nn.Module], names: Sequence[str], inputs: Sequence[Tensor],
     changed: int | None = None,
 ) -> list[Tensor]:  # fmt: skip
-    """What each layer reads in a forward pass; where two read the same tensor, one tensor stands for both.
+    """What each layer reads in a forward pass; if two read the same tensor, one tensor stands for both.
 
     Args:
-        changed: the number of a layer whose output is another one in this pass.
+        changed: the index of a layer whose output is changed in this pass.
 
     Raises:
         UserError: a layer is not used exactly once.
@@ -26,7 +26,7 @@ def inputs_of_layers(
 
     def keep(of: int, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         value = args[0] if args else named["input"]
-        # a copy, because the model may go on to change this very tensor in place
+        # a copy, because the model may later change this tensor in place
         seen[of].append((value, value._version, value.clone()))
 
     hooks = [
@@ -42,7 +42,7 @@ def inputs_of_layers(
             hook.remove()
     for name, of in zip(names, seen, strict=True):
         if len(of) != 1:
-            raise UserError(f"layer {name!r} is used {len(of)} times in a forward pass; it must be once")
+            raise UserError(f"layer {name!r} is used {len(of)} times in a forward pass; it must be used once")
     values = [of[0] for of in seen]
     found: list[Tensor] = []
     for value, version, copied in values:
@@ -54,7 +54,7 @@ def inputs_of_layers(
 def output_with_layers(
     network: nn.Module, layers: Sequence[nn.Module], outs: Sequence[Tensor], inputs: Sequence[Tensor]
 ) -> Tensors:
-    """The network's output where each layer gives `outs` instead of what it would."""
+    """The network's output if each layer gives `outs` instead of its own output."""
     hooks = [
         layer.register_forward_hook(lambda _m, _args, _out, out=out: out)
         for layer, out in zip(layers, outs, strict=True)
@@ -70,7 +70,7 @@ def output_with_layers(
 def refuse_chained(
     network: nn.Module, layers: Sequence[nn.Module], names: Sequence[str], inputs: Sequence[Tensor]
 ) -> None:
-    """Find out by experiment whether one layer's output changes what another one reads.
+    """Test whether the output of one layer changes the input of another.
 
     Raises:
         UserError: it does.

@@ -1,7 +1,7 @@
 """The overfit stage's loop: every row of a split, shard by shard, into a store (Alg. 1, lines 1-5).
 
-While one shard is encoded and written by a thread, the next one is computed: two sets of shard buffers take turns, so
-memory does not grow with the number of samples, and Δ is written straight into them.
+While a thread encodes and writes one shard, the next one is computed: two sets of shard buffers take turns, so memory
+does not grow with the number of samples, and Δ is written directly into them.
 """
 
 import os
@@ -22,7 +22,7 @@ from ocd_core.store import Content, Damage, Writer, open_writer
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Sums depend on how many threads share them; a shard must not depend on where it is computed."""
+    """A sum depends on how many threads share it, but a shard must not depend on where it is computed."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -41,15 +41,15 @@ def build_store(
     recipe: Recipe | None = None,
     execution: Execution = SERIAL,
 ) -> int:
-    """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the count of rows.
+    """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the number of rows.
 
     Args:
         dest: a path or an fsspec URL.
-        attributes: group attributes (the effective config, the layer, the base checkpoint's sha256, …).
-        fingerprint: of params, code and inputs; only work of the same fingerprint is resumed.
+        attributes: group attributes (the effective config, the layer, the sha256 of the base weights, …).
+        fingerprint: of params, code and inputs; only work with the same fingerprint is resumed.
         work: where unfinished stores live; not used for a URL.
-        recipe: of `builder`, for workers.
-        execution: how shards are run. The store is the same.
+        recipe: how workers make `builder`.
+        execution: how shards are run. It does not change the store.
 
     Raises:
         UserError: the disk is full, another process writes this store, or a shard cannot be made.
@@ -67,7 +67,7 @@ def build_store(
 
 
 def _fill_here(writer: Writer, missing: list[int], builder: RowBuilder, progress: Progress) -> None:
-    """A thread writes one shard while the next one is computed; its error ends the loop at the next shard."""
+    """A thread writes one shard while the next one is computed; an error in it ends the loop at the next shard."""
     turns = [builder.buffers(writer.schema) for _ in missing[:2]]
     writing: Future[None] | None = None
     with _one_thread(), ThreadPoolExecutor(1, "store") as thread:
@@ -102,7 +102,7 @@ def _size(rows: slice) -> int:
 
 
 def default_workers(device: str) -> int:
-    """One worker a GPU, or a core that this process may use."""
+    """One worker per GPU, or per core that this process may use."""
     if device == "cuda":
         return torch.cuda.device_count()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

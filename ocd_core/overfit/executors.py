@@ -1,9 +1,8 @@
-"""Running the shards of a store: in this process, in processes of this machine, or on a dask cluster.
+"""Run the shards of a store: in this process, in processes on this machine, or on a dask cluster.
 
-A shard is a task of its own, a function of its rows alone, and doing it twice does no harm. So a worker that dies
-costs the shard it was at, which another one makes again, and any number of workers gives the same store. How shards
-are run is no part of what determines an artifact: it is chosen on the command line or in the environment, never in
-params.
+Each shard is a separate task, a function only of its rows, and making it twice is harmless. So a worker that dies costs
+only its current shard, which another worker makes again, and any number of workers gives the same store. How shards are
+run does not determine an artifact: it is chosen on the command line or in the environment, never in params.
 
 A job is a small value that can be pickled; each worker opens it once (the base network, the data).
 """
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
 ExecutorName = Literal["serial", "process", "dask"]
 MakeShard = Callable[[int], None]
-# looks at a shard that a worker says is made: what is wrong with it
+# checks a shard that a worker reports as finished, and returns what is wrong with it
 Accept = Callable[[int], Sequence[object]]
 
 _TRIES = 3
@@ -36,7 +35,7 @@ _JOIN_SECONDS = 60  # how long to wait for a cluster's first worker
 
 
 class Job(Protocol):
-    """What workers do. Two jobs that are equal give the same shards."""
+    """What workers do. Equal jobs give the same shards."""
 
     def open(self, worker: int) -> MakeShard:
         """Load what is needed, in worker number `worker` of this machine; the function makes one shard."""
@@ -46,11 +45,11 @@ class Job(Protocol):
 class Execution:
     """How shards are run.
 
-    workers: of this machine; None for one a GPU or core. scheduler: the address of a dask scheduler, whose workers
-    are used; without it, `dask` starts a cluster on this machine.
+    workers: how many on this machine; None for one per GPU or core. scheduler: the address of a dask scheduler, whose
+    workers are used; without it, `dask` starts a cluster on this machine.
 
     Raises:
-        UserError: a combination that makes no sense.
+        UserError: the combination is not valid.
     """
 
     executor: ExecutorName = "serial"
@@ -67,7 +66,7 @@ class Execution:
         if self.scheduler is not None and self.executor != "dask":
             raise UserError("--scheduler (OCD_SCHEDULER) needs --executor dask (OCD_EXECUTOR)")
         if self.scheduler is not None and self.workers is not None:
-            raise UserError("--workers starts workers here, --scheduler uses those of a cluster; give one of the two")
+            raise UserError("--workers starts workers here, --scheduler uses those of a cluster; give only one of them")
 
     @classmethod
     def choose(cls, executor: str, workers: int | None, scheduler: str | None) -> "Execution":
@@ -79,16 +78,16 @@ SERIAL = Execution()
 
 
 def run_shards(job: Job, shards: Sequence[int], execution: Execution, accept: Accept, default_workers: int = 1) -> None:
-    """Make all these shards on other processes or machines.
+    """Make all these shards in other processes or on other machines.
 
     A shard whose worker dies or fails, or which `accept` finds damaged, is made again, three times in all.
 
     Args:
-        accept: called here, once for each shard that a worker has made.
-        default_workers: where `execution` does not say.
+        accept: called in this process, once for each shard that a worker has made.
+        default_workers: used if `execution` gives no number.
 
     Raises:
-        UserError: a shard failed three times, or a worker found a mistake of the user's.
+        UserError: a shard failed three times, or a worker raised a UserError.
     """
     assert execution.executor != "serial"
     workers = execution.workers or default_workers
@@ -109,22 +108,22 @@ class _Failures:
         if self._count[shard] >= _TRIES:
             raise UserError(
                 f"shard {shard} failed {_TRIES} times, the last time because {problem}; finished shards are kept, so "
-                "the same command goes on from there"
+                "the same command resumes from there"
             )
 
 
 def _problem(shard: int, error: Exception | str | None, accept: Accept) -> str:
-    """What is wrong with a shard that a worker is done with; empty if nothing is."""
+    """What is wrong with a shard that a worker has finished; empty if nothing is."""
     if isinstance(error, UserError):
         raise error
     return str(error) if error else "; ".join(map(str, accept(shard)))
 
 
-# -- processes of this machine
+# -- processes on this machine
 
 
 class _Worker:
-    """A process, and the shard that it is at."""
+    """A process, and its current shard."""
 
     def __init__(self, context: "SpawnContext", job: Job, number: int) -> None:
         self.connection, theirs = context.Pipe()
@@ -133,11 +132,11 @@ class _Worker:
         self.dead = False
         self._process = context.Process(target=_serve, args=(theirs, job, number), daemon=True)
         self._process.start()
-        theirs.close()  # so that its death is the end of the connection
+        theirs.close()  # so that the connection ends when it dies
 
     def give(self, shard: int) -> None:
         self.shard = shard
-        with suppress(BrokenPipeError):  # it is dead, which `answer` tells
+        with suppress(BrokenPipeError):  # it is dead, which `answer` reports
             self.connection.send(shard)
 
     def answer(self) -> Exception | str | None:
@@ -157,7 +156,7 @@ class _Worker:
 
 
 def _in_processes(job: Job, shards: Sequence[int], workers: int, accept: Accept) -> None:
-    context = multiprocessing.get_context("spawn")  # a fork of a process in which torch ran hangs
+    context = multiprocessing.get_context("spawn")  # a fork of a process that has run torch hangs
     waiting, failures = deque(shards), _Failures()
     team: dict[int, _Worker] = {}
     try:
@@ -185,7 +184,7 @@ def _in_processes(job: Job, shards: Sequence[int], workers: int, accept: Accept)
 
 
 def _serve(connection: Connection, job: Job, number: int) -> None:
-    """A worker's life: open the job, then shard after shard, until it is killed."""
+    """The loop of a worker: open the job, then make shard after shard until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
     make: MakeShard | None = None
@@ -203,7 +202,7 @@ def _serve(connection: Connection, job: Job, number: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A worker that outlives its parent would write into a folder that is another process's by then."""
+    """End with the parent: a worker that outlives it would write into a folder that another process may own."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -229,14 +228,14 @@ def _on_dask(job: Job, shards: Sequence[int], workers: int, scheduler: str | Non
             running[future.key] = shard
             done.add(future)
 
-        # no more at a time than run at a time: dask counts the death of a worker against all that wait for it
+        # submit no more than can run at once: dask counts the death of a worker against all tasks that wait for it
         for _ in range(min(len(waiting), max(1, sum(client.nthreads().values())))):
             submit()
         for future in done:
             shard = running.pop(future.key)
             failure = future.exception() if future.status != "finished" else None
             problem = _problem(shard, failure, accept)
-            if problem:  # the scheduler itself gives a shard whose worker died to others, several times
+            if problem:  # the scheduler itself retries a shard whose worker died, several times
                 failures.note(shard, problem, _TRIES if isinstance(failure, KilledWorker) else 1)
                 waiting.append(shard)
             if waiting:
@@ -270,11 +269,11 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
         try:
             client.wait_for_workers(1, timeout=_JOIN_SECONDS)
         except TimeoutError as error:
-            raise UserError(f"the scheduler at {scheduler} has no workers: start some by 'dask worker'") from error
+            raise UserError(f"the scheduler at {scheduler} has no workers: start some with 'dask worker'") from error
         yield client
 
 
-_one_at_a_time = threading.Lock()  # a worker may have several threads, the base network is used by one
+_one_at_a_time = threading.Lock()  # a worker may have several threads, but the base network serves one at a time
 _opened: list[tuple[Job, MakeShard]] = []  # the last job of this process
 
 

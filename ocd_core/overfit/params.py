@@ -7,17 +7,17 @@ from ocd_core.strict import Positive, PositiveInt, StrictModel
 
 
 class OverfitParams(StrictModel):
-    """Overfitting of every sample by itself (Eq. 1)."""
+    """Overfitting of each sample separately (Eq. 1)."""
 
     optimizer: Literal["sgd", "adam"]
     lr: Positive
     steps: PositiveInt  # with until_converged: at most
     until_converged: bool  # a sample stops when a step lowers its loss by less than `tolerance` of it
     tolerance: Positive
-    replicas: PositiveInt  # repetitions of each training sample, where a step draws its inputs
+    replicas: PositiveInt  # repetitions of each training sample, if a step draws its inputs
     precision: Literal["float32", "float64"]  # of the network from the moved layer on, while overfitting
     layout: Literal["dense", "factored"]  # what the store keeps
-    memory_mb: PositiveInt  # bound on the working set of a batch
+    memory_mb: PositiveInt  # limit of the working set of a batch
     shard_mb: PositiveInt  # uncompressed size of a shard
 
     def of_split(self, split: SplitName) -> "OverfitParams":

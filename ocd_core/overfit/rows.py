@@ -22,11 +22,11 @@ from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-# (O, I) float64 matrices alive a row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
+# (O, I) float64 matrices alive per row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
 _MATRICES = {"sgd": 3, "adam": 6}
 _CONDITION = ("layer_input", "layer_activation", "base_output")  # I(x), which networks are trained on
 _PREDICTED = 32  # samples that show whether the base's output is class scores
-_SHARDS_ALIVE = 3  # one is filled, one is written, and its encoded bytes
+_SHARDS_ALIVE = 3  # one being filled, one being written, and the encoded bytes of that
 
 
 class RowBuilder:
@@ -35,13 +35,13 @@ class RowBuilder:
     A row is one repetition (replica) of one sample: row r is sample r // replicas, replica r % replicas.
 
     Raises:
-        UserError: the factored layout where it is not exact.
+        UserError: the factored layout is asked for but not exact.
     """
 
     def __init__(self, task: Task, cut_model: CutModel, split: Split, params: OverfitParams, seed: int) -> None:
         self.task, self.model, self.split, self.params, self.seed = task, cut_model, split, params, seed
         self.rows = len(split) * params.replicas
-        # smaller shards where memory is short
+        # smaller shards if memory is short
         self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
         batch_mb = params.memory_mb - _SHARDS_ALIVE * self._shard_mb
         zero = torch.zeros(1, dtype=torch.int64)
@@ -52,7 +52,7 @@ class RowBuilder:
         self.batch_rows = rows_within(cut_model, split.batch(zero), batch_mb, matrices)
 
     def classes(self) -> int | None:
-        """C if `base_output` is C scores of which the largest is the predicted class, else None; from some samples."""
+        """C if `base_output` is C scores and the largest is the predicted class, else None; tested on some samples."""
         classes = None
         for row in range(min(_PREDICTED, len(self.split))):  # one by one: a sample may be large
             batch = self.split.batch(torch.tensor([row])).to(self.model.device)
@@ -76,7 +76,7 @@ class RowBuilder:
         """The shapes of the store, from one row.
 
         Raises:
-            UserError: the factored layout, where the domain's condition() does not keep i_L.
+            UserError: the factored layout is asked for, but the domain's condition() does not keep i_L.
         """
         zero = torch.zeros(1, dtype=torch.int64)
         steps = self._step_inputs(zero, zero)
@@ -104,7 +104,7 @@ class RowBuilder:
         )
 
     def buffers(self, schema: StoreSchema) -> Arrays:
-        """Arrays of a full shard to be filled by `fill`, all but sample_id and replica."""
+        """Arrays of a full shard to be filled by `fill`, all except sample_id and replica."""
         return {
             name: np.empty((min(schema.shard_rows, schema.rows), *spec.shape[1:]), spec.dtype)
             for name, spec in schema.arrays().items()
@@ -114,11 +114,11 @@ class RowBuilder:
     def fill(self, rows: slice, buffers: Arrays, progress: Progress = no_progress) -> Arrays:
         """Compute these rows, in batches within the memory bound, into the first rows of `buffers`.
 
-        The batches start at `rows.start`, so that a shard depends on its rows alone: not on what was computed before
-        it, nor by whom.
+        The batches start at `rows.start`, so a shard depends only on its rows, not on what was computed before it or by
+        which worker.
 
         Returns:
-            views of the buffers, and sample_id and replica: all arrays of the rows.
+            all arrays of the rows: views of the buffers, and sample_id and replica.
         """
         views = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
         for chunk in row_chunks(rows.stop - rows.start, self.batch_rows):
@@ -163,12 +163,12 @@ class RowBuilder:
             if name in _CONDITION and not within_float32(view):
                 bad = next(i for i, row in enumerate(view) if not within_float32(row))
                 raise UserError(
-                    f"{name} of sample {int(sample_id[bad])} is not finite in the base network; look for NaN in the "
-                    "data and for infinite outputs of the network"
+                    f"{name} of sample {int(sample_id[bad])} is not finite in the base network; check the data for NaN "
+                    "and the network for infinite outputs"
                 )
 
     def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
-        """What I(x) and the label are of: whole samples, even where a step sees a part of them."""
+        """The batch that I(x) and the label come from: whole samples, even if a step sees only a part of them."""
         if not draws_inputs(self.task):
             (part,) = steps(0)
             return steps.batch(0), part.cut
@@ -182,7 +182,7 @@ class RowBuilder:
 
 
 class _StepInputs:
-    """The cut inputs of each step, part by part; run once where they do not change."""
+    """The cut inputs of each step, part by part; run once if they do not change."""
 
     def __init__(
         self, task: Task, model: CutModel, split: Split, sample_id: Tensor, replica: Tensor, seed: int
@@ -204,7 +204,7 @@ class _StepInputs:
             yield StepPart(self._model.prefix(part.inputs), part.target, weight)
 
     def batch(self, step: int) -> Batch:
-        """The inputs and targets themselves."""
+        """The inputs and targets of a step."""
         wanted = step if draws_inputs(self._task) else 0
         if self._kept is None or self._kept[0] != wanted:
             batch = step_batch(self._task, *self._args, wanted, self._seed)

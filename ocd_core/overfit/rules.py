@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ocd_core.adam import EPS, Moments
 
-_BLOCK_BYTES = 2**20  # of a (rows, O, I) float32 temporary on a CPU: it should stay in the cache of one core
+_BLOCK_BYTES = 2**20  # size of a (rows, O, I) float32 temporary on a CPU: it should stay in the cache of one core
 
 
 class RankOneSgd:
-    """SGD on gradients u_k ⊗ x: Δ = -lr (Σ_k u_k) ⊗ x, and a step moves the output by -lr ‖x‖² u."""
+    """SGD on gradients u_k ⊗ x: Δ = -lr (Σ_k u_k) ⊗ x, and step k moves the output by -lr ‖x‖² u_k."""
 
     def __init__(self, x_NI: Tensor, lr: float) -> None:
         self._x_NI, self._lr = x_NI, lr
@@ -25,13 +25,13 @@ class RankOneSgd:
         self._total_NO: Tensor | None = None
 
     def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
-        """Take a step; how it moves the layer's output, (N, O) float64."""
+        """Take a step; returns how it moves the layer's output, (N, O) float64."""
         step_NO = -self._lr * u_NO
         self._total_NO = step_NO if self._total_NO is None else self._total_NO + step_NO
         return self._squared_N1 * step_NO
 
     def finish(self, out_NOI: Tensor | None) -> Tensor:
-        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64, infinite where float32 cannot hold Σ_k u_k."""
+        """Write Δ into `out_NOI` if given; returns ρ = ‖Δ‖, (N,) float64, infinite if float32 cannot hold Σ_k u_k."""
         assert self._total_NO is not None
         total_NO = self._total_NO.float()
         if out_NOI is not None:
@@ -43,15 +43,15 @@ class RankOneSgd:
 class OuterAdam:
     """Adam (torch.optim.Adam with its defaults) on gradients u_k ⊗ x.
 
-    Its moments are sums of u_j ⊗ x and of u_j² ⊗ x² with weights that all elements share: m ⊗ x and v ⊗ x², m and v
-    being the moments of u alone. With a_k = m / (1 - β1^k) and b_k = √(v / (1 - β2^k)), step k adds
+    Its moments are sums of u_j ⊗ x and of u_j² ⊗ x² with weights that all elements share: m ⊗ x and v ⊗ x², where m and
+    v are the moments of u alone. With a_k = m / (1 - β1^k) and b_k = √(v / (1 - β2^k)), step k adds
 
         -lr a_k x / (b_k |x| + ε)  =  -lr sign(x) a_k / (b_k + ε / |x|)
 
-    to Δ, element by element. Two passes over a matrix a step, in blocks that fit the cache; no moments are kept.
-    Where x is 0, ε / |x| is infinite and the element stays 0, as it should.
+    to Δ, element by element. This takes two passes over a matrix per step, in blocks that fit the cache; matrices of
+    moments are not kept. If x is 0, ε / |x| is infinite and the element stays 0, as it should.
 
-    The elements are in float32, which Δ is kept in anyway; u, m, v and the layer's output in float64.
+    The elements are in float32, like the stored Δ; u, m, v and the layer's output are in float64.
     """
 
     def __init__(self, x_NI: Tensor, lr: float) -> None:
@@ -62,7 +62,7 @@ class OuterAdam:
         self._steps: list[tuple[Tensor, Tensor]] = []
 
     def __call__(self, u_NO: Tensor, moving_N1: Tensor) -> Tensor:
-        """Take a step; how it moves the layer's output, (N, O) float64."""
+        """Take a step; returns how it moves the layer's output, (N, O) float64."""
         self._moments.update(u_NO)
         top_NO = ((-self._lr / self._moments.correction) * moving_N1 * self._moments.mean).float()
         root_NO = self._moments.root.float()
@@ -75,7 +75,7 @@ class OuterAdam:
         return change_NO.double()
 
     def finish(self, out_NOI: Tensor | None) -> Tensor:
-        """Write Δ into `out_NOI` if given; ρ = ‖Δ‖, (N,) float64."""
+        """Write Δ into `out_NOI` if given; returns ρ = ‖Δ‖, (N,) float64."""
         sign_NI = self._x_NI.sign()
         rho_N = []
         for rows, part_NOI, sum_NOI in self._blocks():

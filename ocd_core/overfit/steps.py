@@ -1,11 +1,11 @@
-"""Overfitting every sample by itself, in one layer (Eq. 1; Alg. 1, lines 1-5), for many samples at once.
+"""Overfit each sample separately, in one layer (Eq. 1; Alg. 1, lines 1-5), for many samples at once.
 
-No loop over samples: the gradient of a sample's own loss with respect to its own weights is u ⊗ x, with u the
+There is no loop over samples: the gradient of a sample's own loss with respect to its own weights is u ⊗ x, with u the
 gradient at the layer's output and x the layer's input, so one backward pass through the tail for the whole
-batch gives every sample's gradient, and the rest is batched matrix products. The tail is in float64 or, where the
-params say so, in float32 (see `ocd_core.network.cut`); Δ is kept in float32.
+batch gives every sample's gradient, and the rest is batched matrix products. The tail is in float64 or, if the params
+select it, in float32 (see `ocd_core.network.cut`); Δ is kept in float32.
 
-Where the layer sees one vector a sample (one position, the same at each step), no matrix is formed while stepping:
+If the layer sees one vector per sample (one position, the same at each step), no matrix is formed while stepping:
 see `_one_position`.
 
 Dims: N rows, S steps, P positions, O out_features, I in_features.
@@ -26,7 +26,7 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rules import OuterAdam, RankOneSgd, Sgd
 from ocd_core.samples import Tensors, map_tensors
 
-# loss of each sample by itself: (output (N, ...), target (N, ...)) -> (N,)
+# the loss of each sample: (output (N, ...), target (N, ...)) -> (N,)
 SampleLoss = Callable[[Any, Any], Tensor]
 
 
@@ -35,26 +35,26 @@ _LARGEST = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True)
 class StepPart:
-    """A part of each row's inputs of a step, cut at the layer, with its targets and its share of the row's loss."""
+    """A part of each row's inputs in a step, cut at the layer, with its targets and its share of the row's loss."""
 
     cut: Cut
     target: Tensors
     weight: float = 1.0
 
 
-# the inputs of a step: one part, or several that are worked off one after the other; their weights add up to 1
+# the inputs of a step: one part, or several that are processed one after the other; their weights add up to 1
 StepInputs = Callable[[int], Iterable[StepPart]]
 
 
 @dataclass(frozen=True)
 class Overfitted:
-    """What overfitting a batch of rows gives.
+    """The result of overfitting a batch of rows.
 
     delta_NOI: θ_s - θ, float32, or None for the factored layout; grad_u_NSO: the gradient at the layer's output at
-    each step, float64, or None for the dense one. rho_N = ‖Δ‖ (Frobenius), float64. loss_before_N under θ,
-    loss_after_NS after each step, in the tail's precision. Where a step draws its own inputs, the loss after a step
+    each step, float64, or None for the dense layout. rho_N = ‖Δ‖ (Frobenius), float64. loss_before_N under θ,
+    loss_after_NS after each step, in the tail's precision. If each step draws its own inputs, the loss after a step
     is on the next step's inputs. activation, output: a_L and f_θ(x) of the base network on the inputs of step 0, in
-    the tail's precision, (N, ...); None where steps see different inputs.
+    the tail's precision, (N, ...); None if steps see different inputs.
     """
 
     delta_NOI: Tensor | None
@@ -75,24 +75,23 @@ def overfit(
     inputs_change: bool = False,
     out_NOI: Tensor | None = None,
 ) -> Overfitted:
-    """Overfit a batch of rows by `params.steps` gradient steps each on its own loss (Eq. 1).
+    """Overfit each row of a batch with `params.steps` gradient steps on its own loss (Eq. 1).
 
-    The loss is one sample's, never divided by a batch size. With `until_converged`, a row stops as soon as a step
-    lowers its loss by less than `tolerance` of it; its Δ then stays.
+    The loss is that of one sample, never divided by a batch size. With `until_converged`, a row stops as soon as a step
+    lowers its loss by less than the fraction `tolerance`; its Δ then stays.
 
     Args:
         model: the base network cut at the selected layer.
-        inputs: step -> the cut inputs and targets; asked for steps 0 .. S (the last for the final loss alone). A
-            single part where steps do not see different inputs.
+        inputs: step -> the cut inputs and targets; called for steps 0 .. S (the last only for the final loss). It is a
+            single part if all steps see the same inputs.
         loss: per-sample loss, differentiable, in float64 for float64 outputs.
         params: the group `overfit`.
         inputs_change: whether steps see different inputs (a view's rays); otherwise only step 0 counts.
-        out_NOI: where Δ of the dense layout goes, float32, on any device: saves a copy of it. It is then the result's
-            delta_NOI.
+        out_NOI: the output for Δ of the dense layout, float32, on any device, which saves a copy. It is then the
+            result's delta_NOI.
 
     Raises:
-        UserError: the factored layout where it is not exact, or a loss, Δ or ρ that is not finite in float32, in which
-            Δ is kept.
+        UserError: the factored layout is not exact, or a loss, Δ or ρ is not finite in float32, in which Δ is kept.
     """
     cut = next(iter(inputs(0))).cut
     check_layout(model, cut, params, inputs_change)
@@ -108,7 +107,7 @@ def one_position(cut: Cut, inputs_change: bool) -> bool:
 
 @dataclass(frozen=True)
 class _Gradient:
-    """loss_N and its gradient u_NPO at the layer's output; a_L and f(x) there."""
+    """loss_N and its gradient u_NPO at the layer's output, with a_L and f(x)."""
 
     loss_N: Tensor
     u_NPO: Tensor
@@ -134,14 +133,14 @@ def _finite(loss_N: Tensor) -> Tensor:
     bad = int((~torch.isfinite(loss_N)).sum())
     if bad:
         raise UserError(
-            f"the loss of {bad} of {len(loss_N)} samples is not finite while overfitting; lower overfit.lr, or look "
-            "for NaN in the data"
+            f"the loss of {bad} of {len(loss_N)} samples is not finite while overfitting; lower overfit.lr, or check "
+            "the data for NaN"
         )
     return loss_N
 
 
 def _sound(found: Overfitted) -> Overfitted:
-    """Refuse what could not be trained on: at a very large learning rate Δ may be infinite where the losses are not."""
+    """Refuse what cannot be trained on: with a very large learning rate, Δ may be infinite but the losses finite."""
     named = {"Δ": found.delta_NOI, "the gradient": found.grad_u_NSO, "ρ": found.rho_N, "the loss": found.loss_after_NS}
     for name, values in named.items():
         if values is not None and not within_float32(values):
@@ -154,8 +153,8 @@ def _sound(found: Overfitted) -> Overfitted:
 
 
 def within_float32(values: Tensor) -> bool:
-    """Whether all of these are finite as float32. One pass, no copy."""
-    low, high = torch.aminmax(values)  # NaN if there is any, which no comparison lets pass
+    """Whether all values are finite as float32. One pass, no copy."""
+    low, high = torch.aminmax(values)  # NaN if there is any, and comparisons with NaN are false
     return bool((low >= -_LARGEST) & (high <= _LARGEST))
 
 
@@ -178,7 +177,7 @@ def _one_position(
 ) -> Overfitted:
     """One position, the same inputs at each step: every gradient is u_k ⊗ x.
 
-    Only the layer's output has to be known while stepping, and Δ is formed once, in the end.
+    Stepping needs only the layer's output; Δ is formed once, at the end.
     """
     (part,) = inputs(0)
     cut, target = part.cut, part.target
@@ -222,7 +221,7 @@ def _general(
     out_NOI: Tensor | None,
     inputs_change: bool,
 ) -> Overfitted:
-    """Any number of positions, inputs that change: Δ as a matrix a row, in the tail's precision."""
+    """Any number of positions, and inputs that change: Δ as one matrix per row, in the tail's precision."""
     assert params.layout == "dense"
     out_features, in_features = model.weight_OI.shape
     delta_NOI: Tensor | None = None

@@ -1,4 +1,4 @@
-"""What workers are sent, so that each can compute and write shards of a store."""
+"""The jobs that workers receive, so that each can compute and write shards of a store."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,9 +22,9 @@ from ocd_core.training.devices import check_device, local_device
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a `RowBuilder` is made from: small, so that any worker can make its own.
+    """What a `RowBuilder` is made from; it is small, so that any worker can make its own.
 
-    device: `cpu`, or `cuda` for a GPU of the machine it is made on.
+    device: `cpu`, or `cuda` for a GPU of the worker's machine.
     """
 
     artifacts: Artifacts
@@ -36,7 +36,7 @@ class Recipe:
         check_device(self.device)
 
     def builder(self, worker: int = 0) -> RowBuilder:
-        """Load the base network and the prepared data; on the GPU whose turn it is, for worker number `worker`."""
+        """Load the base network and the prepared data, for worker number `worker`; workers take GPUs in turn."""
         device = local_device(self.device, worker % max(1, torch.cuda.device_count()))
         prepared = self.artifacts.need(self.artifacts.prepared, "prepare")
         task = self.params.build_task(prepared)
@@ -58,7 +58,7 @@ class ShardJob:
 
     @classmethod
     def of(cls, recipe: Recipe, sink: Sink, fingerprint: str) -> "ShardJob":
-        """A job for a store's sink; paths become absolute, for workers are anywhere."""
+        """A job for a store's sink; paths become absolute, because workers may run anywhere."""
         artifacts = replace(recipe.artifacts, root=recipe.artifacts.root.absolute())
         base, code = sha256_file(_weights(artifacts)), _own_code(recipe.params)
         return cls(replace(recipe, artifacts=artifacts), sink, fingerprint, base, code)
@@ -67,13 +67,13 @@ class ShardJob:
         """Load what the shards need.
 
         Raises:
-            UserError: this worker has other code or another base network than where the job comes from.
+            UserError: this worker's code or base network differs from that of the process that made the job.
         """
         torch.set_num_threads(1)
         if _code_at_start(self.recipe.params) != self.code:
-            raise UserError("a worker runs other code than this process: update it and start the workers again")
+            raise UserError("a worker runs different code than this process: update it and start the workers again")
         if sha256_file(_weights(self.recipe.artifacts)) != self.base_sha256:
-            raise UserError(f"a worker sees another {_weights(self.recipe.artifacts)}: workers need the same folder")
+            raise UserError(f"a worker has a different {_weights(self.recipe.artifacts)}: workers need the same folder")
         builder, schema = self.recipe.builder(worker), self.sink.schema
 
         def make(shard: int) -> None:
@@ -94,5 +94,5 @@ _started_with: dict[str, str] = {}
 
 
 def _code_at_start(params: Params) -> str:
-    """The code as it was when this process first used it: a worker that lives long does not see changes."""
+    """The code as it was when this process first used it: a long-lived worker does not see changes."""
     return _started_with.setdefault(f"{params.domain} {params.base.model.name}", _own_code(params))

@@ -167,7 +167,7 @@ class Chain(nn.Module):
 
 @pytest.mark.parametrize("branch", [False, True])
 def test_layers_one_behind_the_other_are_refused(branch: bool) -> None:
-    with pytest.raises(UserError, match="layer 'two' reads what another of the layers gives"):
+    with pytest.raises(UserError, match="layer 'two' reads the output of another of the layers"):
         CutModel(Chain(branch), "one+two").prefix((torch.ones(3, 5),))
 
 

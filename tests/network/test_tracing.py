@@ -100,12 +100,12 @@ def test_what_cannot_be_cut_gives_none(model: type[nn.Module]) -> None:
 
 def test_a_weight_that_is_read_outside_of_its_layer() -> None:
     for use in (lambda m: trace(m, ["fc"]), lambda m: CutModel(m, "fc")):
-        with pytest.raises(UserError, match="reads the weight of layer 'fc' outside of the layer too"):
+        with pytest.raises(UserError, match="also reads the weight of layer 'fc' outside the layer"):
             use(TiedByHand())
 
 
 def test_layers_one_behind_the_other_are_refused() -> None:
-    with pytest.raises(UserError, match="layer 'two' reads what another of the layers gives that would move as one"):
+    with pytest.raises(UserError, match="layer 'two' reads the output of another of the layers to move as one"):
         trace(Chain(), ["one", "two"])
 
 
@@ -121,5 +121,5 @@ def test_a_leaf_that_is_none_is_refused(leaf: object) -> None:
     model = Fork()
     model.fx_leaves = (leaf,)
     for use in (named_leaves, lambda m: CutModel(m, "one")):
-        with pytest.raises(UserError, match=r"fx_leaves of Fork holds .* neither a module's name in it nor a module"):
+        with pytest.raises(UserError, match=r"fx_leaves of Fork holds .* neither the name of one of its modules"):
             use(model)

@@ -99,7 +99,7 @@ def test_hooks_are_gone_after_an_error_of_the_network(x: Tensor) -> None:
 @torch.no_grad()
 def test_layers_one_behind_the_other_are_found_by_experiment(x: Tensor) -> None:
     net = Chain()
-    with pytest.raises(UserError, match="layer 'two' reads what another of the layers gives"):
+    with pytest.raises(UserError, match="layer 'two' reads the output of another of the layers"):
         refuse_chained(net, *net.pair(), [x])
     refuse_chained(net, [net.two], ["two"], [x])
     for changes in (False, True):
@@ -109,7 +109,7 @@ def test_layers_one_behind_the_other_are_found_by_experiment(x: Tensor) -> None:
 
 def test_a_layer_that_is_not_used_once() -> None:
     x = torch.zeros(4, 5)
-    with pytest.raises(UserError, match="layer 'fc' is used 2 times in a forward pass; it must be once"):
+    with pytest.raises(UserError, match="layer 'fc' is used 2 times in a forward pass; it must be used once"):
         CutModel(UsedTwice(), "fc").prefix((x,))
     with pytest.raises(UserError, match="layer 'idle' is used 0 times"):
         CutModel(UsedTwice(), "idle").prefix((x,))

@@ -118,7 +118,7 @@ def alive(pid: int) -> bool:
         (("serial", 2, None), "--workers .* needs --executor"),
         (("process", 0, None), "at least 1"),
         (("process", None, "tcp://a:1"), "--scheduler .* needs --executor dask"),
-        (("dask", 2, "tcp://a:1"), "one of the two"),
+        (("dask", 2, "tcp://a:1"), "only one of them"),
     ],
 )
 def test_options_that_make_no_sense(options, message: str) -> None:

@@ -32,7 +32,7 @@ def params(layout: str = "dense", representation: str = "dense") -> Params:
 @pytest.mark.parametrize("chosen", [{"layout": "factored"}, {"representation": "factored"}])
 def test_factored_is_refused_for_a_layer_with_several_positions(chosen):
     check_selected(Net(), "head", ArrayTask(), SPLIT, params(**chosen))
-    with pytest.raises(UserError, match="factored is not exact for layer 'conv', which sees 4 positions a sample"):
+    with pytest.raises(UserError, match="factored is not exact for layer 'conv', which sees 4 positions per sample"):
         check_selected(Net(), "conv", ArrayTask(), SPLIT, params(**chosen))
     check_selected(Net(), "conv", ArrayTask(), SPLIT, params())
 

@@ -40,7 +40,7 @@ def test_factored_is_refused_where_the_condition_is_not_the_layers_input() -> No
 
 
 def test_factored_is_refused_where_inputs_change() -> None:
-    with pytest.raises(UserError, match="not exact where each step sees other inputs"):
+    with pytest.raises(UserError, match="not exact if each step sees different inputs"):
         RowBuilder(Noisy(), MODEL, Rows(), params(layout="factored"), 0)
 
 

@@ -52,7 +52,7 @@ def test_a_shard_has_the_bytes_of_the_finished_store(run: Path, tmp_path: Path, 
 
 
 def test_other_code_is_refused(run: Path) -> None:
-    with pytest.raises(UserError, match="a worker runs other code than this process"):
+    with pytest.raises(UserError, match="a worker runs different code than this process"):
         dataclasses.replace(job(run), code="another").open(0)
 
 
@@ -61,7 +61,7 @@ def test_the_code_of_a_worker_is_that_at_its_start(run: Path, monkeypatch) -> No
     here.open(0)
     monkeypatch.setattr(workers, "_own_code", lambda _params: "changed while it lives")
     here.open(0)
-    with pytest.raises(UserError, match="other code"):
+    with pytest.raises(UserError, match="different code"):
         job(run).open(0)
 
 
@@ -69,7 +69,7 @@ def test_another_base_network_is_refused(run: Path) -> None:
     here = job(run)
     weights = Artifacts("toy").base / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b" ")
-    with pytest.raises(UserError, match=r"a worker sees another .*model.safetensors: workers need the same folder"):
+    with pytest.raises(UserError, match=r"a worker has a different .*model.safetensors: workers need the same folder"):
         here.open(0)
 
 
