@@ -1,4 +1,4 @@
-"""What rows see of a run: its params, predictor, splits and stores; and, while they are fitted, what they share.
+"""The parts of a run that rows can use: its params, predictor, splits and stores, and what fits share.
 
 Dims: N rows of the training store, d coordinates of Δ.
 """
@@ -35,9 +35,9 @@ class Samples:
 
 @dataclass(frozen=True)
 class Context:
-    """A run as rows see it. Splits and stores are opened when first asked for.
+    """A run as rows see it. Splits and stores are opened on first use.
 
-    splits: which of them may be read.
+    splits: the splits that may be read.
     """
 
     run: Artifacts
@@ -53,7 +53,7 @@ class Context:
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """The seed of the run."""
         return self.run.seed
 
     @property
@@ -63,16 +63,16 @@ class Context:
 
     @property
     def draws(self) -> int:
-        """Networks of an ensemble (`evaluate.draws`)."""
+        """The number of networks in an ensemble (`evaluate.draws`)."""
         return self.params.evaluate.draws
 
     @property
     def gain_note(self) -> str:
-        """What the title of a row with drawn Δ says besides, if validation chose a gain for all of them."""
+        """A suffix for the titles of rows with drawn Δ if validation chose a gain for all of them, else empty."""
         return "" if self.predictor.gain is None else ", with gain"
 
     def without_test(self) -> "Context":
-        """The same, with the test split out of reach."""
+        """The same, without access to the test split."""
         return replace(self, splits=tuple(s for s in self.splits if s in WITHOUT_TEST))
 
     def split(self, name: SplitName) -> Split:
@@ -86,7 +86,7 @@ class Context:
         return self.once(("store", name), lambda: OverfitStore(self.run.need(self.run.overfit(name), "overfit")))
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What `compute` returned when it was first called under this key, for all rows: a network that two share."""
+        """The result of the first call of `compute` with this key, for all rows (a network that two share)."""
         if key not in self._shared:
             self._shared[key] = compute()
         found: T = self._shared[key]
@@ -95,9 +95,9 @@ class Context:
 
 @dataclass(frozen=True)
 class Fitting(Context):
-    """The context in which rows are fitted: training and validation split, and what several fits need.
+    """The context in which rows are fitted: the training and validation splits, and what several fits need.
 
-    Its predictor has no gain: that is chosen here.
+    Its predictor has no gain, because the gain is chosen here.
     """
 
     splits: tuple[SplitName, ...] = WITHOUT_TEST
@@ -126,7 +126,7 @@ class Fitting(Context):
 
     @cached_property
     def ocd_flops(self) -> dict[str, int]:
-        """The operations of OCD's own trainings, by part and in total."""
+        """The floating-point operations of OCD's own trainings, by part and in total."""
         predictor, params = self.predictor, self.params
         updates = {
             folder.name: int(read_json(folder / "metrics.json")["updates"])

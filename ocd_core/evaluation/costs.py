@@ -1,8 +1,8 @@
-"""What trainings cost, in floating-point operations: the measure for rows that train, such as `base_further`.
+"""The cost of trainings in floating-point operations, which is the budget of rows that train, such as `base_further`.
 
-Counted (torch.utils.flop_counter: matrix products and convolutions, forward and backward) on a few samples and
-multiplied by how many were seen, so that equal runs give equal numbers, on any machine. Passes over validation
-samples are counted for none of them.
+Operations (torch.utils.flop_counter: matrix products and convolutions, forward and backward) are counted on a few
+samples and multiplied by the number of samples, so that equal runs give equal numbers on any machine. Passes over
+validation samples are not counted, for any method.
 """
 
 from collections.abc import Callable
@@ -31,14 +31,14 @@ def flops(run: Callable[[], Any]) -> int:
 
 
 def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:
-    """Of overfitting every row of the training split (Alg. 1, lines 1-5)."""
+    """The operations of overfitting every row of the training split (Alg. 1, lines 1-5)."""
     builder = RowBuilder(task, model, train, params, seed)
     buffers = builder.buffers(builder.schema())
     return flops(lambda: builder.fill(slice(0, 1), buffers)) * builder.rows
 
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:
-    """Of `updates` updates on `params.batch_size` samples (Alg. 1, lines 7-11)."""
+    """The operations of `updates` updates on `params.batch_size` samples (Alg. 1, lines 7-11)."""
     one = cond.select(slice(0, 1)).to(model.device)
     code, t = torch.zeros(1, *model.shape, device=model.device), torch.ones(1, dtype=torch.int64, device=model.device)
 
@@ -47,14 +47,14 @@ def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int
 
 
 def scale_flops(network: ScaleNetwork, cond: Condition, batch_size: int, updates: int) -> int:
-    """Of `updates` updates on `batch_size` samples (Eq. 8)."""
+    """The operations of `updates` updates on `batch_size` samples (Eq. 8)."""
     one = cond.select(slice(0, 1)).to(network.device)
     run = lambda: _backward(network(one), network)  # noqa: E731
     return flops(run) * batch_size * updates
 
 
 def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
-    """Of one epoch of the base network's training, all layers."""
+    """The operations of one epoch of the base network's training, all layers."""
     model = task.build_model()  # its own copy, in training mode as in training; two samples for batch normalisation
     set_training_mode(model)
     batch = task.training_batch(train, torch.arange(min(2, len(train))), seed, 1)
@@ -63,7 +63,7 @@ def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
 
 
 def _backward(values: Tensor, network: nn.Module) -> None:
-    """Gradients for what is trained: some parameters may be frozen, and a forward pass need not use all of them."""
+    """Gradients of the trainable parameters: some may be frozen, and a forward pass need not use all of them."""
     trained = [p for p in network.parameters() if p.requires_grad]
     if trained and values.requires_grad:
         torch.autograd.grad(values.sum(), trained, allow_unused=True)

@@ -1,6 +1,6 @@
-"""Every row's outputs on the test split, measured in the same way.
+"""Measure the outputs of every row on the test split in the same way.
 
-Everything is done batch by batch: one pass of the base network, then each row's outputs (`ocd_core.evaluation.rows`).
+The evaluation goes batch by batch: one pass of the base network, then each row's outputs (`ocd_core.evaluation.rows`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,16 +23,16 @@ from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import groups_of, is_finite, map_tensors, whole_split
 from ocd_core.tasks.base import Metric
 
-BASE, BOUND = "base", "bound"  # between these rows lies the gap that others close
+BASE, BOUND = "base", "bound"  # the gap between these rows is what others close
 _MEMORY_MB = 512
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Each row's figure in each metric, {row: {metric: figure}}, and ρ of each sample.
+    """Each row's value of each metric, {row: {metric: figure}}, and ρ of each sample.
 
     samples, groups: how many the test split has; groups is None if it has none. titles: {row: its name in tables}.
-    left_out: {row: why it has no figures}. details: see `Row.details`.
+    left_out: {row: why it has no values}. details: see `Row.details`.
     """
 
     figures: Mapping[str, Mapping[str, Figure]]
@@ -55,7 +55,7 @@ class Evaluation:
     def table(self, params: EvaluateParams, seed: int) -> list[dict[str, Any]]:
         """One entry per row: title, gap_closed, and each metric's value, 95 % interval and z against the base.
 
-        z has the sign of what is reported: where the PSNR is higher, positive.
+        z has the sign of the reported metric: positive if the PSNR is higher.
         """
         rows = []
         for row, figures in self.figures.items():
@@ -79,12 +79,12 @@ class Evaluation:
         return rows
 
     def summary(self) -> dict[str, Any]:
-        """{row: {metric: value}} and the count of samples, for `dvc metrics`."""
+        """{row: {metric: value}} and the number of samples, for `dvc metrics`."""
         rows = {row: {m.name: figures[m.name].value for m in self.metrics} for row, figures in self.figures.items()}
         return {"n": self.samples, **rows}
 
     def per_sample(self) -> list[dict[str, Any]]:
-        """One entry per test sample with every row's metrics of samples as they are reported: a view's own PSNR."""
+        """One entry per test sample, with every row's per-sample metrics as they are reported (the PSNR of a view)."""
         columns = {
             f"{row}_{m.name}": [m.finish(float(v)) for v in figure.values]
             for row, figures in self.figures.items()
@@ -112,7 +112,7 @@ def evaluate(
         rows, left_out: from `load_rows`.
 
     Raises:
-        UserError: an output is not finite, or a metric of groups has none.
+        UserError: an output is not finite, or the split has no groups although a metric needs them.
     """
     predictor, split = context.predictor, context.split("test")
     metrics, groups, count = tuple(context.task.metrics), groups_of(split), len(split)

@@ -1,4 +1,4 @@
-"""One row's figure in one metric: its value, its interval, and how it compares with another row's.
+"""One row's value of one metric, with its interval and a comparison with another row's.
 
 Dims: N samples, G groups, R resamples.
 """
@@ -24,14 +24,14 @@ from ocd_core.tasks.base import Metric
 
 
 class Figure(ABC):
-    """A row's figure in a metric. mean: before `Metric.finish`; shares of a gap are taken of it."""
+    """A row's value of a metric. mean: before `Metric.finish`; shares of a gap are computed from it."""
 
     def __init__(self, metric: Metric, mean: float) -> None:
         self.metric, self.mean = metric, mean
 
     @property
     def value(self) -> float:
-        """What is reported."""
+        """The reported number."""
         return self.metric.finish(self.mean)
 
     @abstractmethod
@@ -40,14 +40,14 @@ class Figure(ABC):
 
     @abstractmethod
     def z(self, reference: "Figure", resamples: int, seed: int) -> float:
-        """The paired difference from another row's figure over its standard error."""
+        """The paired difference from another row's value, divided by its standard error."""
 
 
 class MeanFigure(Figure):
-    """A mean over samples, or over groups.
+    """A mean over samples or over groups.
 
     Args:
-        values: of each sample, float64 (N,), or of each group, (G,).
+        values: one per sample, float64 (N,), or one per group, (G,).
         groups: the group of each value, (N,), if samples are resampled by group.
     """
 
@@ -66,11 +66,11 @@ class MeanFigure(Figure):
 
 
 class SplitFigure(Figure):
-    """A figure of a whole split (AUC, F1), computed again on each resample.
+    """A metric of a whole split (AUC, F1), computed again on each resample.
 
     Args:
         output, target: of all samples.
-        groups: the group of each, int64 (N,), or None.
+        groups: the group of each sample, int64 (N,), or None.
     """
 
     def __init__(self, metric: Metric, output: Tensors, target: Tensors, groups: Tensor | None = None) -> None:
@@ -81,7 +81,7 @@ class SplitFigure(Figure):
         super().__init__(metric, self._measure(slice(None)))
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
-        """Of the resamples on which the figure is defined."""
+        """The interval over the resamples on which the metric is defined."""
         found_R = self._recomputed(resamples, seed)
         found_R = found_R[np.isfinite(found_R)]
         return percentiles(found_R) if len(found_R) > 1 else (self.value, self.value)
@@ -104,7 +104,7 @@ class SplitFigure(Figure):
 
 
 class Measuring:
-    """Gathers one row's outputs batch by batch, as its metrics need them.
+    """Collects one row's outputs batch by batch, as the metrics need them.
 
     Args:
         metrics: of the task.
@@ -119,7 +119,7 @@ class Measuring:
         self._targets: list[Tensors] = []
 
     def add(self, output: Tensors, batch: Batch) -> None:
-        """The outputs of the next batch, both on the CPU."""
+        """Add the outputs of the next batch; both are on the CPU."""
         for metric in self._metrics:
             if metric.kind == "per_sample":
                 self._values[metric.name].append(metric.measure(output, batch).double())
@@ -128,7 +128,7 @@ class Measuring:
             self._targets.append(batch.target)
 
     def figures(self) -> dict[str, Figure]:
-        """By metric, of all batches."""
+        """The figure of each metric over all batches."""
         output, target = (concatenate(parts) if parts else () for parts in (self._outputs, self._targets))
         return {metric.name: self._figure(metric, output, target) for metric in self._metrics}
 

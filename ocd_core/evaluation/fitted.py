@@ -1,4 +1,4 @@
-"""The fitted rows of a run: fitted one by one, written into one file, and loaded for the evaluation."""
+"""Fit the rows of a run one by one, save them in one file, and load them for the evaluation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ _SPACE = "space"
 
 @dataclass(frozen=True)
 class FittedRows:
-    """What `fit_rows` returns.
+    """The result of `fit_rows`.
 
-    rows: in the order of fitting. metrics: {row: plain numbers}. curves: of what was trained, {row: entries}.
+    rows: in the order of fitting. metrics: {row: plain numbers}. curves: of the trained rows, {row: entries}.
     cost_flops: operations of training, {"ocd": {part: count, "total": count}, row: {"allowed": count, "total":
     count}}. left_out: {row: why the run cannot have it}.
     """
@@ -36,11 +36,11 @@ class FittedRows:
 
     @property
     def space(self) -> DeltaSpace | None:
-        """Where several rows answer, if any does."""
+        """The space that several rows share, if any row uses it."""
         return next((row.space for row in self.rows if row.space is not None), None)
 
     def summary(self) -> dict[str, Any]:
-        """Plain values for the metrics file: each row's metrics, the costs, and what was left out, if anything."""
+        """Plain values for the metrics file: each row's metrics, the costs, and the rows that were left out, if any."""
         left_out = {"left_out": self.left_out} if self.left_out else {}
         return {**self.metrics, "cost_flops": self.cost_flops, **left_out}
 
@@ -60,7 +60,7 @@ class FittedRows:
 def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: None) -> FittedRows:
     """Fit the rows of `controls.fit`, in this order.
 
-    What takes gradients or draws runs on the predictor's device; the fitted rows come back on the CPU.
+    Gradients and draws are computed on the predictor's device; the fitted rows are returned on the CPU.
 
     Args:
         started: called with the name of each row before it is fitted.
@@ -85,10 +85,10 @@ def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: No
 
 
 def load_rows(context: Context, names: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
-    """Rows by name, those that are fitted loaded from the run's folder of controls; and {row: why it is left out}.
+    """Rows by name, with fitted rows loaded from the run's folder of controls; and {row: why it is left out}.
 
     Raises:
-        UserError: unknown name, a row that was not fitted, or files that are missing, damaged or of another network.
+        UserError: a name is unknown, a row was not fitted, or files are missing, damaged or for another network.
     """
     saved: _SavedRows | None = None
     rows, left_out = [], {}

@@ -23,21 +23,21 @@ RowName = Annotated[str, AfterValidator(_known)]
 def _fitted(name: str) -> str:
     if not row_class(name).fitted:
         known = ", ".join(n for n in ROWS.own() if row_class(n).fitted)
-        raise UserError(f"the row {name!r} has nothing to fit; these have: {known}")
+        raise UserError(f"the row {name!r} has nothing to fit; rows to fit are {known}")
     return name
 
 
 class ControlsParams(StrictModel):
     """Rows that are fitted before the evaluation, on train and val only, and the params of rows.
 
-    A row that has params of its own (`Row.Params`, in the row's file) has them in the group `controls.<row>`. The group
-    must be there if the row is in `fit`, or in `evaluate.rows` without being fitted; else it may be absent.
+    If a row has its own params (`Row.Params`, in the row's file), they are the group `controls.<row>`. The group must
+    be present if the row is in `fit`, or in `evaluate.rows` without being fitted; otherwise it may be absent.
     """
 
     model_config = ConfigDict(extra="allow")  # the groups of rows, each checked by its row's model
 
     fit: list[Annotated[RowName, AfterValidator(_fitted)]]  # in this order
-    components: PositiveInt  # of Δ, for rows that regress it, where the diffusion's representation is dense
+    components: PositiveInt  # of Δ, for rows that regress it, if the diffusion's representation is dense
 
     @model_validator(mode="before")
     @classmethod
@@ -59,24 +59,24 @@ class ControlsParams(StrictModel):
         return _no_repeats(self, "fit", self.fit)
 
     def of_row(self, name: str) -> StrictModel | None:
-        """A row's own params, or None if it has none here."""
+        """A row's own params, or None if they are not given."""
         found: StrictModel | None = (self.model_extra or {}).get(name)
         return found
 
     def require(self, name: str, where: str) -> None:
-        """See that a row has its params.
+        """Check that a row has its params.
 
         Raises:
-            ValueError: it has some, and they are not here.
+            ValueError: it needs params, but they are not given.
         """
         if row_class(name).Params is not None and self.of_row(name) is None:
             raise ValueError(f"{where} names {name!r}, whose params are the group controls.{name}; add it")
 
     def serve(self, rows: Sequence[str]) -> None:
-        """See that the rows of `evaluate.rows` are fitted, if they have to be, and have their params.
+        """Check that the rows of `evaluate.rows` are fitted, if they must be, and have their params.
 
         Raises:
-            ValueError: the first that lacks something.
+            ValueError: names the first row that lacks something.
         """
         for name in rows:
             if row_class(name).fitted and name not in self.fit:
@@ -94,7 +94,7 @@ def _no_repeats(model: _Model, key: str, names: Sequence[str]) -> _Model:
 class EvaluateParams(StrictModel):
     """Evaluation on the test split."""
 
-    rows: list[RowName]  # of the table, in this order; base is one of them
+    rows: list[RowName]  # of the table, in this order; must include base
     draws: PositiveInt  # networks of the ensemble
     precision: Literal["float32", "float64"]  # of the network from the moved layer on
     bootstrap: Annotated[int, Field(ge=100)]

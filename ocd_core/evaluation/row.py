@@ -1,11 +1,11 @@
 """What a row of the table must provide: the protocol of `ocd_core.evaluation.rows`.
 
-A row answers for each test sample in its own way: the base network as it is, a control, a draw of Δ, an ensemble. It
-says its title, whether a run can have it, and gives its outputs batch by batch. Three kinds:
+A row answers for each test sample in its own way: the unchanged base network, a control, a draw of Δ, an ensemble. It
+has a title, says whether a run can have it, and gives its outputs batch by batch. There are three kinds:
 
 - `Row`: any outputs.
-- `MovedRow`: the base network with the selected layer moved by a Δ of each sample.
-- `FittedRow`: fitted before on the training and the validation split (stage `train_controls`) and loaded for the
+- `MovedRow`: the base network with the selected layer moved by one Δ per sample.
+- `FittedRow`: fitted beforehand on the training and validation splits (stage `train_controls`) and loaded for the
   evaluation; combine it with one of the others, `class Mine(MovedRow, FittedRow)`.
 """
 
@@ -31,17 +31,17 @@ class Row(ABC):
     """One row of the table.
 
     Set `Params` to the model of the row's own params, if it has any: they are the group `controls.<name>` of the
-    params file, and `self.params` holds them. The group must be there if the row is fitted or evaluated.
+    params file, and `self.params` holds them. The group must be present if the row is fitted or evaluated.
 
     Args:
         name: the row's name in params and tables.
-        context: what rows see of the run.
+        context: the parts of the run that rows can use.
     """
 
     Params: ClassVar[type[StrictModel] | None] = None
-    # values of them with which a few samples take no time: `ocd_core.testing.check_task` runs every row
+    # values of the params that are fast on a few samples: `ocd_core.testing.check_task` runs every row
     quick: ClassVar[Mapping[str, Any]] = {}
-    # whether it may read the test split with its labels (a bound that cannot be reached); all others are kept from it
+    # whether it may read the test split with its labels (for a bound that cannot be reached); no other row can
     sees_labels: ClassVar[bool] = False
     fitted: ClassVar[bool] = False  # whether it is a `FittedRow`
 
@@ -54,26 +54,26 @@ class Row(ABC):
     @property
     @abstractmethod
     def title(self) -> str:
-        """Its name in tables."""
+        """The row's name in tables."""
 
     def left_out(self) -> str | None:
-        """Why this run cannot have the row, as a clause that goes on after "because"; None: it can."""
+        """The reason why this run cannot have the row, as a clause that follows "because"; None if it can."""
         return None
 
     @abstractmethod
     def outputs(self, shared: SharedPass) -> Tensors:
         """The row's answers for a batch, each (N, ...), on the device of the context's predictor.
 
-        Batches come in the order of the split, each once. What other rows may need too, `shared` computes once.
+        Batches come in the order of the split, each once. `shared` computes once what several rows need.
         """
 
     def details(self) -> dict[str, Any] | None:
-        """Plain values besides the metrics, asked for after the last batch."""
+        """Plain values besides the metrics; called after the last batch."""
         return None
 
 
 class MovedRow(Row):
-    """The base network with its layer moved by a Δ of each sample."""
+    """The base network with its layer moved by one Δ per sample."""
 
     @abstractmethod
     def move(self, shared: SharedPass) -> Move:
@@ -86,9 +86,9 @@ class MovedRow(Row):
 
 @dataclass(frozen=True)
 class Fit:
-    """What a fit reports.
+    """The report of a fit.
 
-    metrics: plain numbers. curve: one entry per validation of a training. flops: the operations that it took.
+    metrics: plain numbers. curve: one entry per validation of a training. flops: the operations it took.
     """
 
     metrics: dict[str, Any]
@@ -100,8 +100,8 @@ class Fit:
 class Saved:
     """What a fitted row reads back: its `tensors` and its `config`, plain values.
 
-    where: the folder, for errors. prefix: of the row's tensors there. space: the shared `DeltaSpace`, if any row used
-    it.
+    where: the folder, for errors. prefix: of the row's tensors in the file. space: the shared `DeltaSpace`, if any row
+    used it.
     """
 
     tensors: dict[str, Tensor]
@@ -111,7 +111,7 @@ class Saved:
     space: DeltaSpace | None
 
     def shared_space(self) -> DeltaSpace:
-        """The space in which several rows answer.
+        """The space that several rows share.
 
         Raises:
             UserError: it was not saved.
@@ -121,30 +121,30 @@ class Saved:
         return self.space
 
     def load_into(self, module: nn.Module) -> None:
-        """Give the module the saved tensors, which must be its own by name and shape; in eval mode, frozen.
+        """Load the saved tensors into the module, in eval mode and frozen; they must match its own by name and shape.
 
         Raises:
-            UserError: they are of another architecture.
+            UserError: the tensors belong to another architecture.
         """
         load_strictly(module, self.tensors, self.where, f"{self.prefix}.")
         module.eval().requires_grad_(False)
 
 
 class FittedRow(Row):
-    """A row that is fitted before the evaluation, on the training and the validation split alone."""
+    """A row that is fitted before the evaluation, only on the training and validation splits."""
 
-    # under which its tensors stand in the file of all fitted rows; None: under the row's name
+    # the prefix of its tensors in the file of all fitted rows; None: the row's name
     prefix: ClassVar[str | None] = None
     fitted = True
-    # the context's own, if the row answers in it: it is saved once for all rows
+    # the context's space, if the row answers in it; it is saved once for all rows
     space: DeltaSpace | None = None
 
     @abstractmethod
     def fit(self, fitting: Fitting) -> Fit:
-        """Fit the row, and keep the result in this object, on the CPU."""
+        """Fit the row and keep the result in this object, on the CPU."""
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """The fitted tensors by name; one whose name is empty stands under the prefix alone."""
+        """The fitted tensors by name; one with an empty name is saved under the prefix alone."""
         return {}
 
     def config(self) -> dict[str, Any]:

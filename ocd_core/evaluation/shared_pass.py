@@ -1,4 +1,4 @@
-"""One batch of test samples as all rows see it: whatever several rows need is computed once, when first asked for.
+"""One batch of test samples as all rows see it: what several rows need is computed once, on first use.
 
 Dims: N samples, K draws.
 """
@@ -22,7 +22,7 @@ class SharedPass:
 
     Args:
         predictor: of the run.
-        batch: on the CPU, with labels; rows find zeros in their place.
+        batch: on the CPU, with labels; rows see zeros instead of the labels.
     """
 
     def __init__(self, predictor: Predictor, batch: Batch) -> None:
@@ -35,7 +35,7 @@ class SharedPass:
 
     @cached_property
     def on_device(self) -> Batch:
-        """The batch where the networks are."""
+        """The batch on the device of the networks."""
         return self.batch.to(self.predictor.device)
 
     @cached_property
@@ -44,7 +44,7 @@ class SharedPass:
         return base_pass(self.predictor.task, self.predictor.model, self.on_device)
 
     def drawn(self, predictor: Predictor | None = None) -> "Drawn":
-        """The draws of a predictor for this batch (default: the run's), the same object for all rows that ask."""
+        """The draws of a predictor for this batch (default: the run's), the same object for all rows."""
         who = predictor or self.predictor
         return self.once((Drawn, id(who)), lambda: Drawn(who, self.base, self.batch.sample_id))
 
@@ -53,7 +53,7 @@ class SharedPass:
         return outputs_with_move(self.predictor.model, self.base.cut, move)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """What `compute` returned when it was first called for this batch under this key."""
+        """The result of the first call of `compute` for this batch with this key."""
         if key not in self._computed:
             self._computed[key] = compute()
         found: T = self._computed[key]
@@ -61,7 +61,7 @@ class SharedPass:
 
 
 class Drawn:
-    """The draws of one predictor for one batch: draw k is a function of (seed, k, sample id) alone."""
+    """The draws of one predictor for one batch: draw k depends only on (seed, k, sample id)."""
 
     def __init__(self, predictor: Predictor, base: BasePass, sample_id: Tensor) -> None:
         self._predictor, self._base, self._sample_id = predictor, base, sample_id
@@ -70,7 +70,7 @@ class Drawn:
 
     @cached_property
     def rho_N(self) -> Tensor | None:
-        """The scale network's ρ, (N,), or None if the representation has no use for it."""
+        """The scale network's ρ, (N,), or None if the representation does not use it."""
         return self._predictor.estimate_rho(self._base)
 
     def code(self, k: int) -> Tensor:
@@ -80,9 +80,9 @@ class Drawn:
         return self._codes[k]
 
     def move(self, k: int, rho_N: Tensor | None = None) -> Move:
-        """Draw k as Δ (N, O, I) or Δ i_L (N, O), with the predictor's gain; not kept, since Δ is large.
+        """Draw k as Δ (N, O, I) or Δ i_L (N, O), with the predictor's gain; it is not kept, because Δ is large.
 
-        rho_N: in place of the scale network's ρ.
+        rho_N: replaces the scale network's ρ.
         """
         return self._predictor.move(self._base, self.code(k), self.rho_N if rho_N is None else rho_N)
 

@@ -18,7 +18,7 @@ from ocd_core.store import OverfitStore
 
 
 class DeltaSpace(nn.Module):
-    """The diffusion's representation with ρ inside of the code: ρ û (`factored`), or coefficients (`pca`)."""
+    """The diffusion's representation with ρ inside the code: ρ û (`factored`), or coefficients (`pca`)."""
 
     def __init__(self, representation: Representation) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class DeltaSpace(nn.Module):
 
     @classmethod
     def fit(cls, train: OverfitStore, params: DiffusionParams, components: int) -> "DeltaSpace":
-        """From training Δ. A dense representation has too many entries to regress on: `components` of PCA then.
+        """Fit on training Δ. A dense representation has too many entries to regress, so PCA `components` replace it.
 
         Raises:
             UserError: the representation does not fit these Δ, or has too many components for them.
@@ -45,7 +45,7 @@ class DeltaSpace(nn.Module):
 
     @property
     def size(self) -> int:
-        """How many coordinates, d."""
+        """The number of coordinates, d."""
         return torch.Size(self.representation.shape).numel()
 
     def encode_store(self, store: OverfitStore) -> Tensor:
@@ -59,6 +59,6 @@ class DeltaSpace(nn.Module):
         return torch.cat(parts)
 
     def move(self, code_Nd: Tensor, layer_input_NI: Tensor | None) -> Move:
-        """Δ (N, O, I), or the change Δ i_L (N, O) where that is cheaper; differentiable in the code."""
+        """Δ (N, O, I), or the change Δ i_L (N, O) if that is cheaper; differentiable in the code."""
         rho_N = torch.ones(len(code_Nd), device=code_Nd.device) if self.representation.uses_scale else None
         return self.representation.move(code_Nd, rho_N, layer_input_NI)

@@ -1,7 +1,7 @@
-"""Intervals and paired tests: over samples, over groups of samples, and for figures of a whole split.
+"""Intervals and paired tests: over samples, over groups of samples, and for metrics of a whole split.
 
-Samples of one group (the documents of a query, the recordings of a speaker) are not independent, so with groups whole
-groups are resampled and compared. The figure itself stays the mean over samples.
+Samples of one group (the documents of a query, the recordings of a speaker) are not independent, so if there are
+groups, whole groups are resampled and compared. The metric itself stays the mean over samples.
 
 Dims: N samples, G groups, R resamples.
 """
@@ -33,8 +33,8 @@ def bootstrap_interval(
 
     Args:
         values: one number per sample, (N,).
-        finish: monotonic (a square root, say), applied to the ends of the interval of the mean.
-        groups: the group of each sample, (N,); None: each sample by itself.
+        finish: monotonic (for example a square root), applied to the ends of the interval of the mean.
+        groups: the group of each sample, (N,); None: each sample is its own group.
     """
     from scipy.stats import bootstrap
 
@@ -65,10 +65,10 @@ def percentiles(values_R: Values, level: float = 0.95) -> tuple[float, float]:
 
 
 def paired_z(values: Values, reference: Values, groups: Groups | None = None) -> float:
-    """Mean difference of paired values over its standard error; 0 where every difference is the same zero.
+    """The mean difference of paired values divided by its standard error; 0 if every difference is zero.
 
     With groups, the standard error is that of independent groups: with D_g the sum of a group's differences, n_g its
-    samples and m the mean of all, SE² = G/(G-1) Σ (D_g - m n_g)² / N². Groups of one sample give the same as none.
+    number of samples and m the mean of all, SE² = G/(G-1) Σ (D_g - m n_g)² / N². Groups of one sample change nothing.
     """
     difference = values - reference
     if groups is None:
@@ -88,14 +88,14 @@ def paired_z(values: Values, reference: Values, groups: Groups | None = None) ->
 def recomputed(
     measure: Callable[[Tensor], float], count: int, groups: Tensor | None, resamples: int, seed: int
 ) -> Values:
-    """A figure of a whole split, computed again on each bootstrap resample of its rows or its groups, (R,).
+    """A metric of a whole split, computed again on each bootstrap resample of its rows or its groups, (R,).
 
     Args:
-        measure: from rows of the split (int64, with repetitions) to the figure. It may raise ValueError, or give NaN,
-            where the figure is not defined (one class alone has no AUC).
+        measure: maps rows of the split (int64, with repetitions) to the metric. It may raise ValueError or return NaN
+            if the metric is not defined (one class alone has no AUC).
         count: N. groups: the group of each row, (N,), or None.
 
-    Returns NaN where the figure is not defined. The same seed draws the same rows, for any `measure`.
+    Returns NaN if the metric is not defined. The same seed draws the same rows, for any `measure`.
     """
     generator = numpy_generator(seed, "bootstrap")
     members = None if groups is None else rows_by_group(groups)
@@ -113,7 +113,7 @@ def recomputed(
 
 
 def recomputed_z(difference: float, values_R: Values, reference_R: Values) -> float:
-    """A difference of two figures over the standard deviation of its paired resamples; 0 where that is 0."""
+    """A difference of two metrics divided by the standard deviation of its paired resamples; 0 if that is 0."""
     difference_R = values_R - reference_R
     difference_R = difference_R[np.isfinite(difference_R)]
     spread = float(difference_R.std(ddof=1)) if len(difference_R) > 1 else 0.0
@@ -121,7 +121,7 @@ def recomputed_z(difference: float, values_R: Values, reference_R: Values) -> fl
 
 
 def _group_sums(values: Values, groups: Groups) -> tuple[Values, Groups]:
-    """The sum of each group's values and its size, (G,) each."""
+    """The sum of each group's values, and its size, each (G,)."""
     _, group_N = np.unique(groups, return_inverse=True)
     sums_G, counts_G = np.bincount(group_N, weights=values), np.bincount(group_N)
     return sums_G.astype(np.float64), counts_G.astype(np.int64)

@@ -25,7 +25,11 @@ from tests.support.toy import toy_params
         ),
         ("controls", {"fit": ["ridge", "ridge"]}, r"fit names 'ridge' twice"),
         ("controls", {"fit": ["magic"]}, r"controls\.fit\.0: unknown row 'magic'; known are base, base_further"),
-        ("controls", {"fit": ["ocd"]}, r"'ocd' has nothing to fit; these have: base_further, hypernetwork, mean_delta"),
+        (
+            "controls",
+            {"fit": ["ocd"]},
+            r"'ocd' has nothing to fit; rows to fit are base_further, hypernetwork",
+        ),
         ("controls", {"fit": []}, r"evaluate\.rows names 'base_further', which controls\.fit does not"),
         ("controls", {"ocd_gain": {"gains": []}}, r"controls\.ocd_gain\.gains: "),
         ("controls", {"ocd_gain": {"gains": [1.0], "gain": 2}}, r"controls\.ocd_gain\.gain: unknown key"),
@@ -51,7 +55,7 @@ def test_the_error_names_all_known_rows() -> None:
     values["evaluate"]["rows"] = ["base", "magic"]
     with pytest.raises(UserError) as refused:
         parse_params(values, "x")
-    known = re.search(r"known are ([\w, ]+), or give", str(refused.value))
+    known = re.search(r"known are ([\w, ]+), or name", str(refused.value))
     assert known
     assert set(known[1].split(", ")) >= {*ROWS.own(), "ocd_ensemble", "bound"}
 

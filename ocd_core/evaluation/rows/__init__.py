@@ -1,7 +1,7 @@
 """The rows of the table by name: a row `name` is the class that `ocd_core.evaluation.rows.<name>` calls ROW.
 
-A new row is one file here. A package of yours adds one, a subclass of `ocd_core.evaluation.row.Row`, by an entry point
-in the group `ocd.rows`, or params name it as `module:Class`.
+A new row is one file here. Your own package can add one, a subclass of `ocd_core.evaluation.row.Row`, with an entry
+point in the group `ocd.rows`, or params name it as `module:Class`.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ def row_class(name: str) -> "type[Row]":
     """The class of a row.
 
     Raises:
-        UserError: unknown name, its module does not import or lacks it, or it is no row.
+        UserError: unknown name, its module cannot be imported or lacks it, or it is not a row.
     """
     found: type[Row] = ROWS.load(name)
     if not hasattr(found, "sees_labels"):  # the protocol's module needs this one's names first

@@ -1,4 +1,4 @@
-"""`base`: the base network as it is, which all other rows are compared with."""
+"""`base`: the unchanged base network, with which all other rows are compared."""
 
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass

@@ -1,7 +1,7 @@
-"""`base_further`: the base trained further, all layers, from its own weights with a new optimiser of its kind.
+"""`base_further`: the base trained further, all layers, from its own weights with a new optimiser of the same kind.
 
-It shows what the same compute does without OCD: unless its params say otherwise, it may take as many epochs as cost
-what OCD's training did.
+It shows what the same compute gives without OCD: unless its params say otherwise, it may take as many epochs as cost
+the same as OCD's training.
 """
 
 import math
@@ -24,13 +24,13 @@ from ocd_core.strict import Positive, PositiveInt, StrictModel
 class FurtherParams(StrictModel):
     """`controls.base_further`."""
 
-    epochs: PositiveInt | None  # at most; null: as many as cost what OCD's training did
+    epochs: PositiveInt | None  # at most; null: as many as cost the same as OCD's training
     patience: PositiveInt | None  # epochs without a better validation loss before it stops; null: it does not stop
     lr: Positive
 
 
 class BaseFurther(FittedRow):
-    """The whole network, with other weights; in the precision of the tail."""
+    """The whole network with new weights, in the precision of the tail."""
 
     Params = FurtherParams
     quick: ClassVar[Mapping[str, Any]] = {"epochs": 1, "patience": None, "lr": 1e-4}
@@ -45,7 +45,7 @@ class BaseFurther(FittedRow):
         return None if trains else "every parameter of the base network is frozen"
 
     def fit(self, fitting: Fitting) -> Fit:
-        """Train on the run's device, with orders of the samples that the base has not seen."""
+        """Train on the run's device, with the samples in orders that the base training did not use."""
         epoch_flops = base_epoch_flops(fitting.task, fitting.split("train"), fitting.seed)
         chosen = self._training(fitting.params.base, math.ceil(fitting.ocd_flops["total"] / epoch_flops))
         result = fit_base(
@@ -73,13 +73,13 @@ class BaseFurther(FittedRow):
         return self.network.state_dict()
 
     def load(self, saved: Saved) -> None:
-        """Into a network that the task builds."""
+        """Load into a network that the task builds."""
         self.network = self.context.task.build_model()
         saved.load_into(self.network)
         self.network.to(self.context.device, self.context.predictor.model.dtype)
 
     def outputs(self, shared: SharedPass) -> Tensors:
-        """Of the network trained further."""
+        """The outputs of the network that was trained further."""
         dtype = self.context.predictor.model.dtype
         output: Tensors = self.network(*(x.to(dtype) if x.is_floating_point() else x for x in shared.on_device.inputs))
         return output

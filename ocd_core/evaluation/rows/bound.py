@@ -1,4 +1,4 @@
-"""`bound`: each test sample overfitted with its own label, so it cannot be reached."""
+"""`bound`: each test sample overfitted with its own label, a bound that no method can reach."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from ocd_core.tasks.draws_inputs import seen_while_overfitting
 
 @dataclass
 class _Parts:
-    """Of each sample: the share that overfitting saw, and the metric on that part and on the rest."""
+    """For each sample: the share that overfitting saw, and the metric on that part and on the rest."""
 
     shares: list[float] = field(default_factory=list)
     seen: list[float] = field(default_factory=list)
@@ -28,8 +28,8 @@ class _Parts:
 class Bound(Row):
     """The Δ of the test split's own overfit store.
 
-    Where overfitting a test sample sees a part of it (some of a view's rays), the first metric is measured on either
-    part too.
+    If overfitting sees only a part of a test sample (some of a view's rays), the first metric is also measured on that
+    part and on the rest.
     """
 
     sees_labels = True
@@ -37,10 +37,10 @@ class Bound(Row):
 
     @cached_property
     def store(self) -> OverfitStore:
-        """Of the test split.
+        """The store of the test split.
 
         Raises:
-            UserError: it is of another split.
+            UserError: the number of samples differs from that of the split.
         """
         store, count = self.context.store("test"), len(self.context.split("test"))
         if store.rows_of_replica(0) != count:
@@ -76,7 +76,7 @@ class Bound(Row):
                     values.append(float(per_sample(output[row][mask][None], target[row][mask][None])))
 
     def details(self) -> dict[str, Any] | None:
-        """`share_seen`: of a sample. `seen`, `unseen`: `metric` on either part; `unseen` is None where nothing is."""
+        """`share_seen`: of a sample. `seen`, `unseen`: `metric` on either part; `unseen` is None if all was seen."""
         if not self._parts.shares:
             return None
         metric = self.context.task.metrics[0]

@@ -1,6 +1,6 @@
 """`hypernetwork`: a network from I(x) to Δ in one step, trained end to end on the task's own loss.
 
-It never sees an overfitted Δ but for the space in which it answers, so it shows what the loss alone can teach.
+It sees no overfitted Δ, except that they define the space of its answers, so it shows what the loss alone can teach.
 
 Dims: N samples, d coordinates of Δ.
 """
@@ -57,7 +57,10 @@ class Hypernetwork(nn.Module):
 
 @dataclass(frozen=True)
 class HypernetworkTraining:
-    """network: as of the best validation, including its start. curve: one entry per validation. metrics: numbers."""
+    """network: the one with the best validation loss, including the untrained one. curve: one entry per validation.
+
+    metrics: plain numbers.
+    """
 
     network: Hypernetwork
     curve: list[Row]
@@ -80,10 +83,10 @@ def train_hypernetwork(
 
     Args:
         model: the base network cut at the layer; gradients pass through its tail. Training is on its device.
-        space: where the answers live, on that device.
-        scale: typical size of a coordinate there (their rms in training).
+        space: the coordinates of the answers, on that device.
+        scale: typical size of a coordinate (its rms in training).
     """
-    with torch.random.fork_rng([]):  # initial weights from the seed, whatever torch's global generator holds
+    with torch.random.fork_rng([]):  # initial weights from the seed, independent of torch's global generator
         torch.manual_seed(derive_seed(seed, "hypernetwork weights"))
         network = Hypernetwork(ConditionEncoder.from_condition(train.condition, params.width), space.size)
     nn.init.zeros_(network.last.weight)
@@ -95,7 +98,7 @@ def train_hypernetwork(
     settings = Settings(params.updates, params.lr, params.validate_every, params.patience)
     found = optimise(network, objective, settings, seed, "hypernetwork", progress, on_row)
     best_loss, best_update = found.best_loss, found.best_update
-    if start <= best_loss:  # the start is a candidate of the early stopping too
+    if start <= best_loss:  # the start is also a candidate of early stopping
         best_loss, best_update = start, 0
         nn.init.zeros_(network.last.weight)
         nn.init.zeros_(network.last.bias)
@@ -152,7 +155,7 @@ class _Objective:
 
 
 class HypernetworkRow(MovedRow, FittedRow):
-    """Δ as the hypernetwork says."""
+    """Δ from the hypernetwork."""
 
     Params = HypernetworkParams
     quick: ClassVar[Mapping[str, Any]] = {
@@ -185,7 +188,7 @@ class HypernetworkRow(MovedRow, FittedRow):
         return Fit(training.metrics, training.curve)
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """The network's."""
+        """The network's tensors."""
         return self.network.state_dict()
 
     def config(self) -> dict[str, Any]:
@@ -193,7 +196,7 @@ class HypernetworkRow(MovedRow, FittedRow):
         return {"condition_sizes": list(self.network.encoder.sizes), "width": self.network.encoder.dim}
 
     def load(self, saved: Saved) -> None:
-        """The network and the space of its answers."""
+        """Load the network and the space of its answers."""
         self.space = saved.shared_space()
         encoder = ConditionEncoder(saved.config["condition_sizes"], saved.config["width"])
         self.network = Hypernetwork(encoder, self.space.size)

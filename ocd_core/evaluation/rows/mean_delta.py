@@ -14,13 +14,13 @@ from ocd_core.store import OverfitStore
 
 
 class MeanDelta(MovedRow, FittedRow):
-    """The base network with one Δ for all."""
+    """The base network with one Δ for all samples."""
 
     title = "mean Δ for all"
     delta_OI: Tensor
 
     def fit(self, fitting: Fitting) -> Fit:
-        """Over all rows of the training store."""
+        """The mean over all rows of the training store."""
         self.delta_OI = mean_of_deltas(fitting.store("train"))
         return Fit({"norm": float(self.delta_OI.norm())})
 

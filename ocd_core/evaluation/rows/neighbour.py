@@ -1,4 +1,4 @@
-"""`neighbour`: the Δ, with its ρ, of the training sample that is nearest by Euclidean distance on raw x.
+"""`neighbour`: the Δ, with its ρ, of the nearest training sample by Euclidean distance on raw x.
 
 Dims: N queries, M training samples, D features.
 """
@@ -32,7 +32,7 @@ class Neighbours:
         self.features_MD = torch.cat([task.neighbour_features(train.batch(rows)) for rows in chunks])
 
     def nearest(self, batch: Batch) -> Tensor:
-        """The row of the nearest training sample, int64 (N,); of equally near ones the first."""
+        """The row of the nearest training sample, int64 (N,); the first if several are equally near."""
         query_ND = self._task.neighbour_features(batch)
         best_N = torch.full((len(batch),), torch.inf, dtype=torch.float64)
         found_N = torch.zeros(len(batch), dtype=torch.int64)

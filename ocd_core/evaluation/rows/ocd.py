@@ -10,7 +10,7 @@ class Ocd(Row):
 
     @property
     def title(self) -> str:
-        """Says whether a gain was chosen."""
+        """The title says whether a gain was chosen."""
         return f"OCD (one draw){self.context.gain_note}"
 
     def outputs(self, shared: SharedPass) -> Tensors:

@@ -10,7 +10,7 @@ class OcdEnsemble(Row):
 
     @property
     def title(self) -> str:
-        """Says how many draws, and whether a gain was chosen."""
+        """The title says how many draws there are, and whether a gain was chosen."""
         return f"OCD, ensemble of {self.context.draws}{self.context.gain_note}"
 
     def outputs(self, shared: SharedPass) -> Tensors:

@@ -1,6 +1,6 @@
 """`ocd_gain`: one draw times the factor with the lowest loss on the validation split.
 
-`scale.gain: validated` gives every drawn Δ this factor; then the row is the row `ocd`, and left out.
+`scale.gain: validated` multiplies every drawn Δ by this factor; the row then equals the row `ocd` and is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ class GainParams(StrictModel):
 
 
 class OcdGain(MovedRow, FittedRow):
-    """The first draw, longer or shorter."""
+    """The first draw, scaled."""
 
     Params = GainParams
     quick: ClassVar[Mapping[str, Any]] = {"gains": [0.5, 1.0]}
@@ -38,16 +38,16 @@ class OcdGain(MovedRow, FittedRow):
 
     @property
     def title(self) -> str:
-        """Says the factor."""
+        """The title says the factor."""
         return f"OCD (one draw) × {self.gain:g}"
 
     def left_out(self) -> str | None:
-        """Where every draw has the gain already, there is nothing to show."""
+        """If every draw already has the gain, there is nothing to show."""
         gain = self.context.predictor.gain
         return None if gain is None else f"every OCD row has the gain of {gain:g} that validation chose"
 
     def fit(self, fitting: Fitting) -> Fit:
-        """Choose among the params' factors; the losses of 0, the base, and of 1 are reported too."""
+        """Choose among the params' factors; the losses with factors 0 (the base) and 1 are reported too."""
         tried = sorted({0.0, 1.0, *self.params.gains})
         losses_GN = losses_by_gain(fitting.predictor, fitting.split("val"), tried)
         losses = dict(zip(tried, losses_GN.mean(1).tolist(), strict=True))

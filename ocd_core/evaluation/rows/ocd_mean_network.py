@@ -1,4 +1,4 @@
-"""`ocd_mean_network`: one network, whose layer is moved by the mean of `evaluate.draws` drawn Δ."""
+"""`ocd_mean_network`: one network, with its layer moved by the mean of `evaluate.draws` drawn Δ."""
 
 import torch
 
@@ -12,7 +12,7 @@ class OcdMeanNetwork(MovedRow):
 
     @property
     def title(self) -> str:
-        """Says how many draws, and whether a gain was chosen."""
+        """The title says how many draws there are, and whether a gain was chosen."""
         return f"OCD, mean network of {self.context.draws}{self.context.gain_note}"
 
     def move(self, shared: SharedPass) -> Move:

@@ -10,15 +10,15 @@ from ocd_core.network.moves import Move
 
 
 class OcdNoScale(MovedRow):
-    """The direction of the first draw, at one length for all samples."""
+    """The direction of the first draw, with the same length for all samples."""
 
     @property
     def title(self) -> str:
-        """Says whether a gain was chosen."""
+        """The title says whether a gain was chosen."""
         return f"OCD without scale (mean ρ){self.context.gain_note}"
 
     def left_out(self) -> str | None:
-        """Needs a representation in which Δ has no length of its own."""
+        """The row needs a representation that loses the length of Δ."""
         space = self.context.predictor.diffusion.representation
         return None if space.uses_scale else f"the representation {space.name} has no scale of its own"
 

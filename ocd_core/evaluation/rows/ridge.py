@@ -1,4 +1,4 @@
-"""`ridge`: kernel ridge regression of Δ on I(x), as good as a smooth function of I(x) can be.
+"""`ridge`: kernel ridge regression of Δ on I(x), which shows how good a smooth function of I(x) can be.
 
 Dims: N training rows, M new samples, D features of I(x), d coordinates of Δ.
 """
@@ -26,7 +26,7 @@ from ocd_core.strict import Positive, StrictModel
 class RidgeParams(StrictModel):
     """`controls.ridge`; width and penalty are chosen by cross-validation on training samples."""
 
-    rows: Annotated[int, Field(ge=4)]  # rows of the training store at most, a seeded subset of its samples
+    rows: Annotated[int, Field(ge=4)]  # at most so many rows of the training store, a seeded subset of its samples
     folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
     widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
     penalties: Annotated[list[Positive], Field(min_length=1)]
@@ -68,7 +68,7 @@ def kernel(x_MD: Tensor, y_ND: Tensor, gamma: Tensor) -> Tensor:
 
 
 def subset(sample_id_N: Tensor, rows: int, seed: int) -> Tensor:
-    """Row numbers of a seeded subset of samples with all their replicas: at most `rows`, but one sample at least."""
+    """Row numbers of a seeded subset of samples with all their replicas: at most `rows`, but at least one sample."""
     samples = torch.unique(sample_id_N)
     replicas = len(sample_id_N) // len(samples)
     kept = samples[permutation(len(samples), seed, "ridge subset")[: max(1, rows // replicas)]]
@@ -77,11 +77,11 @@ def subset(sample_id_N: Tensor, rows: int, seed: int) -> Tensor:
 
 @torch.no_grad()
 def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: RidgeParams, seed: int) -> RidgeFit:
-    """Fit on training rows, width and penalty by cross-validation with all replicas of a sample in one fold.
+    """Fit on training rows; width and penalty by cross-validation with all replicas of a sample in one fold.
 
-    γ = 1 / (2 w² m), m the median squared distance of different samples and w one of `params.widths`.
+    γ = 1 / (2 w² m), where m is the median squared distance of different samples and w one of `params.widths`.
 
-    The error of a fold F that was left out is exact without another fit: with A = (K + λ)⁻¹, it is (A_FF)⁻¹ (A Y)_F.
+    The error of a left-out fold F is exact without another fit: with A = (K + λ)⁻¹, it is (A_FF)⁻¹ (A Y)_F.
     """
     rows = subset(sample_id_N, params.rows, seed)
     cond, y_Nd, groups_N = cond.select(rows), code_Nd[rows].double(), sample_id_N[rows]
@@ -90,7 +90,7 @@ def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: Rid
     x_ND = standardise(x_ND)
     distance_NN = squared_distances(x_ND, x_ND)
     apart = groups_N[:, None] != groups_N
-    # of dead features alone the median is 0: then every kernel is 1
+    # if all features are dead, the median is 0: then every kernel is 1
     median = float(distance_NN[apart].median().clamp_min(1e-12)) if apart.any() else 1.0
     samples, group_N = torch.unique(groups_N, return_inverse=True)
     fold_N = (permutation(len(samples), seed, "ridge folds") % params.folds)[group_N]
@@ -133,7 +133,7 @@ def _left_out_error(kernel_NN: Tensor, y_Nd: Tensor, penalty: float, fold_N: Ten
 
 
 class RidgeRow(MovedRow, FittedRow):
-    """Δ as the regression says."""
+    """Δ from the regression."""
 
     Params = RidgeParams
     quick: ClassVar[Mapping[str, Any]] = {"rows": 8, "folds": 2, "widths": [1.0], "penalties": [0.1]}
@@ -143,14 +143,14 @@ class RidgeRow(MovedRow, FittedRow):
     ridge: Ridge
 
     def fit(self, fitting: Fitting) -> Fit:
-        """On the rows of the training store."""
+        """Fit on the rows of the training store."""
         sample_id = torch.from_numpy(fitting.store("train").read("sample_id"))
         fit = fit_ridge(fitting.train_condition, fitting.coordinates_Nd, sample_id, self.params, fitting.seed)
         self.space, self.ridge = fitting.space, fit.ridge
         return Fit(fit.metrics)
 
     def tensors(self) -> Mapping[str, Tensor]:
-        """The regression's."""
+        """The regression's tensors."""
         return self.ridge.state_dict()
 
     def config(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class RidgeRow(MovedRow, FittedRow):
         return {"shape": [*self.ridge.x_ND.shape, self.ridge.alpha_Nd.shape[1]]}
 
     def load(self, saved: Saved) -> None:
-        """The regression and the space of its answers."""
+        """Load the regression and the space of its answers."""
         self.space = saved.shared_space()
         self.ridge = Ridge(*saved.config["shape"])
         saved.load_into(self.ridge)
