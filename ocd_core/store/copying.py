@@ -1,4 +1,4 @@
-"""Copying a sound store to another place."""
+"""Copy a sound store to another path or URL."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ def copy_store(src: Path | str, dest: str) -> None:
     The group's zarr.json goes last, so an interrupted copy leaves no store behind.
 
     Raises:
-        UserError: the store is damaged, or something is at `dest`, or the copy did not arrive whole.
+        UserError: the store is damaged, `dest` is not empty, or the copy is not complete.
     """
     _refuse_damaged(src, "it was not copied")
     source = Source(src)
     fs, root = filesystem(dest)
     if fs.exists(root) and fs.find(root):
-        raise UserError(f"something is at {dest} already; choose another place or remove it")
+        raise UserError(f"{dest} is not empty; choose another path or remove it")
     keys = sorted(source.sizes(), key=lambda key: (key == ZARR_JSON, key))
     for key in keys:
         put_file(fs, f"{root}/{key}", source.read(key))
-    _refuse_damaged(dest, "the copy did not arrive whole; remove it and copy again")
+    _refuse_damaged(dest, "the copy is not complete; remove it and copy again")
 
 
 def _refuse_damaged(location: Path | str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""A torch data set over a store: shuffled by shard, read ahead by a thread.
+"""A torch data set over a store: shuffled by shard, and read ahead by a thread.
 
 Dims: N samples of a batch, S steps, O out_features, I in_features.
 """
@@ -22,7 +22,7 @@ from ocd_core.store.reader import OverfitStore
 class OverfitBatch:
     """N samples of a store.
 
-    delta_NOI: float32, or None where factors were asked for. grad_u_NSO: float32, or None where they were not
+    delta_NOI: float32, or None if factors were requested. grad_u_NSO: float32, or None if they were not
     (i is condition.layer_input). rho_N: float32. sample_id_N: int64.
     """
 
@@ -47,20 +47,20 @@ class OverfitBatch:
 
 
 class OverfitDataset(IterableDataset[OverfitBatch]):
-    """Batches of a store, in a new order each epoch that depends on the seed and the epoch alone.
+    """Batches of a store, in a new order each epoch that depends only on the seed and the epoch.
 
-    Shards come in random order; the samples of `mix` shards in a row are shuffled together. In memory are
-    `mix` shards in use and the next ones being read. With a DataLoader's workers each takes its share of the shards
-    (use `batch_size=None` there: these are batches already).
+    Shards come in random order; the samples of `mix` consecutive shards are shuffled together. The `mix` shards in use
+    and the next ones being read are in memory. Each worker of a DataLoader takes its share of the shards (use
+    `batch_size=None` there: these are already batches).
 
     Args:
-        store: what to read.
-        batch_size: samples a batch; the last one of an epoch may be smaller.
+        store: the store to read.
+        batch_size: samples per batch; the last one of an epoch may be smaller.
         seed: of the order.
         shuffle: False gives the stored order.
         factors: give grad_u instead of Δ (factored stores only).
         mix: see above.
-        drop_last: leave the smaller last batch out.
+        drop_last: leave out the last batch if it is smaller.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class OverfitDataset(IterableDataset[OverfitBatch]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order the next iteration has."""
+        """Choose the epoch that gives the order of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[OverfitBatch]:
@@ -146,7 +146,7 @@ class _Pool:
         wanted = self._order[places]
         part_of = torch.bucketize(wanted, self._starts[1:], right=True)
         found = [p.select(wanted[part_of == i] - self._starts[i]) for i, p in enumerate(self._parts)]
-        back = torch.argsort(torch.argsort(part_of, stable=True))  # from by part to the order
+        back = torch.argsort(torch.argsort(part_of, stable=True))  # from the order by part to the given order
         return _join(*found).select(back)
 
 
@@ -168,7 +168,7 @@ _Item = TypeVar("_Item")
 
 
 def _read_ahead(source: Iterator[_Item]) -> Iterator[_Item]:
-    """The items of `source`, the next of which is made in a thread while one is in use."""
+    """The items of `source`; a thread prepares the next item while one is in use."""
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as pool:
         coming = pool.submit(next, source, None)
         while (item := coming.result()) is not None:

@@ -1,11 +1,11 @@
-"""Δ from its gradient factors: exact where a linear layer sees one vector.
+"""Δ from its gradient factors: exact if a linear layer sees one vector.
 
-While only layer L moves, its input i does not change over the steps, so the gradient of step k is the outer
-product g_k = u_k ⊗ i of the loss' gradient by the layer's output and i. SGD sums them (Δ has rank one); Adam's
-moments follow from them elementwise.
+While only layer L moves, its input i does not change over the steps, so the gradient of step k is the outer product
+g_k = u_k ⊗ i of u_k, the gradient of the loss with respect to the layer's output, and i. SGD sums them (Δ has rank
+one); Adam's moments follow from them elementwise.
 
-Precision: grad_u and layer_input are kept in float32, everything here is computed in float64 and Δ returned in
-float32. i is a float32 number to begin with (the prefix of the network runs in float32), so only u is rounded.
+Precision: grad_u and layer_input are kept in float32, everything here is computed in float64, and Δ is returned in
+float32. i is float32 from the start (the prefix of the network runs in float32), so only u is rounded.
 Measured on 2,000 MNIST digits (LeNet5, fc1, three steps) against the dense float32 Δ of the same overfitting,
 relative to its norm: at most 6e-8 with SGD and 3e-8 with Adam. Random gradients that nearly cancel give 3e-7.
 
@@ -29,7 +29,7 @@ def optimizer_of(attributes: dict[str, Any]) -> tuple[str, float]:
     """Optimiser and learning rate from a store's attributes (config.overfit.optimizer, .lr).
 
     Raises:
-        UserError: they are not there, or no rule to rebuild Δ is known for that optimiser.
+        UserError: they are missing, or there is no rule to rebuild Δ for that optimiser.
     """
     try:
         overfit = attributes["config"]["overfit"]
@@ -44,7 +44,7 @@ def optimizer_of(attributes: dict[str, Any]) -> tuple[str, float]:
 
 
 def rebuild_delta(grad_u_NSO: npt.NDArray[Any], layer_input_NI: npt.NDArray[Any], optimizer: str, lr: float) -> Float32:
-    """Δ (N, O, I) float32 from u (N, K, O) and i (N, I), as SGD or Adam at `lr` would have made it."""
+    """Δ (N, O, I) float32 from u (N, K, O) and i (N, I), as SGD or Adam with `lr` gives it."""
     count, _, outs = grad_u_NSO.shape
     ins = layer_input_NI.shape[1]
     delta_NOI = np.empty((count, outs, ins), np.float32)

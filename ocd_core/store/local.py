@@ -1,8 +1,8 @@
-"""Writing a store into a folder of this machine, so that it can be killed at any time and go on later.
+"""Write a store into a folder on this machine, so that it can be killed at any time and resume later.
 
 Everything happens in a work folder named after the store and a fingerprint of what determines its content. When all
-shards count, the group's zarr.json is written and the work folder is renamed to the store's place: a store is complete
-or absent.
+shards are complete, the group's zarr.json is written and the work folder is renamed to the store's path: a store is
+complete or absent.
 
 Files are replaced, never written in place: they may be hard links into a cache.
 """
@@ -42,19 +42,19 @@ class LocalSink:
 
 
 class LocalWriter(Writer):
-    """Makes or completes a store in a folder of this machine.
+    """Makes or completes a store in a folder on this machine.
 
     Args:
         dest: where the finished store goes, a local path.
-        content: shards that an interrupted run with the same fingerprint finished are kept; so are the sound ones of a
-            store at `dest` with that fingerprint, which is moved back to the work folder if it is damaged and left
-            alone if not. A store of another fingerprint at `dest` is replaced by `finish`.
+        content: shards that an interrupted run with the same fingerprint finished are kept. So are the sound shards of
+            a store at `dest` with that fingerprint: it is moved back to the work folder if it is damaged, else left
+            alone. `finish` replaces a store with another fingerprint at `dest`.
         work_root: the folder of work folders, on the same file system as dest.
 
     It holds a lock until `close`.
 
     Raises:
-        UserError: another process is writing this store, or something else is in its place.
+        UserError: another process is writing this store, or something else is at its path.
     """
 
     def __init__(self, dest: Path | str, content: Content, work_root: Path) -> None:
@@ -65,7 +65,7 @@ class LocalWriter(Writer):
         self.dest.parent.mkdir(parents=True, exist_ok=True)
         if root.stat().st_dev != self.dest.parent.stat().st_dev:
             raise UserError(
-                f"{root} and {self.dest.parent} must be on one file system, for a finished store is renamed"
+                f"{root} and {self.dest.parent} must be on the same file system, because a finished store is renamed"
             )
         self.work = root / f"{self.dest.name}-{self.fingerprint}"
         key = hashlib.sha256(str(self.dest).encode()).hexdigest()[:12]
@@ -75,14 +75,14 @@ class LocalWriter(Writer):
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="flush")
         self._flushes: list[Future[None]] = []
         with ExitStack() as stack:
-            # one lock for the place, whatever its fingerprint, and one for the work folder, whatever its place
+            # one lock for the path, whatever the fingerprint, and one for the work folder, whatever the path
             stack.enter_context(locked(root / f"{self.dest.name}-{key}.lock", str(dest)))
             stack.enter_context(locked(root / f"{self.work.name}.lock", str(dest)))
             self._open()
             self._locks = stack.pop_all()
 
     def close(self) -> None:
-        """Let other processes have the store; what is written stays for the next run."""
+        """Release the store to other processes; what is written stays for the next run."""
         self._flusher.shutdown(cancel_futures=True)
         self._locks.close()
 
@@ -90,7 +90,7 @@ class LocalWriter(Writer):
         """See `Writer.write`."""
         assert not self._in_place, "nothing is missing"
         self._good.discard(shard)
-        (self.work / self.schema.arrays()["sample_id"].file(shard)).unlink(missing_ok=True)  # none while it is replaced
+        (self.work / self.schema.arrays()["sample_id"].file(shard)).unlink(missing_ok=True)  # while replacing it
         keys = self._sink.write(shard, self._with_ids(shard, arrays))
         self._good.add(shard)
         self._flushes += [self._flusher.submit(_flush_ahead, self.work / key) for key in keys]
@@ -101,12 +101,12 @@ class LocalWriter(Writer):
         return self._sink
 
     def finish(self) -> None:
-        """Complete the store and put it in its place, in one step.
+        """Complete the store and move it to its path, in one step.
 
-        All shards must be there; those that neither this writer wrote nor `accept` saw are checked now.
+        All shards must be written; those that neither this writer wrote nor `accept` checked are checked now.
 
         Raises:
-            UserError: files were taken away meanwhile, or the disk is full.
+            UserError: files have been removed, or the disk is full.
         """
         if self._in_place:
             return
@@ -127,7 +127,7 @@ class LocalWriter(Writer):
         self._in_place = True
 
     def _open(self) -> None:
-        """Find what there is already, in the store's place and in the work folder."""
+        """Find what already exists, at the store's path and in the work folder."""
         self._clear_replaced()
         damaged = self._ours_at_dest()
         if damaged and self._intact_at_dest():
@@ -154,7 +154,7 @@ class LocalWriter(Writer):
             self._harvest()
 
     def _harvest(self) -> None:
-        """Take the sound shards that the work folder lacks from the damaged store at `dest`, then remove that."""
+        """Move the sound shards that the work folder lacks from the damaged store at `dest`, then remove that store."""
         for shard, damage in self._check(Source(self.dest), self.missing()).items():
             if not damage:
                 for spec in self.schema.arrays().values():
@@ -174,7 +174,7 @@ class LocalWriter(Writer):
         except DamagedStoreError:
             return False
         except UserError as error:
-            if (self.dest / "sample_id" / ZARR_JSON).is_file():  # another schema version, say
+            if (self.dest / "sample_id" / ZARR_JSON).is_file():  # for example, another schema version
                 return False
             raise UserError(f"{self.dest} is in the way of a store: {error}; move it or delete it") from error
         return bool(node["attributes"]["fingerprint"] == self.fingerprint)
@@ -193,7 +193,7 @@ class LocalWriter(Writer):
         return {shard: self._damage(source, shard) for shard in shards}
 
     def _remove(self, shard: int) -> None:
-        """Remove a shard's files, its sample_id first: without that it is none."""
+        """Remove a shard's files, its sample_id first: without that file the shard does not count."""
         for spec in reversed(self.schema.arrays().values()):
             (self.work / spec.file(shard)).unlink(missing_ok=True)
 
@@ -203,7 +203,7 @@ class LocalWriter(Writer):
 
 
 def _write(path: Path, pieces: Iterable[Any]) -> None:
-    """Not flushed: what is in the page cache counts as written until `finish`."""
+    """Write a file without flushing it: what is in the page cache counts as written until `finish`."""
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
@@ -213,5 +213,5 @@ def _write(path: Path, pieces: Iterable[Any]) -> None:
 
 
 def _flush_ahead(path: Path) -> None:
-    with suppress(FileNotFoundError):  # its shard is being written again; `finish` flushes what is there in the end
+    with suppress(FileNotFoundError):  # its shard is being written again; `finish` flushes the final files
         flush(path)

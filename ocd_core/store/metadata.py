@@ -1,7 +1,7 @@
 """A store's zarr.json files: the same bytes for the same schema and attributes.
 
-They are made here, not by zarr's own writers, because the group's one must come last (it says that the store is
-complete) and because its checksum covers every attribute.
+They are made here, not by zarr's own writers, because the group's file must come last (it marks the store as complete)
+and because its checksum covers every attribute.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ RESERVED = ("format", "schema_version", "schema", "fingerprint", "coordinates", 
 
 
 def compressors(codec: Codec, itemsize: int) -> list[BytesBytesCodec]:
-    """The codecs of a chunk, for zarr; the checksum comes last, else flipped bits decode silently."""
+    """The codecs of a chunk, for zarr; the checksum comes last, otherwise flipped bits decode silently."""
     known: dict[Codec, list[BytesBytesCodec]] = {
         "none": [],
         "lz4": [BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle", typesize=itemsize)],
@@ -50,7 +50,7 @@ def array_metadata(schema: StoreSchema) -> Mapping[str, bytes]:
             compressors=compressors(schema.codec, spec.dtype.itemsize),
             fill_value=spec.fill,
             attributes=dict(spec.attributes),
-            chunk_key_encoding={"name": "default", "separator": "."},  # one folder an array
+            chunk_key_encoding={"name": "default", "separator": "."},  # one folder per array
             dimension_names=spec.dims,
         )
     keys = [f"{name}/{ZARR_JSON}" for name in schema.arrays()]
@@ -58,7 +58,7 @@ def array_metadata(schema: StoreSchema) -> Mapping[str, bytes]:
 
 
 def samples_digest(sample_id: npt.NDArray[np.int64], replica: npt.NDArray[np.int64]) -> str:
-    """Which samples a shard holds, in 64 bits."""
+    """A 64-bit hash of the samples that a shard holds."""
     both = np.stack([sample_id, replica]).astype("<i8")
     return hashlib.sha256(both.tobytes()).hexdigest()[:16]
 
@@ -70,7 +70,7 @@ def group_attributes(
     replica: npt.NDArray[np.int64],
     fingerprint: str,
 ) -> dict[str, Any]:
-    """The caller's attributes and ours."""
+    """The caller's attributes and those of the store itself."""
     clash = set(attributes) & set(RESERVED)
     assert not clash, f"attributes {sorted(clash)} are the store's own"
     ranges = [schema.shard_slice(shard) for shard in range(schema.shard_count)]
@@ -86,7 +86,7 @@ def group_attributes(
 
 
 def group_metadata(attributes: dict[str, Any], arrays: Mapping[str, bytes]) -> bytes:
-    """The group's zarr.json with the arrays' ones consolidated in it, and a checksum of the whole."""
+    """The group's zarr.json with those of the arrays consolidated in it, and a checksum of everything."""
     node = {
         "zarr_format": 3,
         "node_type": "group",
@@ -103,7 +103,7 @@ def group_metadata(attributes: dict[str, Any], arrays: Mapping[str, bytes]) -> b
 
 
 def metadata_digest(node: dict[str, Any]) -> str:
-    """The checksum of a group's zarr.json, less the checksum."""
+    """The checksum of a group's zarr.json without the checksum itself."""
     attributes = {k: v for k, v in node["attributes"].items() if k != "metadata_sha256"}
     text = json.dumps({**node, "attributes": attributes}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Opening a store to be written, wherever it is."""
+"""Open a store for writing, at a path or a URL."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ def open_writer(dest: Path | str, content: Content, work_root: Path) -> Writer:
 
     Args:
         dest: where the finished store goes.
-        content: what it is to hold.
+        content: what the store will hold.
         work_root: the folder of the work folders of local stores; not used for a URL.
 
     Raises:
-        UserError: another process is writing this store, or something else is in its place.
+        UserError: another process is writing this store, or something else is at its path.
     """
     return RemoteWriter(str(dest), content) if is_url(dest) else LocalWriter(dest, content, work_root)

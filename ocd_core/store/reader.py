@@ -1,4 +1,4 @@
-"""Reading a store: one interface for both layouts and for local and remote stores."""
+"""Read a store: one interface for both layouts and for local and remote stores."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,8 +29,8 @@ class OverfitStore:
         location: a path, or an fsspec URL such as s3://bucket/train.zarr.
 
     Raises:
-        UserError: nothing is there, it is not an overfit store, it is of another schema version, incomplete or
-            damaged as far as can be seen without decoding (`verify_store` decodes).
+        UserError: the store does not exist, is not an overfit store, has another schema version, is incomplete, or is
+            damaged as far as is visible without decoding (`verify_store` decodes).
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -58,7 +58,7 @@ class OverfitStore:
 
     @property
     def base(self) -> BaseId:
-        """The base network and the layer whose weight changes these are."""
+        """The base network and the layer that the stored Δ belong to."""
         return BaseId(str(self.attributes.get("base_sha256")), str(self.attributes.get("layer")))
 
     @property
@@ -68,14 +68,14 @@ class OverfitStore:
 
     @property
     def steps(self) -> int:
-        """Steps of the overfitting."""
+        """The number of overfitting steps."""
         return self.schema.steps
 
     def array(self, name: str) -> zarr.Array[Any]:
         """An array by name.
 
         Raises:
-            UserError: there is none of that name.
+            UserError: no array has that name.
         """
         if name not in self._arrays:
             raise UserError(f"{self.location} has no array {name!r}; it has {', '.join(self._arrays)}")
@@ -103,7 +103,7 @@ class OverfitStore:
             return self._sound(self.schema.arrays()[name], np.asarray(array.oindex[kept]))[inverse]
 
     def _read_range(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
-        """Rows start to stop, by shard: whole ones in one go."""
+        """Rows start to stop, by shard; whole shards are read at once."""
         spec, size = self.schema.arrays()[name], self.schema.shard_rows
         if slice(start, stop) == self.schema.shard_slice(min(start // size, self.schema.shard_count - 1)):
             with self._damage_named(name):
@@ -138,7 +138,7 @@ class OverfitStore:
     def _damage_named(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # codecs and checksums raise many kinds; each means the same
+        except Exception as error:  # codecs and checksums raise many kinds, which all mean damage
             reason = " ".join(str(error).split())[:120]
             raise UserError(
                 f"{self.location} is damaged: {name} does not decode ({reason}); `ocd verify` "
@@ -157,7 +157,7 @@ class OverfitStore:
         return self.rebuild(self.read("grad_u", rows), self.read("layer_input", rows))
 
     def rows_of_replica(self, replica: int) -> int:
-        """How many rows are of this repetition: the count of samples, if every sample has it."""
+        """The number of rows of this repetition: the number of samples, if every sample has it."""
         return int((self._ids[1] == replica).sum())
 
     def deltas_of_samples(self, sample_id: npt.NDArray[Any], replica: int = 0) -> npt.NDArray[np.float32]:

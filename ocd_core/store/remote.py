@@ -1,10 +1,10 @@
-"""Writing a store straight to an fsspec URL, where files appear whole but a folder cannot be renamed.
+"""Write a store directly to an fsspec URL, where each file appears complete but a folder cannot be renamed.
 
-Shards go to their place at once. The group's zarr.json, without which no reader takes the folder for a store, goes
-last; until then a note says which work (which fingerprint) the shards belong to, so that it can go on later.
+Shards go to their final keys at once. The group's zarr.json, without which no reader accepts the folder as a store,
+goes last; until then a note names the fingerprint that the shards belong to, so that the work can resume later.
 
-There are no locks in object stores. Two processes with the same fingerprint write the same bytes; another
-fingerprint is refused: nothing that this writer did not begin is ever replaced.
+Object stores have no locks. Two processes with the same fingerprint write the same bytes; another fingerprint is
+refused: nothing that this writer did not begin is ever replaced.
 """
 
 import json
@@ -42,12 +42,12 @@ class RemoteWriter(Writer):
     """Makes or completes a store at a URL.
 
     Args:
-        url: where the store is to be: nothing, or what an earlier writer of this fingerprint left. Of a damaged
-            store the sound shards are kept.
-        content: what the store is to hold.
+        url: where the store goes: it is empty, or holds what an earlier writer with this fingerprint left. The sound
+            shards of a damaged store are kept.
+        content: what the store will hold.
 
     Raises:
-        UserError: something else is there.
+        UserError: the URL already holds something else.
     """
 
     def __init__(self, url: str, content: Content) -> None:
@@ -58,7 +58,7 @@ class RemoteWriter(Writer):
         self._open()
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no lock to release."""
 
     def write(self, shard: int, arrays: Arrays) -> None:
         """See `Writer.write`."""
@@ -70,7 +70,7 @@ class RemoteWriter(Writer):
         return self._sink
 
     def finish(self) -> None:
-        """Complete the store; all shards must be there."""
+        """Complete the store; all shards must be written."""
         if self._in_place:
             return
         assert not self.missing(), f"shards {self.missing()} are not written"
@@ -84,7 +84,7 @@ class RemoteWriter(Writer):
         self._fs.invalidate_cache()
         if self._fs.exists(self._key(ZARR_JSON)):
             if self._ours() != self.fingerprint:
-                raise UserError(f"another store is at {self.url}; choose another place or remove it")
+                raise UserError(f"another store is at {self.url}; choose another URL or remove it")
             source = Source(self.url)
             damaged = self._look()
             whole = self._fs.cat_file(self._key(ZARR_JSON)) == self._group
@@ -97,17 +97,17 @@ class RemoteWriter(Writer):
         elif self._fs.exists(self._key(NOTE)):
             if self._fs.cat_file(self._key(NOTE)) != self._note():
                 raise UserError(
-                    f"an unfinished store of other params, code or data is at {self.url}; choose another place or "
+                    f"an unfinished store with other params, code or data is at {self.url}; choose another URL or "
                     "remove it"
                 )
             self._look()
         elif self._fs.exists(self._root) and self._fs.find(self._root):
-            raise UserError(f"something is at {self.url} already; choose another place or remove it")
+            raise UserError(f"{self.url} is not empty; choose another URL or remove it")
         else:
             put_file(self._fs, self._key(NOTE), self._note())
 
     def _look(self) -> list[int]:
-        """Find the sound shards; the others."""
+        """Find the sound shards; returns the others."""
         source = self._source()
         self._good = {shard for shard in range(self.schema.shard_count) if not self._damage(source, shard)}
         return self.missing()

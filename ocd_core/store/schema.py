@@ -1,7 +1,7 @@
-"""What an overfit store holds: its arrays, their dims, and how their samples fall into shards.
+"""The content of an overfit store: its arrays, their dims, and the division of their samples into shards.
 
-All arrays have the samples in the first axis and the same range of samples in shard i, so that one shard of
-every array is one unit of work, of loss and of repair.
+All arrays have the samples in the first axis and the same range of samples in shard i, so that one shard of every array
+is one unit of work, loss and repair.
 
 Dims: N samples, K steps, O out_features, I in_features of the overfitted layer.
 """
@@ -19,9 +19,9 @@ SCHEMA_VERSION = 1
 FORMAT = "ocd-overfit-store"
 Layout = Literal["dense", "factored"]
 Codec = Literal["none", "lz4", "zstd"]
-# Δ of a layer between ReLUs is mostly zeros, in runs that lz4 finds without shuffling; other Δ hardly compress
+# Δ of a layer between ReLUs is mostly zeros, in runs that lz4 finds without shuffling; other Δ barely compress
 DEFAULT_CODEC: Codec = "lz4"
-# A chunk is what one read decodes: small enough for single samples, large enough that its overhead is lost
+# A chunk is what one read decodes: small enough for single samples, large enough that its overhead does not matter
 CHUNK_BYTES = 2**19
 
 
@@ -29,8 +29,8 @@ CHUNK_BYTES = 2**19
 class ArraySpec:
     """One array of a store.
 
-    shape, dims: of the whole array, samples first. chunk, shard: shapes of what is decoded at once and of
-    a file. fill: what a missing chunk would read as, a value that no stored number has.
+    shape, dims: of the whole array, samples first. chunk, shard: the shape that is decoded at once, and that of a file.
+    fill: what a missing chunk would read as, a value that no stored number has.
     """
 
     name: str
@@ -44,13 +44,13 @@ class ArraySpec:
 
     @property
     def chunks_per_shard(self) -> int:
-        """How many chunks a full shard holds."""
+        """The number of chunks in a full shard."""
         return self.shard[0] // self.chunk[0]
 
     def bad_rows(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Which of these rows hold NaN or infinity where nothing sound does: in all floats but the labels.
+        """The rows that hold NaN or infinity, which only float labels may: everything else must be finite.
 
-        A label is the task's own (NaN may stand for a missing one); the rest is computed, and trained on.
+        A label belongs to the task (NaN may stand for a missing one); the rest is computed, and trained on.
         """
         if self.dtype.kind != "f" or self.name == "target":
             return np.empty(0, np.int64)
@@ -67,11 +67,11 @@ class StoreSchema:
     """The shape of an overfit store.
 
     layer_input, layer_activation, base_output, target_shape: shapes of one sample. target_dtype: a numpy name.
-    shard_rows: samples a shard; `plan` chooses it. layout: `dense` keeps Δ, `factored` its gradient factors
-    (ocd_core.store.factored), which is exact for a linear layer at one position only.
+    shard_rows: samples per shard; `plan` chooses it. layout: `dense` keeps Δ, `factored` its gradient factors
+    (ocd_core.store.factored), which is exact only for a linear layer at one position.
 
     Raises:
-        UserError: factored where the layer's input is not one vector.
+        UserError: the layout is factored, but the layer's input is not one vector.
     """
 
     layout: Layout
@@ -94,15 +94,15 @@ class StoreSchema:
         assert np.dtype(self.target_dtype).kind in "fiu", f"targets are stored as numbers, not {self.target_dtype}"
         if self.layout == "factored" and self.layer_input != (self.in_features,):
             raise UserError(
-                f"overfit.layout: factored needs a layer input of one vector of {self.in_features} numbers, and this "
-                f"layer's is {self.layer_input}: its gradients are no outer products; use layout: dense"
+                f"overfit.layout: factored needs a layer input of one vector of {self.in_features} numbers, but this "
+                f"layer's is {self.layer_input}: its gradients are not outer products; use layout: dense"
             )
 
     @classmethod
     def plan(cls, *, shard_mb: float, **values: Any) -> "StoreSchema":
         """A schema whose shards hold about `shard_mb` MiB of all arrays together, uncompressed, evenly filled.
 
-        values: all other fields but shard_rows.
+        values: all fields except shard_rows.
         """
         one = cls(shard_rows=1, **values)
         row_bytes = sum(_row_bytes(spec) for spec in one.arrays().values())
@@ -115,7 +115,7 @@ class StoreSchema:
 
     @property
     def shard_count(self) -> int:
-        """How many shards each array has."""
+        """The number of shards of each array."""
         return -(-self.rows // self.shard_rows)
 
     def shard_slice(self, shard: int) -> slice:
@@ -124,7 +124,7 @@ class StoreSchema:
         return slice(shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows))
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """The arrays by name; `sample_id` is the last, and written last."""
+        """The arrays by name; `sample_id` comes last and is written last."""
         if self.layout == "dense":
             shape, dims = (self.out_features, self.in_features), ("out_features", "in_features")
             moved = self._spec("delta", "float32", shape, "weight change of the layer, θ_s − θ", dims)
@@ -173,7 +173,7 @@ class StoreSchema:
         """The inverse of `to_json`.
 
         Raises:
-            KeyError, TypeError, AssertionError: not a schema.
+            KeyError, TypeError, AssertionError: the values are not a schema.
         """
         plain: dict[str, Any] = {f.name: values[f.name] for f in fields(cls)}
         for name, value in plain.items():
@@ -186,6 +186,6 @@ def _row_bytes(spec: ArraySpec) -> int:
 
 
 def _chunk_rows(shard_rows: int, row_bytes: int) -> int:
-    """The largest divisor of shard_rows whose chunk keeps within CHUNK_BYTES, at least 1."""
+    """The largest divisor of shard_rows whose chunk fits in CHUNK_BYTES, at least 1."""
     most = max(1, min(shard_rows, CHUNK_BYTES // max(1, row_bytes)))
     return next(n for n in range(most, 0, -1) if shard_rows % n == 0)

@@ -1,10 +1,10 @@
 """A shard as a file: zarr's `sharding_indexed` format, byte for byte what zarr itself writes.
 
-Encoded here because zarr's general path takes several times as long for these simple shards (chunks along one
-axis, each written once), and decoded here so that damage is found chunk by chunk in one pass.
+Shards are encoded here because zarr's general path takes several times as long for these simple shards (chunks along
+one axis, each written once), and decoded here so that damage is found chunk by chunk in one pass.
 
-The file is the encoded chunks in order, then the index (offset and length of each, little-endian uint64), then the
-index' CRC32C. An encoded chunk ends in its own CRC32C. Chunks that lie wholly behind the array's end are not there.
+The file holds the encoded chunks in order, then the index (offset and length of each, little-endian uint64), then the
+CRC32C of the index. An encoded chunk ends with its own CRC32C. Chunks entirely beyond the end of the array are absent.
 """
 
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ Bytes = npt.NDArray[np.uint8]
 _ABSENT = 2**64 - 1
 _CRC = 4  # bytes
 
-# Its own threads would make the order of blocks, and so the bytes, a matter of chance
+# Its own threads would make the order of blocks, and so the bytes, depend on chance
 blosc.use_threads = False
 
 
@@ -47,14 +47,14 @@ def _compressor(codec: Codec, itemsize: int) -> _Compressor | None:
 
 @dataclass(frozen=True)
 class BrokenChunk:
-    """Rows of a shard (counted from its start) that cannot be read, and why."""
+    """Rows of a shard (counted from its start) that cannot be read, and the reason."""
 
     rows: range
     problem: str
 
 
 def encode_shard(spec: ArraySpec, codec: Codec, values: npt.NDArray[Any]) -> Iterator[Any]:
-    """The pieces of a shard's file; `values` are its rows, fewer than a full shard's in the last one."""
+    """The pieces of a shard's file; `values` are its rows, which may be fewer in the last shard."""
     compressor = _compressor(codec, spec.dtype.itemsize)
     index = np.full((spec.chunks_per_shard, 2), _ABSENT, "<u8")
     offset = 0
@@ -79,7 +79,7 @@ def encode_shard(spec: ArraySpec, codec: Codec, values: npt.NDArray[Any]) -> Ite
 def decode_shard(
     spec: ArraySpec, codec: Codec, data: bytes, rows: int
 ) -> tuple[npt.NDArray[Any] | None, list[BrokenChunk]]:
-    """The first `rows` rows of a shard's file, or None and what keeps them from being read."""
+    """The first `rows` rows of a shard's file, or None and the chunks that cannot be read."""
     view = np.frombuffer(data, np.uint8)
     size = spec.chunks_per_shard * 16 + _CRC
     if len(view) < size or view[-_CRC:].tobytes() != _crc(view[-size:-_CRC]):

@@ -1,4 +1,4 @@
-"""Where a store's files are: a folder or an fsspec URL (s3://..., memory://...), read through one interface."""
+"""The files of a store, in a folder or at an fsspec URL (s3://..., memory://...), read through one interface."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ class Source:
         location: a path, or a URL with a protocol that fsspec knows.
 
     Raises:
-        UserError: nothing is there.
+        UserError: the store does not exist.
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -41,7 +41,7 @@ class Source:
         return isinstance(self._fs, LocalFileSystem)
 
     def zarr_store(self) -> Store:
-        """The same for zarr, read only."""
+        """The same files as a zarr store, read only."""
         if self.local:
             return LocalStore(self._root, read_only=True)
         return FsspecStore.from_url(self.location, read_only=True)
@@ -56,7 +56,7 @@ class Source:
         """A file's content.
 
         Raises:
-            FileNotFoundError: it is not there.
+            FileNotFoundError: the file does not exist.
         """
         data: bytes = self._fs.cat_file(f"{self._root}/{key}")
         return data
@@ -66,8 +66,8 @@ def read_node(source: Source) -> dict[str, Any]:
     """The group's zarr.json.
 
     Raises:
-        UserError: not an overfit store, incomplete, or of another schema version.
-        DamagedStoreError: it was changed since it was written.
+        UserError: it is not that of an overfit store, is incomplete, or has another schema version.
+        DamagedStoreError: it has changed since it was written.
     """
     where = source.location
     try:
@@ -78,14 +78,14 @@ def read_node(source: Source) -> dict[str, Any]:
         raise UserError(f"{where} is not an overfit store: it has no {ZARR_JSON}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedStoreError(
-            f"{where}: {ZARR_JSON} cannot be read; the store is damaged, or none of ours"
+            f"{where}: {ZARR_JSON} cannot be read; the store is damaged, or is not an overfit store"
         ) from error
     if kind != FORMAT:
-        raise UserError(f"{where} is not an overfit store, but some other zarr group")
+        raise UserError(f"{where} is not an overfit store but some other zarr group")
     version = attributes.get("schema_version")
     if version != SCHEMA_VERSION:
         raise UserError(
-            f"{where} has schema version {version}, and this version of ocd_core reads {SCHEMA_VERSION}: make the "
+            f"{where} has schema version {version}, but this version of ocd_core reads {SCHEMA_VERSION}: make the "
             "store again (dvc repro), or read it with the version that wrote it"
         )
     if not node.get("consolidated_metadata"):
@@ -101,7 +101,7 @@ def schema_of(node: dict[str, Any]) -> StoreSchema:
 
 
 def missing_files(sizes: dict[str, int], schema: StoreSchema) -> list[str]:
-    """The shards that are not there or empty: zarr would read them as fill values, without an error."""
+    """The shards that are missing or empty: zarr would read them as fill values, without an error."""
     return [
         spec.file(shard)
         for spec in schema.arrays().values()

@@ -1,9 +1,9 @@
-"""Figures about a store's rows: sizes, ρ, losses, and which rows the base network gets right.
+"""Numbers about a store's rows: sizes, ρ, losses, and which rows the base network gets right.
 
-Only numbers kept for each row are read here, never Δ (ocd_core.report.store_geometry does). Up to `MOST_ROWS` rows
-everything is exact; of a larger store a seeded subset stands for the rest.
+Only the numbers kept for each row are read here, never Δ (ocd_core.report.store_geometry reads it). Up to `MOST_ROWS`
+rows everything is exact; a larger store is represented by a seeded subset.
 
-Dims: N rows that are looked at, K steps, C classes.
+Dims: N rows that are read, K steps, C classes.
 """
 
 import math
@@ -18,8 +18,8 @@ from ocd_core.store import OverfitStore
 from ocd_core.store.source import Source
 
 MOST_ROWS = 200_000
-_READ_BYTES = 2**25  # of one piece of an array that is wide
-_SEED = 0  # which rows stand for a large store does not depend on the run
+_READ_BYTES = 2**25  # of one piece of a wide array
+_SEED = 0  # the rows that represent a large store do not depend on the run
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -27,7 +27,7 @@ Int64 = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class ArraySize:
-    """An array's shape and its size in bytes: as numbers, and in the store's files."""
+    """An array's shape, and its size in bytes: uncompressed, and in the store's files."""
 
     name: str
     dims: tuple[str, ...]
@@ -41,10 +41,10 @@ class ArraySize:
 
 @dataclass(frozen=True)
 class RowValues:
-    """What a store keeps in numbers for each of N rows.
+    """The numbers that a store keeps for each of N rows.
 
     rows: int64 (N,), ascending. rho: float64 (N,). loss: float64 (N, K + 1), under the base network and after each
-    step. target: (N, ...). classes: C where the store is of a classification, else None. predicted: int64 (N,), the
+    step. target: (N, ...). classes: C if the store is of a classification, else None. predicted: int64 (N,), the
     base network's class, or None.
     """
 
@@ -60,7 +60,7 @@ class RowValues:
 
     @property
     def correct(self) -> npt.NDArray[np.bool_] | None:
-        """Which rows the base network gets right, (N,); None where there are no classes."""
+        """Which rows the base network gets right, (N,); None if there are no classes."""
         return None if self.predicted is None else np.asarray(self.predicted == self.target)
 
 
@@ -83,7 +83,7 @@ def array_sizes(store: OverfitStore) -> list[ArraySize]:
 
 
 def subset(count: int, most: int, *purpose: str) -> Int64:
-    """At most `most` of range(count), seeded, ascending, int64."""
+    """A seeded choice of at most `most` of range(count), int64, ascending."""
     if count <= most:
         return np.arange(count)
     return np.sort(numpy_generator(_SEED, "rows of a store", *purpose).choice(count, most, replace=False))
@@ -92,8 +92,8 @@ def subset(count: int, most: int, *purpose: str) -> Int64:
 def read_rows(store: OverfitStore, most: int = MOST_ROWS) -> RowValues:
     """The numbers of all rows, or of a seeded subset of `most`.
 
-    A store is of a classification if its attribute `classes` is a number C (base_output is then C scores, the largest
-    of which is the predicted class) and its target is one whole number per row, within 0 .. C − 1.
+    A store is of a classification if its attribute `classes` is a number C (base_output is then C scores, and the
+    largest is the predicted class) and its target is one integer per row, within 0 .. C − 1.
     """
     rows = subset(len(store), most, "values")
     wanted = None if len(rows) == len(store) else rows
@@ -122,7 +122,7 @@ def row_pieces(rows: Int64, row_bytes: int, most_bytes: int = _READ_BYTES) -> li
 
 
 def ranged(rows: Int64) -> slice | Int64:
-    """Rows in ascending order, as a slice where none is left out: a store reads that faster and in less memory."""
+    """Rows in ascending order, as a slice if none is left out: a store reads it faster and with less memory."""
     first, last = int(rows[0]), int(rows[-1])
     return slice(first, last + 1) if last - first + 1 == len(rows) else rows
 

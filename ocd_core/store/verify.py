@@ -1,8 +1,8 @@
-"""Finding damage: every shard of every array is decoded.
+"""Find damage: every shard of every array is decoded.
 
-Bit flips and truncation break a checksum. A shard that is missing or empty, or that lacks chunks, would read as
-fill values without an error, so that is looked for by itself. NaN and infinity are damage too: nothing that is
-computed for a store is sound with them.
+Bit flips and truncation break a checksum. A shard that is missing or empty, or that lacks chunks, would read as fill
+values without an error, so there is a separate check for that. NaN and infinity are damage too: no sound value that is
+computed for a store holds them.
 """
 
 import json
@@ -22,7 +22,7 @@ from ocd_core.store.source import DamagedStoreError, Source, read_node, schema_o
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong. rows: the samples it touches. shard, array: None where it is not in one."""
+    """One fault. rows: the samples it affects. shard, array: None if the fault is not in one."""
 
     shard: int | None
     array: str | None
@@ -38,13 +38,13 @@ class Damage:
 def verify_store(location: Path | str, progress: Callable[[int, int], None] | None = None) -> list[Damage]:
     """Decode every shard of every array of a store.
 
-    progress: called with (shards done, shards in all).
+    progress: called with (shards done, shards in total).
 
     Returns:
-        what is wrong, by shard; empty for a sound store.
+        the faults, by shard; empty for a sound store.
 
     Raises:
-        UserError: nothing is there, or it is not an overfit store of this schema version.
+        UserError: the store does not exist, or is not an overfit store with this schema version.
     """
     source = Source(location)
     try:
@@ -61,7 +61,7 @@ def verify_store(location: Path | str, progress: Callable[[int, int], None] | No
 
 
 def metadata_damage(source: Source, node: dict[str, Any]) -> list[Damage]:
-    """Arrays whose own zarr.json is not what the group's says."""
+    """The arrays whose zarr.json differs from that in the group."""
     found = []
     for name, expected in node["consolidated_metadata"]["metadata"].items():
         try:
@@ -77,7 +77,7 @@ def metadata_damage(source: Source, node: dict[str, Any]) -> list[Damage]:
 
 
 def shard_damage(source: Source, schema: StoreSchema, shard: int, digest: str) -> list[Damage]:
-    """What is wrong with one shard, over all arrays; `digest` says which samples it must hold."""
+    """The faults of one shard, over all arrays; `digest` identifies the samples that it must hold."""
     found = []
     ids: dict[str, npt.NDArray[np.int64]] = {}
     rows = schema.shard_slice(shard)

@@ -1,8 +1,8 @@
-"""What writes a store: one protocol for a folder of this machine and for a URL.
+"""Write a store: one protocol for a folder on this machine and for a URL.
 
 A store is made shard by shard, by one process (`Writer.write`) or by many (`Writer.sink`, `Writer.accept`), and is a
 store only after `Writer.finish`. A shard is the same range of samples of every array: it counts if the files of all
-arrays are there, decode and hold the expected samples, so nothing else is written down about progress.
+arrays exist, decode and hold the expected samples, so progress is not recorded anywhere else.
 """
 
 from abc import ABC, abstractmethod
@@ -24,10 +24,10 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class Sink(Protocol):
-    """Writes whole shards of one store; small, and can be sent to other processes and machines.
+    """Writes whole shards of one store; it is small and can be sent to other processes and machines.
 
-    Two may write different shards at the same time, or the same one twice, even one that outlived the run that
-    started it: a shard's bytes depend on its values alone, and each file appears whole.
+    Two sinks may write different shards at the same time, or the same shard twice, even if one outlived the run that
+    started it: a shard's bytes depend only on its values, and each file appears complete.
     """
 
     @property
@@ -42,9 +42,9 @@ class Sink(Protocol):
 
 @dataclass(frozen=True)
 class Content:
-    """What is known of a store before its numbers are.
+    """What is known of a store before its numbers are computed.
 
-    schema: its arrays. attributes: plain JSON values for the group: config, layer, base checkpoint, code version, seed.
+    schema: its arrays. attributes: plain JSON values for the group: config, layer, base weights, code version, seed.
     sample_id, replica: of all rows, int64 (rows,); no pair twice. fingerprint: of everything that determines the
     numbers (params, code, inputs).
     """
@@ -59,7 +59,7 @@ class Content:
 class Writer(ABC):
     """Makes or completes one store; a context manager.
 
-    Sound shards that a run with the same fingerprint has left are kept.
+    Sound shards that an earlier run with the same fingerprint left are kept.
     """
 
     def __init__(self, content: Content) -> None:
@@ -85,7 +85,7 @@ class Writer(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let other processes have the store; what is written stays for the next run."""
+        """Release the store to other processes; what is written stays for the next run."""
 
     def missing(self) -> list[int]:
         """The shards that are still to be written, in order."""
@@ -95,7 +95,7 @@ class Writer(ABC):
     def write(self, shard: int, arrays: Arrays) -> None:
         """Write one shard: every array with the samples of the shard (sample_id and replica may be left out).
 
-        Integers and floats are brought to the array's dtype. Each file appears whole, sample_id's last.
+        Integers and floats are cast to the array's dtype. Each file appears complete, that of sample_id last.
 
         Raises:
             UserError: the disk is full.
@@ -103,7 +103,7 @@ class Writer(ABC):
 
     @abstractmethod
     def sink(self) -> Sink:
-        """What other processes write shards with; `accept` them afterwards."""
+        """The sink with which other processes write shards; `accept` the shards afterwards."""
 
     def accept(self, shard: int) -> list[Damage]:
         """Check a shard that another process wrote; without damage it is no longer missing."""
@@ -114,10 +114,10 @@ class Writer(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Complete the store; all shards must be there.
+        """Complete the store; all shards must be written.
 
         Raises:
-            UserError: files were taken away meanwhile, or the disk is full.
+            UserError: files have been removed, or the disk is full.
         """
 
     @abstractmethod
@@ -125,11 +125,11 @@ class Writer(ABC):
         """Where unfinished shards are."""
 
     def _damage(self, source: Source, shard: int) -> list[Damage]:
-        """What is wrong with a shard."""
+        """The faults of a shard."""
         return shard_damage(source, self.schema, shard, self._attributes["shard_samples"][shard])
 
     def _with_ids(self, shard: int, arrays: Arrays) -> Arrays:
-        """A shard's arrays with sample_id and replica, which must be what was announced."""
+        """A shard's arrays with sample_id and replica, which must match the content that was announced."""
         rows = self.schema.shard_slice(shard)
         ids = {name: values[rows] for name, values in self._ids.items()}
         for name, values in ids.items():
@@ -138,7 +138,7 @@ class Writer(ABC):
 
 
 def encoded_shard(schema: StoreSchema, shard: int, arrays: Arrays) -> Iterator[tuple[str, Iterable[Any]]]:
-    """The files of one shard, as (key, pieces of bytes), encoded one by one; that of sample_id is the last."""
+    """The files of one shard, as (key, pieces of bytes), encoded one by one; that of sample_id comes last."""
     rows = schema.shard_slice(shard)
     specs = schema.arrays()
     assert set(arrays) == set(specs), f"got {sorted(arrays)}, need {sorted(specs)}"

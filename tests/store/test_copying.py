@@ -50,7 +50,7 @@ def test_damage_in_a_url_is_found(dest, memory):
 def test_refusals(dest, memory, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("x")
-    with pytest.raises(UserError, match="already"):
+    with pytest.raises(UserError, match="is not empty"):
         copy_store(dest, str(tmp_path / "full"))
     (dest / "rho" / "c.0").unlink()
     with pytest.raises(UserError, match="not copied"):

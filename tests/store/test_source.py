@@ -69,7 +69,7 @@ def changed(folder, **values):
     ("values", "message"),
     [
         ({"format": "another"}, "some other zarr group"),
-        ({"schema_version": 99}, "has schema version 99, and this version of ocd_core reads"),
+        ({"schema_version": 99}, "has schema version 99, but this version of ocd_core reads"),
         ({"consolidated_metadata": None}, "is incomplete: its writer has not finished"),
     ],
 )
