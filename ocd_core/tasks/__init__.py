@@ -1,7 +1,7 @@
 """Domains by name: a domain `name` is the class that `ocd_core.tasks.<name>.task` calls TASK.
 
-Found by their folder's name and imported only when asked for, so that a new domain is one folder and changes no shared
-file. A package of yours adds one by an entry point in the group `ocd.tasks`:
+Domains are found by folder name and imported only on demand, so that a new domain is one folder and changes no shared
+file. Your own package can add one with an entry point in the group `ocd.tasks`:
 
     [project.entry-points."ocd.tasks"]
     mydomain = "mypackage.mytask:MyTask"
@@ -33,18 +33,18 @@ ENTRY_POINT_GROUP = "ocd.tasks"
 
 
 def domain_names() -> dict[str, str]:
-    """All domains, name -> `module:Class`: ours and those that installed packages register; ours cannot be hidden."""
+    """All domains, name -> `module:Class`: ours and those of installed packages, which cannot hide ours."""
     ours = {m.name: f"{__name__}.{m.name}.task:TASK" for m in iter_modules(__path__) if m.ispkg}
     return {**{p.name: p.value for p in entry_points(group=ENTRY_POINT_GROUP)}, **ours}
 
 
 def domain_target(domain: str) -> str:
-    """The `module:Class` of a domain (a `module:Class` is its own target)."""
+    """The `module:Class` of a domain (a name of the form `module:Class` is returned unchanged)."""
     target = domain if ":" in domain else domain_names().get(domain)
     if target is None:
         raise UserError(
             f"unknown domain {domain!r}; known are {', '.join(sorted(domain_names()))}. "
-            f"Register your own by an entry point in the group {ENTRY_POINT_GROUP!r}, or give 'module:Class'"
+            f"Register your own with an entry point in the group {ENTRY_POINT_GROUP!r}, or give 'module:Class'"
         )
     return target
 
@@ -53,7 +53,7 @@ def task_class(domain: str) -> type[Task]:
     """The class of a domain.
 
     Raises:
-        UserError: unknown name, or its module does not import or is not a Task.
+        UserError: unknown name, its module cannot be imported, or it is not a Task.
     """
     target = domain_target(domain)
     module, cls = target.split(":", 1)

@@ -1,16 +1,16 @@
 """What a domain must provide: the Task protocol.
 
-A *sample* is whatever is overfitted by itself: an image, a view (a batch of rays), a row, a recording, a
-sentence. Nothing here assumes classification. The pipeline calls a task in this order:
+A *sample* is whatever is overfitted separately: an image, a view (a batch of rays), a row, a recording, a sentence.
+Nothing here assumes classification. The pipeline calls a task in this order:
 
 - `prepare` once; then, in every stage, `bind` and `open` for the splits that it reads;
 - `build_model` and `fit` for the base network, or `load_checkpoint`;
 - `loss` for layer scores and overfitting, `condition` for I(x), `stored_target` for the label in the store;
 - `metrics` and `combine` for the evaluation.
 
-Outputs and targets are one tensor or a tuple of tensors, the samples in the first axis of each. Arguments of type `Any`
-are such values: a domain writes the type that it has. `ocd_core.tasks.draws_inputs` extends the protocol for domains
-that draw a sample's inputs anew at each step of overfitting.
+Outputs and targets are one tensor or a tuple of tensors, each with the samples in the first axis. Arguments of type
+`Any` are such values: a domain writes its own type. `ocd_core.tasks.draws_inputs` extends the protocol for domains that
+draw new inputs of a sample at each step of overfitting.
 """
 
 from abc import ABC, abstractmethod
@@ -35,9 +35,9 @@ __all__ = ["Metric", "Task"]
 class Task(ABC):
     """A domain with its data, base network, loss and metrics.
 
-    Subclass it, set `Data` to the pydantic model of your params' `data` group, and register the class by an
+    Subclass it, set `Data` to the pydantic model of your params' `data` group, and register the class with an
     entry point in the group `ocd.tasks` (or name it `module:Class` in the params). `ocd_core.testing.check_task`
-    tests that a task keeps the protocol.
+    tests that a task follows the protocol.
 
     Args:
         data: the validated `data` group.
@@ -45,9 +45,9 @@ class Task(ABC):
     """
 
     Data: ClassVar[type[StrictModel]] = StrictModel
-    # samples that the base network sees at once outside of training; few where one sample is large
+    # samples that the base network sees at once outside training; few if one sample is large
     evaluation_batch: ClassVar[int] = 1000
-    # what draws the domain's own pictures, 'module:function' (see ocd_core.tasks.pictures); None: it has none
+    # the function that draws the domain's own figures, 'module:function' (see ocd_core.tasks.pictures), or None
     pictures: ClassVar[str | None] = None
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
@@ -59,35 +59,35 @@ class Task(ABC):
         """Read the raw data and write train, val and test into `dest`, the same for all seeds.
 
         Returns a summary of plain values for people: `source`, `licence` (if known), `splits` (`samples` of each), and
-        what else tells what was read. `shared_rows`, the samples that splits share (see `ocd_core.tasks.overlap`), is
-        counted by the inputs if it is not there.
+        whatever else describes the data. `shared_rows`, the samples that splits share (see `ocd_core.tasks.overlap`),
+        is counted by the inputs if it is missing.
 
         Raises:
-            UserError: the raw data is missing or not what it should be.
+            UserError: the raw data is missing or not as expected.
         """
 
-    def bind(self, prepared: Path) -> None:  # noqa: B027  (a hook, not a thing that each domain must have)
+    def bind(self, prepared: Path) -> None:  # noqa: B027  (a hook, which not every domain needs)
         """Read from the prepared data what the network, the loss or the metrics depend on (bins, a target's scale).
 
-        Called once, before everything but `prepare`. By default there is nothing to read.
+        It is called once, before everything except `prepare`. By default it does nothing.
         """
 
     @abstractmethod
     def open(self, prepared: Path, split: SplitName) -> Split:
-        """One part of what `prepare` wrote."""
+        """One split of what `prepare` wrote."""
 
     @abstractmethod
     def loss(self, output: Any, target: Any) -> Tensor:
-        """The loss of each sample by itself, (N,), in the dtype of `output`.
+        """The loss of each sample, (N,), in the dtype of `output`.
 
-        It is what layers are scored by and samples overfitted on, and, by default, what the base is trained on.
+        Layers are scored and samples overfitted with it; by default, the base is trained on it too.
         """
 
     def training_loss(self, output: Any, target: Any, label_smoothing: float) -> Tensor:
-        """The loss that the base is trained on, (N,); with `base.label_smoothing`, a fraction, if it is above 0.
+        """The loss that the base is trained on, (N,), with `base.label_smoothing` (a fraction) if it is above 0.
 
         Raises:
-            UserError: smoothing, which by default a task has no use for.
+            UserError: smoothing is asked for, which a task does not support by default.
         """
         if label_smoothing:
             raise UserError(
@@ -99,17 +99,17 @@ class Task(ABC):
     @property
     @abstractmethod
     def metrics(self) -> Sequence[Metric]:
-        """What is reported, the most important first."""
+        """The reported metrics, the most important first."""
 
     def build_model(self) -> nn.Module:
         """The base network with fresh weights. It takes `*batch.inputs` and keeps samples in the first axis."""
         return build_model(*self._model)
 
     def fit(self, fit: "BaseFit") -> "BaseTraining":
-        """Train the base network; by default by gradient descent as the params say.
+        """Train the base network; by default with gradient descent as the params say.
 
-        Override it for a base that is trained in another way, or in two phases: `fit.by_gradient(model)` goes on from
-        any network, `fit.as_it_is(model)` measures one that is ready. Draw only what is a function of `fit.seed`.
+        Override it for a base that is trained in another way, or in two phases: `fit.by_gradient(model)` continues from
+        any network, `fit.as_it_is(model)` measures a finished one. All randomness must be a function of `fit.seed`.
         """
         return fit.by_gradient()
 
@@ -124,23 +124,23 @@ class Task(ABC):
         return split.batch(sample_id)
 
     def remarks(self) -> list[str]:
-        """Sentences that must stand with every result (what a pretrained encoder was replaced by, say)."""
+        """Sentences that must accompany every result (for example, what replaces a pretrained encoder)."""
         return []
 
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Any, model: nn.Module | None = None
     ) -> Condition:
-        """I(x) for the encoders, from the base network's own values (float32); by default as they are, flattened.
+        """I(x) for the encoders, from the base network's own values (float32); by default unchanged but flattened.
 
         `model` is the base network in float32, for domains whose I(x) needs more of it (a view's depth weights). The
-        target of `batch` must not be used: it is the label.
+        target of `batch` must not be used, because it is the label.
         """
         return Condition(flat(layer_input), flat(activation), flat(output))
 
     def stored_target(self, batch: Batch) -> Tensor:
         """What the overfit store keeps as the sample's label, (N,) or (N, ...); small and numeric.
 
-        By default the target itself, or, of several tensors, their values side by side.
+        By default the target itself or, if it has several tensors, their values side by side.
         """
         return batch.target if isinstance(batch.target, Tensor) else flat(batch.target)
 
@@ -149,13 +149,13 @@ class Task(ABC):
         return map_tensors(lambda x: x.mean(0), outputs_KN)
 
     def predicted_class(self, output: Any) -> Tensor | None:
-        """The class that each output stands for, int64 (N,), comparable with the target; None if there are none."""
+        """The class that each output stands for, int64 (N,), comparable with the target; None without classes."""
         return None
 
     def neighbour_features(self, batch: Batch) -> Tensor:
         """Raw x of each sample for the nearest-neighbour row, (N, D), compared by Euclidean distance; not the target.
 
-        By default the first input, flattened.
+        By default it is the first input, flattened.
         """
         return batch.inputs[0].flatten(1)
 

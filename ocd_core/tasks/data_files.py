@@ -1,6 +1,6 @@
-"""Which files each part of a data set (train, val, test) reads: every file in one part only, and once.
+"""The files that each part of a data set (train, val, test) reads: every file in only one part, and once.
 
-A file in two parts is test data that was trained on; a file twice in one part counts its rows twice.
+A file in two parts means test data that was trained on; a file twice in one part counts its rows twice.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -12,19 +12,19 @@ Patterns = Mapping[str, Sequence[str]]
 
 
 def local_files(folder: Path, patterns: Patterns) -> dict[str, list[Path]]:
-    """The files of each part in a local folder: in the order of its patterns, those of one pattern sorted by path.
+    """The files of each part in a local folder, in the order of its patterns; those of one pattern sorted by path.
 
-    A name of an existing file is that file, even if it looks like a pattern (`digits[1].parquet`). A pattern is one of
-    `Path.glob`. Names that begin with a dot, and what is in folders that begin with a dot or two underscores, match
-    only patterns that say so.
+    The name of an existing file is that file, even if it looks like a pattern (`digits[1].parquet`). Patterns are those
+    of `Path.glob`. Names that begin with a dot, and files in folders that begin with a dot or two underscores, match
+    only patterns that name them so.
 
     Args:
         folder: what the patterns are relative to.
         patterns: part -> file names or patterns, the values of `data.<part>_files`.
 
     Raises:
-        UserError: a pattern leads out of the folder, is not valid or matches no file, or a file is named twice, be it
-            by a link.
+        UserError: a pattern leads out of the folder, is not valid or matches no file, or a file is named twice, either
+            directly or through a link.
     """
     found: dict[str, list[Path]] = {}
     for part, names in patterns.items():
@@ -40,11 +40,11 @@ def refuse_repeated(files: Mapping[str, Iterable[tuple[str, Hashable]]], pattern
     """Refuse a file that two parts, or two patterns of one part, name.
 
     Args:
-        files: part -> (name, what tells files apart).
+        files: part -> (name, key that identifies the file).
         patterns: what the user wrote, for the message.
 
     Raises:
-        UserError: names the file and the params.
+        UserError: a file is repeated; the message names it and the params.
     """
     seen: dict[Hashable, tuple[str, str]] = {}
     for part, named in files.items():
@@ -69,7 +69,7 @@ def _repeated(name: str, part: str, other_name: str, other_part: str, patterns: 
 def _matches(folder: Path, part: str, name: str) -> list[Path]:
     key, components = f"data.{part}_files", PurePosixPath(name).parts
     if not name or Path(name).is_absolute() or ".." in components:
-        raise UserError(f"{key}: {name!r} must be a file name or pattern inside of data.path")
+        raise UserError(f"{key}: {name!r} must be a file name or pattern inside data.path")
     if any("**" in component and component != "**" for component in components):
         raise UserError(f"{key}: {name!r}: '**' must stand alone between slashes, as in '**/*.parquet'")
     if (folder / name).is_file():
@@ -84,11 +84,11 @@ def _matches(folder: Path, part: str, name: str) -> list[Path]:
 
 
 def _hidden(components: Sequence[str]) -> int:
-    """How many of these names have to be asked for."""
+    """How many of these names must be requested."""
     return sum(c.startswith(".") for c in components) + sum(c.startswith("__") for c in components[:-1])
 
 
 def _identity(file: Path) -> tuple[int, int]:
-    """The same for every name of a file: symbolic and hard links, `./a` and `a`."""
+    """An identity that all names of a file share: symbolic and hard links, `./a` and `a`."""
     status = file.stat()
     return status.st_dev, status.st_ino

@@ -1,6 +1,6 @@
-"""An extension of the Task protocol: domains that draw a sample's inputs anew at each step of overfitting.
+"""An extension of the Task protocol for domains that draw new inputs of a sample at each step of overfitting.
 
-For a sample that is more than a step can take, such as a view of a scene, of which a step sees some rays.
+It is for samples that are too large for one step, such as a view of a scene, of which each step sees some rays.
 """
 
 from abc import abstractmethod
@@ -14,7 +14,7 @@ from ocd_core.tasks.base import Task
 
 
 class DrawsInputs(Task):
-    """A domain whose steps of overfitting see different inputs of a sample. I(x) and metrics are of whole samples."""
+    """A domain whose overfitting steps see different inputs of a sample. I(x) and metrics are of whole samples."""
 
     @abstractmethod
     def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
@@ -23,21 +23,21 @@ class DrawsInputs(Task):
     def parts(self, batch: Batch) -> Iterable[tuple[Batch, float]]:
         """Cut an `overfit_batch` of samples too large for the processor's cache: (part, its share of the loss).
 
-        For a loss that is a mean over independent things in the sample (a view's rays).
+        It is for a loss that is a mean over independent elements of the sample (a view's rays).
         """
         return [(batch, 1.0)]
 
     def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor | None:
-        """Which parts of each whole sample the steps of its replica 0 see; None if all of it.
+        """Which parts of each whole sample the steps of its replica 0 see; None if the whole sample is seen.
 
-        bool (N, ...) over the first axes of the target.
+        It is bool (N, ...) over the first axes of the target.
         """
         return None
 
     def scoring_batch(self, split: Split, sample_id: Tensor, seed: int) -> Batch:
-        """The inputs on which the layers are scored; by default the first step's of replica 0.
+        """The inputs on which the layers are scored; by default those of the first step of replica 0.
 
-        Override it if that is more than many draws can afford.
+        Override this if that is too much for many draws.
         """
         return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), 0, seed)
 
@@ -48,14 +48,14 @@ def draws_inputs(task: Task) -> bool:
 
 
 def step_batch(task: Task, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
-    """What a step of overfitting sees: `overfit_batch`, or the samples as they are."""
+    """What a step of overfitting sees: `overfit_batch`, or the unchanged samples."""
     if isinstance(task, DrawsInputs):
         return task.overfit_batch(split, sample_id, replica, step, seed)
     return split.batch(sample_id)
 
 
 def scoring_batch(task: Task, split: Split, sample_id: Tensor, seed: int) -> Batch:
-    """What the layers are scored on: the domain's `scoring_batch`, or the samples as they are."""
+    """What the layers are scored on: the domain's `scoring_batch`, or the unchanged samples."""
     if isinstance(task, DrawsInputs):
         return task.scoring_batch(split, sample_id, seed)
     return split.batch(sample_id)
@@ -67,5 +67,5 @@ def parts_of_step(task: Task, batch: Batch) -> Iterable[tuple[Batch, float]]:
 
 
 def seen_while_overfitting(task: Task, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor | None:
-    """Which parts of each sample overfitting sees, see `DrawsInputs.seen_while_overfitting`; None if all of it."""
+    """Which parts of each sample overfitting sees, see `DrawsInputs.seen_while_overfitting`; None if all."""
     return task.seen_while_overfitting(split, sample_id, steps, seed) if isinstance(task, DrawsInputs) else None

@@ -15,10 +15,10 @@ Names = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Origin:
-    """Where tables come from.
+    """The source of tables.
 
-    files: those of each part in the order in which they are read, relative to the data set; empty for data that is in
-    no files. licence: as the data set's card states it, or None.
+    files: those of each part in the order in which they are read, relative to the data set; empty for data without
+    files. licence: as stated in the data set's card, or None.
     """
 
     files: Names
@@ -27,17 +27,17 @@ class Origin:
 
 @contextlib.contextmanager
 def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
-    """The parts of a data set, as a mapping from part to `datasets.Dataset`, for as long as the context lasts.
+    """The parts of a data set, as a mapping from part to `datasets.Dataset`, valid inside the context.
 
-    The rows of a part are those of its files, in the order of the patterns, those of one pattern sorted by path.
+    The rows of a part are those of its files, in the order of the patterns; files of one pattern are sorted by path.
 
     Args:
         path: a hub id such as `ylecun/mnist`, or a folder. A folder needs no network and leaves no cache behind; a hub
             id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_TOKEN`).
-        patterns: part -> file names or patterns inside of `path`.
+        patterns: part -> file names or patterns inside `path`.
 
     Raises:
-        UserError: no such folder, data set or file, one that is not readable, or a file that is named twice.
+        UserError: a folder, data set or file does not exist or is not readable, or a file is named twice.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir() and (Path(path).is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
@@ -55,7 +55,7 @@ def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
 
 
 def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Names]:
-    """The library is given the files themselves, so it has nothing to match or to leave out."""
+    """The library receives the files themselves, so it has nothing to match or to leave out."""
     from datasets import load_dataset
     from datasets.data_files import DataFilesDict, DataFilesList
 
@@ -70,7 +70,7 @@ def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Nam
 
 
 def _check_parquet(part: str, files: Sequence[Path], patterns: Sequence[str], folder: Path) -> None:
-    """Name the file that is damaged, or the part that is empty, which the library's own errors do not."""
+    """Name the file that is damaged or the part that is empty; the library's own errors do not."""
     import pyarrow
     from pyarrow.parquet import read_metadata
 
@@ -85,7 +85,7 @@ def _check_parquet(part: str, files: Sequence[Path], patterns: Sequence[str], fo
 
 
 def _load_from_hub(path: str, patterns: Patterns) -> tuple[Any, Names]:
-    """The library says which files the patterns match there; they are checked before anything is downloaded."""
+    """The library resolves the patterns on the hub; the files are checked before anything is downloaded."""
     from datasets import load_dataset_builder
 
     with _named(path):
@@ -103,7 +103,7 @@ def _load_from_hub(path: str, patterns: Patterns) -> tuple[Any, Names]:
 
 @contextlib.contextmanager
 def _named(path: str) -> Iterator[None]:
-    """Errors of the library as one line."""
+    """Turn errors of the library into one line."""
     try:
         yield
     except Exception as error:  # it raises dozens of kinds, from pyarrow's to the network's
@@ -115,19 +115,19 @@ def _named(path: str) -> Iterator[None]:
 
 
 def _licence(card: str) -> str | None:
-    """The licence that a data set's card (a README.md, or that of a hub id) states, or None."""
+    """The licence stated in a data set's card (a README.md, or that of a hub id), or None."""
     from huggingface_hub import DatasetCard
 
     try:
         stated = DatasetCard.load(card).data.get("license")
-    except Exception:  # there is no card, or it is not readable: then nothing is known
+    except Exception:  # there is no card, or it is not readable
         return None
     return ", ".join(map(str, stated)) if isinstance(stated, list) else stated and str(stated)
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the library's own progress bars and log lines; ours replace them."""
+    """Turn off the library's own progress bars and log lines; ours replace them."""
     import datasets
 
     shown = datasets.utils.are_progress_bars_disabled()

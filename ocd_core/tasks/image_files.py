@@ -1,11 +1,11 @@
 """Encoded images (PNG, JPEG, …) as pixels: one decoder for training data and for prediction, in every domain.
 
-The rules are the same wherever an image comes from:
+The rules are the same for all sources:
 
 - The Exif orientation is applied.
 - 8 bits per channel: grey or RGB, each with or without alpha. 1-bit images become grey. Palette images become RGB, with
-  alpha if the palette or a transparent colour has any. Of an image with several frames the first one counts.
-- 16 bits per channel, CMYK and every other kind are refused: converting them loses what was there, or is a guess.
+  alpha if the palette or a transparent colour has any. Of several frames, the first counts.
+- 16 bits per channel, CMYK and every other kind are refused: converting them would lose information or be a guess.
 
 Dims: H height, W width, C channels.
 """
@@ -29,7 +29,7 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     """The pixels of an image file, see `decode_image`.
 
     Raises:
-        UserError: as `decode_image`, or there is no such file.
+        UserError: see `decode_image`; or the file does not exist.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
@@ -41,10 +41,10 @@ def decode_image(encoded: bytes, where: str) -> npt.NDArray[np.uint8]:
 
     Args:
         encoded: the bytes of a PNG, JPEG or other image file.
-        where: what error messages begin with.
+        where: the beginning of error messages.
 
     Raises:
-        UserError: the image cannot be decoded, is too large to be safe, or is of a kind that is not read.
+        UserError: the image cannot be decoded, is too large to be safe, or has a kind that is not supported.
     """
     from PIL import Image, ImageOps
     from PIL.ExifTags import Base
@@ -52,7 +52,7 @@ def decode_image(encoded: bytes, where: str) -> npt.NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             deep = _is_16_bit(image)
-            image.load()  # the orientation may stand behind the pixels
+            image.load()  # the orientation may be stored after the pixels
             turned = ImageOps.exif_transpose(image) if Base.Orientation in image.getexif() else image
             decoded = _to_8_bits(turned)
             kind = "16 bits per channel" if deep else f"mode {image.mode}"
@@ -67,13 +67,13 @@ def decode_image(encoded: bytes, where: str) -> npt.NDArray[np.uint8]:
 
 
 def _is_16_bit(image: "Image") -> bool:
-    """Pillow keeps 16 bits of grey and the upper 8 of colours; the raw mode of its tiles tells, until it has loaded."""
+    """Pillow keeps 16 bits of grey but the upper 8 of colours; the raw mode of its tiles tells, before loading."""
     tiles: list[Any] = getattr(image, "tile", [])
     return image.mode.startswith("I;16") or any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _to_8_bits(image: "Image") -> "Image | None":
-    """In one of the modes that are read; None if that is not exact."""
+    """The image in one of the supported modes; None if the conversion is not exact."""
     if image.mode == "1":
         image = image.convert("L")
     transparent = "transparency" in image.info

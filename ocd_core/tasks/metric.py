@@ -1,4 +1,4 @@
-"""Figures of merit: of a sample, of a group of samples, of a whole split."""
+"""Metrics: of a sample, of a group of samples, of a whole split."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -15,20 +15,20 @@ MetricKind = Literal["per_sample", "per_group", "over_split"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A figure of merit, in one of three kinds; exactly one of the three functions is given.
+    """A metric of one of three kinds; exactly one of the three functions is given.
 
-    per_sample: (output (N, ...), target (N, ...)) -> (N,), each value of its sample alone; the metric is the mean over
-        samples. With `sees="batch"` it is called with (output, `Batch`): for what needs the inputs too, such as the
-        improvement over a mixture.
+    per_sample: (output (N, ...), target (N, ...)) -> (N,), where each value depends only on its sample; the metric is
+        the mean over samples. With `sees="batch"` it is called with (output, `Batch`), for metrics that also need the
+        inputs, such as the improvement over a mixture.
     per_group: (output, target) -> a number for all samples of ONE group (NDCG of a query); the metric is the mean over
         the groups of the split (`ocd_core.samples.groups_of`).
     over_split: (output, target) -> a number for all samples of a split (AUC, F1, MCC).
 
-    `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. Over a split it is
-    not used. `unit` is appended to the number in tables.
+    `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. over_split does not
+    use it. `unit` is appended to the number in tables.
 
     Raises:
-        ValueError: none or several of the three, or `sees` or `finish` where they have no effect.
+        ValueError: none or several of the three are given, or `sees` or `finish` has no effect.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Metric:
 
     @property
     def kind(self) -> MetricKind:
-        """Which of the three functions is given."""
+        """The name of the function that is given."""
         if self.per_sample is not None:
             return "per_sample"
         return "over_split" if self.per_group is None else "per_group"
@@ -79,7 +79,7 @@ class Metric:
         assert self.per_group is not None
         if groups is None:
             raise UserError(
-                f"metric {self.name!r} is of groups of samples, but the split has none: give the split an attribute "
+                f"metric {self.name!r} needs groups of samples, but the split has none: give the split an attribute "
                 "groups (int64, one number per row)"
             )
         values = [self.per_group(select(output, rows), select(target, rows)) for rows in rows_by_group(groups)]

@@ -1,7 +1,7 @@
-"""Samples of equal content in different splits: test data that was trained on, found by what it holds.
+"""Find samples with equal content in different splits, such as test data that was trained on.
 
-Files that are named twice are refused elsewhere; this counts the copies that no name gives away. A domain whose
-summary has no count of its own is counted by its inputs.
+Files that are named twice are refused elsewhere; this counts copies that names do not reveal. If a domain's summary has
+no count, its inputs are compared.
 
 Dims: N samples.
 """
@@ -24,11 +24,11 @@ def shared_rows(splits: Mapping[SplitName, Iterable[tuple[bytes, ...]]]) -> dict
     """How many samples of one split have the content of a sample of another.
 
     Args:
-        splits: in their order (train, val, test), the keys of each sample: hashes of what it holds. Two samples are
-            equal if they share a key, so a view can be known again by its photograph or by its pose.
+        splits: in order (train, val, test), the keys of each sample: hashes of its content. Two samples are equal if
+            they share a key, so a view can be recognised by its photograph or by its pose.
 
     Returns:
-        "first/second" -> how many samples of the second split are equal to one of the first.
+        "first/second" -> the number of samples of the second split that are equal to one of the first.
     """
     rows = {name: [frozenset(keys) for keys in samples] for name, samples in splits.items()}
     known = {name: frozenset().union(*samples) for name, samples in rows.items()}
@@ -41,7 +41,7 @@ def shared_rows(splits: Mapping[SplitName, Iterable[tuple[bytes, ...]]]) -> dict
 def row_hashes(*columns: Tensor) -> Iterator[tuple[bytes, ...]]:
     """The key of each sample: one hash of its rows in all these tensors (N, ...).
 
-    Numbers that are equal have equal hashes: -0.0 counts as 0.0.
+    Equal numbers have equal hashes: -0.0 counts as 0.0.
     """
     for row in zip(*(x.numpy() for x in columns), strict=True):
         digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)

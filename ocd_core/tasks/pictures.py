@@ -1,8 +1,8 @@
-"""Pictures that only a domain can draw (a view beside its photograph, say), made by the stage illustrate.
+"""Figures that only a domain can draw (for example a view next to its photograph), made by the stage illustrate.
 
-A domain names the function that draws them in `Task.pictures`, as 'module:function'. By name and not by an import:
-what a domain imports is part of the task's code, which every stage depends on, and a new caption should not train
-anything again.
+A domain names the function that draws them in `Task.pictures`, as 'module:function'. It is named, not imported, because
+whatever a domain imports is part of the task's code, on which every stage depends, and a new caption should not retrain
+anything.
 """
 
 from importlib import import_module
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class DrawPictures(Protocol):
-    """What `Task.pictures` names."""
+    """The type of the function that `Task.pictures` names."""
 
     def __call__(self, predictor: "Predictor", prepared: Path, bound: "OverfitStore", dest: Path) -> None:
-        """Write pictures into the folder `dest`; reports show them under the names that they have there.
+        """Write figures into the folder `dest`; reports show them under their file names.
 
         The same arguments must give the same bytes.
 
@@ -36,13 +36,15 @@ def drawing_function(target: str) -> DrawPictures:
     """The function that `module:function` names.
 
     Raises:
-        UserError: the name has another form, the module does not import, or it has no such function.
+        UserError: the name has another form, or the module cannot be imported or lacks the function.
     """
     module, _, name = target.partition(":")
     try:
         found = getattr(import_module(module), name) if name else None
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"cannot import the pictures of the domain, {target!r}: {error}") from error
+        raise UserError(f"cannot import the domain's drawing function {target!r}: {error}") from error
     if not callable(found):
-        raise UserError(f"the pictures of a domain are named 'module:function', not {target!r}; correct Task.pictures")
+        raise UserError(
+            f"a domain's drawing function is named 'module:function', not {target!r}; correct Task.pictures"
+        )
     return cast(DrawPictures, found)

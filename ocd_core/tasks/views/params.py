@@ -15,15 +15,15 @@ class ViewsData(StrictModel):
 
     source: Literal["blender", "npz", "demo"]
     path: str | None  # blender: the scene's folder; npz: the file
-    size: _Count | None  # blender: shrink the pictures to this; demo: their size; null: keep them
+    size: _Count | None  # blender: shrink the images to this; demo: their size; null: keep them
     train_views: _Count | None  # demo only
     test_views: _Count | None  # demo; npz: the last views of the file
     background: Literal["black", "white"]  # behind transparent pixels; base.model must have the same
     near: _Distance  # of the first depth's bin
     far: _Distance
     depths: Annotated[int, Field(ge=2)]  # along a ray
-    base_rays: _Count  # random rays of a view in an update of the base's training
-    rays_per_step: _Count  # rays of a view in a step of overfitting
+    base_rays: _Count  # random rays of a view per update of the base's training
+    rays_per_step: _Count  # rays of a view per step of overfitting
     scoring_rays: _Count  # rays of a view in the layer scores
     fixed_rays: bool  # the same rays at each step (the paper's 4,096); false: the next ones of a random order
     vgg11: str | None  # weights for the encoder of the rendering; null: a small fixed encoder

@@ -1,4 +1,4 @@
-"""How near a rendering is to its photograph: PSNR and SSIM.
+"""How close a rendering is to its photograph: PSNR and SSIM.
 
 Dims: N views, H height, W width, C channels.
 """
@@ -13,21 +13,21 @@ from ocd_core.errors import UserError
 
 
 def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of colours in 0..1; 'inf' for a perfect picture."""
+    """Peak signal-to-noise ratio in dB of colours in 0..1; infinite for a perfect image."""
     return -10 * math.log10(mse) if mse > 0 else math.inf
 
 
 def ssim(output_NHWC: Tensor, target_NHWC: Tensor) -> Tensor:
-    """Structural similarity of each picture (Wang et al., 2004), (N,): Gaussian window of 11 pixels, σ = 1.5.
+    """Structural similarity of each image (Wang et al., 2004), (N,): Gaussian window of 11 pixels, σ = 1.5.
 
-    Colours are in 0..1; the mean is over colours and over the places where the whole window is inside the picture.
+    Colours are in 0..1; the mean is over colours and over the places where the whole window is inside the image.
 
     Raises:
-        UserError: the pictures are smaller than the window.
+        UserError: the images are smaller than the window.
     """
     size, sigma = 11, 1.5
     if min(output_NHWC.shape[1:3]) < size:
-        raise UserError(f"SSIM needs pictures of at least {size}x{size} pixels, found {tuple(output_NHWC.shape[1:3])}")
+        raise UserError(f"SSIM needs images of at least {size}x{size} pixels, found {tuple(output_NHWC.shape[1:3])}")
     x, y = (t.movedim(-1, 1).flatten(0, 1).unsqueeze(1).to(output_NHWC.dtype) for t in (output_NHWC, target_NHWC))
     place = torch.arange(size, dtype=x.dtype, device=x.device) - size // 2
     window = torch.exp(-(place**2) / (2 * sigma**2))

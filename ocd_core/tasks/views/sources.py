@@ -1,4 +1,4 @@
-"""Posed pictures from Blender folders, from `tiny_nerf_data.npz`, or from the demo scene.
+"""Posed images from Blender folders, from `tiny_nerf_data.npz`, or from the demo scene.
 
 Dims: V views, H height, W width, C colours (3, or 4 with alpha).
 """
@@ -28,7 +28,7 @@ _ROTATION_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Views:
-    """Posed pictures of one scene.
+    """Posed images of one scene.
 
     image_VHWC: float32 in 0..1, three colours. pose_V44: camera-to-world, float32. focal: in pixels.
     """
@@ -64,8 +64,8 @@ def read_blender(folder: Path, background: float, size: int | None) -> dict[str,
             divide theirs. None: keep them.
 
     Raises:
-        UserError: the folder, a photograph or a pose is missing, damaged or not like the others, or a photograph is
-            named twice, in one part or in two.
+        UserError: the folder, a photograph or a pose is missing, damaged or different from the others, or a photograph
+            is named twice, in one part or in two.
     """
     if not folder.is_dir():
         raise UserError(f"data.path: {folder} does not exist or is not a folder; it should hold transforms_train.json")
@@ -81,13 +81,13 @@ def read_blender(folder: Path, background: float, size: int | None) -> dict[str,
 
 
 def _refuse_repeated(frames: Sequence[_Frame]) -> None:
-    """One photograph in two parts would be test data that was trained on."""
+    """Refuse a photograph that is named twice: in two parts it would be test data that was trained on."""
     seen: dict[str, _Frame] = {}
     for frame in frames:
         other = seen.setdefault(os.path.realpath(frame.photograph), frame)
         if other is not frame:
             raise UserError(
-                f"{frame.where}: {frame.photograph} is the photograph of {other.where} too; name each one once "
+                f"{frame.where}: {frame.photograph} is also the photograph of {other.where}; name each one once "
                 "(without transforms_val.json, val is taken from train)"
             )
 
@@ -99,7 +99,7 @@ def _read_views(path: Path, frames: Sequence[_Frame], angle: float, background: 
         if photographs[-1].shape != photographs[0].shape:
             here, first = ("x".join(map(str, p.shape[1::-1])) for p in (photographs[-1], photographs[0]))
             raise UserError(
-                f"{frame.where}: the photograph is {here} pixels, the first one {first}; all must have one size"
+                f"{frame.where}: the photograph is {here} pixels, the first one {first}; all must have the same size"
             )
     image_VHWC = torch.stack(photographs)
     if size is not None:
@@ -185,7 +185,7 @@ def over_background(rgba_HW4: Tensor, background: float) -> Tensor:
 def _shrink(image_VHWC: Tensor, size: int, where: str) -> Tensor:
     height, width = image_VHWC.shape[1:3]
     if height % size or width % size or height != width:
-        raise UserError(f"data.size: {size} does not divide the {width}x{height} pictures of {where} evenly")
+        raise UserError(f"data.size: {size} does not divide the {width}x{height} images of {where} evenly")
     # averaging is linear, so averaging over the background is averaging premultiplied colours, then the background
     shrunk = [F.avg_pool2d(image_HWC.movedim(-1, 0), height // size) for image_HWC in image_VHWC]
     return torch.stack(shrunk).movedim(1, -1).contiguous()
@@ -195,7 +195,7 @@ def read_npz(path: Path) -> Views:
     """`tiny_nerf_data.npz`: images (V, H, W, 3) in 0..1, poses (V, 4, 4), focal; nothing is unpickled.
 
     Raises:
-        UserError: the file is missing or damaged, or an array is missing, of another shape, or not finite.
+        UserError: the file is missing or damaged, or an array is missing, has another shape, or is not finite.
     """
     if not path.is_file():
         raise UserError(f"data.path: {path} does not exist or is not a file; it should be tiny_nerf_data.npz")
@@ -211,7 +211,7 @@ def read_npz(path: Path) -> Views:
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise UserError(f"{path}: images must be finite and in 0..1")
     if poses.shape != (len(images), 4, 4):
-        raise UserError(f"{path}: poses must be ({len(images)}, 4, 4), one a picture, found {poses.shape}")
+        raise UserError(f"{path}: poses must be ({len(images)}, 4, 4), one per image, found {poses.shape}")
     if focal.size != 1 or not np.isfinite(focal).all() or focal.item() <= 0:
         raise UserError(f"{path}: focal must be one positive number")
     pose_V44 = torch.stack([check_pose(pose, f"{path}, view {i}") for i, pose in enumerate(poses)])

@@ -17,7 +17,7 @@ from ocd_core.tasks.views.sources import Views
 
 @dataclass(frozen=True)
 class ViewSplit:
-    """Posed pictures of one split; a batch gives whole views as images of rays."""
+    """Posed images of one split; a batch gives whole views as images of rays."""
 
     views: Views
     name: str
@@ -28,7 +28,7 @@ class ViewSplit:
 
     @property
     def pixels(self) -> int:
-        """Pixels of a view."""
+        """The number of pixels of a view."""
         return self.views.image_VHWC.shape[1] * self.views.image_VHWC.shape[2]
 
     def batch(self, sample_id: Tensor) -> Batch:
@@ -63,7 +63,7 @@ def in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_
 
 
 def pixels_in_random_order(split: ViewSplit, sample_id: Tensor, replica: Tensor, place_R: Tensor, seed: int) -> Tensor:
-    """The pixels at these places of the order, which repeats itself at its end; int64 (N, R)."""
+    """The pixels at these places of the order, which starts again after its end; int64 (N, R)."""
     pixels = [
         permutation(split.pixels, seed, "rays of overfitting", split.name, i, r)[place_R % split.pixels]
         for i, r in zip(sample_id.tolist(), replica.tolist(), strict=True)

@@ -1,6 +1,6 @@
-"""Novel view synthesis: a radiance field of one scene; a sample is one posed picture of it.
+"""Novel view synthesis: a radiance field of one scene; a sample is one posed image of it.
 
-Overfitting sees a view as batches of rays, evaluation as the whole picture. I(x) comes from the base network's own
+Overfitting sees a view as batches of rays, evaluation as the whole image. I(x) comes from the base network's own
 rendering of the view, never from the photograph, which is the label.
 
 Dims: N views, R rays, H height, W width, D depths along a ray, C channels, K networks of an ensemble.
@@ -32,10 +32,10 @@ from ocd_core.tasks.views.sources import DEMO_LICENCE, Views, check_angle, check
 from ocd_core.tasks.views.split import ViewSplit, in_random_order, pixels_in_random_order
 from ocd_core.weights import read_tensors, save_tensors
 
-_VAL_FRACTION = 10  # a tenth of train becomes val where the source has none
+_VAL_FRACTION = 10  # a tenth of train becomes val if the source has none
 _ENCODER_GRIDS = (16, 4)  # of the fixed encoder: averages of the rendering on grids of these sizes
 _SUMMARY_GRID = 4
-# in a step of overfitting: all activations of so many rays (32 depths, 128 units) stay in the cache of a core
+# per step of overfitting: the activations of this many rays (32 depths, 128 units) stay in the cache of a core
 _RAYS_AT_ONCE = 250
 
 
@@ -58,24 +58,24 @@ class ViewSynthesis(DrawsInputs):
 
     @property
     def encoder(self) -> str:
-        """What encodes the rendering for I(x); named in results."""
+        """The encoder of the rendering for I(x); results name it."""
         if self.data.vgg11 is None:
             grids = " and ".join(f"{g}x{g}" for g in _ENCODER_GRIDS)
             return f"rendering averaged on {grids} grids (no VGG11 weights)"
         return f"VGG11 features ({Path(self.data.vgg11).name})"
 
     def remarks(self) -> list[str]:
-        """Which encoder I(x) had; the paper's has VGG11's pretrained weights."""
+        """The encoder of I(x); the paper's has the pretrained weights of VGG11."""
         return [f"I(x) of the base's rendering: {self.encoder}."]
 
     def prepare(self, dest: Path) -> dict[str, Any]:
-        """Write one safetensors file a split: image float32 (V, H, W, 3), pose (V, 4, 4), focal (1,).
+        """Write one safetensors file per split: image float32 (V, H, W, 3), pose (V, 4, 4), focal (1,).
 
-        Returns the source and its licence, if known, the size of the photographs, what encodes I(x), each split's count
-        of views, and how many views have the photograph or the pose of a view in another split.
+        Returns the source and its licence, if known, the size of the photographs, the encoder of I(x), the number of
+        views of each split, and how many views have the photograph or the pose of a view in another split.
 
         Raises:
-            UserError: the raw data is missing or not what it should be.
+            UserError: the raw data is missing or not as expected.
         """
         parts = self._read()
         if "val" not in parts:
@@ -88,7 +88,7 @@ class ViewSynthesis(DrawsInputs):
             parts |= {"val": train.select(order[:cut].sort().values), "train": train.select(order[cut:].sort().values)}
         shapes = {name: tuple(part.image_VHWC.shape[1:3]) for name, part in parts.items()}
         if len(set(shapes.values())) > 1:
-            raise UserError(f"the parts of the scene have pictures of unequal sizes (height, width): {shapes}")
+            raise UserError(f"the parts of the scene have images of different sizes (height, width): {shapes}")
         for name, part in parts.items():
             tensors = {"image": part.image_VHWC, "pose": part.pose_V44, "focal": torch.tensor([part.focal]).double()}
             save_tensors(tensors, dest / f"{name}.safetensors")
@@ -124,7 +124,7 @@ class ViewSynthesis(DrawsInputs):
         return read_blender(Path(data.path), background, data.size)
 
     def open(self, prepared: Path, split: SplitName) -> Split:
-        """One part of what `prepare` wrote.
+        """One split of what `prepare` wrote.
 
         Raises:
             UserError: the file is missing or damaged.
@@ -134,7 +134,7 @@ class ViewSynthesis(DrawsInputs):
             raise UserError(f"{path} is missing; run the stage prepare first")
         tensors = read_tensors(path)
         if set(tensors) != {"image", "pose", "focal"}:
-            raise UserError(f"{path} does not hold posed pictures; run the stage prepare again")
+            raise UserError(f"{path} does not hold posed images; run the stage prepare again")
         return ViewSplit(Views(tensors["image"], tensors["pose"], tensors["focal"].item()), split, self.data)
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class ViewSynthesis(DrawsInputs):
         )
 
     def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
-        """`base_rays` random rays of each view with jittered depths; a function of (seed, epoch, view) alone."""
+        """`base_rays` random rays of each view with jittered depths; depends only on (seed, epoch, view)."""
         assert isinstance(split, ViewSplit)
         rays, depths = self.data.base_rays, self.data.depths
         pixels, positions = [], []
@@ -162,15 +162,15 @@ class ViewSynthesis(DrawsInputs):
         return split.rays(sample_id, torch.stack(pixels), torch.stack(positions))
 
     def overfit_batch(self, split: Split, sample_id: Tensor, replica: Tensor, step: int, seed: int) -> Batch:
-        """The next `rays_per_step` rays of each view's own random order of pixels, one order a replica.
+        """The next `rays_per_step` rays in each view's own random order of pixels, one order per replica.
 
-        At the end of the order it starts again. With `fixed_rays`, each step sees the first ones.
+        After its end the order starts again. With `fixed_rays`, each step sees the first ones.
         """
         assert isinstance(split, ViewSplit)
         return in_random_order(split, sample_id, replica, self._places(split, step), seed)
 
     def parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
-        """The rays in about equal parts of at most `_RAYS_AT_ONCE`."""
+        """The rays in nearly equal parts of at most `_RAYS_AT_ONCE`."""
         target_NR3 = only(batch.target)
         rays = target_NR3.shape[1]
         count = math.ceil(rays / _RAYS_AT_ONCE)
@@ -179,7 +179,7 @@ class ViewSynthesis(DrawsInputs):
             yield Batch(tuple(x[i] for x in inputs), target, batch.sample_id), target.shape[1] / rays
 
     def _places(self, split: ViewSplit, step: int) -> Tensor:
-        """Which places of the random order a step of overfitting takes."""
+        """The places of the random order that a step of overfitting takes."""
         count = min(self.data.rays_per_step, split.pixels)
         return (0 if self.data.fixed_rays else step * count) + torch.arange(count)
 
@@ -202,10 +202,10 @@ class ViewSynthesis(DrawsInputs):
     ) -> Condition:
         """I(x) of whole views, from the base network's rendering alone.
 
-        i_L: the rendering through the encoder (VGG11's features on a 2x2 grid, 2,048 numbers; without weights, its
-        averages on 16x16 and 4x4 grids, 816 numbers). a_L: the mean of layer L's activations over the view's positions,
-        each weighted by its part in the rendering (equally for a network without `depth_weights`), (N, C).
-        f_θ(x): the rendering's averages on a 4x4 grid, 48 numbers.
+        i_L: the encoded rendering (VGG11's features on a 2x2 grid, 2,048 numbers; without weights, averages on 16x16
+        and 4x4 grids, 816 numbers). a_L: the mean of layer L's activations over the view's positions, each weighted by
+        its contribution to the rendering (equally for a network without `depth_weights`), (N, C).
+        f_θ(x): the averages of the rendering on a 4x4 grid, 48 numbers.
         """
         assert output.dim() == 4, "I(x) is of whole views"
         image_N3HW = output.movedim(-1, 1)
@@ -237,7 +237,7 @@ class ViewSynthesis(DrawsInputs):
         return mean_NC
 
     def stored_target(self, batch: Batch) -> Tensor:
-        """The photograph's mean colour, (N, 3); the picture itself is in the prepared data."""
+        """The photograph's mean colour, (N, 3); the image itself is in the prepared data."""
         return only(batch.target).flatten(1, -2).mean(1)
 
     def neighbour_features(self, batch: Batch) -> Tensor:
@@ -249,7 +249,7 @@ class ViewSynthesis(DrawsInputs):
         """A camera from a JSON file with transform_matrix, camera_angle_x, width and height: the rays of its view.
 
         Raises:
-            UserError: no such file, not JSON, or one of these is missing or impossible.
+            UserError: the file does not exist or is not JSON, or one of these is missing or impossible.
         """
         if not path.is_file():
             raise UserError(f"{path} does not exist or is not a file")
@@ -276,12 +276,12 @@ class ViewSynthesis(DrawsInputs):
 
 
 def _averages(image_N3HW: Tensor, grid: int) -> Tensor:
-    """Mean colours on a grid x grid division of the picture, (N, 3 · grid²)."""
+    """Mean colours on a grid x grid division of the image, (N, 3 · grid²)."""
     return F.adaptive_avg_pool2d(image_N3HW, grid).flatten(1)
 
 
 def _keys(views: Views) -> Iterator[tuple[bytes, ...]]:
-    """What a view can be known again by: its photograph, and its pose."""
+    """The keys by which a view can be recognised: its photograph and its pose."""
     for photograph, pose in zip(row_hashes(views.image_VHWC), row_hashes(views.pose_V44), strict=True):
         yield photograph + pose
 

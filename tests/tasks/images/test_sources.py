@@ -79,7 +79,7 @@ def test_pixels_become_the_channels_asked_for_or_are_refused(
 
 def test_shapes_in_words_and_in_refusals() -> None:
     assert (str(Shape(1, 28, 20)), str(Shape(3, 4, 6))) == ("28x20 grey", "4x6 colour")
-    with pytest.raises(UserError, match=r"^here: an image of 6x4 pixels, where data\.height and data\.width say 4x6"):
+    with pytest.raises(UserError, match=r"^here: an image of 6x4 pixels, but data\.height and data\.width say 4x6"):
         pixels(np.zeros((6, 4, 1), np.uint8), SHAPE, "here")
 
 
@@ -87,7 +87,7 @@ def test_labels_outside_of_the_classes() -> None:
     check_labels(torch.tensor([0, 2, 1]), 3, "here")
     with pytest.raises(UserError, match=r"^here is empty"):
         check_labels(torch.tensor([], dtype=torch.int64), 3, "here")
-    with pytest.raises(UserError, match=r"here: label -1 in row 1 is outside of 0\.\.2 \(2 such rows\); correct"):
+    with pytest.raises(UserError, match=r"here: label -1 in row 1 is outside 0\.\.2 \(2 such rows\); correct"):
         check_labels(torch.tensor([0, -1, 3]), 3, "here")
 
 
@@ -106,8 +106,8 @@ def test_missing_column(folder: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, 5], "label 5 in row 1 is outside of 0..2 (1 such rows)"),
-        ([0, -1], "label -1 in row 1 is outside of 0..2"),
+        ([0, 5], "label 5 in row 1 is outside 0..2 (1 such rows)"),
+        ([0, -1], "label -1 in row 1 is outside 0..2"),
         ([0, None], "the label in row 1 is missing (1 such rows)"),
         ([0.0, float("nan")], "column 'label' holds double, not integer labels"),
         (["a", "b"], "column 'label' holds string, not integer labels"),
@@ -126,8 +126,8 @@ def test_bad_labels(folder: Path, labels: list[Any], message: str) -> None:
         (None, "row 1: the image is missing"),
         (b"not a picture", "row 1: the image cannot be decoded"),
         (png(picture(1))[:50], "row 1: the image cannot be decoded"),
-        (png(picture(1, size=(5, 6))), "row 1: an image of 5x6 pixels, where data.height and data.width say 4x6"),
-        (png(picture(1, channels=3)), "row 1: a colour image, where data.channels says 1"),
+        (png(picture(1, size=(5, 6))), "row 1: an image of 5x6 pixels, but data.height and data.width say 4x6"),
+        (png(picture(1, channels=3)), "row 1: a colour image, but data.channels says 1"),
         (png(picture(1, channels=4)), "row 1: an image with transparency"),
     ],
 )

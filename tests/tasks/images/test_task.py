@@ -129,7 +129,7 @@ def test_preparing_twice_gives_equal_bytes_and_another_seed_another_split(
     [
         ({"channels": 3}, "28x28 grey digits, not 28x28 colour"),
         ({"height": 32}, "28x28 grey digits, not 32x28 grey"),
-        ({"classes": 9}, r"label 9 in row 4500 is outside of 0\.\.8 \(500 such rows\)"),
+        ({"classes": 9}, r"label 9 in row 4500 is outside 0\.\.8 \(500 such rows\)"),
         ({"train_size": 3001}, "train_size: 3001 samples are asked for, but 3000 of the 5000"),
         ({"test_size": 5000}, "val_size: 500 samples are asked for, but 0 of the 5000"),
     ],
@@ -403,7 +403,7 @@ def test_missing_file(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/etc/passwd", ""])
 def test_files_outside_of_the_folder(folder: Path, tmp_path: Path, name: str) -> None:
-    assert "inside of data.path" in refusal(task(path=str(folder), train_files=[name]), tmp_path / "d")
+    assert "inside data.path" in refusal(task(path=str(folder), train_files=[name]), tmp_path / "d")
 
 
 def test_damaged_file(folder: Path, tmp_path: Path) -> None:
@@ -434,7 +434,7 @@ def test_nothing_left_to_train_on(folder: Path, tmp_path: Path) -> None:
         ({"path": None}, "source huggingface needs path"),
         ({"train_files": None}, "source huggingface needs path"),
         ({"test_files": None}, "give test_size"),
-        ({"mean": [0.1, 0.2]}, r"mean needs one value a channel \(1\), found 2"),
+        ({"mean": [0.1, 0.2]}, r"mean needs one value per channel \(1\), found 2"),
         ({"std": [0.0]}, "greater than 0"),
         ({"channels": 2}, "1 or 3"),
         ({"train_files": []}, "at least 1 item"),

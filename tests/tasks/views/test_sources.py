@@ -44,7 +44,7 @@ def nan_image():
         ({"images": nan_image()}, "finite and in 0..1"),
         ({"images": np.full((8, 4, 4, 3), 255.0)}, "finite and in 0..1"),
         ({"images": np.zeros((8, 4, 4))}, "must be .views, height, width, 3."),
-        ({"poses": np.zeros((7, 4, 4))}, "one a picture"),
+        ({"poses": np.zeros((7, 4, 4))}, "one per image"),
         ({"poses": np.zeros((8, 4, 4))}, "view 0: transform_matrix must be a rotation"),
         ({"focal": np.array(-1.0)}, "one positive number"),
     ],
@@ -180,7 +180,7 @@ def test_a_photograph_that_is_named_twice_is_refused(tmp_path, change, where, ot
     write_blender(tmp_path, rgba(3))
     write_blender(tmp_path, rgba(2, seed=1), "test")
     change(tmp_path)
-    with pytest.raises(UserError, match=f"{where}: .* is the photograph of .*{other} too; name each one once"):
+    with pytest.raises(UserError, match=f"{where}: .* is also the photograph of .*{other}; name each one once"):
         read_blender(tmp_path, 0.0, None)
 
 

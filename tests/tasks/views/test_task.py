@@ -125,7 +125,7 @@ def test_a_single_view_and_parts_of_unequal_sizes(tmp_path):
         make_task(BLENDER, path=str(tmp_path / "one")).prepare(tmp_path / "out")
     write_blender(tmp_path / "two", rgba(2))
     write_blender(tmp_path / "two", rgba(1)[:, :8], "test")
-    with pytest.raises(UserError, match="unequal sizes"):
+    with pytest.raises(UserError, match="images of different sizes"):
         make_task(BLENDER, path=str(tmp_path / "two")).prepare(tmp_path / "out")
 
 
