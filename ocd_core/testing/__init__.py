@@ -1,8 +1,8 @@
-"""`check_task`: does a task of yours keep the Task protocol? Call it from your own tests.
+"""`check_task` checks that your task follows the Task protocol. Call it from your own tests.
 
-Every violation is an AssertionError that says what is wrong and what to do. First come the parts of the protocol one by
-one, with an untrained network; then every stage and every row of the table runs one step on a few samples. It takes
-about as long as preparing the data twice, and a few seconds.
+Every violation is an AssertionError that says what is wrong and what to do. The parts of the protocol come first, one
+by one, with an untrained network; then every stage and every row of the table runs one step on a few samples. It takes
+about as long as preparing the data twice, plus a few seconds.
 """
 
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ __all__ = ["check_task"]
 def check_task(
     task: Task, folder: Path | str, layers: Sequence[str] | None = None, example: Path | None = None
 ) -> None:
-    """Check that a task keeps the protocol of `ocd_core.tasks.Task`.
+    """Check that a task follows the protocol of `ocd_core.tasks.Task`.
 
     Args:
         task: with params that suit a test (few samples, a small network).
         folder: an empty folder to prepare the data into.
         layers: the layers to cut the network at (default: every layer whose weight is a matrix); several that move as
-            one are named `one+other`. The last that can move is moved in the rehearsal of the stages.
-        example: a file for `read_input`, where the task reads single inputs.
+            one are named `one+other`. The rehearsal of the stages moves the last one that can move.
+        example: a file for `read_input`, if the task reads single inputs.
 
     Raises:
         AssertionError: the first violation.

@@ -18,18 +18,18 @@ def require(kept: bool, message: str) -> None:
 
 
 def some_ids(split: Split) -> Tensor:
-    """Some rows, neither in order nor without a repetition."""
+    """Some rows, out of order and with a repetition."""
     rows = list(range(min(len(split), _SAMPLES)))
     return torch.tensor([*reversed(rows), rows[0]])
 
 
 def spread_ids(split: Split, count: int) -> Tensor:
-    """`count` rows, spread over the split; of a short one some come again."""
+    """`count` rows, spread over the split; rows of a short split are repeated."""
     return torch.linspace(0, len(split) - 1, count).round().long()
 
 
 def close(a: Tensors, b: Tensors, tolerance: float) -> bool:
-    """Whether two values are of one structure and equal to within `tolerance` of the largest number of each tensor."""
+    """Whether two values have one structure and are equal to within `tolerance` of each tensor's largest number."""
     first, second = as_tuple(a), as_tuple(b)
     return len(first) == len(second) and all(_close(x, y, tolerance) for x, y in zip(first, second, strict=True))
 
@@ -40,7 +40,7 @@ def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 def finite(x: Tensors) -> bool:
-    """Whether no number of a floating-point tensor is NaN or infinite."""
+    """Whether no floating-point tensor holds NaN or infinity."""
     return all(bool(torch.isfinite(part).all()) for part in as_tuple(x) if part.is_floating_point())
 
 
@@ -56,7 +56,7 @@ def row(batch: Batch, i: int) -> Batch:
 
 
 def as_double(x: Tensors) -> Tensors:
-    """Floating-point tensors in float64, others as they are."""
+    """Floating-point tensors in float64, others unchanged."""
     return map_tensors(lambda part: part.double() if part.is_floating_point() else part, x)
 
 

@@ -1,4 +1,4 @@
-"""Checks of I(x), of the words for an output, and of what draws the domain's own pictures."""
+"""Checks of I(x), of the description of an output, and of the function that draws the domain's own figures."""
 
 import copy
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ocd_core.testing.common import close, finite, require, row
 
 
 def check_conditions(task: Task, model: nn.Module, batch: Batch, layers: Sequence[str] | None) -> str:
-    """I(x) at each layer; returns the last that can move."""
+    """Check I(x) at each layer; returns the last one that can move."""
     refused, possible = [], []
     names = list(matrix_layers(model)) if layers is None else list(layers)
     for name in names:
@@ -66,7 +66,7 @@ def _check_condition(task: Task, model: CutModel, cut: Cut, batch: Batch) -> Non
 
 
 def check_words(task: Task, model: nn.Module, batch: Batch, output: Tensors, example: Path | None) -> None:
-    """What `ocd predict` says of an output, and reads from a file."""
+    """Check what `ocd predict` says about an output and reads from a file."""
     words = task.describe_output(one_sample(output, 0))
     require(
         isinstance(words, dict) and bool(words) and all(isinstance(v, str | float | int) for v in words.values()),
@@ -80,11 +80,11 @@ def check_words(task: Task, model: nn.Module, batch: Batch, output: Tensors, exa
     require(shapes == wanted, f"read_input must give the model's inputs for one sample: {wanted}, not {shapes}")
     with torch.no_grad():
         described = task.describe_output(one_sample(copy.deepcopy(model).float()(*inputs), 0))
-    require(bool(described), "describe_output says nothing of the example")
+    require(bool(described), "describe_output says nothing about the example")
 
 
 def check_pictures(task: Task) -> None:
-    """The function that draws the domain's own pictures can be imported."""
+    """Check that the function that draws the domain's own figures can be imported."""
     if task.pictures is None:
         return
     try:

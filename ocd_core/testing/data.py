@@ -1,4 +1,4 @@
-"""Checks of what a task prepares, and of the batches that it gives."""
+"""Checks of the data that a task prepares, and of its batches."""
 
 import hashlib
 import json
@@ -30,7 +30,7 @@ def check_prepare(task: Task, folder: Path) -> Path:
         {str(p.relative_to(dest)): hashlib.sha256(p.read_bytes()).hexdigest() for p in dest.rglob("*") if p.is_file()}
         for dest in (first, second)
     ]
-    require(bool(files[0]), "prepare wrote no file into the folder that it was given")
+    require(bool(files[0]), "prepare wrote no file into the given folder")
     changed = sorted(set(files[0].items()) ^ set(files[1].items()))
     require(
         not changed,
@@ -41,7 +41,7 @@ def check_prepare(task: Task, folder: Path) -> Path:
 
 
 def check_split(split: Split, name: str) -> None:
-    """Batches in the order asked for, and groups."""
+    """Check that batches keep the requested order, and the groups."""
     require(isinstance(split, Split), f"open(..., {name!r}) must return a Split: __len__ and batch(sample_id)")
     require(len(split) > 0, f"the {name} split is empty")
     ids = some_ids(split)
@@ -51,7 +51,7 @@ def check_split(split: Split, name: str) -> None:
         alone = split.batch(sample.reshape(1))
         require(
             equal(row(batch, i), alone),
-            f"the {name} split's batch must give the samples in the order asked for, each the same at every call and "
+            f"the {name} split's batch must give the samples in the requested order, each the same at every call and "
             f"whatever its neighbours: sample {int(sample)} at place {i} is not what batch([{int(sample)}]) gives",
         )
     try:
@@ -80,12 +80,12 @@ def _check_batch(batch: Batch, ids: Tensor, what: str) -> None:
             require(finite(x), f"{what}: {part} has NaN or infinite values")
     require(
         batch.sample_id.dtype == torch.int64 and torch.equal(batch.sample_id, ids),
-        f"{what}: sample_id must be the rows that were asked for (int64), in their order",
+        f"{what}: sample_id must be the requested rows (int64), in their order",
     )
 
 
 def check_step_batches(task: Task, train: Split) -> None:
-    """The batches that the base is trained on and, if the task draws inputs, those of overfitting and of the scores."""
+    """Check the batches of the base's training and, if the task draws inputs, those of overfitting and scoring."""
     ids = some_ids(train)
     _check_drawn("training_batch", lambda some: task.training_batch(train, some, SEED, 1), ids)
     if not isinstance(task, DrawsInputs):
@@ -101,7 +101,7 @@ def check_step_batches(task: Task, train: Split) -> None:
         require(
             equal(row(batch, i), row(overfit_batch(ids[i:]), 0)),
             "overfit_batch must give a sample the same inputs whatever its neighbours: draw by sample id and replica "
-            "(ocd_core.rng.sample_normal), not once a batch",
+            "(ocd_core.rng.sample_normal), not once per batch",
         )
     shares = [share for _, share in task.parts(batch)]
     require(abs(sum(shares) - 1) < 1e-6, f"the shares of parts must add up to 1, not {sum(shares):g}")

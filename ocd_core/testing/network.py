@@ -1,4 +1,4 @@
-"""Checks of a task's network, and of its losses."""
+"""Checks of a task's network and its losses."""
 
 import copy
 
@@ -13,7 +13,7 @@ from ocd_core.testing.common import SEED, close, described, doubled, finite, req
 
 
 def check_model(task: Task, batch: Batch) -> nn.Module:
-    """Returns the network in eval mode and float64."""
+    """Check the network; returns it in eval mode and float64."""
     with torch.random.fork_rng([]):
         torch.manual_seed(SEED)
         model = task.build_model()
@@ -33,7 +33,7 @@ def check_model(task: Task, batch: Batch) -> nn.Module:
         output = model(*batch.inputs)
         _check_output(output, batch)
         require(
-            close(model(*batch.inputs), output, 0.0), "the model in eval mode gives another output at a second call"
+            close(model(*batch.inputs), output, 0.0), "the model in eval mode gives a different output at a second call"
         )
         return _check_double(model, batch)
 
@@ -63,19 +63,19 @@ def _check_double(model: nn.Module, batch: Batch) -> nn.Module:
     for part in as_tuple(output):
         require(
             part.dtype == torch.float64,
-            f"the model's output is {part.dtype} for float64 weights and inputs: do not cast inside of the model",
+            f"the model's output is {part.dtype} for float64 weights and inputs: do not cast inside the model",
         )
     for i in range(len(batch)):
         require(
             close(select(output, slice(i, i + 1)), double(*row(doubled(batch), i).inputs), 1e-9),
-            "the model mixes the samples of a batch (a sample alone gives another output): normalise within a "
+            "the model mixes the samples of a batch (a sample alone gives a different output): normalise within a "
             "sample, not over the batch",
         )
     return double
 
 
 def check_losses(task: Task, output: Tensors, batch: Batch) -> None:
-    """The loss that samples are overfitted on, and the one that the base is trained on."""
+    """Check the loss on which samples are overfitted, and the one on which the base is trained."""
     for dtype in (torch.float32, torch.float64):
         value = map_tensors(lambda x: x.detach().to(dtype).requires_grad_(True), output)  # noqa: B023
         loss_N = task.loss(value, batch.target)
@@ -102,6 +102,6 @@ def _check_loss(name: str, loss_N: Tensor, count: int) -> None:
     found = described(loss_N) if isinstance(loss_N, Tensor) else type(loss_N).__name__
     require(
         isinstance(loss_N, Tensor) and loss_N.shape == (count,),
-        f"{name} must give one number a sample, shape ({count},), not {found}: no mean over the batch",
+        f"{name} must give one number per sample, shape ({count},), not {found}: no mean over the batch",
     )
     require(finite(loss_N), f"{name} is NaN or infinite for an untrained network")

@@ -1,4 +1,4 @@
-"""Checks of what a task makes of its network's outputs: losses and metrics of each sample alone, ensembles, classes.
+"""Checks of what a task computes from its network's outputs: per-sample losses and metrics, ensembles, classes.
 
 Dims: N samples, K networks.
 """
@@ -16,26 +16,26 @@ from ocd_core.testing.common import SEED, as_double, close, described, finite, r
 Measure = Callable[[Tensors, Batch], Tensor]
 NETWORKS = 3
 _SPREAD = 32  # rows on which a metric is tried
-_CHANGED = 4  # of which so many are changed, one after the other
+_CHANGED = 4  # how many of them are changed, one after the other
 _SCALES = (0.0, 0.3, 3.0)  # of the noise on the outputs, times their standard deviation
 
 
 def measures(task: Task) -> dict[str, Measure]:
-    """All that gives one number per sample: the loss, and metrics of samples."""
+    """Everything that gives one number per sample: the loss, and per-sample metrics."""
     found: dict[str, Measure] = {"loss": lambda output, batch: task.loss(output, batch.target)}
     return found | {f"metric {m.name!r}": m.measure for m in task.metrics if m.kind == "per_sample"}
 
 
 def check_metrics(task: Task, output: Tensors, split: Split) -> None:
-    """Losses and metrics on rows spread over a split.
+    """Check losses and metrics on rows spread over a split.
 
     Args:
-        output: the network's, of some samples; the outputs for the others are these with noise.
+        output: the network's output for some samples; the outputs for the others are these with noise.
     """
     metrics = list(task.metrics)
     require(bool(metrics) and all(isinstance(m, Metric) for m in metrics), "metrics must be a sequence of Metric")
     names = [m.name for m in metrics]
-    require(len(set(names)) == len(names) and all(names), f"metrics need names of their own, found {names}")
+    require(len(set(names)) == len(names) and all(names), f"metrics need different names, found {names}")
     require(not {"loss", "n"} & set(names), "the names loss and n are taken: rename the metric")
     batch = split.batch(spread_ids(split, _SPREAD))
     for outputs in _outputs_like(output, len(batch)):
@@ -49,7 +49,7 @@ def check_metrics(task: Task, output: Tensors, split: Split) -> None:
 
 
 def _outputs_like(output: Tensors, count: int) -> Iterator[Tensors]:
-    """Outputs for `count` samples: the given ones in turn, with noise of several sizes."""
+    """Outputs for `count` samples: the given ones in turn, with noise of several strengths."""
     count_given = len(as_tuple(output)[0])
     rows = torch.arange(count) % count_given
     generator = torch.Generator().manual_seed(SEED)
@@ -63,12 +63,12 @@ def _outputs_like(output: Tensors, count: int) -> Iterator[Tensors]:
 
 
 def _check_alone(name: str, measure: Measure, output: Tensors, batch: Batch) -> None:
-    """One number per sample, which no other sample changes."""
+    """Check that there is one number per sample, which no other sample changes."""
     together = measure(output, batch)
     count = len(batch)
     require(
         isinstance(together, Tensor) and together.shape == (count,),
-        f"{name} must give one number a sample, shape ({count},), not "
+        f"{name} must give one number per sample, shape ({count},), not "
         f"{described(together) if isinstance(together, Tensor) else type(together).__name__}",
     )
     require(finite(together), f"{name} is NaN or infinite for an untrained network")
@@ -93,7 +93,7 @@ def _with_row_of_another(x: Tensor, i: int) -> Tensor:
 
 
 def _check_together(metric: Metric, output: Tensors, batch: Batch, split: Split) -> None:
-    """A metric of groups or of a split: a finite number, whatever the order of the samples."""
+    """Check that a metric of groups or of a split is finite and does not depend on the order of the samples."""
     what = f"metric {metric.name!r}"
     groups = groups_of(split)
     chosen = None if groups is None else groups[batch.sample_id]
@@ -126,7 +126,7 @@ def _check_finish(metric: Metric, output: Tensors, batch: Batch) -> None:
 
 
 def check_combine(task: Task, output: Tensors, batch: Batch) -> None:
-    """An ensemble of equal networks is one of them, and their order does not matter."""
+    """Check that an ensemble of equal networks scores as one of them, and that their order does not matter."""
     generator = torch.Generator().manual_seed(SEED)
 
     def noisy(x: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ def check_combine(task: Task, output: Tensors, batch: Batch) -> None:
 
 
 def check_classes(task: Task, output: Tensors) -> None:
-    """The predicted class, if there is one: whole numbers, of each sample alone, also for an ensemble."""
+    """Check the predicted class, if there is one: integers that depend only on their sample, also for an ensemble."""
     predicted_N = task.predicted_class(output)
     if predicted_N is None:
         return
@@ -176,12 +176,12 @@ def check_classes(task: Task, output: Tensors) -> None:
     combined = task.predicted_class(as_double(task.combine(stack([output] * NETWORKS))))
     require(
         combined is not None and torch.equal(combined, predicted_N),
-        f"an ensemble of {NETWORKS} equal networks has another predicted_class than one of them",
+        f"an ensemble of {NETWORKS} equal networks has a different predicted_class than one of them",
     )
 
 
 def check_stored_target(task: Task, batch: Batch) -> None:
-    """What the overfit store keeps as the label."""
+    """Check what the overfit store keeps as the label."""
     stored = task.stored_target(batch)
     require(
         isinstance(stored, Tensor) and stored.dim() > 0 and len(stored) == len(batch) and finite(stored),

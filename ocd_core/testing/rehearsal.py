@@ -1,6 +1,6 @@
-"""One step of every stage and of every row of the table, on a few samples of a task: what would stop a run is met here.
+"""One step of every stage and of every row of the table, on a few samples: what would stop a run shows here first.
 
-The library is called as the stages call it, with params that take no time.
+The library is called as the stages call it, with params that are fast.
 """
 
 import copy
@@ -71,7 +71,7 @@ def rehearse(task: Task, prepared: Path, layer: str, folder: Path) -> None:
         folder: an empty folder for artifacts.
 
     Raises:
-        AssertionError: names the stage that fails.
+        AssertionError: a stage fails; the message names it.
     """
     task = _on_few_samples(task, prepared)
     splits = {name: task.open(prepared, name) for name in SPLITS}
@@ -102,7 +102,7 @@ def rehearse(task: Task, prepared: Path, layer: str, folder: Path) -> None:
 
 @contextmanager
 def _stage(name: str) -> Iterator[None]:
-    """Any error in it fails the check with the stage's name."""
+    """Any error inside fails the check with the stage's name."""
     try:
         yield
     except AssertionError:
@@ -112,7 +112,7 @@ def _stage(name: str) -> Iterator[None]:
 
 
 def _on_few_samples(task: Task, prepared: Path) -> Task:
-    """A copy whose splits end after a few samples; they stay of their own class, which the task may look at."""
+    """A copy whose splits end after a few samples; they keep their class, which the task may inspect."""
     few = copy.copy(task)
 
     def open_few(_prepared: Path, split: SplitName) -> Split:
@@ -149,7 +149,7 @@ def _params(task: Task) -> Params:
 
 
 def _base(task: Task, splits: dict[SplitName, Split], params: BaseParams) -> nn.Module:
-    """Trained twice, to see that it repeats."""
+    """The base network, trained twice to check that training is repeatable."""
     first, second = (fit_base(task, splits["train"], splits["val"], params, SEED) for _ in range(2))
     require(
         isinstance(first, BaseTraining) and bool(first.curve) and "val_loss" in first.metrics,
@@ -160,14 +160,14 @@ def _base(task: Task, splits: dict[SplitName, Split], params: BaseParams) -> nn.
     require(shapes[0] == shapes[1], "fit must return a network like that of build_model: its tensors differ")
     require(
         all(torch.equal(found[name], x) for name, x in again.items()),
-        "fit must give the same weights for the same seed: draw by fit.seed alone",
+        "fit must give the same weights for the same seed: all randomness must be a function of fit.seed",
     )
     _check_frozen(task, first.model)
     return first.model
 
 
 def _check_frozen(task: Task, trained: nn.Module) -> None:
-    # a task's own fit may freeze for a phase and forget; later stages go by what build_model says
+    # a task's own fit may forget to restore what it froze for a phase; later stages rely on build_model
     frozen = [name for name, p in task.build_model().named_parameters() if not p.requires_grad]
     thawed = [name for name, p in trained.named_parameters() if name in frozen and p.requires_grad]
     require(not thawed, f"fit returns {', '.join(thawed[:3])} trainable, which build_model freezes")

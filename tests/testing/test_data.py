@@ -77,7 +77,7 @@ class EmptyVal(Good):
         return Rows(torch.empty(0, 3), torch.empty(0, 2)) if split == "val" else rows
 
 
-@broken("in the order asked for")
+@broken("in the requested order")
 class SortsRows(ChangedSplit):
     def change(self, batch: Batch) -> Batch:
         order = batch.sample_id.argsort()
@@ -96,7 +96,7 @@ class NormalisesBatch(ChangedSplit):
         return replace(batch, inputs=(batch.inputs[0] - batch.inputs[0].mean(0),))
 
 
-@broken("sample_id must be the rows that were asked for")
+@broken("sample_id must be the requested rows")
 class WrongIds(ChangedSplit):
     def change(self, batch: Batch) -> Batch:
         return replace(batch, sample_id=torch.arange(len(batch)))

@@ -57,7 +57,7 @@ class NanOutput(ChangedModel):
         return Net.forward(net, x) / 0
 
 
-@broken("another output at a second call")
+@broken("a different output at a second call")
 class AlwaysDropout(ChangedModel):
     @staticmethod
     def run(net: Net, x: Tensor) -> object:
@@ -71,7 +71,7 @@ class Float32Constant(ChangedModel):
         return Net.forward(net, x) @ torch.eye(2)
 
 
-@broken("do not cast inside of the model")
+@broken("do not cast inside the model")
 class CastsToFloat32(ChangedModel):
     @staticmethod
     def run(net: Net, x: Tensor) -> object:
@@ -116,7 +116,7 @@ class NanGradient(Good):
         return super().loss(output, target) + zero.abs().sqrt() * zero
 
 
-@broken("training_loss must give one number a sample")
+@broken("training_loss must give one number per sample")
 class MeanTrainingLoss(Good):
     def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         return self.loss(output, target).mean()

@@ -35,7 +35,7 @@ class NoMetrics(Good):
     metrics = ()
 
 
-@broken("names of their own")
+@broken("metrics need different names")
 class EqualNames(Good):
     @property
     def metrics(self) -> Sequence[Metric]:
@@ -49,7 +49,7 @@ class TakenName(Good):
         return (Metric("loss", self.loss, higher_is_better=False),)
 
 
-@broken("metric 'm' must give one number a sample")
+@broken("metric 'm' must give one number per sample")
 class MatrixMetric(ChangedMetric):
     metric = Metric("m", lambda output, target: output - target, higher_is_better=False)
 
@@ -84,7 +84,7 @@ class CutsOutliersOfTheBatch(ChangedMetric):
     metric = Metric("m", against_the_worst, higher_is_better=False)
 
 
-@broken("metric 'm' is of groups of samples, but the split has none")
+@broken("metric 'm' needs groups of samples, but the split has none")
 class GroupsWithoutGroups(ChangedMetric):
     metric = Metric("m", per_group=lambda o, t: float((o - t).abs().max()), higher_is_better=False)
 

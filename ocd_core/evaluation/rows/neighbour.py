@@ -23,7 +23,7 @@ class Neighbours:
     """All training samples in memory as raw features (float32), and their Δ on disk.
 
     Args:
-        train: the training split; store: its overfit store, of which the first replica of each sample is taken.
+        train: the training split; store: its overfit store, where the first replica of each sample is used.
     """
 
     def __init__(self, task: Task, train: Split, store: OverfitStore) -> None:
