@@ -105,7 +105,8 @@ def test_help_and_unknown_words(ocd):
         assert "Traceback" not in done.err
 
 
-def test_tasks(ocd, in_run):
+def test_tasks(ocd, in_run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")  # a narrow terminal cuts long names
     done = ocd("tasks")
     assert done.status == 0
     assert "tests.support.toy:PlaneTask" in done.out
@@ -188,11 +189,14 @@ def test_export(ocd, in_run, tmp_path):
     ocd("export", tmp_path / "none.zarr", tmp_path / "b").refused("no store")
 
 
-def test_the_overfit_stage_writes_cards(toy_run):
+def test_each_store_has_a_card_in_the_report(ocd, in_run, toy_run):
     folder = toy_run / "data/toy/seed0/rank1/overfit"
+    assert sorted(p.name for p in folder.iterdir()) == ["test.zarr", "train.zarr", "val.zarr"]
+    assert ocd("report", "toy").status == 0
     for split in ("train", "val", "test"):
-        assert json.loads((folder / f"{split}.card/card.json").read_text())["split"] == split
-    assert sorted(p.suffix for p in folder.iterdir()) == [".card"] * 3 + [".zarr"] * 3
+        card = toy_run / "reports/toy/cards" / f"seed0-rank1-{split}"
+        assert json.loads((card / "card.json").read_text())["split"] == split
+        assert (card / "README.md").read_text().startswith(f"# Overfitted weights: toy, {split} split")
 
 
 def test_predict(ocd, in_run, tmp_path):
@@ -227,7 +231,7 @@ def test_report(ocd, in_run, toy_run):
     assert done.status == 0
     assert "overfitted on test (bound)" in done.out
     made = sorted(p.name for p in (toy_run / "reports/toy").iterdir())
-    assert made == ["curves.png", "layer_scores.png", "overfit_test.png", "scale.md", "table.json", "table.md"]
+    assert made == ["cards", "curves.png", "layer_scores.png", "overfit_test.png", "scale.md", "table.json", "table.md"]
     ocd("report", "unknown").refused("no evaluated run of task 'unknown'")
 
 

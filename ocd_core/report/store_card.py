@@ -128,7 +128,7 @@ sample's losses.
 | layout | {card["layout"]}, {card["steps"]} steps |
 | seed | {card["seed"]} |
 | size | {_size(card, "bytes")} of numbers, {_size(card, "stored_bytes")} in files |
-| base checkpoint | sha256 `{card["base_sha256"]}` |
+| base weights | sha256 `{card["base_sha256"]}` |
 | licence | {card["licence"]} |
 | samples that splits share | {_shared(card["shared_rows"])} |
 | schema version | {card["schema_version"]} |

@@ -1,4 +1,4 @@
-"""Publishing a store: a sound copy of it with its card and base checkpoint, at a folder or an fsspec URL.
+"""Publishing a store: a sound copy of it with its card and base weights, at a folder or an fsspec URL.
 
     DEST/<split>.zarr        the store
     DEST/<split>.card/       its card
@@ -29,7 +29,7 @@ Files = dict[str, bytes]
 
 
 def export_store(store: Path | str, dest: str, base: Path | str | None = None) -> dict[str, Any]:
-    """Verify a store and copy it with its card and base checkpoint; returns the manifest.
+    """Verify a store and copy it with its card and base weights; returns the manifest.
 
     Args:
         store: a path or fsspec URL.
@@ -55,7 +55,7 @@ def export_store(store: Path | str, dest: str, base: Path | str | None = None) -
         return _write_remote(str(store), dest.rstrip("/"), place.name, card, checkpoint)
     final = Path(root)
     if source.local and final.resolve().is_relative_to(Path(place).resolve()):
-        raise UserError(f"{dest} is inside of the store itself; choose another place")
+        raise UserError(f"{dest} is inside the store itself; choose another place")
     return _write_local(str(store), final, place.name, card, checkpoint)
 
 
@@ -119,7 +119,7 @@ def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path
     found = {place: files for place, files in places.items() if _WEIGHTS in files}
     if not found:
         raise UserError(
-            f"the base checkpoint is missing: no {_WEIGHTS} in {' or '.join(places)}; name its folder by --base"
+            f"the base weights is missing: no {_WEIGHTS} in {' or '.join(places)}; name its folder by --base"
         )
     expected = attributes.get("base_sha256")
     for files in found.values():

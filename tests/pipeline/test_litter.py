@@ -10,12 +10,9 @@ import pytest
 from tests.support.repository import REPO, repository_files
 from tests.support.workspace import copy_repository
 
-# the tests that read files of the repository, without the few among them that train something
-QUICK = (
-    "tests/test_config.py", "tests/test_docs.py", "tests/presets", "tests/experiments",
-    "tests/pipeline/test_dvc_yaml.py", "tests/test_own_task.py",
-)  # fmt: skip
-SLOW = "commands_run or blocks_run or stages_of_the_page or layer_scores or check_of_the_page"
+# of the tests that read the repository's files, the quick ones
+QUICK = ("tests/test_config.py", "tests/test_docs.py", "tests/experiments", "tests/pipeline/test_dvc_yaml.py")
+SLOW = "layer_scores or every_setting"
 LITTER = {
     "params/mine.yaml": "domain: [nothing",
     "params/mnist5k_paper.yaml": "domain: images\n",

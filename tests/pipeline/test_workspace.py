@@ -30,17 +30,25 @@ def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace
     assert metrics["bound"]["cross_entropy"] < metrics["base"]["cross_entropy"]
 
 
+def processor_seconds(workspace: Workspace, *command: str) -> tuple[str, float]:
+    """What a command printed, and the processor time that it took with all that it started."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    output = workspace.run(*command)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return output, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def test_second_run_runs_nothing_and_is_quick(workspace: Workspace) -> None:
-    seconds = []
+    """Beyond what DVC itself takes to look at everything there is only the stage code, of less than a second."""
+    beyond = []
     for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert ran_stages(workspace.run("dvc", "repro")) == set()
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        # processor time, and the best of a few: other programs on the machine stretch it too, if less than the clock
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-        if seconds[-1] < 3:
+        output, repro = processor_seconds(workspace, "dvc", "repro")
+        assert ran_stages(output) == set()
+        assert "Running stage 'code@mnist5k'" in output
+        beyond.append(repro - processor_seconds(workspace, "dvc", "status")[1])
+        if beyond[-1] < 1.2:  # the best of a few: other programs on the machine stretch processor time, too
             return
-    raise AssertionError(f"{min(seconds):.1f} s")
+    raise AssertionError(f"{min(beyond):.1f} s")
 
 
 def test_no_stage_leaves_files_outside_its_outs(workspace: Workspace) -> None:
@@ -134,21 +142,21 @@ def test_a_new_rank_runs_only_the_new_rank(workspace: Workspace) -> None:
     assert out_of_date - {"report@mnist5k"} == {s.replace("-0-1", "-0-2") for s in ALL if "-0-1" in s}
 
 
-def edited(workspace: Workspace, name: str) -> set[str]:
-    """The stages that run after a comment at the end of a source file."""
-    path = workspace.root / name
-    path.write_text(path.read_text() + "# another word\n")
+def edited(workspace: Workspace, *names: str) -> set[str]:
+    """The stages that run after a comment at the end of source files."""
+    for name in names:
+        path = workspace.root / name
+        path.write_text(path.read_text() + "# another word\n")
     return ran_stages(workspace.run("dvc", "repro"))
 
 
 def test_an_edit_runs_the_stages_whose_code_it_is(workspace: Workspace) -> None:
     workspace.run("git", "checkout", "-q", "--", ".")
-    assert edited(workspace, "ocd_core/report/store_card.py") == {"report@mnist5k"}
-    assert edited(workspace, "ocd_core/tasks/views/pictures.py") == set()
-    # the same bytes come out, so nothing follows; and a later stage does not take its inputs for stale
-    assert edited(workspace, "stages/train_base.py") == {"train_base@mnist5k-0", "report@mnist5k"}
-    assert edited(workspace, "stages/train_scale.py") == {"train_scale@mnist5k-0-1", "report@mnist5k"}
-    assert edited(workspace, "stages/evaluate.py") == {"evaluate@mnist5k-0-1", "report@mnist5k"}
+    card, other_domain = "ocd_core/report/store_card.py", "ocd_core/tasks/views/pictures.py"
+    assert edited(workspace, card, other_domain) == {"report@mnist5k"}
+    # the same bytes come out, so nothing follows; and no later stage takes its inputs for stale
+    found = edited(workspace, "stages/train_base.py", "stages/train_scale.py", "stages/evaluate.py")
+    assert found == {"train_base@mnist5k-0", "train_scale@mnist5k-0-1", "evaluate@mnist5k-0-1", "report@mnist5k"}
     workspace.run("git", "checkout", "-q", "--", "ocd_core", "stages")
     assert ran_stages(workspace.run("dvc", "repro")) == set()  # all of it from the cache
 

@@ -138,7 +138,7 @@ def test_the_base_must_be_there_and_the_right_one(tmp_path, run, store):
     moved = tmp_path / "kept" / "model.safetensors"
     moved.parent.mkdir()
     weights.rename(moved)
-    with pytest.raises(UserError, match=r"base checkpoint is missing.*--base"):
+    with pytest.raises(UserError, match=r"base weights is missing.*--base"):
         export_store(store, str(tmp_path / "d"))
     weights.write_bytes(b"another network")
     with pytest.raises(UserError, match="another checkpoint"):

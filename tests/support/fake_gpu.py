@@ -3,7 +3,7 @@
 The device's tensors hold their values in the CPU's memory and its operations run there, but a tensor of each kind in
 one operation, or a look at a value without a copy, is an error as on a GPU. As a program it runs stages of a task:
 
-    python -m tests.fake_gpu toy train_diffusion evaluate
+    python -m tests.support.fake_gpu toy train_diffusion evaluate
 """
 
 import sys

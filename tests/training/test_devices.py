@@ -77,7 +77,7 @@ def test_the_device_that_is_not_there_refuses_to_mix(tmp_path):
     """Else the test above could not fail."""
     code = """
 import torch
-from tests.fake_gpu import fake_gpu
+from tests.support.fake_gpu import fake_gpu
 with fake_gpu() as gpu:
     on_cpu, on_gpu = torch.ones(2), torch.ones(2, device=gpu)
     assert (on_gpu + 1).device == gpu and (on_gpu * torch.tensor(2.0)).cpu().tolist() == [2, 2]
