@@ -98,7 +98,7 @@ def test_params_files_build_their_task(task: str) -> None:
         ("layer.candidates.kinds", [], r"layer\.candidates\.kinds: "),
         ("layer.candidates.kinds", ["lstm"], r"layer\.candidates\.kinds\.0: "),
         ("diffusion.prediction", "epsilon", r"diffusion: schedule zero_snr .*divides by zero"),
-        ("diffusion.denoiser.name", "unet", r"diffusion: denoiser unet takes Δ as a matrix, but representation factored"),
+        ("diffusion.denoiser.name", "unet", r"diffusion: denoiser unet takes Δ as a matrix, but representation"),
         ("diffusion.embedding", 63, r"diffusion: embedding must be even .*not 63"),
         ("overfit.optimizer", "adam", r"overfit\.optimizer adam does not leave .*use sgd, or representation dense"),
         ("sampling.steps", 2000, r"sampling\.steps is 2000, but the diffusion has only 1000 timesteps"),

@@ -119,7 +119,7 @@ def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path
     found = {place: files for place, files in places.items() if _WEIGHTS in files}
     if not found:
         raise UserError(
-            f"the base weights is missing: no {_WEIGHTS} in {' or '.join(places)}; name its folder by --base"
+            f"the base weights are missing: no {_WEIGHTS} in {' or '.join(places)}; name its folder by --base"
         )
     expected = attributes.get("base_sha256")
     for files in found.values():

@@ -138,7 +138,7 @@ def test_the_base_must_be_there_and_the_right_one(tmp_path, run, store):
     moved = tmp_path / "kept" / "model.safetensors"
     moved.parent.mkdir()
     weights.rename(moved)
-    with pytest.raises(UserError, match=r"base weights is missing.*--base"):
+    with pytest.raises(UserError, match=r"base weights are missing.*--base"):
         export_store(store, str(tmp_path / "d"))
     weights.write_bytes(b"another network")
     with pytest.raises(UserError, match="another checkpoint"):
@@ -150,7 +150,7 @@ def test_the_base_must_be_there_and_the_right_one(tmp_path, run, store):
 
 
 def test_other_refusals(tmp_path, store):
-    with pytest.raises(UserError, match="inside of the store"):
+    with pytest.raises(UserError, match="inside the store"):
         export_store(store, str(store / "sub"))
     with pytest.raises(UserError, match="Protocol not known"):
         export_store(store, "nosuch://bucket/x")
