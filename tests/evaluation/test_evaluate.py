@@ -234,5 +234,5 @@ def test_all_kinds_of_metrics_and_groups_in_one_table(run: Artifacts, monkeypatc
 
 def test_a_metric_of_groups_needs_groups(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyTask, "metrics", METRICS)
-    with pytest.raises(UserError, match="metric 'worst' is of groups of samples"):
+    with pytest.raises(UserError, match="metric 'worst' needs groups of samples"):
         evaluated(run, rows=["base"])

@@ -68,7 +68,7 @@ def test_a_metric_of_groups_is_a_mean_over_groups() -> None:
     spread_by_row = bootstrap_interval(np.repeat(values, 6), 300, 1)
     low, high = figure.interval(300, 1)
     assert high - low > 1.5 * (spread_by_row[1] - spread_by_row[0])
-    with pytest.raises(UserError, match="'ndcg' is of groups"):
+    with pytest.raises(UserError, match="'ndcg' needs groups"):
         measured(OUTPUT, None, NDCG)
 
 

@@ -82,7 +82,7 @@ def test_a_metric_of_groups_is_refused_for_a_split_without_groups():
     class Plain(Rows):
         batch = Pairs.batch
 
-    with pytest.raises(UserError, match="metric 'worst' is of groups"):
+    with pytest.raises(UserError, match="metric 'worst' needs groups"):
         evaluate_model(Ungrouped(), Pair(), Plain(pairs.x, pairs.y))
 
 
