@@ -110,7 +110,7 @@ def readme(card: Mapping[str, Any]) -> str:
     layer, name = card["layer"], card["store"]
     shape = f"{layer['out_features']} × {layer['in_features']}"
     kept = (
-        "`delta` is that change, a matrix a row"
+        "`delta` is that change, one matrix per row"
         if card["layout"] == "dense"
         else "the store keeps the gradient factors `grad_u`, from which that change is rebuilt exactly"
     )
