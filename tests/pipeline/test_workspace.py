@@ -39,18 +39,16 @@ def processor_seconds(workspace: Workspace, *command: str) -> tuple[str, float]:
 
 
 def test_second_run_runs_nothing_and_is_quick(workspace: Workspace) -> None:
-    """Beyond what DVC itself takes to check everything there is only the stage code."""
+    """Against DVC's own check of everything: about 2.5 times, and 4 if the stage code imported torch."""
     ratios = []
     for _ in range(5):
         output, repro = processor_seconds(workspace, "dvc", "repro")
         assert ran_stages(output) == set()
         assert "Running stage 'code@mnist5k'" in output
-        _, status = processor_seconds(workspace, "dvc", "status")
-        _, code = processor_seconds(workspace, sys.executable, "-m", "stages.code")
-        ratios.append((repro - status) / code)
-        if ratios[-1] < 1.5:  # the best of a few: other programs on the machine stretch processor time, too
+        ratios.append(repro / processor_seconds(workspace, "dvc", "status")[1])
+        if ratios[-1] < 3.5:  # the best of a few: other programs on the machine stretch processor time, too
             return
-    raise AssertionError(f"{min(ratios):.1f} times the stage code")
+    raise AssertionError(f"{min(ratios):.1f} times dvc status")
 
 
 def test_no_stage_leaves_files_outside_its_outs(workspace: Workspace) -> None:
