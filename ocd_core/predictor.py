@@ -104,8 +104,9 @@ class Predictor:
         model = load_cut_model(run, task, device, params.evaluate.precision)
         diffusion = DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device)
         scale = ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device)
+        base = BaseId(sha256_file(run.base / WEIGHTS), model.layer_name)
         for folder in (run.diffusion, run.scale):
-            refuse_another_base(folder, BaseId(sha256_file(run.base / WEIGHTS), model.layer_name))
+            refuse_another_base(folder, base)
         return cls(task, model, diffusion, scale, params.sampling, run.seed, gain)
 
     def predict(
@@ -137,7 +138,7 @@ class Predictor:
         parts = []
         for rows in row_chunks(count, size):
             part = batch.select(rows).to(self.device)
-            parts.append(self.predict_pass(base_pass(self.task, self.model, part), part.sample_id, draws, combine))
+            parts.append(self.predict_pass(self.base_pass(part), part.sample_id, draws, combine))
         rho = [p.rho for p in parts if p.rho is not None]
         return Prediction(
             concatenate([p.output for p in parts]),
@@ -169,7 +170,7 @@ class Predictor:
             else:
                 total = total + move / draws
         if combine == "mean_network":
-            output = outputs_with_move(self.model, base.cut, total)
+            output = self.answer(base, total)
             none = map_tensors(lambda x: x.new_empty((0, *x.shape)), output)
             return Prediction(output, base.output, none, rho)
         stacked = stack(outputs)

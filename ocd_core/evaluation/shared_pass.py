@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move
+from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch, Tensors, map_tensors, stack
 
@@ -41,7 +41,7 @@ class SharedPass:
     @cached_property
     def base(self) -> BasePass:
         """The base network's cut, I(x) and outputs."""
-        return base_pass(self.predictor.task, self.predictor.model, self.on_device)
+        return self.predictor.base_pass(self.on_device)
 
     def drawn(self, predictor: Predictor | None = None) -> "Drawn":
         """The draws of a predictor for this batch (default: the run's), the same object for all rows."""
@@ -50,7 +50,7 @@ class SharedPass:
 
     def outputs_with(self, move: Move) -> Tensors:
         """f(x; θ + Δ) of the base network, (N, ...)."""
-        return outputs_with_move(self.predictor.model, self.base.cut, move)
+        return self.predictor.answer(self.base, move)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The result of the first call of `compute` for this batch with this key."""
@@ -89,7 +89,7 @@ class Drawn:
     def output(self, k: int) -> Tensors:
         """f(x; θ + Δ) under draw k, each (N, ...)."""
         if k not in self._outputs:
-            self._outputs[k] = outputs_with_move(self._predictor.model, self._base.cut, self.move(k))
+            self._outputs[k] = self._predictor.answer(self._base, self.move(k))
         return self._outputs[k]
 
     def outputs(self, draws: int) -> Tensors:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from ocd_core import predictor
 from ocd_core.artifacts import Artifacts
-from ocd_core.evaluation import shared_pass
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
@@ -20,11 +20,11 @@ def test_rows_share_the_pass_and_the_draws(run: Artifacts, monkeypatch: pytest.M
     def counted(name, function):
         return lambda *args: calls.append(name) or function(*args)
 
-    monkeypatch.setattr(shared_pass, "base_pass", counted("pass", shared_pass.base_pass))
+    monkeypatch.setattr(predictor, "base_pass", counted("pass", predictor.base_pass))
     for name in ("code", "estimate_rho"):
         monkeypatch.setattr(context.predictor, name, counted(name, getattr(context.predictor, name)))
-    moved = counted("moved", shared_pass.outputs_with_move)
-    monkeypatch.setattr(shared_pass, "outputs_with_move", moved)
+    moved = counted("moved", predictor.outputs_with_move)
+    monkeypatch.setattr(predictor, "outputs_with_move", moved)
     shared = SharedPass(context.predictor, whole_test_batch(context))
     for row in rows:
         row.outputs(shared)

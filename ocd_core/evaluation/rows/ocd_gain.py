@@ -14,7 +14,7 @@ from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import paired_z
-from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
+from ocd_core.network.moves import Move, row_chunks, rows_within
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Split, whole_split
 from ocd_core.strict import Positive, StrictModel
@@ -85,7 +85,7 @@ def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -
         target = batch.to(predictor.device).target
         move = shared.drawn().move(0)
         for i, gain in enumerate(gains):
-            output = outputs_with_move(predictor.model, shared.base.cut, gain * move) if gain else shared.base.output
+            output = shared.outputs_with(gain * move) if gain else shared.base.output
             losses_GN[i, rows] = predictor.task.loss(output, target).double().cpu()
     return losses_GN
 
