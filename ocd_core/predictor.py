@@ -16,7 +16,6 @@ from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
-from ocd_core.files import sha256_file
 from ocd_core.network.cut import CutModel
 from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
@@ -104,8 +103,8 @@ class Predictor:
         model = load_cut_model(run, task, device, params.evaluate.precision)
         diffusion = DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device)
         scale = ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device)
-        base = BaseId(sha256_file(run.base / WEIGHTS), model.layer_name)
-        for folder in (run.diffusion, run.scale):
+        base = BaseId.of(run.base / WEIGHTS, model.layer_name)
+        for folder in (run.diffusion, run.scale, *(() if gain is None else (run.controls,))):
             refuse_another_base(folder, base)
         return cls(task, model, diffusion, scale, params.sampling, run.seed, gain)
 

@@ -104,6 +104,11 @@ class BaseId:
     base_sha256: str
     layer: str
 
+    @classmethod
+    def of(cls, weights: Path, layer: str) -> "BaseId":
+        """That of a file of weights and a layer's name."""
+        return cls(sha256_file(weights), layer)
+
 
 def save_network(
     folder: Path, kind: str, state: Mapping[str, Tensor], config: Mapping[str, Any], base: BaseId | None = None

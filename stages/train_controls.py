@@ -35,7 +35,7 @@ def main(
         result = fit_rows(fitting, started)
         progress(len(names), "")
     with lineage.write("controls") as dest:
-        result.save(dest)
+        result.save(dest, fitting.store("train").base)
         write_json(dest / "params.json", params.effective("controls"))
         write_json(dest / "metrics.json", result.summary())
         rows = [{"control": name, **row} for name, curve in result.curves.items() for row in curve]

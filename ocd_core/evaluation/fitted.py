@@ -13,7 +13,15 @@ from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.row import FittedRow, Row, Saved
 from ocd_core.evaluation.rows import row_class
 from ocd_core.evaluation.space import DeltaSpace
-from ocd_core.weights import described_by, load_network, load_strictly, save_network
+from ocd_core.weights import (
+    WEIGHTS,
+    BaseId,
+    described_by,
+    load_network,
+    load_strictly,
+    refuse_another_base,
+    save_network,
+)
 
 KIND = "controls"
 _SPACE = "space"
@@ -44,8 +52,8 @@ class FittedRows:
         left_out = {"left_out": self.left_out} if self.left_out else {}
         return {**self.metrics, "cost_flops": self.cost_flops, **left_out}
 
-    def save(self, folder: Path) -> None:
-        """Write `model.safetensors` and `config.json`."""
+    def save(self, folder: Path, base: BaseId) -> None:
+        """Write `model.safetensors` and `config.json`, which names the base network that the rows are for."""
         state: dict[str, Tensor] = {}
         for row in self.rows:
             state |= {_full_name(_prefix(row), name): tensor for name, tensor in row.tensors().items()}
@@ -54,7 +62,7 @@ class FittedRows:
             representation = self.space.representation
             config[_SPACE] = {"name": representation.name, "args": representation.config()}
             state |= {_full_name(_SPACE, name): tensor for name, tensor in self.space.state_dict().items()}
-        save_network(folder, KIND, state, config)
+        save_network(folder, KIND, state, config, base)
 
 
 def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: None) -> FittedRows:
@@ -112,6 +120,8 @@ class _SavedRows:
     def __init__(self, context: Context) -> None:
         self.folder = context.run.need(context.run.controls, "train_controls")
         self.state, self.config = load_network(self.folder, KIND)
+        model = context.predictor.model
+        refuse_another_base(self.folder, BaseId.of(context.run.base / WEIGHTS, model.layer_name))
         self.space: DeltaSpace | None = None
         with described_by(self.folder):
             self.rows: dict[str, dict[str, Any]] = self.config["rows"]

@@ -33,7 +33,7 @@ from ocd_core.scoring.scores import score_layers
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 from ocd_core.testing.common import SEED, require
-from ocd_core.weights import save_weights
+from ocd_core.weights import WEIGHTS, BaseId, save_weights
 
 _FEW = {"train": 8, "val": 4, "test": 4}
 _BASE: dict[str, Any] = {
@@ -79,7 +79,7 @@ def rehearse(task: Task, prepared: Path, layer: str, folder: Path) -> None:
     run.prepared.mkdir(parents=True)
     with _stage("train_base"):
         network = _base(task, splits, params.base)
-        save_weights(network, run.base / "model.safetensors")
+        save_weights(network, run.base / WEIGHTS)
     with _stage("score_layers"):
         score_layers(network, task, splits["train"], params.scoring, SEED, layers=[layer])
     with _stage("overfit"):
@@ -89,7 +89,7 @@ def rehearse(task: Task, prepared: Path, layer: str, folder: Path) -> None:
     with _stage("train_controls"):
         fitted = fit_rows(Fitting(run, params, predictor))
         run.controls.mkdir(parents=True)
-        fitted.save(run.controls)
+        fitted.save(run.controls, BaseId.of(run.base / WEIGHTS, layer))
     with _stage("evaluate"):
         context = Context(run, params, predictor, ("train", "test"))
         rows, left_out = load_rows(context, params.evaluate.rows)

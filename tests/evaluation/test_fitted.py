@@ -1,5 +1,6 @@
 """Fitted rows: fitted one by one, in one file, loaded again."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Tensors
+from ocd_core.store import OverfitStore
+from ocd_core.weights import BaseId
 from tests.support.runs import context_of, params_of
 from tests.support.toy import PointSet, ToyTask
 
@@ -27,6 +30,10 @@ def fitting_of(run: Artifacts, *names: str) -> Fitting:
     params = params_of(run)
     params = params.model_copy(update={"controls": params.controls.model_copy(update={"fit": list(names)})})
     return Fitting(run, params, Predictor.from_run(run, params))
+
+
+def base_of(run: Artifacts) -> BaseId:
+    return OverfitStore(run.overfit("train")).base
 
 
 def test_the_stage_writes_one_network_for_all(run: Artifacts) -> None:
@@ -99,7 +106,7 @@ def test_rows_are_fitted_in_order_saved_and_loaded(run: Artifacts, tmp_path: Pat
     assert fitted.curves == {}
     copy = Artifacts("toy", root=tmp_path)
     shutil.copytree(run.root, tmp_path, dirs_exist_ok=True)
-    fitted.save(copy.controls)
+    fitted.save(copy.controls, base_of(copy))
     assert set(load_file(copy.controls / "model.safetensors")) == {f"{a}.count", a, "counted.count", "counted"}
     (second, first), left_out = load_rows(context_of(copy), [a, c, b])
     assert left_out == {c: "it is a test"}
@@ -110,14 +117,14 @@ def test_rows_are_fitted_in_order_saved_and_loaded(run: Artifacts, tmp_path: Pat
 def test_nothing_to_fit_is_fine(run: Artifacts, tmp_path: Path) -> None:
     fitted = fit_rows(fitting_of(run))
     assert (fitted.rows, fitted.metrics) == ([], {})
-    fitted.save(tmp_path)
+    fitted.save(tmp_path, base_of(run))
     assert load_file(tmp_path / "model.safetensors") == {}
 
 
 def test_a_row_that_was_not_fitted_is_named(run: Artifacts, tmp_path: Path) -> None:
     copy = Artifacts("toy", root=tmp_path)
     shutil.copytree(run.root, tmp_path, dirs_exist_ok=True)
-    FittedRows([], {}, {}, {}).save(copy.controls)
+    FittedRows([], {}, {}, {}).save(copy.controls, base_of(copy))
     with pytest.raises(UserError, match=r"holds no 'ridge'; run the stage train_controls again"):
         load_rows(context_of(copy), ["base", "ridge"])
     rows, _ = load_rows(context_of(copy), ["base", "ocd"])
@@ -142,12 +149,31 @@ def test_a_damaged_or_foreign_folder_is_refused(run: Artifacts, tmp_path: Path, 
     weights.unlink()
     with pytest.raises(UserError, match="holds no complete controls network"):
         load_rows(context_of(copy), ["mean_delta"])
+    model = Predictor.from_run(run, params_of(run)).model
     monkeypatch.setattr(ToyTask, "build_model", lambda _self: PointSet(7))
     context = context_of(run, Predictor.__new__(Predictor))
+    context.predictor.model = model
     context.predictor.task = params_of(run).build_task()
     monkeypatch.setattr(Predictor, "device", torch.device("cpu"))
     with pytest.raises(UserError, match=r"further\.embed\.weight"):
         load_rows(context, ["base_further"])
+
+
+def test_rows_for_another_base_or_layer_are_refused(run: Artifacts, tmp_path: Path) -> None:
+    copy = Artifacts("toy", root=tmp_path)
+    shutil.copytree(run.root, tmp_path, dirs_exist_ok=True)
+    context, path = context_of(copy), copy.controls / "config.json"
+    config = json.loads(path.read_text())
+    assert config["base_sha256"] == hashlib.sha256((run.base / "model.safetensors").read_bytes()).hexdigest()
+    assert config["layer"] == params_of(run).layer.select
+    for changed in ({"base_sha256": "0" * 64}, {"layer": "other"}, {"base_sha256": None}):
+        path.write_text(json.dumps({**config, **changed}))
+        with pytest.raises(UserError, match=r"controls was trained for another base network or layer .*dvc repro"):
+            load_rows(context, ["ridge"])
+    params = params_of(copy)
+    gained = params.model_copy(update={"scale": params.scale.model_copy(update={"gain": "validated"})})
+    with pytest.raises(UserError, match="controls was trained for another base network or layer"):
+        Predictor.from_run(copy, gained)
 
 
 def test_what_another_version_wrote_is_refused(run: Artifacts, tmp_path: Path) -> None:
