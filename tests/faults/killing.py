@@ -11,8 +11,8 @@ from unittest import mock
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.store import writer
 from ocd_core.store.local import LocalWriter
-from tests.faults.support import SHARDS, overfit, spawn_clean, store_of, work_of
-from tests.support.faulty_stores import counted, die, half_a_file, is_group
+from tests.faults.support import SHARDS, overfit, store_of, work_of
+from tests.support.faulty_stores import counted, die, half_a_file, is_group, slow_shards, spawn_clean
 
 
 def is_third(number: int, *_args: object) -> bool:
@@ -50,14 +50,7 @@ def die_in(phase: str, root: Path) -> None:
 
 def slowly(root: Path) -> None:
     """The stage, stretched so that a kill falls anywhere in it."""
-    real = writer.encode_shard
-
-    def slow(*args):
-        for piece in real(*args):
-            time.sleep(0.003)
-            yield piece
-
-    with mock.patch.object(writer, "encode_shard", slow):
+    with slow_shards(0.003):
         overfit(root)
 
 

@@ -1,18 +1,12 @@
-"""A toy run whose overfit stores have several shards, and what can go wrong while the stage makes them.
-
-The processes that are killed come from a fork server that has imported what they need and in which nothing ran.
-"""
+"""A toy run whose overfit stores have several shards, and what can go wrong while the stage makes them."""
 
 import contextlib
 import hashlib
-import multiprocessing
 import os
 import shutil
 from collections.abc import Callable
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import torch
 
@@ -117,12 +111,3 @@ def assert_undisturbed(root: Path, expected: dict[str, str]) -> None:
     assert file_hashes(store_of(root).parent) == expected
     assert not list(root.rglob("*.partial"))
     assert list((root / "data" / ".work").iterdir()) == []
-
-
-def spawn_clean(target: Callable[..., None], *args: object) -> ForkServerProcess:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.faults.killing"])
-    with mock.patch.dict(os.environ, PYTHONPATH=str(REPO)):
-        process = context.Process(target=target, args=args)
-        process.start()
-    return process

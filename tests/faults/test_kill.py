@@ -21,11 +21,11 @@ from tests.faults.support import (
     copy_run,
     finished_shards,
     overfit,
-    spawn_clean,
     stage_environment,
     store_of,
     work_of,
 )
+from tests.support.faulty_stores import spawn_clean
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -1,4 +1,4 @@
-"""Processes that are killed while they write a store.
+"""Processes that are killed while they write a store, and what kills or slows them.
 
 They are started by `spawn_clean`, from a server that has imported what they need and nothing has run in.
 """
@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from unittest import mock
@@ -19,9 +21,10 @@ from tests.support.repository import REPO
 from tests.support.stores import complete, make_schema, make_values, open_writer, shard_of
 
 
-def spawn_clean(target, *args) -> ForkServerProcess:
+def spawn_clean(target: Callable[..., None], *args: object) -> ForkServerProcess:
+    """Call a function of a module, which the server imports when it starts, in a new process."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.faulty_stores"])
+    context.set_forkserver_preload([target.__module__])
     with mock.patch.dict(os.environ, PYTHONPATH=str(REPO)):
         process = context.Process(target=target, args=args)
         process.start()
@@ -75,6 +78,20 @@ def is_group(path: Path) -> bool:
     return path.name == "zarr.json" and (path.parent / "sample_id").is_dir()
 
 
+@contextmanager
+def slow_shards(seconds: float) -> Iterator[None]:
+    """Each piece of a shard takes so long, so that a kill from outside falls anywhere in the writing."""
+    real = writer.encode_shard
+
+    def slow(*args):
+        for piece in real(*args):
+            time.sleep(seconds)
+            yield piece
+
+    with mock.patch.object(writer, "encode_shard", slow):
+        yield
+
+
 # Each patches something in the process so that it dies at one moment. A shard has ten files.
 PHASES = {
     "before the first shard": lambda: mock.patch.object(LocalWriter, "write", die),
@@ -104,15 +121,7 @@ def write_and_die(phase: str, dest: Path, fingerprint: str = "f00d") -> None:
 
 
 def write_slowly(dest: Path) -> None:
-    """So that a kill from outside falls anywhere in it."""
-    real = writer.encode_shard
-
-    def slow(*args):
-        for piece in real(*args):
-            time.sleep(0.002)
-            yield piece
-
-    with mock.patch.object(writer, "encode_shard", slow):
+    with slow_shards(0.002):
         complete(dest, *case())
 
 
