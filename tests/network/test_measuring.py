@@ -8,10 +8,11 @@ from ocd_core.errors import UserError
 from ocd_core.network.measuring import evaluate_model
 from ocd_core.samples import Batch
 from ocd_core.tasks.base import Metric
-from tests.network.test_training import VAL, Net, Regression, Rows, rows
+from tests.network.test_training import VAL, Net, Regression, rows
+from tests.support.arrays import ArraySplit
 
 
-class Grouped(Rows):
+class Grouped(ArraySplit):
     @property
     def groups(self) -> Tensor:
         return torch.arange(len(self)) % 3
@@ -79,7 +80,7 @@ def test_a_metric_of_groups_is_refused_for_a_split_without_groups():
 
     pairs = Pairs(*(getattr(rows(8, 1), name) for name in "xy"))
 
-    class Plain(Rows):
+    class Plain(ArraySplit):
         batch = Pairs.batch
 
     with pytest.raises(UserError, match="metric 'worst' needs groups"):
@@ -102,4 +103,4 @@ def test_evaluation_against_a_plain_float64_loop() -> None:
 
 def test_an_empty_split() -> None:
     with pytest.raises(UserError, match="empty split"):
-        evaluate_model(Regression(), Net(), Rows(torch.empty(0, 3), torch.empty(0)))
+        evaluate_model(Regression(), Net(), ArraySplit(torch.empty(0, 3), torch.empty(0)))

@@ -1,6 +1,5 @@
 import copy
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.weights import save_weights
+from tests.support.arrays import ArraySplit
 from tests.support.params import base_params
 
 
@@ -34,18 +34,6 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.dropout(torch.relu(self.norm(self.first(x))))).squeeze(1)
-
-
-@dataclass(frozen=True)
-class Rows:
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
 
 
 class Regression(Task):
@@ -73,10 +61,10 @@ class Regression(Task):
         return split.batch(sample_id)
 
 
-def rows(n: int, seed: int, noise: float = 0.7) -> Rows:
+def rows(n: int, seed: int, noise: float = 0.7) -> ArraySplit:
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, 3, generator=generator)
-    return Rows(x, torch.sin(2 * x[:, 0]) + x[:, 1] + noise * torch.randn(n, generator=generator))
+    return ArraySplit(x, torch.sin(2 * x[:, 0]) + x[:, 1] + noise * torch.randn(n, generator=generator))
 
 
 def params(**changes: Any) -> BaseParams:
@@ -204,7 +192,7 @@ def test_divergence_names_the_epoch() -> None:
 
 
 def test_empty_splits() -> None:
-    empty = Rows(torch.empty(0, 3), torch.empty(0))
+    empty = ArraySplit(torch.empty(0, 3), torch.empty(0))
     with pytest.raises(UserError, match="the train split is empty"):
         fit_base(Regression(), empty, VAL, params(), seed=0)
     with pytest.raises(UserError, match="the val split is empty"):

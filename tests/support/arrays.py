@@ -68,18 +68,12 @@ def losses_by_loop(model: nn.Module, layer: str, x: Tensor, y: Tensor, scale: fl
 ROWS, WIDE = 150, 200
 
 
-class Rows:
+class Rows(ArraySplit):
     """A split of random vectors with two targets each."""
 
     def __init__(self, count: int = ROWS) -> None:
         g = torch_generator(0, "rows")
-        self.x, self.y = torch.randn(count, 30, generator=g), torch.randn(count, 2, generator=g)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
+        super().__init__(torch.randn(count, 30, generator=g), torch.randn(count, 2, generator=g))
 
 
 class Noisy(DrawsInputs, ArrayTask):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,11 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.weights import read_tensors, save_tensors
+from tests.support.arrays import ArraySplit
 
 
 class Data(StrictModel):
     rows: int
-
-
-@dataclass(frozen=True)
-class Rows:
-    x: Tensor
-    y: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
 
 
 class Net(nn.Module):
@@ -60,7 +49,7 @@ class Good(Task):
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         tensors = read_tensors(prepared / f"{split}.safetensors")
-        return Rows(tensors["x"], tensors["y"])
+        return ArraySplit(tensors["x"], tensors["y"])
 
     def build_model(self) -> nn.Module:
         return Net()

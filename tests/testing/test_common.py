@@ -21,11 +21,11 @@ from ocd_core.testing.common import (
     some_ids,
     spread_ids,
 )
-from tests.testing.good import Rows
+from tests.support.arrays import ArraySplit
 
 
-def split(rows: int) -> Rows:
-    return Rows(torch.zeros(rows, 3), torch.zeros(rows, 2))
+def split(rows: int) -> ArraySplit:
+    return ArraySplit(torch.zeros(rows, 3), torch.zeros(rows, 2))
 
 
 def batch() -> Batch:

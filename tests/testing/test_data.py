@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.tasks.draws_inputs import DrawsInputs
+from tests.support.arrays import ArraySplit
 from tests.testing.broken import Cases
-from tests.testing.good import Drawing, Good, Rows
+from tests.testing.good import Drawing, Good
 
 CASES = Cases()
 broken = CASES.broken
@@ -74,7 +75,7 @@ class OpensAList(Good):
 class EmptyVal(Good):
     def open(self, prepared: Path, split: SplitName) -> Split:
         rows = super().open(prepared, split)
-        return Rows(torch.empty(0, 3), torch.empty(0, 2)) if split == "val" else rows
+        return ArraySplit(torch.empty(0, 3), torch.empty(0, 2)) if split == "val" else rows
 
 
 @broken("in the requested order")

@@ -14,7 +14,8 @@ from ocd_core.network.training import BaseFit, BaseTraining
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.testing import check_task
-from tests.testing.good import Drawing, Good, Net, Rows
+from tests.support.arrays import ArraySplit
+from tests.testing.good import Drawing, Good, Net
 
 
 class FrozenBody(nn.Module):
@@ -40,7 +41,7 @@ class OneNumber(Good):
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         rows = super().open(prepared, split)
-        return Rows(rows.x, rows.y[:, 0])
+        return ArraySplit(rows.x, rows.y[:, 0])
 
     def build_model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.Flatten(0))
@@ -49,7 +50,7 @@ class OneNumber(Good):
         return (output - target).square()
 
 
-class PairRows(Rows):
+class PairRows(ArraySplit):
     def batch(self, sample_id: Tensor) -> Batch:
         y = self.y[sample_id]
         return Batch((self.x[sample_id],), (y, y[:, 0]), sample_id)
@@ -75,7 +76,7 @@ class Pairs(Good):
         return (output[0] - target[0]).square().sum(1) + (output[1] - target[1]).abs()
 
 
-class GroupedRows(Rows):
+class GroupedRows(ArraySplit):
     @property
     def groups(self) -> Tensor:
         return torch.arange(len(self)) // 2
