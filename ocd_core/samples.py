@@ -91,6 +91,10 @@ class Batch:
         """The same for some of the samples (rows may repeat)."""
         return self._map(lambda x: x[rows])
 
+    def without_labels(self) -> "Batch":
+        """The same with zeros in place of the targets."""
+        return Batch(self.inputs, map_tensors(torch.zeros_like, self.target), self.sample_id)
+
     def _map(self, f: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(tuple(f(x) for x in self.inputs), map_tensors(f, self.target), f(self.sample_id))
 

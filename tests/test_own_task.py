@@ -25,7 +25,7 @@ FEWER = {
     "scoring": {"samples": 8, "draws": 20},
     "diffusion": {"updates": 40, "validate_every": 20},
     "scale": {"updates": 40, "validate_every": 20},
-    "evaluate": {"draws": 2, "bootstrap": 100},
+    "evaluate": {"draws": [2], "bootstrap": 100},
     "controls": {
         "hypernetwork": {"width": 16, "updates": 10, "batch_size": 16, "lr": 1e-3, "validate_every": 5, "patience": 5}
     },

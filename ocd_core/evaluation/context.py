@@ -17,7 +17,7 @@ from ocd_core.config import Params
 from ocd_core.evaluation.costs import diffusion_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Condition, Split, SplitName
+from ocd_core.samples import Batch, Condition, Split, SplitName
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
@@ -34,16 +34,31 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """A split with zeros in place of its targets."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        """The samples of these rows, in this order."""
+        return self.split.batch(sample_id).without_labels()
+
+
+@dataclass(frozen=True)
 class Context:
     """A run as rows see it. Splits and stores are opened on first use.
 
-    splits: the splits that may be read.
+    splits: the splits that may be read. without_labels: the splits of which only the inputs may be read.
     """
 
     run: Artifacts
     params: Params
     predictor: Predictor
     splits: tuple[SplitName, ...]
+    without_labels: tuple[SplitName, ...] = ()
     _shared: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -63,8 +78,8 @@ class Context:
 
     @property
     def draws(self) -> int:
-        """The number of networks in an ensemble (`evaluate.draws`)."""
-        return self.params.evaluate.draws
+        """The largest number of drawn networks in a row (`evaluate.draws`)."""
+        return max(self.params.evaluate.draws)
 
     @property
     def gain_note(self) -> str:
@@ -72,12 +87,25 @@ class Context:
         return "" if self.predictor.gain is None else ", with gain"
 
     def without_test(self) -> "Context":
-        """The same, without access to the test split."""
-        return replace(self, splits=tuple(s for s in self.splits if s in WITHOUT_TEST))
+        """The same, without access to the store and the labels of the test split."""
+        hidden = tuple(s for s in self.splits if s not in WITHOUT_TEST)
+        return replace(
+            self,
+            splits=tuple(s for s in self.splits if s in WITHOUT_TEST),
+            without_labels=(*self.without_labels, *hidden),
+        )
 
     def split(self, name: SplitName) -> Split:
         """A part of the prepared data."""
         assert name in self.splits, f"the {name} split is not for this row"
+        return self._open(name)
+
+    def unlabelled(self, name: SplitName) -> Split:
+        """A part of the prepared data with zeros in place of the targets."""
+        assert name in (*self.splits, *self.without_labels), f"the {name} split is not for this row"
+        return Unlabelled(self._open(name))
+
+    def _open(self, name: SplitName) -> Split:
         return self.once(("split", name), lambda: self.task.open(self.run.need(self.run.prepared, "prepare"), name))
 
     def store(self, name: SplitName) -> OverfitStore:

@@ -57,7 +57,7 @@ class FittedRows:
         state: dict[str, Tensor] = {}
         for row in self.rows:
             state |= {_full_name(_prefix(row), name): tensor for name, tensor in row.tensors().items()}
-        config: dict[str, Any] = {"rows": {row.name: row.config() for row in self.rows}}
+        config: dict[str, Any] = {"rows": {row.family: row.config() for row in self.rows}}
         if self.space is not None:
             representation = self.space.representation
             config[_SPACE] = {"name": representation.name, "args": representation.config()}
@@ -93,24 +93,30 @@ def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: No
 
 
 def load_rows(context: Context, names: Sequence[str]) -> tuple[list[Row], dict[str, str]]:
-    """Rows by name, with fitted rows loaded from the run's folder of controls; and {row: why it is left out}.
+    """All variants of rows, with fitted rows loaded from the run's folder of controls; and {row: why it is left out}.
+
+    A reason that all variants of a row share is given once, under the row's name in params.
 
     Raises:
         UserError: a name is unknown, a row was not fitted, or files are missing, damaged or for another network.
     """
     saved: _SavedRows | None = None
-    rows, left_out = [], {}
+    rows: list[Row] = []
+    left_out: dict[str, str] = {}
     for name in names:
         cls = row_class(name)
-        row = cls(name, context if cls.sees_labels else context.without_test())
-        reason = row.left_out()
-        if reason is not None:
-            left_out[name] = reason
-            continue
-        if isinstance(row, FittedRow):
-            saved = saved or _SavedRows(context)
-            saved.restore(row)
-        rows.append(row)
+        seen = context if cls.sees_labels else context.without_test()
+        variants = [cls(name, seen, variant) for variant in cls.variants(context.params)]
+        reasons = {row.name: reason for row in variants if (reason := row.left_out()) is not None}
+        one_reason = len(reasons) == len(variants) and len(set(reasons.values())) == 1
+        left_out |= {name: reasons[variants[0].name]} if one_reason else reasons
+        for row in variants:
+            if row.name in reasons:
+                continue
+            if isinstance(row, FittedRow):
+                saved = saved or _SavedRows(context)
+                saved.restore(row)
+            rows.append(row)
     return rows, left_out
 
 
@@ -134,11 +140,11 @@ class _SavedRows:
 
     def restore(self, row: FittedRow) -> None:
         """Load one row."""
-        if row.name not in self.rows:
-            raise UserError(f"{self.folder} holds no {row.name!r}; run the stage train_controls again ('dvc repro')")
+        if row.family not in self.rows:
+            raise UserError(f"{self.folder} holds no {row.family!r}; run the stage train_controls again ('dvc repro')")
         prefix = _prefix(row)
         with described_by(self.folder):
-            row.load(Saved(self._tensors(prefix), self.rows[row.name], self.folder, prefix, self.space))
+            row.load(Saved(self._tensors(prefix), self.rows[row.family], self.folder, prefix, self.space))
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         named = {name: tensor for name, tensor in self.state.items() if name == prefix}
@@ -147,7 +153,7 @@ class _SavedRows:
 
 
 def _prefix(row: FittedRow) -> str:
-    return row.name if row.prefix is None else row.prefix
+    return row.family if row.prefix is None else row.prefix
 
 
 def _full_name(prefix: str, name: str) -> str:

@@ -1,15 +1,13 @@
 """The params groups `controls` and `evaluate`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
 from ocd_core.errors import UserError
 from ocd_core.evaluation.rows import ROWS, row_class
 from ocd_core.strict import PositiveInt, StrictModel
-
-_Model = TypeVar("_Model", bound=StrictModel)
 
 
 def _known(name: str) -> str:
@@ -56,7 +54,8 @@ class ControlsParams(StrictModel):
     def _complete(self) -> "ControlsParams":
         for name in self.fit:
             self.require(name, "controls.fit")
-        return _no_repeats(self, "fit", self.fit)
+        _no_repeats("fit", self.fit)
+        return self
 
     def of_row(self, name: str) -> StrictModel | None:
         """A row's own params, or None if they are not given."""
@@ -84,18 +83,18 @@ class ControlsParams(StrictModel):
             self.require(name, "evaluate.rows")
 
 
-def _no_repeats(model: _Model, key: str, names: Sequence[str]) -> _Model:
+def _no_repeats(key: str, names: Sequence[str | int]) -> None:
     again = [n for i, n in enumerate(names) if n in names[:i]]
     if again:
         raise ValueError(f"{key} names {again[0]!r} twice")
-    return model
 
 
 class EvaluateParams(StrictModel):
     """Evaluation on the test split."""
 
     rows: list[RowName]  # of the table, in this order; must include base
-    draws: PositiveInt  # networks of the ensemble
+    # networks of the rows with several draws; each number gives a row of its own
+    draws: Annotated[list[PositiveInt], Field(min_length=1)]
     precision: Literal["float32", "float64"]  # of the network from the moved layer on
     bootstrap: Annotated[int, Field(ge=100)]
 
@@ -103,4 +102,6 @@ class EvaluateParams(StrictModel):
     def _with_base(self) -> "EvaluateParams":
         if "base" not in self.rows:
             raise ValueError("rows must name 'base', which all others are compared with")
-        return _no_repeats(self, "rows", self.rows)
+        _no_repeats("draws", self.draws)
+        _no_repeats("rows", self.rows)
+        return self

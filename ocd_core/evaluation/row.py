@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from ocd_core.config import Params as RunParams
 from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.shared_pass import SharedPass
@@ -33,9 +34,16 @@ class Row(ABC):
     Set `Params` to the model of the row's own params, if it has any: they are the group `controls.<name>` of the
     params file, and `self.params` holds them. The group must be present if the row is fitted or evaluated.
 
+    A row may have variants: each is a row of the table with the row's params and, if it is fitted, its fit. The name in
+    the table is then `<name>_<variant>`.
+
     Args:
-        name: the row's name in params and tables.
+        name: the row's name in params.
         context: the parts of the run that rows can use.
+        variant: one of `variants`, or empty while the row is fitted, which happens once for all variants.
+
+    Attributes:
+        name: in tables. family: in params, and in the file of all fitted rows.
     """
 
     Params: ClassVar[type[StrictModel] | None] = None
@@ -47,9 +55,15 @@ class Row(ABC):
 
     params: StrictModel | None
 
-    def __init__(self, name: str, context: Context) -> None:
-        self.name, self.context = name, context
+    def __init__(self, name: str, context: Context, variant: str = "") -> None:
+        self.name = f"{name}_{variant}" if variant else name
+        self.family, self.context, self.variant = name, context, variant
         self.params = context.params.controls.of_row(name)
+
+    @classmethod
+    def variants(cls, params: RunParams) -> tuple[str, ...]:
+        """The variants that the params ask for, in the order of the table; by default one without a name."""
+        return ("",)
 
     @property
     @abstractmethod
@@ -82,6 +96,21 @@ class MovedRow(Row):
     def outputs(self, shared: SharedPass) -> Tensors:
         """f(x; θ + Δ)."""
         return shared.outputs_with(self.move(shared))
+
+
+class DrawnRow(Row):
+    """A row of several drawn networks, with one variant per number in `evaluate.draws` if it has more than one."""
+
+    @classmethod
+    def variants(cls, params: RunParams) -> tuple[str, ...]:
+        """The numbers of networks."""
+        draws = params.evaluate.draws
+        return tuple(str(count) for count in draws) if len(draws) > 1 else ("",)
+
+    @property
+    def draws(self) -> int:
+        """K, the number of drawn networks."""
+        return int(self.variant) if self.variant else self.context.draws
 
 
 @dataclass(frozen=True)

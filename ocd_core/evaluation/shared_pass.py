@@ -7,12 +7,11 @@ from collections.abc import Callable, Hashable
 from functools import cached_property
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, Tensors, map_tensors, stack
+from ocd_core.samples import Batch, Tensors, stack
 
 T = TypeVar("T")
 
@@ -27,7 +26,7 @@ class SharedPass:
 
     def __init__(self, predictor: Predictor, batch: Batch) -> None:
         self.predictor = predictor
-        self.batch = Batch(batch.inputs, map_tensors(torch.zeros_like, batch.target), batch.sample_id)
+        self.batch = batch.without_labels()
         self._computed: dict[Hashable, Any] = {}
 
     def __len__(self) -> int:

@@ -152,6 +152,13 @@ class Task(ABC):
         """The class that each output stands for, int64 (N,), comparable with the target; None without classes."""
         return None
 
+    def log_probabilities(self, output: Any) -> Tensor | None:
+        """The logarithm of each class's probability, (N, C), in the dtype of `output` and differentiable in it.
+
+        None without classes. It is for rows that read how sure the network is, such as `tent`.
+        """
+        return None
+
     def neighbour_features(self, batch: Batch) -> Tensor:
         """Raw x of each sample for the nearest-neighbour row, (N, D), compared by Euclidean distance; not the target.
 

@@ -144,7 +144,7 @@ def _params(task: Task) -> Params:
         "data": task.data,
         "base": {**_BASE, "model": {"name": "rehearsal", "args": {}}},
         "controls": {"fit": fitted, "components": 2, **of_rows},
-        "evaluate": {"rows": rows, "draws": 2, "precision": "float64", "bootstrap": 100},
+        "evaluate": {"rows": rows, "draws": [1, 2], "precision": "float64", "bootstrap": 100},
     })  # fmt: skip
 
 

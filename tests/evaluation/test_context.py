@@ -32,6 +32,23 @@ def test_the_test_split_is_out_of_reach_for_all_but_bounds(run: Artifacts) -> No
                 open_it("test")
 
 
+def test_inputs_without_labels_are_open_to_all_that_are_evaluated(run: Artifacts) -> None:
+    context = context_of(run)
+    rows = torch.tensor([3, 0])
+    labelled = context.split("test").batch(rows)
+    for seen in (context, context.without_test(), context.without_test().without_test()):
+        split = seen.unlabelled("test")
+        batch = split.batch(rows)
+        assert len(split) == len(context.split("test"))
+        assert torch.equal(batch.inputs[0], labelled.inputs[0])
+        assert torch.equal(batch.sample_id, rows)
+        assert torch.equal(batch.target, torch.zeros_like(labelled.target))
+    fitting = Fitting(run, context.params, context.predictor)
+    assert len(fitting.unlabelled("val")) == len(fitting.split("val"))
+    with pytest.raises(AssertionError, match="the test split is not for this row"):
+        fitting.unlabelled("test")
+
+
 def test_what_rows_share_is_computed_once(run: Artifacts) -> None:
     context, calls = context_of(run), []
     for _ in range(2):

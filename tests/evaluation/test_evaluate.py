@@ -87,9 +87,22 @@ def test_only_the_rows_that_are_named_in_that_order(run: Artifacts) -> None:
 
 
 def test_one_draw_is_the_first_of_the_ensemble(run: Artifacts) -> None:
-    one = values_of(evaluated(run, draws=1, rows=["base", "ocd", "ocd_ensemble", "ocd_mean_network"]))
+    one = values_of(evaluated(run, draws=[1], rows=["base", "ocd", "ocd_ensemble", "ocd_mean_network"]))
     np.testing.assert_array_equal(one["ocd"], one["ocd_ensemble"])
     np.testing.assert_allclose(one["ocd"], one["ocd_mean_network"], rtol=1e-12)
+
+
+def test_each_number_of_draws_is_a_row(run: Artifacts) -> None:
+    rows = ["base", "ocd", "ocd_ensemble", "ocd_mean_network"]
+    both, three = evaluated(run, draws=[3, 1], rows=rows), values_of(evaluated(run, rows=rows))
+    names = ["ocd_ensemble_3", "ocd_ensemble_1", "ocd_mean_network_3", "ocd_mean_network_1"]
+    assert list(both.figures) == ["base", "ocd", *names]
+    assert both.titles["ocd_ensemble_3"] == "OCD, ensemble of 3"
+    assert both.titles["ocd_mean_network_1"] == "OCD, mean network of 1"
+    values = values_of(both)
+    np.testing.assert_array_equal(values["ocd_ensemble_3"], three["ocd_ensemble"])
+    np.testing.assert_array_equal(values["ocd_mean_network_3"], three["ocd_mean_network"])
+    np.testing.assert_array_equal(values["ocd_ensemble_1"], values["ocd"])
 
 
 def with_gain(run: Artifacts) -> Params:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ocd_core.artifacts import Artifacts
+from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.fitted import FittedRows, fit_rows, load_rows
@@ -112,6 +113,45 @@ def test_rows_are_fitted_in_order_saved_and_loaded(run: Artifacts, tmp_path: Pat
     assert left_out == {c: "it is a test"}
     assert (second.word, first.word) == (a.upper(), b.upper())
     assert second.count_1 == first.count_1 == 48
+
+
+class Times(Counter):
+    """Three variants, of which one may be left out."""
+
+    @classmethod
+    def variants(cls, params: Params) -> tuple[str, ...]:
+        return ("1", "2", "3")
+
+    def fit(self, fitting: Fitting) -> Fit:
+        assert self.variant == ""
+        return super().fit(fitting)
+
+    def left_out(self) -> str | None:
+        return "it is even" if self.variant == "2" else None
+
+
+class NoTimes(Times):
+    def left_out(self) -> str | None:
+        return "it is a test" if self.variant else None
+
+
+class Different(Times):
+    def left_out(self) -> str | None:
+        return f"it is {self.variant}" if self.variant else None
+
+
+def test_variants_share_one_fit(run: Artifacts, tmp_path: Path) -> None:
+    name, none, different = (f"{__name__}:{cls.__name__}" for cls in (Times, NoTimes, Different))
+    fitted = fit_rows(fitting_of(run, name, none, different))
+    assert [row.name for row in fitted.rows] == [name, none, different]
+    copy = Artifacts("toy", root=tmp_path)
+    shutil.copytree(run.root, tmp_path, dirs_exist_ok=True)
+    fitted.save(copy.controls, base_of(copy))
+    rows, left_out = load_rows(context_of(copy), ["base", name, none, different])
+    assert [row.name for row in rows] == ["base", f"{name}_1", f"{name}_3"]
+    assert [row.word for row in rows[1:]] == [name.upper()] * 2
+    each = {f"{different}_{variant}": f"it is {variant}" for variant in "123"}
+    assert left_out == {f"{name}_2": "it is even", none: "it is a test", **each}
 
 
 def test_nothing_to_fit_is_fine(run: Artifacts, tmp_path: Path) -> None:

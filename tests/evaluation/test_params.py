@@ -17,6 +17,10 @@ from tests.support.toy import toy_params
     [
         ("evaluate", {"rows": ["ocd"]}, r"rows must name 'base'"),
         ("evaluate", {"rows": ["base", "ocd", "ocd"]}, r"rows names 'ocd' twice"),
+        ("evaluate", {"draws": [3, 5, 3]}, r"draws names 3 twice"),
+        ("evaluate", {"draws": []}, r"evaluate\.draws: "),
+        ("evaluate", {"draws": 5}, r"evaluate\.draws: "),
+        ("evaluate", {"draws": [0]}, r"evaluate\.draws\.0: "),
         ("evaluate", {"rows": ["base", "magic"]}, r"evaluate\.rows\.1: unknown row 'magic'; known are base, base_fur"),
         (
             "evaluate",

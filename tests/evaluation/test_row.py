@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
-from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Row, Saved
+from ocd_core.evaluation.row import DrawnRow, Fit, FittedRow, MovedRow, Row, Saved
 
 
 class Moves(MovedRow):
@@ -40,6 +40,20 @@ def test_a_row_holds_its_own_params() -> None:
     params = object()
     assert Moves("mine", context(mine=params, other=1)).params is params
     assert Moves("mine", context(other=1)).params is None
+
+
+def test_a_variant_has_the_params_of_its_row_and_a_name_of_its_own() -> None:
+    params = object()
+    row = Moves("mine", context(mine=params), "7")
+    assert (row.name, row.family, row.variant, row.params) == ("mine_7", "mine", "7", params)
+    row = Moves("mine", context(mine=params))
+    assert (row.name, row.family, row.variant) == ("mine", "mine", "")
+    assert Moves.variants(None) == ("",)
+
+
+@pytest.mark.parametrize(("draws", "variants"), [([5], ("",)), ([5, 20], ("5", "20"))])
+def test_a_row_of_several_draws_has_a_variant_per_number(draws: list[int], variants: tuple[str, ...]) -> None:
+    assert DrawnRow.variants(SimpleNamespace(evaluate=SimpleNamespace(draws=draws))) == variants
 
 
 def test_a_moved_row_answers_with_the_layer_moved() -> None:

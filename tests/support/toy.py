@@ -109,7 +109,7 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
             "hypernetwork": {"width": 8, "updates": 20, "batch_size": 8, "lr": 1e-3, "validate_every": 10,
                              "patience": 5},
         },
-        "evaluate": {"draws": 3, "bootstrap": 100},
+        "evaluate": {"draws": [3], "bootstrap": 100},
     }  # fmt: skip
     for group, keys in [*changes.items(), *groups.items()]:
         values[group] = {**values[group], **keys}
@@ -190,7 +190,7 @@ def plane_params() -> dict[str, Any]:
             "fit": ["mean_delta", "ridge", "ocd_gain"],
             "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1]},
         },
-        evaluate={"rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": 2},
+        evaluate={"rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": [2]},
     )
     for row in ("base_further", "hypernetwork"):
         values["controls"].pop(row)

@@ -24,7 +24,7 @@ def views_run(root: Path, upto: str) -> Artifacts:
         "diffusion": {"updates": 4, "validate_every": 2, "batch_size": 8, "embedding": 8,
                       "representation": {"name": "pca", "components": 3}},
         "scale": {"updates": 4, "validate_every": 2},
-        "evaluate": {"draws": 2, "bootstrap": 100},
+        "evaluate": {"draws": [2], "bootstrap": 100},
     }  # fmt: skip
     for group, keys in changes.items():
         values[group].update(keys)

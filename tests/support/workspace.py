@@ -20,7 +20,7 @@ SMALL = {  # what makes mnist5k quick; everything else stays as users run it
         "ridge": {"rows": 200, "folds": 2, "widths": [1.0], "penalties": [0.1]},
         "hypernetwork": {"width": 16, "updates": 10, "batch_size": 16, "lr": 1e-3, "validate_every": 5, "patience": 5},
     },
-    "evaluate": {"draws": 2, "bootstrap": 100},
+    "evaluate": {"draws": [2], "bootstrap": 100},
 }
 
 

@@ -93,6 +93,7 @@ def test_a_domain_reads_no_files_and_has_no_classes_pictures_or_remarks() -> Non
     with pytest.raises(UserError, match="OfPairs cannot read single inputs from files"):
         TASK.read_input(Path("a.png"))
     assert TASK.predicted_class(torch.zeros(2, 2)) is None
+    assert TASK.log_probabilities(torch.zeros(2, 2)) is None
     assert (TASK.pictures, TASK.remarks()) == (None, [])
 
 

@@ -1,21 +1,21 @@
 """`ocd_ensemble`: the outputs of `evaluate.draws` drawn networks, combined as the task says."""
 
-from ocd_core.evaluation.row import Row
+from ocd_core.evaluation.row import DrawnRow
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.samples import Tensors
 
 
-class OcdEnsemble(Row):
+class OcdEnsemble(DrawnRow):
     """An ensemble of drawn networks."""
 
     @property
     def title(self) -> str:
         """The title says how many draws there are, and whether a gain was chosen."""
-        return f"OCD, ensemble of {self.context.draws}{self.context.gain_note}"
+        return f"OCD, ensemble of {self.draws}{self.context.gain_note}"
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """`Task.combine` of the draws' outputs."""
-        combined: Tensors = self.context.task.combine(shared.drawn().outputs(self.context.draws))
+        combined: Tensors = self.context.task.combine(shared.drawn().outputs(self.draws))
         return combined
 
 

@@ -2,22 +2,22 @@
 
 import torch
 
-from ocd_core.evaluation.row import MovedRow
+from ocd_core.evaluation.row import DrawnRow, MovedRow
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.moves import Move
 
 
-class OcdMeanNetwork(MovedRow):
+class OcdMeanNetwork(MovedRow, DrawnRow):
     """The mean of the weights, not of the outputs."""
 
     @property
     def title(self) -> str:
         """The title says how many draws there are, and whether a gain was chosen."""
-        return f"OCD, mean network of {self.context.draws}{self.context.gain_note}"
+        return f"OCD, mean network of {self.draws}{self.context.gain_note}"
 
     def move(self, shared: SharedPass) -> Move:
         """The mean of the draws' moves."""
-        drawn, draws = shared.drawn(), self.context.draws
+        drawn, draws = shared.drawn(), self.draws
         total = torch.zeros(())
         for k in range(draws):
             total = total + drawn.move(k) / draws

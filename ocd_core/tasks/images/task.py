@@ -246,6 +246,10 @@ class ImageClassification(Task):
         """The most probable class, int64 (N,)."""
         return output.argmax(-1)
 
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        """Log-softmax of the logits, (N, classes)."""
+        return F.log_softmax(output, -1)
+
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
 

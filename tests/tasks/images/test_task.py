@@ -626,6 +626,14 @@ def test_smoothed_labels_by_hand(mnist5k_params: Params) -> None:
     assert torch.equal(task.training_loss(output, label, 0.0), task.loss(output, label))
 
 
+def test_the_log_probabilities_are_those_of_the_loss(mnist5k_params: Params) -> None:
+    task, label = mnist5k_params.build_task(), torch.tensor([1, 0])
+    output = torch.tensor([[-1.0, 2.0, 0.5], [300.0, -400.0, 0.0]], dtype=torch.float64)
+    found = task.log_probabilities(output)
+    torch.testing.assert_close(found.exp().sum(1), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(-found[[0, 1], label], task.loss(output, label))
+
+
 def test_the_predicted_class_is_the_most_probable(mnist5k_params: Params) -> None:
     output = torch.tensor([[0.1, 2.0, -1.0], [3.0, 0.0, 1.0]])
     assert mnist5k_params.build_task().predicted_class(output).tolist() == [1, 0]
