@@ -83,17 +83,10 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
     for path in Artifacts(task, root=Path(root)).task_dir.glob("seed*/rank*/evaluation/table.json"):
         table = read_json(path)
         metric = table["metrics"][0]["name"]
-        rows = {row["row"]: row[metric] for row in table["rows"]}
+        results = {r["row"]: r for r in table["results"] if r["metric"] == metric and r["temperature"] is None}
+        base, ocd, bound = (results[row] for row in ("base", "ocd", "bound"))
         found.append(
-            Gain(
-                table["seed"],
-                table["rank"],
-                table["layer"],
-                rows["base"]["value"],
-                rows["ocd"]["value"],
-                rows["bound"]["value"],
-                rows["ocd"]["z_against_base"],
-            )
+            Gain(table["seed"], table["rank"], table["layer"], base["mean"], ocd["mean"], bound["mean"], ocd["z"])
         )
     if not found:
         raise UserError(f"no evaluated run of {task}; run 'python -m experiments.layer_gain run {task}' first")

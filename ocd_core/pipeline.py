@@ -44,7 +44,7 @@ STAGES = {
     "evaluate": Stage(
         "evaluation",
         (*_ALL, "evaluate"),
-        (*_NETWORK, "overfit/train", "overfit/test", "diffusion", "scale", "controls"),
+        (*_NETWORK, *_STORES, "overfit/test", "diffusion", "scale", "controls"),
     ),
     "illustrate": Stage(
         "pictures", (*_ALL, "evaluate.precision"), (*_NETWORK, "overfit/test", "diffusion", "scale", "controls")

@@ -1,12 +1,16 @@
 """Draw Δ for the test samples (Alg. 2) and measure base, controls, OCD and bound."""
 
+from typing import Any
+
 from ocd_core.artifacts import read_json, write_json, write_table
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.evaluate import BOUND, evaluate
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.predictor import Predictor
+from ocd_core.presets import preset_of
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
+from ocd_core.samples import SPLITS
 from ocd_core.training.devices import local_device
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
@@ -22,12 +26,14 @@ def main(
     lineage = Lineage.of(task, seed, rank)
     params, artifacts = lineage.params, lineage.artifacts
     lineage.check("evaluate")
-    context = Context(artifacts, params, Predictor.from_run(artifacts, params, device=place), ("train", "test"))
+    context = Context(artifacts, params, Predictor.from_run(artifacts, params, device=place), SPLITS)
     rows, left_out = load_rows(context, params.evaluate.rows)
-    with progress_bar("evaluate", len(context.split("test"))) as progress:
+    with progress_bar("evaluate", len(context.split("val")) + len(context.split("test"))) as progress:
         result = evaluate(context, rows, left_out, progress)
     tie = read_json(artifacts.layers / "layers.json")["warning"]
-    table = {
+    cost_flops = read_json(artifacts.controls / "metrics.json")["cost_flops"]
+    results = result.results(params.evaluate, seed, preset_of(params), cost_flops)
+    table: dict[str, Any] = {
         "task": task,
         "seed": seed,
         "rank": rank,
@@ -36,9 +42,9 @@ def main(
             {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
             for m in result.metrics
         ],
-        "rows": result.table(params.evaluate, seed),
-        "left_out": left_out,
-        "cost_flops": read_json(artifacts.controls / "metrics.json")["cost_flops"],
+        "results": [r.model_dump() for r in results],
+        "absent": [a.model_dump() for a in result.absent],
+        "cost_flops": cost_flops,
         "remarks": [*context.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
         "bound_parts": result.details.get(BOUND),
         **({} if result.groups is None else {"groups": result.groups}),

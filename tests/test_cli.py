@@ -231,7 +231,15 @@ def test_report(ocd, in_run, toy_run):
     assert done.status == 0
     assert "overfitted on test (bound)" in done.out
     made = sorted(p.name for p in (toy_run / "reports/toy").iterdir())
-    assert made == ["cards", "curves.png", "layer_scores.png", "overfit_test.png", "scale.md", "table.json", "table.md"]
+    assert made == [
+        "cards",
+        "curves.png",
+        "layer_scores.png",
+        "overfit_test.png",
+        "results.json",
+        "scale.md",
+        "table.md",
+    ]
     ocd("report", "unknown").refused("no evaluated run of task 'unknown'")
 
 

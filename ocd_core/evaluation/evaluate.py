@@ -1,9 +1,10 @@
 """Measure the outputs of every row on the test split in the same way.
 
 The evaluation goes batch by batch: one pass of the base network, then each row's outputs (`ocd_core.evaluation.rows`).
+If outputs are scores of classes, it first goes through the validation split, for each row's temperature.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,37 +13,48 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.evaluation.answering import Cost, cost_of_answers
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring
 from ocd_core.evaluation.params import EvaluateParams
+from ocd_core.evaluation.result import Absent, Result
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.evaluation.statistics import Values
+from ocd_core.evaluation.statistics import Values, holm
+from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.progress import Progress, no_progress
-from ocd_core.samples import groups_of, is_finite, map_tensors, whole_split
+from ocd_core.samples import Batch, SplitName, Tensors, groups_of, is_finite, map_tensors, whole_split
 from ocd_core.tasks.base import Metric
 
 BASE, BOUND = "base", "bound"  # the gap between these rows is what others close
 _MEMORY_MB = 512
 
+Figures = Mapping[str, Mapping[str, Figure]]  # {row: {metric: figure}}
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Each row's value of each metric, {row: {metric: figure}}, and ρ of each sample.
+    """Each row's value of each metric, and ρ of each sample.
 
-    samples, groups: how many the test split has; groups is None if it has none. titles: {row: its name in tables}.
-    left_out: {row: why it has no values}. details: see `Row.details`.
+    tempered: the same for outputs divided by the row's temperature; empty if the task has none. samples, groups: how
+    many the test split has; groups is None if it has none. titles, chosen_on, costs_as: {row: see `Row`}. absent: rows
+    without values. costs: {row: of answering one test sample}. details: see `Row.details`.
     """
 
-    figures: Mapping[str, Mapping[str, Figure]]
+    figures: Figures
     metrics: tuple[Metric, ...]
     samples: int
     titles: Mapping[str, str]
     groups: int | None = None
     rho: Values | None = None
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    absent: tuple[Absent, ...] = ()
     details: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    tempered: Figures = field(default_factory=dict)
+    costs: Mapping[str, Cost] = field(default_factory=dict)
+    chosen_on: Mapping[str, str] = field(default_factory=dict)
+    costs_as: Mapping[str, str] = field(default_factory=dict)
 
     def gap_closed(self, row: str) -> float | None:
         """(base - row) / (base - bound) of the first metric's mean: 0 is the base, 1 the bound; None without a gap."""
@@ -52,35 +64,62 @@ class Evaluation:
         gap = means[BASE] - means[BOUND]
         return (means[BASE] - means[row]) / gap if gap else None
 
-    def table(self, params: EvaluateParams, seed: int) -> list[dict[str, Any]]:
-        """One entry per row: title, gap_closed, and each metric's value, 95 % interval and z against the base.
+    def results(
+        self,
+        params: EvaluateParams,
+        seed: int,
+        preset: str = "default",
+        cost_flops: Mapping[str, Mapping[str, int]] | None = None,
+    ) -> list[Result]:
+        """Every row's result of every metric, in the order of the rows, with and then without their temperatures.
 
-        z has the sign of the reported metric: positive if the PSNR is higher.
+        z has the sign of the reported metric: positive if the PSNR is higher. p is corrected over all rows that are
+        compared with the base in the same metric.
+
+        Args:
+            cost_flops: of trainings, see `FittedRows`.
         """
-        rows = []
-        for row, figures in self.figures.items():
-            entry: dict[str, Any] = {
-                "row": row,
-                "title": self.titles[row],
-                "n": self.samples,
-                "gap_closed": self.gap_closed(row),
-            }
+        cost_flops = cost_flops or {}
+        found: list[Result] = []
+        for figures, temperatures in ((self.figures, {}), (self.tempered, self.temperatures)):
             for m in self.metrics:
-                figure, base = figures[m.name], self.figures[BASE][m.name]
-                low, high = figure.interval(params.bootstrap, seed)
-                z = figure.z(base, params.bootstrap, seed)
-                entry[m.name] = {
-                    "value": figure.value,
-                    "low": low,
-                    "high": high,
-                    "z_against_base": -z if z * (figure.value - base.value) < 0 else z,
-                }
-            rows.append(entry)
-        return rows
+                rows = [row for row in figures if m.name in figures[row]]
+                compared = {row: _compare(figures[row][m.name], figures[BASE][m.name], params, seed) for row in rows}
+                tested = {row: p for row in rows if (p := compared[row]["p"]) is not None}
+                adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+                for row in rows:
+                    cost = self.costs.get(row)
+                    found.append(
+                        Result(
+                            row=row,
+                            title=self.titles[row],
+                            metric=m.name,
+                            temperature=temperatures.get(row),
+                            seeds=1,
+                            sd_over_seeds=None,
+                            n=self.samples,
+                            p_holm=adjusted.get(row),
+                            gap_closed=self.gap_closed(row) if m is self.metrics[0] and not temperatures else None,
+                            seconds=None,
+                            flops=None if cost is None else cost.flops,
+                            fit_flops=cost_flops.get(self.costs_as.get(row, row), {}).get("total"),
+                            preset=preset,
+                            chosen_on=self.chosen_on.get(row, ""),
+                            **compared[row],
+                        )
+                    )
+        order = {row: place for place, row in enumerate(self.figures)}
+        return sorted(found, key=lambda r: order[r.row])
 
     def summary(self) -> dict[str, Any]:
-        """{row: {metric: value}} and the number of samples, for `dvc metrics`."""
-        rows = {row: {m.name: figures[m.name].value for m in self.metrics} for row, figures in self.figures.items()}
+        """{row: {metric: value}} and the number of samples, for `dvc metrics`; without metrics that are not defined."""
+        rows = {
+            row: {m.name: v for m in self.metrics if np.isfinite(v := figures[m.name].value)}
+            for row, figures in self.figures.items()
+        }
+        for row, temperature in self.temperatures.items():
+            first = self.metrics[0].name
+            rows[row] |= {"temperature": temperature, f"{first}_tempered": self.tempered[row][first].value}
         return {"n": self.samples, **rows}
 
     def per_sample(self) -> list[dict[str, Any]]:
@@ -98,6 +137,55 @@ class Evaluation:
         ]
 
 
+def _compare(figure: Figure, base: Figure, params: EvaluateParams, seed: int) -> dict[str, float | None]:
+    """The numbers of a result that come from a figure and the base's figure of the same metric."""
+    names = ("mean", "spread_over_samples", "low", "high", "difference", "difference_low", "difference_high", "z", "p")
+    found: dict[str, float | None] = dict.fromkeys(names)
+    if not np.isfinite(figure.value):
+        return found
+    low, high = figure.interval(params.bootstrap, seed)
+    found |= {"mean": figure.value, "spread_over_samples": figure.spread, "low": low, "high": high}
+    if figure is base or not np.isfinite(base.value):
+        return found
+    difference = figure.value - base.value
+    z = figure.z(base, params.bootstrap, seed)
+    low, high = figure.difference(base, params.bootstrap, seed)
+    return found | {
+        "difference": difference,
+        "difference_low": low,
+        "difference_high": high,
+        "z": -z if z * difference < 0 else z,
+        "p": figure.p(base, params.bootstrap, seed),
+    }
+
+
+class _Rows:
+    """The rows that are still measured; one that fails is taken out, with the reason."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.running = list(rows)
+        self.failed: list[Absent] = []
+
+    def answers(self, shared: SharedPass) -> Iterator[tuple[Row, Tensors]]:
+        """Each row with its outputs for a batch, on the CPU.
+
+        Raises:
+            UserError: the base, with which all are compared, fails.
+        """
+        for row in list(self.running):
+            try:
+                output = map_tensors(Tensor.cpu, row.outputs(shared))
+                if not is_finite(output):
+                    raise UserError(f"{row.title!r} gives outputs that are not finite; check the drawn Δ and ρ")
+            except UserError as error:
+                if row.name == BASE:
+                    raise
+                self.running.remove(row)
+                self.failed.append(Absent(row=row.name, status="failed", why=str(error)))
+                continue
+            yield row, output
+
+
 @torch.no_grad()
 def evaluate(
     context: Context,
@@ -110,36 +198,82 @@ def evaluate(
     Args:
         context: may read the test split.
         rows, left_out: from `load_rows`.
+        progress: called with the number of validation and test samples that are done.
 
     Raises:
-        UserError: an output is not finite, or the split has no groups although a metric needs them.
+        UserError: the base's outputs are not finite, or the split has no groups although a metric needs them.
     """
-    predictor, split = context.predictor, context.split("test")
-    metrics, groups, count = tuple(context.task.metrics), groups_of(split), len(split)
-    measuring = {row.name: Measuring(metrics, groups) for row in rows}
+    task, split = context.task, context.split("test")
+    metrics, groups, count = tuple(task.metrics), groups_of(split), len(split)
+    measured = _Rows(rows)
+    temperatures = _temperatures(context, measured, progress)
+    done = len(context.split("val")) if temperatures else 0
+    measuring = {row.name: Measuring(metrics, groups) for row in measured.running}
+    of_one_answer = [m for m in metrics if m.sees != "draws"]
+    tempered = {name: Measuring(of_one_answer, groups) for name in temperatures}
     rho: list[Values] = []
-    example = split.batch(torch.zeros(1, dtype=torch.int64))
-    # matrices: the codes of all draws, float32, and two Δ
-    size = rows_within(predictor.model, example, _MEMORY_MB, matrices=2 + context.draws // 2)
-    for chunk in row_chunks(count, size):
-        batch = split.batch(whole_split(split)[chunk])
-        shared = SharedPass(predictor, batch)
-        for row in rows:
-            output = map_tensors(Tensor.cpu, row.outputs(shared))
-            if not is_finite(output):
-                raise UserError(f"{row.title!r} gives outputs that are not finite; check the drawn Δ and ρ")
-            measuring[row.name].add(output, batch)
+    for batch, shared in _passes(context, "test", lambda n: progress(done + n, "")):
+        for row, output in measured.answers(shared):
+            draws = row.distribution(shared)
+            measuring[row.name].add(output, batch, None if draws is None else map_tensors(Tensor.cpu, draws))
+            if row.name in temperatures:
+                tempered[row.name].add(task.tempered(output, temperatures[row.name]), batch)
         estimate = shared.drawn().rho_N
         if estimate is not None:
             rho.append(estimate.double().cpu().numpy())
-        progress(chunk.stop, "")
+    running = measured.running
     return Evaluation(
-        figures={name: gathered.figures() for name, gathered in measuring.items()},
+        figures={row.name: measuring[row.name].figures() for row in running},
         metrics=metrics,
         samples=count,
-        titles={row.name: row.title for row in rows},
+        titles={row.name: row.title for row in running},
         groups=None if groups is None else len(torch.unique(groups)),
         rho=np.concatenate(rho) if rho else None,
-        left_out=dict(left_out or {}),
-        details={row.name: details for row in rows if (details := row.details()) is not None},
+        absent=(
+            *(Absent(row=row, status="left out", why=why) for row, why in (left_out or {}).items()),
+            *measured.failed,
+        ),
+        details={row.name: details for row in running if (details := row.details()) is not None},
+        temperatures={row.name: temperatures[row.name] for row in running if temperatures},
+        tempered={row.name: tempered[row.name].figures() for row in running if temperatures},
+        costs=_costs(context, running),
+        chosen_on={row.name: row.chosen_on for row in running},
+        costs_as={row.name: row.costs_as or row.family for row in running},
     )
+
+
+def _passes(
+    context: Context, name: SplitName, done: Callable[[int], None] = lambda _count: None
+) -> Iterator[tuple[Batch, SharedPass]]:
+    """A split batch by batch: with its labels, and as rows see it."""
+    split = context.split(name)
+    for chunk in row_chunks(len(split), _chunk_rows(context, name)):
+        batch = split.batch(whole_split(split)[chunk])
+        yield batch, SharedPass(context.predictor, batch, name)
+        done(chunk.stop)
+
+
+def _chunk_rows(context: Context, name: SplitName) -> int:
+    # matrices: the codes of all draws, float32, and two Δ
+    matrices = 2 + context.draws // 2
+    example = context.split(name).batch(torch.zeros(1, dtype=torch.int64))
+    return rows_within(context.predictor.model, example, _MEMORY_MB, matrices)
+
+
+def _temperatures(context: Context, measured: _Rows, progress: Progress) -> dict[str, float]:
+    """Of each row, chosen on the validation split; none if the task has no classes."""
+    task = context.task
+    outputs: dict[str, list[Tensors]] = {row.name: [] for row in measured.running}
+    targets: list[Tensors] = []
+    for batch, shared in _passes(context, "val", lambda n: progress(n, "")):
+        if task.log_probabilities(shared.base.output) is None:
+            return {}
+        targets.append(batch.target)
+        for row, output in measured.answers(shared):
+            outputs[row.name].append(output)
+    return {row.name: choose_temperature(task, outputs[row.name], targets) for row in measured.running}
+
+
+def _costs(context: Context, rows: Sequence[Row]) -> dict[str, Cost]:
+    batch, _ = next(_passes(context, "test"))
+    return {row.name: cost_of_answers(row, context.predictor, batch, len(context.split("test"))) for row in rows}

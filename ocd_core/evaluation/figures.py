@@ -14,6 +14,9 @@ from ocd_core.evaluation.statistics import (
     Groups,
     Values,
     bootstrap_interval,
+    difference_interval,
+    mcnemar_p,
+    paired_p,
     paired_z,
     percentiles,
     recomputed,
@@ -24,7 +27,10 @@ from ocd_core.tasks.base import Metric
 
 
 class Figure(ABC):
-    """A row's value of a metric. mean: before `Metric.finish`; shares of a gap are computed from it."""
+    """A row's value of a metric. mean: before `Metric.finish`; shares of a gap are computed from it.
+
+    It is NaN where the metric is not defined.
+    """
 
     def __init__(self, metric: Metric, mean: float) -> None:
         self.metric, self.mean = metric, mean
@@ -38,9 +44,22 @@ class Figure(ABC):
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The 95 % bootstrap interval of `value`."""
 
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over samples (or groups) of the reported values; None if there are none."""
+        return None
+
     @abstractmethod
     def z(self, reference: "Figure", resamples: int, seed: int) -> float:
         """The paired difference from another row's value, divided by its standard error."""
+
+    @abstractmethod
+    def difference(self, reference: "Figure", resamples: int, seed: int) -> tuple[float, float]:
+        """The 95 % bootstrap interval of the paired difference of `value` from another row's."""
+
+    @abstractmethod
+    def p(self, reference: "Figure", resamples: int, seed: int) -> float:
+        """How probable a difference as large as this one, or larger, is by chance (two-sided)."""
 
 
 class MeanFigure(Figure):
@@ -64,6 +83,27 @@ class MeanFigure(Figure):
         assert isinstance(reference, MeanFigure)
         return paired_z(self.values, reference.values, self.groups)
 
+    @property
+    def spread(self) -> float | None:
+        """Of each sample's value as it is reported (the PSNR of a view)."""
+        if len(self.values) < 2:
+            return None
+        return float(np.std([self.metric.finish(float(v)) for v in self.values], ddof=1))
+
+    def difference(self, reference: Figure, resamples: int, seed: int) -> tuple[float, float]:
+        """See `difference_interval`."""
+        assert isinstance(reference, MeanFigure)
+        return difference_interval(
+            self.values, reference.values, resamples, seed, self.metric.finish, groups=self.groups
+        )
+
+    def p(self, reference: Figure, resamples: int, seed: int) -> float:
+        """McNemar's exact test if the metric says so, the paired t-test otherwise and wherever there are groups."""
+        assert isinstance(reference, MeanFigure)
+        if self.metric.test == "mcnemar" and self.groups is None:
+            return mcnemar_p(self.values, reference.values)
+        return paired_p(self.values, reference.values, self.groups)
+
 
 class SplitFigure(Figure):
     """A metric of a whole split (AUC, F1), computed again on each resample.
@@ -78,7 +118,7 @@ class SplitFigure(Figure):
         self._found: dict[tuple[int, int], Values] = {}
         assert metric.over_split is not None
         self._function = metric.over_split
-        super().__init__(metric, self._measure(slice(None)))
+        super().__init__(metric, self._measure_whole())
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The interval over the resamples on which the metric is defined."""
@@ -92,6 +132,20 @@ class SplitFigure(Figure):
         both = self._recomputed(resamples, seed), reference._recomputed(resamples, seed)
         return recomputed_z(self.mean - reference.mean, *both)
 
+    def difference(self, reference: Figure, resamples: int, seed: int) -> tuple[float, float]:
+        """Over the resamples on which both rows have the metric."""
+        assert isinstance(reference, SplitFigure)
+        found_R = self._recomputed(resamples, seed) - reference._recomputed(resamples, seed)
+        found_R = found_R[np.isfinite(found_R)]
+        value = self.value - reference.value
+        return percentiles(found_R) if len(found_R) > 1 else (value, value)
+
+    def p(self, reference: Figure, resamples: int, seed: int) -> float:
+        """Of z, under the normal distribution."""
+        from scipy.stats import norm
+
+        return float(2 * norm.sf(abs(self.z(reference, resamples, seed))))
+
     def _recomputed(self, resamples: int, seed: int) -> Values:
         key = resamples, seed
         if key not in self._found:
@@ -101,6 +155,12 @@ class SplitFigure(Figure):
 
     def _measure(self, rows: Tensor | slice) -> float:
         return float(self._function(select(self._output, rows), select(self._target, rows)))
+
+    def _measure_whole(self) -> float:
+        try:
+            return self._measure(slice(None))
+        except ValueError:  # not defined
+            return np.nan
 
 
 class Measuring:
@@ -118,11 +178,11 @@ class Measuring:
         self._outputs: list[Tensors] = []
         self._targets: list[Tensors] = []
 
-    def add(self, output: Tensors, batch: Batch) -> None:
-        """Add the outputs of the next batch; both are on the CPU."""
+    def add(self, output: Tensors, batch: Batch, draws: Tensors | None = None) -> None:
+        """Add the outputs of the next batch, all on the CPU; draws: of the networks behind the output, (K, N, ...)."""
         for metric in self._metrics:
             if metric.kind == "per_sample":
-                self._values[metric.name].append(metric.measure(output, batch).double())
+                self._values[metric.name].append(metric.measure(output, batch, draws).double())
         if self._whole:
             self._outputs.append(output)
             self._targets.append(batch.target)

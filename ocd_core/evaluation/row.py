@@ -52,6 +52,12 @@ class Row(ABC):
     # whether it may read the test split with its labels (for a bound that cannot be reached); no other row can
     sees_labels: ClassVar[bool] = False
     fitted: ClassVar[bool] = False  # whether it is a `FittedRow`
+    # the data that it was fitted or chosen on, for readers of the table
+    chosen_on: ClassVar[str] = "train and val"
+    # the training whose cost it has, by its name in `FittedRows.cost_flops`; None: its own
+    costs_as: ClassVar[str | None] = None
+    # whether the first call of `outputs` answers the whole split, which the row keeps
+    whole_split: ClassVar[bool] = False
 
     params: StrictModel | None
 
@@ -80,6 +86,16 @@ class Row(ABC):
 
         Batches come in the order of the split, each once. `shared` computes once what several rows need.
         """
+
+    def distribution(self, shared: SharedPass) -> Tensors | None:
+        """The answers as a distribution: the outputs of K networks, each (K, N, ...); None if there is one answer.
+
+        Metrics of distributions use them (`Metric.sees`); `outputs` is called before.
+        """
+        return None
+
+    def forget(self) -> None:  # noqa: B027  (most rows keep nothing)
+        """Drop what was kept of earlier answers, so that the next ones cost what they cost."""
 
     def details(self) -> dict[str, Any] | None:
         """Plain values besides the metrics; called after the last batch."""

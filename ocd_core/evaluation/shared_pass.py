@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, Tensors, stack
+from ocd_core.samples import Batch, SplitName, Tensors, stack
 
 T = TypeVar("T")
 
@@ -22,10 +22,11 @@ class SharedPass:
     Args:
         predictor: of the run.
         batch: on the CPU, with labels; rows see zeros instead of the labels.
+        split: the split that it is a part of.
     """
 
-    def __init__(self, predictor: Predictor, batch: Batch) -> None:
-        self.predictor = predictor
+    def __init__(self, predictor: Predictor, batch: Batch, split: SplitName) -> None:
+        self.predictor, self.split = predictor, split
         self.batch = batch.without_labels()
         self._computed: dict[Hashable, Any] = {}
 

@@ -6,7 +6,7 @@ groups, whole groups are resampled and compared. The metric itself stays the mea
 Dims: N samples, G groups, R resamples.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -55,6 +55,62 @@ def bootstrap_interval(
         low, high = percentiles(_means_of_resampled_groups(values, groups, resamples, seed), level)
     ends = finish(low), finish(high)
     return min(ends), max(ends)
+
+
+def difference_interval(
+    values: Values,
+    reference: Values,
+    resamples: int,
+    seed: int,
+    finish: Callable[[float], float] = float,
+    groups: Groups | None = None,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of `finish(mean(values)) - finish(mean(reference))`.
+
+    Both means are of the same resampled samples, or groups of them. Arguments as in `bootstrap_interval`.
+    """
+    if len(values) < 2 or (np.ptp(values) == 0 and np.ptp(reference) == 0):
+        found = finish(float(values.mean())) - finish(float(reference.mean()))
+        return found, found
+    both = values, reference
+    if groups is None:
+        means = _means_of_resamples(np.stack(both), resamples, seed)
+    else:  # the same seed draws the same groups
+        means = np.stack([_means_of_resampled_groups(v, groups, resamples, seed) for v in both])
+    return percentiles(np.array([finish(float(a)) - finish(float(b)) for a, b in means.T]))
+
+
+def paired_p(values: Values, reference: Values, groups: Groups | None = None) -> float:
+    """The two-sided p of `paired_z` under Student's t with one degree of freedom less than samples, or than groups."""
+    from scipy.stats import t
+
+    independent = len(values) if groups is None else len(np.unique(groups))
+    if independent < 2:
+        return 1.0
+    return float(2 * t.sf(abs(paired_z(values, reference, groups)), independent - 1))
+
+
+def mcnemar_p(values: Values, reference: Values) -> float:
+    """The two-sided p of McNemar's exact test of whether each row is better on half of the samples where they differ.
+
+    values, reference: of a metric with two values, (N,).
+    """
+    from scipy.stats import binomtest
+
+    higher, lower = int((values > reference).sum()), int((values < reference).sum())
+    return float(binomtest(higher, higher + lower).pvalue) if higher + lower else 1.0
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of m p-values (Holm, 1979), in the same order.
+
+    The i-th smallest, multiplied by m - i + 1, but at least the one before it and at most 1.
+    """
+    adjusted, highest = [0.0] * len(p), 0.0
+    for place, index in enumerate(sorted(range(len(p)), key=p.__getitem__)):
+        highest = max(highest, min(1.0, (len(p) - place) * p[index]))
+        adjusted[index] = highest
+    return adjusted
 
 
 def percentiles(values_R: Values, level: float = 0.95) -> tuple[float, float]:
@@ -118,6 +174,18 @@ def recomputed_z(difference: float, values_R: Values, reference_R: Values) -> fl
     difference_R = difference_R[np.isfinite(difference_R)]
     spread = float(difference_R.std(ddof=1)) if len(difference_R) > 1 else 0.0
     return difference / spread if spread else 0.0
+
+
+def _means_of_resamples(values_VN: Values, resamples: int, seed: int) -> Values:
+    """The means of V paired rows of values over samples drawn with replacement, (V, R)."""
+    generator = numpy_generator(seed, "bootstrap")
+    count = values_VN.shape[1]
+    parts = []
+    size = max(1, _BLOCK // count)
+    for start in range(0, resamples, size):
+        drawn_RN = generator.integers(count, size=(min(size, resamples - start), count))
+        parts.append(np.stack([values_N[drawn_RN].mean(1) for values_N in values_VN]))
+    return np.concatenate(parts, 1)
 
 
 def _group_sums(values: Values, groups: Groups) -> tuple[Values, Groups]:

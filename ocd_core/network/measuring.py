@@ -1,5 +1,7 @@
 """Loss and metrics of a network on a whole split."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int |
     """Mean loss and metrics of a network on a split, in eval mode (the network's mode is restored).
 
     Per-sample values are summed in float64. batch_size: None uses the task's `evaluation_batch`. Returns `loss`,
-    every metric of the task by name, and `n`, the number of samples.
+    every metric of the task by name that is defined on the split, and `n`, the number of samples.
 
     Raises:
         UserError: the split is empty, or has no groups although the task has a metric of groups.
@@ -47,8 +49,14 @@ def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int |
         if metric.kind == "per_sample":
             found[metric.name] = metric.finish(means[metric.name])
         elif metric.over_split is not None:
-            found[metric.name] = float(metric.over_split(concatenate(outputs), concatenate(targets)))
+            try:
+                found[metric.name] = float(metric.over_split(concatenate(outputs), concatenate(targets)))
+            except ValueError:  # not defined
+                continue
         else:
             by_group = metric.measure_groups(concatenate(outputs), concatenate(targets), groups_of(split))
             found[metric.name] = metric.finish(float(by_group.mean()))
-    return {**found, "n": len(split)}
+    return {
+        **{name: value for name, value in found.items() if not math.isnan(value) or name == "loss"},
+        "n": len(split),
+    }

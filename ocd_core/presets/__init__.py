@@ -16,7 +16,7 @@ from ocd_core.artifacts import write_text
 from ocd_core.config import Params, load_params, parse_params
 from ocd_core.errors import UserError
 from ocd_core.params_files import params_path, read_yaml
-from ocd_core.presets.overrides import group_of, override, override_text
+from ocd_core.presets.overrides import group_of, override, override_text, value_at
 
 _FOLDER = Path(__file__).parent
 _NULL = "tag:yaml.org,2002:null"
@@ -50,6 +50,20 @@ def preset_values(preset: str, domain: str) -> dict[str, Any]:
     if domain not in domains and not described["other_domains"]:
         raise UserError(f"preset {preset} is for the domains {', '.join(domains)}; this task's domain is {domain}")
     return {**dict(_leaves(described["every_task"])), **dict(_leaves(domains.get(domain, {})))}
+
+
+def preset_of(params: Params) -> str:
+    """The preset whose values these params have, or `default`."""
+    values = params.plain()
+    for preset in preset_names():
+        try:
+            wanted = preset_values(preset, params.domain)
+        except UserError:  # not for this domain
+            continue
+        wanted = {key: value for key, value in wanted.items() if not _of_a_row_that_the_task_lacks(key, values)}
+        if all(value_at(values, key) == value for key, value in wanted.items()):
+            return preset
+    return "default"
 
 
 def apply_preset(preset: str, task: str, root: Path | str = ".") -> tuple[Params, list[Change]]:

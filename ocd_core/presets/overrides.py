@@ -12,6 +12,13 @@ def group_of(values: Any, key: str) -> tuple[Any, str]:
     return values, last
 
 
+def value_at(values: Any, key: str) -> Any:
+    """The value of a key; None if it is missing."""
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
+
+
 def override_text(value: Any) -> str:
     """A value in a form that YAML and DVC's overrides can read, without spaces or quotes."""
     return json.dumps(value, separators=(",", ":")).replace('"', "")

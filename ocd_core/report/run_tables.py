@@ -2,54 +2,41 @@
 
 import shutil
 import statistics
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, read_json, write_json, write_text
-from ocd_core.errors import UserError
+from ocd_core.artifacts import Artifacts, write_json, write_text
+from ocd_core.evaluation.result import Result
 from ocd_core.files import replace_file
 from ocd_core.report.markdown import markdown_table
+from ocd_core.report.results import Merged, Table, merged_results, preset_tables, run_tables
 from ocd_core.samples import SPLITS
 
-Table = dict[str, Any]
+SIGNIFICANT = 0.05
 
 
-def run_tables(task: str, root: Path | str = ".") -> list[Table]:
-    """Read `table.json` of every evaluated run of a task, ordered by rank and seed.
-
-    Raises:
-        UserError: the task has no evaluated run.
-    """
-    folder = Artifacts(task, root=Path(root)).task_dir
-    tables = [read_json(path) for path in folder.glob("seed*/rank*/evaluation/table.json")]
-    if not tables:
-        raise UserError(f"no evaluated run of task {task!r} below {folder}; run 'dvc repro' first")
-    return sorted(tables, key=lambda t: (t["rank"], t["seed"]))
+def _number(value: float | None, metric: dict[str, Any]) -> str:
+    return "–" if value is None else f"{value:.{metric['decimals']}f}"
 
 
-def _number(value: float, metric: dict[str, Any]) -> str:
-    return f"{value:.{metric['decimals']}f}"
+def _cell(result: Result | None, metric: dict[str, Any], starred: bool) -> str:
+    """The value, ± its SD over seeds if there are several; with a star if it differs from the base's."""
+    if result is None:
+        return ""
+    spread = "" if result.sd_over_seeds is None else f" ± {_number(result.sd_over_seeds, metric)}"
+    star = "\\*" if starred and result.p_holm is not None and result.p_holm < SIGNIFICANT else ""
+    return f"{_number(result.mean, metric)}{spread}{star}"
 
 
-def _cell(entries: list[dict[str, Any]], metric: dict[str, Any]) -> str:
-    """For one run, the value and its 95 % interval over samples; for several seeds, mean ± SD over seeds."""
-    found = [e[metric["name"]] for e in entries]
-    if len(found) == 1:
-        value, low, high = (_number(found[0][k], metric) for k in ("value", "low", "high"))
-        return f"{value} [{low}, {high}]"
-    values = [e["value"] for e in found]
-    return f"{_number(statistics.mean(values), metric)} ± {_number(statistics.stdev(values), metric)}"
-
-
-def _against_base(entries: list[dict[str, Any]], metric: dict[str, Any]) -> tuple[str, str]:
-    """The paired z of the first metric against the base, and the share of the gap to the bound, averaged over seeds."""
-    if entries[0]["row"] == "base":
-        return "", ""
-    z = statistics.mean(e[metric["name"]]["z_against_base"] for e in entries)
-    gaps = [e["gap_closed"] for e in entries]
-    return f"{z:+.1f}", "" if None in gaps else f"{round(100 * statistics.mean(gaps))} %"
+def _against_base(result: Result, metric: dict[str, Any]) -> list[str]:
+    """The difference from the base with its interval, its z and corrected p, and the share of the gap."""
+    if result.difference is None or result.z is None or result.p_holm is None:
+        return ["", "", "", ""]
+    low, high = (f"{v:+.{metric['decimals']}f}" for v in (result.difference_low, result.difference_high))
+    p = "<.001" if result.p_holm < 0.001 else f"{result.p_holm:.3f}".removeprefix("0")
+    gap = "" if result.gap_closed is None else f"{round(100 * result.gap_closed)} %"
+    return [f"{result.difference:+.{metric['decimals']}f} [{low}, {high}]", f"{result.z:+.1f}", p, gap]
 
 
 def _units(table: Table) -> str:
@@ -58,108 +45,116 @@ def _units(table: Table) -> str:
     return "test samples" if groups is None else f"{groups} groups of test samples"
 
 
-def notes(group: list[Table]) -> list[str]:
+def notes(entry: Merged) -> list[str]:
     """The notes that a reader of a merged table needs."""
-    metric = group[0]["metrics"][0]
-    name = metric["name"].replace("_", " ")
+    first = entry.tables[0]
+    metric = first["metrics"][0]
+    name = _words(metric["name"])
+    several = len(entry.tables) > 1
     lines = [
-        f"z: paired over {_units(group[0])} against the base, in {name}"
-        f"{', mean over seeds' if len(group) > 1 else ''}; negative where the method's is lower. gap closed: the share "
-        "of the way from the base to the bound."
+        f"difference: from the base in {name}, with a 95 % bootstrap interval; z: paired over {_units(first)}"
+        f"{', like the difference a mean over seeds' if several else ''}; p: two-sided, Holm-corrected over the rows"
+        f"{', the largest of the seeds' if several else ''}. gap closed: the share of the way from the base to the "
+        f"bound. \\*: differs from the base with a corrected p below {SIGNIFICANT} (paired t-test; accuracy: McNemar's "
+        "exact test)."
     ]
-    parts = [table["bound_parts"] for table in group if table.get("bound_parts")]
+    temperatures = {r.row: r.temperature for r in entry.results if r.temperature is not None}
+    if temperatures:
+        low, high = min(temperatures.values()), max(temperatures.values())
+        lines.append(
+            f"+T: after a temperature that each row chose on validation ({low:.2f} to {high:.2f}; base "
+            f"{temperatures['base']:.2f}; above 1 the row was too sure of itself)."
+        )
+    parts = [table["bound_parts"] for table in entry.tables if table.get("bound_parts")]
     if parts:
         share, seen = (statistics.mean(p[k] for p in parts) for k in ("share_seen", "seen"))
         text = f"The bound sees {100 * share:.0f} % of each test sample: {name} {_number(seen, metric)} there"
         unseen = [p["unseen"] for p in parts if p["unseen"] is not None]
         rest = f", {_number(statistics.mean(unseen), metric)} on the rest" if unseen else ""
         lines.append(f"{text}{rest}.")
-    lines += [f"{row}: left out, because {why}." for row, why in group[0].get("left_out", {}).items()]
-    return [*lines, *group[0].get("remarks", [])]
+    lines += [f"{absent.row}: {absent.status}, because {absent.why}." for absent in entry.absent]
+    return [*lines, *first.get("remarks", [])]
 
 
-def heading(metric: dict[str, Any]) -> str:
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def heading(metric: dict[str, Any], suffix: str = "") -> str:
     """A metric's column title, with its unit and an arrow in the direction that is better."""
     unit = f" {metric['unit']}" if metric["unit"] else ""
-    return f"{metric['name'].replace('_', ' ')}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
+    return f"{_words(metric['name'])}{suffix}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
 
 
-def merged(tables: list[Table]) -> list[dict[str, Any]]:
-    """One entry per rank: its layers, seeds, columns, rows of formatted cells, and notes."""
-    by_rank: dict[int, list[Table]] = defaultdict(list)
-    for table in tables:
-        by_rank[table["rank"]].append(table)
-    result = []
-    for rank, group in by_rank.items():
-        metrics = group[0]["metrics"]
-        rows = []
-        for i, row in enumerate(group[0]["rows"]):
-            entries = [table["rows"][i] for table in group]
-            cells = [_cell(entries, m) for m in metrics]
-            # a chosen gain is part of the title and may differ between seeds
-            title = " / ".join(dict.fromkeys(e["title"] for e in entries))
-            rows.append([title, str(row["n"]), *cells, *_against_base(entries, metrics[0])])
-        result.append(
-            {
-                "rank": rank,
-                "layers": sorted({t["layer"] for t in group}),
-                "seeds": [t["seed"] for t in group],
-                "units": _units(group[0]),
-                "columns": ["method", "samples", *(heading(m) for m in metrics), "z", "gap closed"],
-                "rows": rows,
-                "notes": notes(group),
-            }
-        )
-    return result
+def columns_and_rows(entry: Merged) -> tuple[list[str], list[list[str]]]:
+    """The titles of the columns, and the formatted cells of each row."""
+    first, *others = entry.tables[0]["metrics"]
+    tempered = any(r.temperature is not None for r in entry.results)
+    columns = ["method", heading(first), "difference [95 %]", "z", "p", "gap closed"]
+    columns += [heading(first, " +T")] if tempered else []
+    columns += [heading(m) for m in others]
+    rows = []
+    for found in entry.rows().values():
+        result = found[first["name"], False]
+        cells = [result.title, _cell(result, first, False), *_against_base(result, first)]
+        cells += [_cell(found.get((first["name"], True)), first, True)] if tempered else []
+        cells += [_cell(found.get((m["name"], False)), m, True) for m in others]
+        rows.append(cells)
+    return columns, rows
 
 
-def caption(entry: dict[str, Any], task: str) -> str:
+def caption(entry: Merged) -> str:
     """The caption of a merged table."""
-    seeds = entry["seeds"]
-    spread = f"[95 % bootstrap interval over {entry['units']}]" if len(seeds) == 1 else "± SD over seeds"
+    first, seeds = entry.tables[0], entry.seeds
+    spread = "" if len(seeds) == 1 else ", mean ± SD over seeds"
     names = ", ".join(map(str, seeds))
-    layers = ", ".join(entry["layers"])
-    return f"{task}, layer {layers} (rank {entry['rank']}), seed{'s' if len(seeds) > 1 else ''} {names}: {spread}"
+    layers = ", ".join(sorted({table["layer"] for table in entry.tables}))
+    count = entry.results[0].n
+    return (
+        f"{first['task']}, layer {layers} (rank {entry.rank}), {count:,} test samples, "
+        f"seed{'s' if len(seeds) > 1 else ''} {names}{spread}"
+    )
 
 
-def print_tables(tables: list[Table]) -> None:
+def print_tables(entries: list[Merged]) -> None:
     """Show the tables on the terminal."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=160)  # wide enough that a log shows whole lines
-    for entry in merged(tables):
-        shown = RichTable(title=caption(entry, tables[0]["task"]), title_justify="left", title_style="")
-        for i, column in enumerate(entry["columns"]):
+        console = Console(width=200)  # wide enough that a log shows whole lines
+    for entry in entries:
+        columns, rows = columns_and_rows(entry)
+        shown = RichTable(title=caption(entry), title_justify="left", title_style="")
+        for i, column in enumerate(columns):
             shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-        for row in entry["rows"]:
-            shown.add_row(*row)
+        for row in rows:
+            shown.add_row(*(cell.replace("\\*", "*") for cell in row))
         console.print(shown)
-        for line in entry["notes"]:
-            console.print(line, soft_wrap=True, highlight=False)
+        for line in notes(entry):
+            console.print(line.replace("\\*", "*"), soft_wrap=True, highlight=False)
 
 
-def markdown(tables: list[Table]) -> str:
+def markdown(entries: list[Merged]) -> str:
     """The tables as Markdown."""
     parts = []
-    for entry in merged(tables):
+    for entry in entries:
         lines = [
-            f"**{caption(entry, tables[0]['task'])}**",
+            f"**{caption(entry)}**",
             "",
-            markdown_table(entry["columns"], entry["rows"]),
-            *(line for note in entry["notes"] for line in ("", note)),
+            markdown_table(*columns_and_rows(entry)),
+            *(line for note in notes(entry) for line in ("", note)),
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(task: str, root: Path | str = ".") -> list[Table]:
+def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     """Write reports/<task> and return the tables.
 
-    The report holds the tables, scale.md, the first run's plots and figures, and the card of every store in
-    cards/seed<k>-rank<r>-<split>.
+    The report holds the tables, results.json (their numbers, see `ocd_core.evaluation.result`), scale.md, the first
+    run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>.
     """
     from ocd_core.report.run_plots import plot_curves, plot_layer_scores
     from ocd_core.report.run_scale import scale_markdown
@@ -171,8 +166,21 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     run = Artifacts(task, first["seed"], first["rank"], Path(root))
     pictures = run.need(run.pictures, "illustrate")
     run.report.mkdir(parents=True, exist_ok=True)
-    write_text(run.report / "table.md", markdown(tables))
-    write_json(run.report / "table.json", tables)
+    entries = merged_results(tables, preset_tables(task, root))
+    write_text(run.report / "table.md", markdown(entries))
+    write_json(
+        run.report / "results.json",
+        [
+            {
+                "task": task,
+                "rank": entry.rank,
+                "seeds": entry.seeds,
+                "results": [r.model_dump() for r in entry.results],
+                "absent": [a.model_dump() for a in entry.absent],
+            }
+            for entry in entries
+        ],
+    )
     runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
     write_text(run.report / "scale.md", scale_markdown(runs))
     for each in runs:
@@ -185,4 +193,4 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     for picture in sorted(pictures.iterdir()):
         if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
-    return tables
+    return entries

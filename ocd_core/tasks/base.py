@@ -155,9 +155,18 @@ class Task(ABC):
     def log_probabilities(self, output: Any) -> Tensor | None:
         """The logarithm of each class's probability, (N, C), in the dtype of `output` and differentiable in it.
 
-        None without classes. It is for rows that read how sure the network is, such as `tent`.
+        None without classes. It is for rows that read how sure the network is, such as `tent`, and for temperatures.
         """
         return None
+
+    def tempered(self, output: Any, temperature: float) -> Any:
+        """An output with its logits divided by a temperature, in a form that the loss and the metrics take.
+
+        By default the `log_probabilities` divided by it; override it if outputs are not scores of classes alone.
+        """
+        found = self.log_probabilities(output)
+        assert found is not None, "a temperature is for classes"
+        return found / temperature
 
     def neighbour_features(self, batch: Batch) -> Tensor:
         """Raw x of each sample for the nearest-neighbour row, (N, D), compared by Euclidean distance; not the target.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.samples import Batch, Tensors, rows_by_group, select
+from ocd_core.samples import Batch, Tensors, map_tensors, rows_by_group, select
 
 MetricKind = Literal["per_sample", "per_group", "over_split"]
 
@@ -19,16 +19,20 @@ class Metric:
 
     per_sample: (output (N, ...), target (N, ...)) -> (N,), where each value depends only on its sample; the metric is
         the mean over samples. With `sees="batch"` it is called with (output, `Batch`), for metrics that also need the
-        inputs, such as the improvement over a mixture.
+        inputs, such as the improvement over a mixture. With `sees="draws"` it is called with ((K, N, ...), target): the
+        outputs of K networks as a distribution (CRPS, coverage), or K = 1 for a row that gives one answer.
     per_group: (output, target) -> a number for all samples of ONE group (NDCG of a query); the metric is the mean over
         the groups of the split (`ocd_core.samples.groups_of`).
     over_split: (output, target) -> a number for all samples of a split (AUC, F1, MCC).
 
     `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. over_split does not
-    use it. `unit` is appended to the number in tables.
+    use it. `unit` is appended to the number in tables. `test` compares two rows: `t` is the paired t-test, `mcnemar`
+    McNemar's exact test, for a metric with two values (right or wrong).
+
+    A function may return NaN, or over_split raise ValueError, where the metric is not defined (the AUC of one class).
 
     Raises:
-        ValueError: none or several of the three are given, or `sees` or `finish` has no effect.
+        ValueError: none or several of the three are given, or `sees`, `finish` or `test` has no effect.
     """
 
     name: str
@@ -38,7 +42,8 @@ class Metric:
     finish: Callable[[float], float] = float
     unit: str = ""
     decimals: int = 4
-    sees: Literal["target", "batch"] = "target"
+    sees: Literal["target", "batch", "draws"] = "target"
+    test: Literal["t", "mcnemar"] = "t"
     per_group: Callable[[Any, Any], float] | None = None
     over_split: Callable[[Any, Any], float] | None = None
 
@@ -49,8 +54,10 @@ class Metric:
                 f"metric {self.name!r}: give one of per_sample, per_group, over_split, not "
                 f"{' and '.join(given) or 'none of them'}"
             )
-        if self.sees == "batch" and given != ["per_sample"]:
-            raise ValueError(f"metric {self.name!r}: sees='batch' is for per_sample, not {given[0]}")
+        if self.sees != "target" and given != ["per_sample"]:
+            raise ValueError(f"metric {self.name!r}: sees={self.sees!r} is for per_sample, not {given[0]}")
+        if self.test == "mcnemar" and given != ["per_sample"]:
+            raise ValueError(f"metric {self.name!r}: test='mcnemar' is for per_sample, not {given[0]}")
         if self.over_split is not None and self.finish is not float:
             raise ValueError(f"metric {self.name!r}: over_split gives the reported number; leave finish out")
 
@@ -61,9 +68,15 @@ class Metric:
             return "per_sample"
         return "over_split" if self.per_group is None else "per_group"
 
-    def measure(self, output: Tensors, batch: Batch) -> Tensor:
-        """The values of the samples of a batch, (N,); for a metric of kind per_sample."""
+    def measure(self, output: Tensors, batch: Batch, draws: Tensors | None = None) -> Tensor:
+        """The values of the samples of a batch, (N,); for a metric of kind per_sample.
+
+        Args:
+            draws: the outputs of K networks, each (K, N, ...); None: the output alone, as one.
+        """
         assert self.per_sample is not None
+        if self.sees == "draws":
+            return self.per_sample(map_tensors(lambda x: x[None], output) if draws is None else draws, batch.target)
         return self.per_sample(output, batch if self.sees == "batch" else batch.target)
 
     def measure_groups(self, output: Tensors, target: Tensors, groups: Tensor | None) -> Tensor:

@@ -91,9 +91,11 @@ def rehearse(task: Task, prepared: Path, layer: str, folder: Path) -> None:
         run.controls.mkdir(parents=True)
         fitted.save(run.controls, BaseId.of(run.base / WEIGHTS, layer))
     with _stage("evaluate"):
-        context = Context(run, params, predictor, ("train", "test"))
-        rows, left_out = load_rows(context, params.evaluate.rows)
-        evaluate(context, rows, left_out).table(params.evaluate, SEED)
+        context = Context(run, params, predictor, SPLITS)
+        found = evaluate(context, *load_rows(context, params.evaluate.rows))
+        for absent in found.absent:
+            require(absent.status != "failed", f"the row {absent.row} fails on a few samples: {absent.why}")
+        found.results(params.evaluate, SEED)
     with _stage("predict"):
         inputs = splits["test"].batch(torch.zeros(1, dtype=torch.int64)).inputs
         prediction = predictor.predict(inputs, draws=2)

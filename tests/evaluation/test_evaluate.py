@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ocd_core.artifacts import Artifacts
@@ -17,6 +18,7 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.evaluate import Evaluation, evaluate
 from ocd_core.evaluation.figures import MeanFigure
 from ocd_core.evaluation.fitted import load_rows
+from ocd_core.evaluation.result import Result
 from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
@@ -24,6 +26,11 @@ from ocd_core.samples import Batch
 from ocd_core.tasks.base import Metric
 from tests.support.runs import context_of, evaluated, params_of, row_of
 from tests.support.toy import SIZES, ToySplit, ToyTask, toy_params
+
+
+def reasons(result: Evaluation) -> dict[str, str]:
+    """Why rows are absent."""
+    return {absent.row: absent.why for absent in result.absent}
 
 
 def values_of(result: Evaluation) -> dict[str, np.ndarray]:
@@ -34,7 +41,7 @@ def values_of(result: Evaluation) -> dict[str, np.ndarray]:
 def test_every_row_is_measured_on_its_own_outputs(run: Artifacts) -> None:
     result = evaluated(run)
     params = params_of(run)
-    assert [r for r in params.evaluate.rows if r not in result.left_out] == list(result.figures)
+    assert [r for r in params.evaluate.rows if r not in reasons(result)] == list(result.figures)
     task = params.build_task()
     test = task.open(run.prepared, "test")
     target = test.batch(torch.arange(len(test))).target
@@ -47,22 +54,30 @@ def test_every_row_is_measured_on_its_own_outputs(run: Artifacts) -> None:
 
 def test_the_table_holds_intervals_gaps_costs_and_what_was_left_out(run: Artifacts) -> None:
     table = json.loads((run.evaluation / "table.json").read_text())
-    rows = {row["row"]: row for row in table["rows"]}
-    mean = {name: row["rmse"]["value"] ** 2 for name, row in rows.items()}
-    for name, row in rows.items():
-        assert row["n"] == SIZES["test"]
-        assert row["rmse"]["low"] <= row["rmse"]["value"] <= row["rmse"]["high"]
+    rows = {r["row"]: Result(**r) for r in table["results"]}
+    assert len(rows) == len(table["results"])  # one metric, no temperature
+    mean = {name: r.mean**2 for name, r in rows.items()}
+    for name, r in rows.items():
+        assert (r.n, r.seeds, r.sd_over_seeds, r.preset) == (SIZES["test"], 1, None, "default")
+        assert r.low <= r.mean <= r.high
         share = (mean["base"] - mean[name]) / (mean["base"] - mean["bound"])
-        assert row["gap_closed"] == pytest.approx(share, rel=1e-6, abs=1e-9)
-    assert rows["base"]["gap_closed"] == 0
-    assert rows["bound"]["gap_closed"] == 1
-    assert rows["bound"]["rmse"]["z_against_base"] < 0
+        assert r.gap_closed == pytest.approx(share, rel=1e-6, abs=1e-9)
+        assert r.flops > 0
+        if name != "base":
+            assert r.difference == pytest.approx(r.mean - rows["base"].mean)
+            assert r.difference_low <= r.difference <= r.difference_high
+            assert r.p <= r.p_holm <= 1
+    assert (rows["base"].gap_closed, rows["base"].p, rows["base"].difference) == (0, None, None)
+    assert rows["bound"].gap_closed == 1
+    assert rows["bound"].z < 0
+    assert rows["bound"].chosen_on == "the labels of test"
     uses_scale = params_of(run).layer.select == "head"
-    assert list(table["left_out"]) == ([] if uses_scale else ["ocd_no_scale"])
-    assert table["cost_flops"]["ocd"]["total"] > 0
-    assert table["cost_flops"]["base_further"]["total"] > 0
+    assert [(a["row"], a["status"]) for a in table["absent"]] == ([] if uses_scale else [("ocd_no_scale", "left out")])
+    assert table["cost_flops"]["ocd"]["total"] == rows["ocd"].fit_flops == rows["ocd_ensemble"].fit_flops > 0
+    assert table["cost_flops"]["base_further"]["total"] == rows["base_further"].fit_flops > 0
+    assert rows["ocd_ensemble"].flops > rows["ocd"].flops > rows["base"].flops
     gain = json.loads((run.controls / "config.json").read_text())["rows"]["ocd_gain"]["gain"]
-    assert rows["ocd_gain"]["title"] == f"OCD (one draw) × {gain:g}"
+    assert rows["ocd_gain"].title == f"OCD (one draw) × {gain:g}"
 
 
 def test_share_of_the_gap_by_hand() -> None:
@@ -83,7 +98,7 @@ def test_only_the_rows_that_are_named_in_that_order(run: Artifacts) -> None:
     assert list(some.figures) == ["ocd", "base"]
     for row, values in values_of(some).items():
         np.testing.assert_array_equal(values, whole[row])
-    assert some.left_out == {}
+    assert some.absent == ()
 
 
 def test_one_draw_is_the_first_of_the_ensemble(run: Artifacts) -> None:
@@ -116,7 +131,7 @@ def test_a_validated_gain_is_in_every_drawn_row_and_in_no_other(run: Artifacts) 
     predictor.gain = 0.3  # the fit may have chosen 1
     found, plain = evaluated(run, predictor), evaluated(run)
     assert set(found.figures) == set(plain.figures) - {"ocd_gain"}
-    assert "0.3 that validation chose" in found.left_out["ocd_gain"]
+    assert "0.3 that validation chose" in reasons(found)["ocd_gain"]
     for row, values in values_of(found).items():
         drawn = row in {"ocd", "ocd_ensemble", "ocd_mean_network", "ocd_no_scale"}
         assert np.array_equal(values, values_of(plain)[row]) == (not drawn)
@@ -166,11 +181,26 @@ def test_float32_is_near_float64(run: Artifacts) -> None:
     assert not np.array_equal(found["base"], double["base"])
 
 
-def test_outputs_that_are_not_finite_name_the_row(run: Artifacts) -> None:
+def test_a_row_that_fails_says_why_and_the_others_are_measured(run: Artifacts) -> None:
     context = context_of(run)
-    rows, _ = load_rows(context, ["base", "mean_delta"])
+    rows, _ = load_rows(context, ["base", "mean_delta", "ocd"])
+    whole = values_of(evaluate(context, rows))
     rows[1].delta_OI = rows[1].delta_OI * torch.nan
-    with pytest.raises(UserError, match="'mean Δ for all' gives outputs that are not finite"):
+    result = evaluate(context, rows)
+    (absent,) = result.absent
+    assert (absent.row, absent.status) == ("mean_delta", "failed")
+    assert "'mean Δ for all' gives outputs that are not finite" in absent.why
+    found = values_of(result)
+    assert list(found) == ["base", "ocd"]
+    for name, values in found.items():
+        np.testing.assert_array_equal(values, whole[name])
+
+
+def test_a_base_that_fails_ends_the_evaluation(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = context_of(run)
+    rows, _ = load_rows(context, ["base", "ocd"])
+    monkeypatch.setattr(rows[0], "outputs", lambda shared: shared.base.output * torch.nan)
+    with pytest.raises(UserError, match="'base network' gives outputs that are not finite"):
         evaluate(context, rows)
 
 
@@ -184,14 +214,18 @@ def test_a_metric_that_falls_with_its_mean_by_hand() -> None:
     found = [[row[f"{name}_level"] for row in result.per_sample()] for name in values]
     np.testing.assert_allclose(found, [[10, 20, 10], [10, 10, 30]])
     assert [row["ocd_error"] for row in result.per_sample()] == [0.1, 0.1, 0.001]
-    base, ocd = result.table(parse_params(toy_params(), "toy").evaluate, 0)
+    params = parse_params(toy_params(), "toy").evaluate
+    found = {(r.row, r.metric): r for r in result.results(params, 0)}
     difference = np.array([0, 0.09, -0.099])
     z = difference.mean() / (difference.std(ddof=1) / 3**0.5)
-    assert ocd["error"]["z_against_base"] == pytest.approx(z)
-    assert ocd["error"]["z_against_base"] < 0 < ocd["level"]["z_against_base"] == pytest.approx(-z)
-    assert base["level"]["z_against_base"] == 0
-    assert ocd["level"]["value"] == pytest.approx(-10 * math.log10(0.201 / 3))
-    assert ocd["level"]["low"] <= ocd["level"]["value"] <= ocd["level"]["high"]
+    assert found["ocd", "error"].z == pytest.approx(z)
+    assert found["ocd", "error"].z < 0 < found["ocd", "level"].z == pytest.approx(-z)
+    level = found["ocd", "level"]
+    assert level.mean == pytest.approx(-10 * math.log10(0.201 / 3))
+    assert level.low <= level.mean <= level.high
+    assert level.spread_over_samples == pytest.approx(np.std([10, 10, 30], ddof=1))
+    assert level.difference == pytest.approx(level.mean - found["base", "level"].mean)
+    assert found["ocd", "error"].p == pytest.approx(2 * stats.t.sf(abs(z), 2))
 
 
 def positive(output: Tensor, target: Tensor) -> Tensor:
@@ -219,30 +253,33 @@ def test_all_kinds_of_metrics_and_groups_in_one_table(run: Artifacts, monkeypatc
     task = params_of(run).build_task()
     split = task.open(run.prepared, "test")
     batch = split.batch(torch.arange(20))
-    table = {row["row"]: row for row in result.table(params_of(run).evaluate, 0)}
+    table = {(r.row, r.metric): r for r in result.results(params_of(run).evaluate, 0)}
     for name in ("base", "ocd", "bound"):
         row, shared = row_of(run, name)
         output = row.outputs(shared)
         error = (output - batch.target).abs()
         worst = np.mean([float(error[g::4].max()) for g in range(4)])
-        assert table[name]["worst"]["value"] == pytest.approx(worst)
-        assert table[name]["share"]["value"] == pytest.approx(float(positive(output, batch.target).mean()))
+        assert table[name, "worst"].mean == pytest.approx(worst)
+        assert table[name, "share"].mean == pytest.approx(float(positive(output, batch.target).mean()))
         seen = against_inputs(output, batch).mean()
-        assert table[name]["seen"]["value"] == pytest.approx(float(seen))
+        assert table[name, "seen"].mean == pytest.approx(float(seen))
+        assert table[name, "share"].spread_over_samples is None
         for metric in METRICS:
-            entry = table[name][metric.name]
-            assert entry["low"] <= entry["value"] <= entry["high"]
-            assert math.isfinite(entry["z_against_base"])
-    assert table["bound"]["worst"]["z_against_base"] < 0
+            entry = table[name, metric.name]
+            assert entry.low <= entry.mean <= entry.high
+            if name != "base":
+                assert math.isfinite(entry.z)
+                assert entry.difference_low <= entry.difference <= entry.difference_high
+    assert table["bound", "worst"].z < 0
     assert set(result.per_sample()[0]) - {"sample_id", "rho"} == {
-        f"{row}_{metric}" for row in table for metric in ("rmse", "seen")
+        f"{row}_{metric}" for row in ("base", "ocd", "bound") for metric in ("rmse", "seen")
     }
     monkeypatch.undo()
     alone = evaluated(run, rows=["base", "ocd"])
     assert alone.groups is None
-    by_row = {row["row"]: row for row in alone.table(params_of(run).evaluate, 0)}
-    assert table["ocd"]["rmse"]["value"] == by_row["ocd"]["rmse"]["value"]
-    assert table["ocd"]["rmse"]["z_against_base"] != by_row["ocd"]["rmse"]["z_against_base"]
+    by_row = {r.row: r for r in alone.results(params_of(run).evaluate, 0)}
+    assert table["ocd", "rmse"].mean == by_row["ocd"].mean
+    assert table["ocd", "rmse"].z != by_row["ocd"].z
 
 
 def test_a_metric_of_groups_needs_groups(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:

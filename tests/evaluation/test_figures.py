@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.evaluation.figures import MeanFigure, Measuring, SplitFigure
-from ocd_core.evaluation.statistics import bootstrap_interval, paired_z
+from ocd_core.evaluation.statistics import bootstrap_interval, difference_interval, mcnemar_p, paired_p, paired_z
 from ocd_core.samples import Batch
 from ocd_core.tasks.base import Metric
 
@@ -107,3 +108,54 @@ def test_outputs_of_several_tensors() -> None:
     for rows in torch.split(torch.arange(N), 7):
         measuring.add((OUTPUT[rows], rows), Batch((), (rows, TARGET[rows]), rows))
     assert measuring.figures()["first"].value == pytest.approx(float((OUTPUT * TARGET).sum()))
+
+
+def test_a_difference_and_its_p_go_by_row_by_group_and_by_resample() -> None:
+    other = OUTPUT.double() + 0.3 * TARGET
+    for groups in (None, GROUPS):
+        a, b = (measured(output, groups, ERROR)["error"] for output in (OUTPUT.double(), other))
+        by = None if groups is None else groups.numpy()
+        root = lambda v: v**0.5  # noqa: E731
+        assert a.difference(b, 200, 3) == difference_interval(a.values, b.values, 200, 3, root, by)
+        assert a.p(b, 200, 3) == paired_p(a.values, b.values, by)
+    a, b = (measured(output, None, F1)["f1"] for output in (OUTPUT, OUTPUT + 2 * TARGET))
+    low, high = a.difference(b, 400, 0)
+    assert low < a.value - b.value < high
+    assert a.p(b, 400, 0) == pytest.approx(2 * stats.norm.sf(abs(a.z(b, 400, 0))))
+    assert a.p(a, 400, 0) == 1
+    assert a.difference(a, 400, 0) == (0, 0)
+
+
+def test_a_metric_that_is_right_or_wrong_is_tested_exactly_but_not_by_group() -> None:
+    right = Metric("right", lambda o, t: ((o > 0) == (t > 0)).double(), higher_is_better=True, test="mcnemar")
+    a, b = (measured(output, None, right)["right"] for output in (OUTPUT, OUTPUT + TARGET))
+    assert a.p(b, 100, 0) == mcnemar_p(a.values, b.values) != paired_p(a.values, b.values)
+    a, b = (measured(output, GROUPS, right)["right"] for output in (OUTPUT, OUTPUT + TARGET))
+    assert a.p(b, 100, 0) == paired_p(a.values, b.values, GROUPS.numpy())
+
+
+def test_the_spread_is_that_of_reported_values() -> None:
+    figure = measured(OUTPUT.double(), None, ERROR)["error"]
+    assert figure.spread == pytest.approx((OUTPUT.double() - TARGET).abs().std().item())
+    assert measured(OUTPUT, None, F1)["f1"].spread is None
+
+
+def test_a_metric_may_be_undefined() -> None:
+    def undefined(_output: Tensor, _target: Tensor) -> float:
+        raise ValueError("one class")
+
+    assert np.isnan(measured(OUTPUT, None, Metric("auc", over_split=undefined, higher_is_better=True))["auc"].value)
+
+
+def test_metrics_of_draws_see_them() -> None:
+    furthest = Metric(
+        "furthest", lambda draws, t: (draws - t).abs().max(0).values, higher_is_better=False, sees="draws"
+    )
+    measuring = Measuring([furthest, ERROR], None)
+    draws = torch.stack([OUTPUT, OUTPUT + 1])
+    measuring.add(OUTPUT, Batch((), TARGET, torch.arange(N)), draws)
+    found = measuring.figures()
+    np.testing.assert_allclose(found["furthest"].values, (draws - TARGET).abs().amax(0))
+    np.testing.assert_allclose(found["error"].values, (OUTPUT - TARGET) ** 2)
+    alone = measured(OUTPUT, None, furthest)["furthest"]
+    np.testing.assert_allclose(alone.values, (OUTPUT - TARGET).abs())

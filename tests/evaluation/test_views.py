@@ -20,12 +20,14 @@ def run(tmp_path_factory) -> Artifacts:
 def test_every_row_that_views_have_is_measured(run: Artifacts) -> None:
     table = json.loads((run.evaluation / "table.json").read_text())
     params = load_params("views", run.root)
-    assert [row["row"] for row in table["rows"]] == [r for r in params.evaluate.rows if r != "ocd_no_scale"]
-    assert "pca" in table["left_out"]["ocd_no_scale"]
-    rows = {row["row"]: row for row in table["rows"]}
-    assert all(row["n"] == 3 for row in rows.values())
-    assert rows["bound"]["mse"]["value"] < rows["base"]["mse"]["value"]
-    assert len({row["mse"]["value"] for row in rows.values()}) >= len(rows) - 1
+    rows = {r["row"]: r for r in table["results"] if r["metric"] == "mse"}
+    assert list(rows) == [r for r in params.evaluate.rows if r != "ocd_no_scale"]
+    (absent,) = table["absent"]
+    assert (absent["row"], absent["status"]) == ("ocd_no_scale", "left out")
+    assert "pca" in absent["why"]
+    assert all(row["n"] == 3 and row["temperature"] is None for row in rows.values())
+    assert rows["bound"]["mean"] < rows["base"]["mean"]
+    assert len({row["mean"] for row in rows.values()}) >= len(rows) - 1
 
 
 def test_the_nearest_view_is_the_nearest_camera(run: Artifacts) -> None:

@@ -140,11 +140,18 @@ def test_layers_are_compared_by_rank_and_seed(tmp_path):
     for seed, rank, layer, ocd in ((0, 1, "fc2", 0.5), (0, 2, "fc1", 0.75), (1, 1, "fc2", 0.25), (1, 2, "fc1", 1.5)):
         folder = tmp_path / f"data/t/seed{seed}/rank{rank}/evaluation"
         folder.mkdir(parents=True)
-        rows = [
-            {"row": r, "ce": {"value": v, "z_against_base": -2.0}}
+        results = [
+            {
+                "row": r,
+                "metric": metric,
+                "temperature": t,
+                "mean": v if metric == "ce" and t is None else 9.0,
+                "z": -2.0,
+            }
             for r, v in (("base", 1.0), ("ocd", ocd), ("bound", 0.1))
+            for metric, t in (("ce", None), ("ce", 1.5), ("accuracy", None))
         ]
-        table = {"seed": seed, "rank": rank, "layer": layer, "metrics": [{"name": "ce"}], "rows": rows}
+        table = {"seed": seed, "rank": rank, "layer": layer, "metrics": [{"name": "ce"}], "results": results}
         (folder / "table.json").write_text(json.dumps(table))
     found = layer_gain.gains("t", tmp_path)
     assert [(g.seed, g.rank, g.reduction) for g in found] == [(0, 1, 0.5), (0, 2, 0.25), (1, 1, 0.75), (1, 2, -0.5)]

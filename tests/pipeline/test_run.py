@@ -62,7 +62,7 @@ def test_every_artifact_is_there_with_its_config(run: Artifacts) -> None:
         assert len(store) == size
         assert store.attributes["config"] == load_params("toy", run.root).effective("overfit")
         assert verify_store(run.overfit(split)) == []
-    assert {"table.md", "table.json", "curves.png", "layer_scores.png", "overfit_test.png"} <= {
+    assert {"table.md", "results.json", "curves.png", "layer_scores.png", "overfit_test.png"} <= {
         p.name for p in run.report.iterdir()
     }
     assert not list(run.root.glob("data/**/*.partial"))

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 from torch import Tensor
 
 from ocd_core.artifacts import Artifacts
@@ -16,10 +17,10 @@ from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, whole_split
+from ocd_core.samples import SPLITS, Batch, whole_split
 from stages import evaluate as evaluate_stage
 from stages import train_controls
-from tests.support.toy import ToyTask, run_stages, write_toy_params
+from tests.support.toy import PLANE, ToyTask, run_stages, write_toy_params
 
 GROUPS: dict[str, dict[str, Any]] = {
     "head": {"layer": {"select": "head"}, "overfit": {"memory_mb": 8, "shard_mb": 1, "replicas": 2}},
@@ -60,6 +61,17 @@ def toy_run(root: Path, layer: str) -> Artifacts:
     return run
 
 
+def plane_run(root: Path) -> Artifacts:
+    """All stages of two classes, with the rows of `PLANE`."""
+    (root / "params").mkdir()
+    with (root / "params" / "plane.yaml").open("w") as file:
+        YAML().dump(PLANE, file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_stages(task="plane")
+    return Artifacts("plane", root=root)
+
+
 def params_of(run: Artifacts) -> Params:
     return load_params(run.task, run.root)
 
@@ -68,7 +80,7 @@ def context_of(run: Artifacts, predictor: Predictor | None = None, **changes: An
     """The context of an evaluation; keyword arguments change the group `evaluate`."""
     params = params_of(run)
     params = params.model_copy(update={"evaluate": params.evaluate.model_copy(update=changes)})
-    return Context(run, params, predictor or Predictor.from_run(run, params), ("train", "test"))
+    return Context(run, params, predictor or Predictor.from_run(run, params), SPLITS)
 
 
 def evaluated(run: Artifacts, predictor: Predictor | None = None, **changes: Any) -> Evaluation:
@@ -81,7 +93,7 @@ def row_of(run: Artifacts, name: str, predictor: Predictor | None = None) -> tup
     context = context_of(run, predictor)
     ((row,), left_out) = load_rows(context, [name])
     assert not left_out
-    return row, SharedPass(context.predictor, whole_test_batch(context))
+    return row, SharedPass(context.predictor, whole_test_batch(context), "test")
 
 
 def whole_test_batch(context: Context) -> Batch:

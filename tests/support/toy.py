@@ -23,6 +23,7 @@ from ocd_core.rng import torch_generator
 from ocd_core.samples import SPLITS, Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.classification import classification_metrics
 from ocd_core.weights import read_tensors, save_tensors
 from tests.support.repository import REPO
 
@@ -123,11 +124,11 @@ def write_toy_params(root: Path, **groups: dict[str, Any]) -> None:
         YAML().dump(toy_params(**groups), file)
 
 
-def run_stages(upto: str = "report") -> None:
-    """Run the toy's stages in this process, in the current folder."""
+def run_stages(upto: str = "report", task: str = "toy") -> None:
+    """Run a task's stages in this process, in the current folder."""
     assert upto in STAGES
     for stage in STAGES[: STAGES.index(upto) + 1]:
-        import_module(f"stages.{stage}").main("toy")
+        import_module(f"stages.{stage}").main(task)
 
 
 class PlaneData(StrictModel):
@@ -152,7 +153,10 @@ class PlaneTask(Task):
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        return (Metric("cross_entropy", self.loss, higher_is_better=False),)
+        return classification_metrics(self.loss)
+
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        return F.log_softmax(output, -1)
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         try:

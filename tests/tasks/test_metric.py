@@ -68,6 +68,8 @@ def test_a_metric_over_a_split():
         ({"per_sample": distance, "per_group": largest}, "per_sample and per_group"),
         ({"per_group": largest, "over_split": largest}, "per_group and over_split"),
         ({"per_group": largest, "sees": "batch"}, "sees='batch' is for per_sample, not per_group"),
+        ({"over_split": largest, "sees": "draws"}, "sees='draws' is for per_sample, not over_split"),
+        ({"per_group": largest, "test": "mcnemar"}, "test='mcnemar' is for per_sample, not per_group"),
         ({"over_split": largest, "finish": np.sqrt}, "leave finish out"),
     ],
 )

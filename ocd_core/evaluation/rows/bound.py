@@ -11,7 +11,7 @@ from torch import Tensor
 from ocd_core.errors import UserError
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.samples import Tensors, map_tensors
+from ocd_core.samples import SplitName, Tensors, map_tensors
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.draws_inputs import seen_while_overfitting
 
@@ -33,16 +33,16 @@ class Bound(Row):
     """
 
     sees_labels = True
+    chosen_on = "the labels of test"
     title = "overfitted on test (bound)"
 
-    @cached_property
-    def store(self) -> OverfitStore:
-        """The store of the test split.
+    def store(self, name: SplitName) -> OverfitStore:
+        """The store of a split.
 
         Raises:
             UserError: the number of samples differs from that of the split.
         """
-        store, count = self.context.store("test"), len(self.context.split("test"))
+        store, count = self.context.store(name), len(self.context.split(name))
         if store.rows_of_replica(0) != count:
             raise UserError(
                 f"the overfit store has {store.rows_of_replica(0)} samples, the split {count}; run 'dvc repro'"
@@ -55,12 +55,12 @@ class Bound(Row):
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """f(x; θ + Δ) under the sample's own Δ."""
-        sample_id = shared.batch.sample_id
-        delta_NOI = torch.from_numpy(self.store.deltas_of_samples(sample_id.numpy())).to(self.context.device)
+        sample_id, store = shared.batch.sample_id, self.store(shared.split)
+        delta_NOI = torch.from_numpy(store.deltas_of_samples(sample_id.numpy())).to(self.context.device)
         output = shared.outputs_with(delta_NOI)
-        task, split = self.context.task, self.context.split("test")
-        seen = seen_while_overfitting(task, split, sample_id, self.store.schema.steps, self.context.seed)
-        if seen is not None:
+        task, split = self.context.task, self.context.split(shared.split)
+        seen = seen_while_overfitting(task, split, sample_id, store.schema.steps, self.context.seed)
+        if seen is not None and shared.split == "test":
             self._add(seen, map_tensors(Tensor.cpu, output), split.batch(sample_id).target)
         return output
 

@@ -16,6 +16,7 @@ from ocd_core.store import OverfitStore
 class MeanDelta(MovedRow, FittedRow):
     """The base network with one Δ for all samples."""
 
+    chosen_on = "train"
     title = "mean Δ for all"
     delta_OI: Tensor
 

@@ -51,6 +51,7 @@ class Neighbours:
 class Neighbour(MovedRow):
     """Each sample with the Δ of its nearest training sample."""
 
+    chosen_on = "train"
     title = "Δ of the nearest neighbour"
 
     @cached_property

@@ -8,6 +8,8 @@ from ocd_core.samples import Tensors
 class Ocd(Row):
     """The base network moved by the first draw."""
 
+    costs_as = "ocd"
+
     @property
     def title(self) -> str:
         """The title says whether a gain was chosen."""

@@ -8,6 +8,8 @@ from ocd_core.samples import Tensors
 class OcdEnsemble(DrawnRow):
     """An ensemble of drawn networks."""
 
+    costs_as = "ocd"
+
     @property
     def title(self) -> str:
         """The title says how many draws there are, and whether a gain was chosen."""
@@ -17,6 +19,10 @@ class OcdEnsemble(DrawnRow):
         """`Task.combine` of the draws' outputs."""
         combined: Tensors = self.context.task.combine(shared.drawn().outputs(self.draws))
         return combined
+
+    def distribution(self, shared: SharedPass) -> Tensors:
+        """The draws' outputs."""
+        return shared.drawn().outputs(self.draws)
 
 
 ROW = OcdEnsemble

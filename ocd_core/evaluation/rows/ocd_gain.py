@@ -16,7 +16,7 @@ from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.moves import Move, row_chunks, rows_within
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Split, whole_split
+from ocd_core.samples import Split, Tensors, whole_split
 from ocd_core.strict import Positive, StrictModel
 
 _MEMORY_MB = 512
@@ -35,6 +35,7 @@ class OcdGain(MovedRow, FittedRow):
     quick: ClassVar[Mapping[str, Any]] = {"gains": [0.5, 1.0]}
     params: GainParams
     gain: float
+    costs_as = "ocd"
 
     @property
     def title(self) -> str:
@@ -73,6 +74,10 @@ class OcdGain(MovedRow, FittedRow):
         """The factor times the first draw."""
         return self.gain * shared.drawn().move(0)
 
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """Of the draw itself if the factor is 1, which are already known."""
+        return shared.drawn().output(0) if self.gain == 1 else super().outputs(shared)
+
 
 @torch.no_grad()
 def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -> Tensor:
@@ -81,7 +86,7 @@ def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -
     example = split.batch(torch.zeros(1, dtype=torch.int64))
     for rows in row_chunks(len(split), rows_within(predictor.model, example, _MEMORY_MB, matrices=2)):
         batch = split.batch(whole_split(split)[rows])
-        shared = SharedPass(predictor, batch)
+        shared = SharedPass(predictor, batch, "val")
         target = batch.to(predictor.device).target
         move = shared.drawn().move(0)
         for i, gain in enumerate(gains):

@@ -10,6 +10,8 @@ from ocd_core.network.moves import Move
 class OcdMeanNetwork(MovedRow, DrawnRow):
     """The mean of the weights, not of the outputs."""
 
+    costs_as = "ocd"
+
     @property
     def title(self) -> str:
         """The title says how many draws there are, and whether a gain was chosen."""

@@ -12,6 +12,8 @@ from ocd_core.network.moves import Move
 class OcdNoScale(MovedRow):
     """The direction of the first draw, with the same length for all samples."""
 
+    costs_as = "ocd"
+
     @property
     def title(self) -> str:
         """The title says whether a gain was chosen."""

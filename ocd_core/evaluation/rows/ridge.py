@@ -138,6 +138,7 @@ class RidgeRow(MovedRow, FittedRow):
     Params = RidgeParams
     quick: ClassVar[Mapping[str, Any]] = {"rows": 8, "folds": 2, "widths": [1.0], "penalties": [0.1]}
     params: RidgeParams
+    chosen_on = "train, by cross-validation"
     title = "kernel ridge regression of Δ"
     space: DeltaSpace
     ridge: Ridge

@@ -19,6 +19,7 @@ from ocd_core.rng import numpy_generator
 from ocd_core.samples import SPLITS, Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.classification import classification_metrics
 from ocd_core.tasks.hugging_face import Origin
 from ocd_core.tasks.image_files import read_image
 from ocd_core.tasks.images.sources import (
@@ -232,11 +233,8 @@ class ImageClassification(Task):
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """Cross entropy (nats) and accuracy (percent)."""
-        return (
-            Metric("cross_entropy", self.loss, higher_is_better=False),
-            Metric("accuracy", _hit, higher_is_better=True, unit="%", decimals=2),
-        )
+        """See `classification_metrics`."""
+        return classification_metrics(self.loss)
 
     def combine(self, outputs_KN: Tensor) -> Tensor:
         """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
@@ -291,11 +289,6 @@ class ImageClassification(Task):
         probabilities = output.flatten().double().softmax(0)
         best = int(probabilities.argmax())
         return {"class": best, "probability": float(probabilities[best])}
-
-
-def _hit(output: Tensor, target: Tensor) -> Tensor:
-    """100 if the class is right, else 0, (N,), in the dtype of `output`: its mean is the accuracy in percent."""
-    return (output.argmax(-1) == target).to(output.dtype) * 100
 
 
 TASK = ImageClassification

@@ -125,10 +125,10 @@ def test_a_users_row_runs_through_the_stages(name: str, tmp_path: Path, monkeypa
     run_stages("report")
     run = Artifacts("toy", root=tmp_path)
     assert read_json(run.controls / "metrics.json")[name] == {"length": 0.25}
-    table = {row["row"]: row for row in read_json(run.evaluation / "table.json")["rows"]}
+    table = {r["row"]: r for r in read_json(run.evaluation / "table.json")["results"]}
     assert list(table) == [name, "base", "ridge", "bound"]
     assert table[name]["title"] == "noise of length 0.25"
-    assert table[name]["rmse"]["value"] != table["base"]["rmse"]["value"]
+    assert table[name]["mean"] != table["base"]["mean"]
     assert table["base"]["title"] == "base network"  # ours cannot be hidden
     assert "noise of length 0.25" in (run.report / "table.md").read_text()
     params = load_params("toy")

@@ -479,7 +479,8 @@ def test_loss_is_each_samples_own_and_keeps_the_dtype(dtype: torch.dtype) -> Non
 
 
 def test_metrics() -> None:
-    entropy, accuracy = task().metrics
+    entropy, accuracy = task().metrics[:2]
+    assert [metric.name for metric in task().metrics[2:]] == ["brier", "ece", "auroc_wrong"]
     output = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0], [1.0, 0.0, 0.0]])
     target = torch.tensor([0, 1, 2])
     assert accuracy.per_sample(output, target).tolist() == [100.0, 100.0, 0.0]

@@ -1,0 +1,70 @@
+"""Metrics for domains whose outputs are scores of classes.
+
+Dims: N samples, C classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ocd_core.tasks.metric import Metric
+
+CALIBRATION_BINS = 15  # as in Guo et al. (2017)
+
+
+def classification_metrics(cross_entropy: Callable[[Tensor, Tensor], Tensor]) -> tuple[Metric, ...]:
+    """Cross entropy (nats), accuracy (percent), Brier score, calibration error, AUROC of being wrong.
+
+    Outputs are logits or log-probabilities, float (N, C), targets the classes, int64 (N,).
+
+    Args:
+        cross_entropy: the task's loss of each sample, (N,).
+    """
+    return (
+        Metric("cross_entropy", cross_entropy, higher_is_better=False),
+        Metric("accuracy", hit, higher_is_better=True, unit="%", decimals=2, test="mcnemar"),
+        Metric("brier", brier, higher_is_better=False),
+        Metric("ece", over_split=calibration_error, higher_is_better=False),
+        Metric("auroc_wrong", over_split=auroc_of_being_wrong, higher_is_better=True, decimals=3),
+    )
+
+
+def hit(output: Tensor, target: Tensor) -> Tensor:
+    """100 if the class is right, else 0, (N,), in the dtype of `output`: its mean is the accuracy in percent."""
+    return (output.argmax(-1) == target).to(output.dtype) * 100
+
+
+def brier(output: Tensor, target: Tensor) -> Tensor:
+    """Σ_c (p_c − 1[c = target])², (N,) (Brier, 1950), between 0 and 2."""
+    p_NC = output.softmax(-1)
+    return p_NC.square().sum(-1) - 2 * p_NC.gather(-1, target[:, None])[:, 0] + 1
+
+
+def calibration_error(output: Tensor, target: Tensor) -> float:
+    """The expected calibration error: Σ_b (n_b / N) |accuracy − confidence| over bins of the confidence.
+
+    There are `CALIBRATION_BINS` bins of equal width (Naeini et al., 2015).
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    p_NC = output.softmax(-1)
+    found = multiclass_calibration_error(
+        p_NC, target, p_NC.shape[-1], n_bins=CALIBRATION_BINS, norm="l1", validate_args=False
+    )
+    return float(found)
+
+
+def auroc_of_being_wrong(output: Tensor, target: Tensor) -> float:
+    """The area under the ROC curve of 1 − max_c p_c as a score of being wrong: .5 is a guess, 1 perfect.
+
+    Raises:
+        ValueError: every answer is right, or every one wrong, so that there is no curve.
+    """
+    from torchmetrics.functional.classification import binary_auroc
+
+    confidence_N, class_N = output.softmax(-1).max(-1)
+    wrong_N = class_N != target
+    if bool(wrong_N.all()) or not bool(wrong_N.any()):
+        raise ValueError("the answers are all right or all wrong")
+    return float(binary_auroc(1 - confidence_N, wrong_N.to(torch.int64), validate_args=False))
