@@ -4,10 +4,11 @@
     python -m experiments.layer_scores mlp               # an MLP on the 442 patients of scikit-learn's diabetes data
 
 Both commands use both kinds of noise and 10,000 draws per sample; `--out` also writes the scores and their convergence
-as tables and plots.
+as tables and plots. `--fresh` scores the other reading of Eq. 3 instead (`experiments.fresh_weights`).
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ import typer
 from torch import Tensor, nn
 
 from experiments import run
+from experiments.fresh_weights import fresh_scores, fresh_table
 from ocd_core.artifacts import Artifacts, write_table
 from ocd_core.config import load_params
 from ocd_core.network.layers import matrix_layers
@@ -35,6 +37,7 @@ from ocd_core.tasks.base import Metric, Task
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Layer scores with many draws.")
 Draws = Annotated[int, typer.Option(min=20, help="Perturbed weights per sample.")]
 Samples = Annotated[int, typer.Option(min=2, help="Training samples.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Draw weights afresh; the entropy is across samples.")]
 Out = Annotated[Path | None, typer.Option(help="A folder for plots and tables.")]
 _SCALE = {"absolute": 0.1, "relative": 0.1}
 _MLP_HIDDEN = (32, 32)
@@ -97,16 +100,34 @@ def markdown(scores: Sequence[LayerScore]) -> str:
     return markdown_table(columns, rows, text_columns=2)
 
 
+def score(
+    what: str, model: nn.Module, task: Task, train: Split, samples: int, draws: int, fresh: bool, out: Path | None
+) -> None:
+    """Score at most all samples of `train` by one reading of Eq. 3; see `score_both` and `score_fresh`."""
+    (score_fresh if fresh else score_both)(what, model, task, train, min(samples, len(train)), draws, out)
+
+
+def score_fresh(
+    what: str, model: nn.Module, task: Task, train: Split, samples: int, draws: int, out: Path | None
+) -> None:
+    """Score with fresh weights, print the table, and write the scores into `out`."""
+    layers = matrix_layers(model)
+    with progress_bar(f"{what}, fresh weights", len(layers) * samples) as progress:
+        scores = fresh_scores(model, task, train, samples, draws, progress=progress)
+    print(f"\n{what}: fresh weights, {samples} samples, {draws:,} draws\n")
+    print(fresh_table(scores))
+    if out is not None:
+        write_table(out / f"layer_scores_{what}_fresh.tsv", [asdict(s) for s in scores])
+
+
 def score_both(
     what: str, model: nn.Module, task: Task, train: Split, samples: int, draws: int, out: Path | None
-) -> dict[str, list[LayerScore]]:
+) -> None:
     """Score with both kinds of noise, print the tables, and write tables and plots into `out`."""
-    found = {}
     for noise, scale in _SCALE.items():
         params = ScoringParams.model_validate({"samples": samples, "draws": draws, "noise": noise, "scale": scale})
         with progress_bar(f"{what}, {noise}", scoring_steps(list(matrix_layers(model)), train, params)) as progress:
             scores = score_layers(model, task, train, params, seed=0, progress=progress)
-        found[noise] = scores
         print(f"\n{what}: {noise} noise of {scale:g}, {samples} samples, {draws:,} draws\n")
         print(markdown(scores))
         warning = close_call(scores)
@@ -118,7 +139,6 @@ def score_both(
             convergence = stem.with_name(f"{stem.name}_convergence.tsv")
             write_table(convergence, convergence_table(scores))
             plot_layer_scores(stem.with_suffix(".tsv"), convergence, stem.with_suffix(".png"))
-    return found
 
 
 @app.command()
@@ -127,6 +147,7 @@ def task(
     seed: Annotated[int, typer.Option(help="The seed of the base network.")] = 0,
     samples: Samples = 100,
     draws: Draws = 10_000,
+    fresh: Fresh = False,
     out: Out = None,
 ) -> None:
     """Score the layers of a run's base network."""
@@ -135,11 +156,11 @@ def task(
     domain = load_params(name).build_task(prepared)
     model = load_base_network(artifacts, domain)
     train = domain.open(prepared, "train")
-    score_both(name, model, domain, train, min(samples, len(train)), draws, out)
+    score(name, model, domain, train, samples, draws, fresh, out)
 
 
 @app.command()
-def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
+def mlp(samples: Samples = 100, draws: Draws = 10_000, fresh: Fresh = False, out: Out = None) -> None:
     """Train a small MLP on the diabetes data and score its layers."""
     args = {"in_features": 10, "out_features": 1, "hidden": list(_MLP_HIDDEN)}
     domain = Rows(StrictModel(), "mlp", args)
@@ -165,7 +186,7 @@ def mlp(samples: Samples = 100, draws: Draws = 10_000, out: Out = None) -> None:
     print(
         f"MLP {10, *_MLP_HIDDEN, 1}: validation RMSE {base.metrics['val_rmse']:.3f} of the target's standard deviation"
     )
-    score_both("mlp", base.model, domain, train, min(samples, len(train)), draws, out)
+    score("mlp", base.model, domain, train, samples, draws, fresh, out)
 
 
 if __name__ == "__main__":

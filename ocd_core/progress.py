@@ -34,3 +34,8 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
 
 def no_progress(done: int, note: str) -> None:
     """Do nothing, for callers that want no bar."""
+
+
+def part_of(progress: Progress, before: int, note: str) -> Progress:
+    """The progress of one part of a loop, whose own units follow `before` others; all with the same note."""
+    return lambda done, _note: progress(before + done, note)

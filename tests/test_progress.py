@@ -1,6 +1,6 @@
 """Progress goes to standard error, so that what a command prints can be piped."""
 
-from ocd_core.progress import no_progress, progress_bar
+from ocd_core.progress import no_progress, part_of, progress_bar
 
 
 def test_a_bar_says_what_is_done_on_standard_error(capsys) -> None:
@@ -30,3 +30,11 @@ def test_a_bar_is_closed_when_the_block_fails(capsys) -> None:
 def test_no_bar_shows_nothing(capsys) -> None:
     no_progress(3, "note")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_part_counts_on_from_those_before_it() -> None:
+    seen = []
+    part = part_of(lambda done, note: seen.append((done, note)), 7, "second")
+    part(0, "")
+    part(3, "ignored")
+    assert seen == [(7, "second"), (10, "second")]

@@ -24,21 +24,26 @@ def silverman_factor(draws: int) -> float:
     return float((0.75 * draws) ** -0.2)
 
 
-def entropy_gkde(losses_ND: ArrayLike) -> Doubles:
+def entropy_gkde(losses_ND: ArrayLike, bandwidth: float | None = None) -> Doubles:
     """Differential entropy -∫ f log f of each row, in nats, float64 (N,), where f is the row's GKDE.
 
     The value agrees with that of `scipy.stats.gaussian_kde(row, "silverman")`, integrated numerically, within 1e-4.
 
     Args:
         losses_ND: at least two draws per row, finite; may be a CPU tensor.
+        bandwidth: the kernel's standard deviation, above 0, in the units of the losses; None: Silverman's, row by row.
+            A fixed one takes memory in proportion to the range of a row in bandwidths.
 
     Returns:
-        The entropies; NaN for a row that is constant to within a few roundings of its largest value, since such a row
-        has no density.
+        The entropies. With Silverman's bandwidth, NaN for a row that is constant to within a few roundings of its
+        largest value, since such a row has no density; with a fixed one, that row has the entropy of the kernel.
 
     Raises:
-        ValueError: the array is not two-dimensional, has fewer than two draws, or has a value that is not finite.
+        ValueError: the array is not two-dimensional, has fewer than two draws, or has a value that is not finite; or
+            the bandwidth is not above 0.
     """
+    if bandwidth is not None and not bandwidth > 0:
+        raise ValueError(f"the bandwidth must be above 0, not {bandwidth}")
     values_ND = np.asarray(losses_ND, dtype=np.float64)
     if values_ND.ndim != 2 or values_ND.shape[1] < 2:
         raise ValueError(f"expected (rows, draws >= 2), found shape {values_ND.shape}")
@@ -47,11 +52,16 @@ def entropy_gkde(losses_ND: ArrayLike) -> Doubles:
     entropy_N = np.full(len(values_ND), np.nan)
     step = max(1, _WORKING_SET // values_ND.shape[1])
     for start in range(0, len(values_ND), step):
-        entropy_N[start : start + step] = _entropy(values_ND[start : start + step])
+        part_ND = values_ND[start : start + step]
+        if bandwidth is None:
+            entropy_N[start : start + step] = _entropy_silverman(part_ND)
+        else:
+            unit_ND = (part_ND - part_ND.min(1, keepdims=True)) / bandwidth
+            entropy_N[start : start + step] = _entropy_by_size(unit_ND) + np.log(bandwidth)
     return entropy_N
 
 
-def _entropy(values_ND: Doubles) -> Doubles:
+def _entropy_silverman(values_ND: Doubles) -> Doubles:
     draws = values_ND.shape[1]
     low_N, high_N = values_ND.min(1), values_ND.max(1)
     # halves, because the range of the largest floats would overflow
@@ -65,15 +75,21 @@ def _entropy(values_ND: Doubles) -> Doubles:
     unit_ND = (values_ND[rows] / 2 - low_N[rows, None] / 2) / half_range_N[rows, None]
     bandwidth_N = silverman_factor(draws) * unit_ND.std(1, ddof=1)
     unit_ND /= bandwidth_N[:, None]
-    nodes_N = np.ceil((1 / bandwidth_N + 2 * _TAIL) * _NODES_PER_BANDWIDTH)
+    entropy_N[rows] = _entropy_by_size(unit_ND) + np.log(2 * bandwidth_N) + np.log(half_range_N[rows])
+    return entropy_N
+
+
+def _entropy_by_size(unit_ND: Doubles) -> Doubles:
+    """The entropy of rows that start at 0, in units of their bandwidth; rows with grids of the same size together."""
+    nodes_N = np.ceil((unit_ND.max(1) + 2 * _TAIL) * _NODES_PER_BANDWIDTH)
     size_N = np.exp2(np.ceil(np.log2(nodes_N))).astype(np.int64)
+    entropy_N = np.empty(len(unit_ND))
     for size in np.unique(size_N):
         (same,) = np.nonzero(size_N == size)
         step = max(1, _WORKING_SET // int(size))
         for start in range(0, len(same), step):
             part = same[start : start + step]
-            scale_N = np.log(2 * bandwidth_N[part]) + np.log(half_range_N[rows[part]])
-            entropy_N[rows[part]] = _entropy_in_bandwidths(unit_ND[part], int(size)) + scale_N
+            entropy_N[part] = _entropy_in_bandwidths(unit_ND[part], int(size))
     return entropy_N
 
 

@@ -9,7 +9,7 @@ distribution. For one position A is ‖x‖: this takes O numbers instead of I·
   sample has its own draws, keyed by its id.
 - *shared*: otherwise (a convolution early in the network, the points of rays) the weights themselves are drawn, and
   one draw of θ^L serves every sample. Each sample's losses have the same distribution as with separate draws, but
-  they are dependent between samples.
+  they are dependent between samples. Fresh weights, which replace θ, are always shared.
 
 The prefix runs once per sample in float32, and everything from the layer to the loss in float64 (see
 `ocd_core.network.cut`).
@@ -49,6 +49,7 @@ def perturbed_losses(
     draws: int,
     seed: int,
     *,
+    fresh: bool = False,
     memory_mb: int = 8,
     progress: Progress = no_progress,
 ) -> Tensor:
@@ -59,6 +60,7 @@ def perturbed_losses(
         scale: standard deviation of the perturbation, in the units of the weights.
         seed: determines the draws, together with the layer's name, the number of the draw and (reparametrised) the
             sample's id; neither the other samples nor the memory bound change them.
+        fresh: draw θ^L = N(0, scale²) in place of θ, the same draws for all samples.
         memory_mb: bound on the working set of a batch of draws in MiB, kept unless a single draw exceeds it. On a CPU,
             a few times the processor's cache is fastest.
         progress: called with the number of finished samples.
@@ -70,8 +72,8 @@ def perturbed_losses(
     model = model.for_outputs(faster_graph)
     rows = _rows_within(model, task, first, select(batch.target, slice(0, 1)), memory_mb)
     positions, in_features = first.x_NPI.shape[1:]
-    source = _Draws(model, scale, draws, seed, rows)
-    perturbed = source.shared if is_shared(positions, in_features) else source.reparametrised
+    source = _Draws(model, scale, draws, seed, rows, fresh)
+    perturbed = source.shared if fresh or is_shared(positions, in_features) else source.reparametrised
     losses_ND = torch.empty((len(batch), draws), dtype=torch.float64)
     done = 0
     for group in row_chunks(len(batch), max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features))):
@@ -100,8 +102,9 @@ class _Draws:
     Both regimes yield (sample, number of the first draw, output with bias (D, P, O) in float64).
     """
 
-    def __init__(self, model: CutModel, scale: float, draws: int, seed: int, rows: int) -> None:
+    def __init__(self, model: CutModel, scale: float, draws: int, seed: int, rows: int, fresh: bool) -> None:
         self._model, self._scale, self._draws, self._seed, self._rows = model, scale, draws, seed, rows
+        self._weight_OI = torch.zeros_like(model.weight_OI) if fresh else model.weight_OI
         self._convolution = model.kind == "conv"
 
     def reparametrised(self, cut: Cut, ids: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
@@ -115,7 +118,7 @@ class _Draws:
     def shared(self, cut: Cut, ids: Sequence[int]) -> Iterator[tuple[int, int, Tensor]]:
         # the bias is the weight of an input that is always 1
         x_NPI = F.pad(cut.x_NPI.double(), (0, 1), value=1.0)
-        weight_IO = torch.cat([self._model.weight_OI.double().T, self._model.bias_O[None]])
+        weight_IO = torch.cat([self._weight_OI.double().T, self._model.bias_O[None]])
         for start, noise_DIO in self._noise(len(weight_IO) - 1, "shared"):
             for part in row_chunks(len(noise_DIO), self._rows):
                 weight_DIO = weight_IO + self._scale * F.pad(noise_DIO[part].double(), (0, 0, 0, 1))

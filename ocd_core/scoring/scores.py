@@ -24,9 +24,9 @@ from torch import nn
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, matrix_layers
-from ocd_core.progress import Progress, no_progress
+from ocd_core.progress import Progress, no_progress, part_of
 from ocd_core.rng import permutation
-from ocd_core.samples import Split
+from ocd_core.samples import Batch, Split
 from ocd_core.scoring.entropy import Doubles, entropy_gkde
 from ocd_core.scoring.params import LayerParams, ScoringParams
 from ocd_core.scoring.perturb import layer_scale, perturbed_losses
@@ -43,6 +43,7 @@ __all__ = [
     "rank_layers",
     "score_layers",
     "score_table",
+    "scored_batch",
     "scores_to_json",
     "scoring_steps",
     "select_layer",
@@ -97,8 +98,7 @@ def score_layers(
     Raises:
         UserError: no layer can be perturbed, or a loss is not finite.
     """
-    sample_id = permutation(len(split), seed, "scored samples")[: params.samples].sort().values
-    batch = scoring_batch(task, split, sample_id, seed)
+    batch = scored_batch(task, split, params.samples, seed)
     scores: list[LayerScore] = []
     for index, name in enumerate(matrix_layers(model) if layers is None else layers):
         try:
@@ -110,7 +110,7 @@ def score_layers(
             continue
         scale = layer_scale(cut_model, params.noise, params.scale)
         losses_ND = perturbed_losses(
-            cut_model, task, local, scale, params.draws, seed, progress=_part_of(progress, index * len(batch), name)
+            cut_model, task, local, scale, params.draws, seed, progress=part_of(progress, index * len(batch), name)
         )
         if not torch.isfinite(losses_ND).all():
             raise UserError(
@@ -123,8 +123,10 @@ def score_layers(
     return rank_layers(scores)
 
 
-def _part_of(progress: Progress, before: int, note: str) -> Progress:
-    return lambda done, _note: progress(before + done, note)
+def scored_batch(task: Task, split: Split, samples: int, seed: int) -> Batch:
+    """At most `samples` samples that the seed selects, with the inputs that their domain scores layers on."""
+    sample_id = permutation(len(split), seed, "scored samples")[:samples].sort().values
+    return scoring_batch(task, split, sample_id, seed)
 
 
 def scoring_steps(layers: Sequence[str], split: Split, params: ScoringParams) -> int:

@@ -10,9 +10,9 @@ from scipy.stats import gaussian_kde
 from ocd_core.scoring.entropy import entropy_gkde, silverman_factor
 
 
-def scipy_entropy(row):
+def scipy_entropy(row, bw_method="silverman"):
     """scipy's own density, on a fine grid that goes nine bandwidths beyond the data."""
-    kde = gaussian_kde(row, bw_method="silverman")
+    kde = gaussian_kde(row, bw_method)
     h = math.sqrt(kde.covariance[0, 0])
     grid = np.linspace(row.min() - 9 * h, row.max() + 9 * h, int((np.ptp(row) / h + 18) * 40) + 2)
     return float(entr(kde(grid)).sum() * (grid[1] - grid[0]))
@@ -81,6 +81,27 @@ def test_one_outlier_among_many_draws():
     row = np.random.default_rng(0).standard_normal(2000)
     row[7] = 1e6
     assert entropy_gkde(row[None])[0] == pytest.approx(scipy_entropy(row), abs=1e-4)
+
+
+@pytest.mark.parametrize("bandwidth", [1e-3, 0.2, 5.0])
+def test_a_fixed_bandwidth_equals_scipys(bandwidth):
+    rng = np.random.default_rng(0)
+    rows = np.stack([rng.standard_normal(300), rng.exponential(3.0, 300) + 40, 1e-3 * rng.standard_normal(300)])
+    # scipy takes the bandwidth in units of the sample's standard deviation
+    expected = [scipy_entropy(r, bandwidth / r.std(ddof=1)) for r in rows]
+    assert entropy_gkde(rows, bandwidth) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_fixed_bandwidth_gives_constant_rows_the_kernels_entropy_and_normal_ones_the_closed_form():
+    rows = np.stack([np.full(20_000, 3.0), 5 + 0.7 * np.random.default_rng(0).standard_normal(20_000)])
+    variance = np.array([0.0, 0.7**2]) + 0.2**2
+    assert entropy_gkde(rows, 0.2) == pytest.approx(0.5 * np.log(2 * math.pi * math.e * variance), abs=0.01)
+
+
+@pytest.mark.parametrize("bandwidth", [0.0, -1.0, math.nan])
+def test_a_bandwidth_that_is_none(bandwidth):
+    with pytest.raises(ValueError, match="bandwidth"):
+        entropy_gkde(np.ones((1, 3)), bandwidth)
 
 
 @pytest.mark.parametrize("bad", [np.zeros(5), np.zeros((3, 1)), np.array([[0.0, np.nan]]), np.array([[0.0, np.inf]])])

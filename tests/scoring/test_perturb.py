@@ -131,6 +131,20 @@ def test_shared_draws_are_common_and_own_draws_are_not():
         assert torch.allclose(result[0], result[1]) is common
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_fresh_weights_replace_the_layers_own_and_are_common_to_all_samples(name):
+    network, split, _ = case(name)
+    split.x[1], split.y[1] = split.x[0], split.y[0]
+    scale = 0.2 / CutModel(network, "layer").weight_OI.shape[1] ** 0.5
+    got = losses(network, split, [0, 1], scale, fresh=True)
+    torch.testing.assert_close(got[0], got[1])
+    around = losses(network, split, [0], scale)[0]
+    with torch.no_grad():
+        network.layer.weight.zero_()
+    assert ks_2samp(got[0], losses_by_loop(network, "layer", split.x[0], split.y[0], scale, DRAWS, 1)).pvalue > 0.01
+    assert ks_2samp(got[0], around).pvalue < 1e-3  # the test has power
+
+
 def test_the_working_set_is_bounded():
     network, split, _ = case("image")
     seen = []
