@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from ocd_core.scale.params import ScaleParams
     from ocd_core.scoring.params import LayerParams, ScoringParams
 
-GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline
+GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline: groups, or dotted keys of single params
     "prepare": ("domain", "data"),
     "base": ("domain", "data", "base"),
     "layers": ("domain", "data", "base", "layer", "scoring"),
     "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
-    "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "scale"),
+    "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion.representation.name", "scale"),
     "controls": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls"),
     "evaluation": (
         "domain",
@@ -96,9 +96,16 @@ class Params(StrictModel):
         return {name: g if isinstance(g, str) else g.model_dump(mode="json") for name, g in groups.items()}
 
     def effective(self, artifact: str) -> dict[str, Any]:
-        """The groups that determine an artifact (a key of `GROUPS_UP_TO`), as plain values."""
+        """The params that determine an artifact (a key of `GROUPS_UP_TO`), as plain values in their groups."""
         values = self.plain()
-        return {name: values[name] for name in GROUPS_UP_TO[artifact]}
+        found: dict[str, Any] = {}
+        for key in GROUPS_UP_TO[artifact]:
+            *groups, last = key.split(".")
+            source, dest = values, found
+            for group in groups:
+                source, dest = source[group], dest.setdefault(group, {})
+            dest[last] = source[last]
+        return found
 
 
 def _group_classes() -> dict[str, type]:

@@ -21,11 +21,6 @@ class Stage:
     params: tuple[str, ...]
     inputs: tuple[str, ...] = ()
 
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups of params that hold `params`, each once."""
-        return tuple(dict.fromkeys(key.split(".")[0] for key in self.params))
-
 
 _DATA = ("domain", "data")
 _LAYER = (*_DATA, "base.model", "layer", "scoring")
@@ -39,7 +34,7 @@ STAGES = {
     "score_layers": Stage("layers", _LAYER, ("prepared", "base")),
     "overfit": Stage("overfit", (*_LAYER, "overfit"), _NETWORK),
     "train_diffusion": Stage("diffusion", ("diffusion",), _STORES),
-    "train_scale": Stage("scale", ("scale",), _STORES),
+    "train_scale": Stage("scale", ("diffusion.representation.name", "scale"), _STORES),
     "train_controls": Stage("controls", (*_ALL, "evaluate.precision"), (*_NETWORK, *_STORES, "diffusion", "scale")),
     "evaluate": Stage(
         "evaluation",
@@ -62,13 +57,15 @@ CONTENT = {
     "controls": ("model.safetensors", "config.json", "metrics.json"),
 }
 
-# The class of each group of params, imported by name: a new param affects only the stages that read its group
+# The class of each group of params, imported by name: a new param affects only the stages that read its group. A part
+# of a group that a stage reads alone has its own entry
 GROUP_MODULES = {
     "base": "ocd_core.network.params:BaseParams",
     "layer": "ocd_core.scoring.params:LayerParams",
     "scoring": "ocd_core.scoring.params:ScoringParams",
     "overfit": "ocd_core.overfit.params:OverfitParams",
     "diffusion": "ocd_core.diffusion.params:DiffusionParams",
+    "diffusion.representation": "ocd_core.codes.params:RepresentationParams",
     "scale": "ocd_core.scale.params:ScaleParams",
     "sampling": "ocd_core.diffusion.sampling_params:SamplingParams",
     "controls": "ocd_core.evaluation.params:ControlsParams",
@@ -76,6 +73,13 @@ GROUP_MODULES = {
 }
 
 MAKERS = {stage.makes: name for name, stage in STAGES.items()}
+
+
+def params_module(key: str) -> str | None:
+    """The module of the class that describes a dotted key of the params; None for `domain` and `data`."""
+    while key and key not in GROUP_MODULES:
+        key = key.rpartition(".")[0]
+    return GROUP_MODULES[key].split(":")[0] if key else None
 
 
 def maker(artifact: str) -> str:

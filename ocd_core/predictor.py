@@ -51,7 +51,7 @@ class Predictor:
         task: the domain (how outputs combine).
         model: the base network cut at the selected layer.
         diffusion: draws normalised Δ.
-        scale: estimates ρ = ‖Δ‖; not used if the representation needs no scale.
+        scale: estimates ρ = ‖Δ‖; not used, and may be None, if the representation needs no scale.
         sampling: the group `sampling`.
         seed: of the draws; a draw depends only on (seed, draw, sample id).
         gain: the factor c of every drawn Δ, chosen on validation; None: Δ as drawn.
@@ -62,14 +62,15 @@ class Predictor:
         task: Task,
         model: CutModel,
         diffusion: DiffusionModel,
-        scale: ScaleNetwork,
+        scale: ScaleNetwork | None,
         sampling: SamplingParams,
         seed: int = 0,
         gain: float | None = None,
     ) -> None:
         self.task, self.model, self.sampling, self.seed, self.gain = task, model, sampling, seed, gain
         self.diffusion = diffusion.eval()
-        self.scale = scale.eval()
+        assert scale is not None or not diffusion.representation.uses_scale
+        self.scale = None if scale is None else scale.eval()
 
     @classmethod
     def from_artifacts(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Predictor":
@@ -102,11 +103,13 @@ class Predictor:
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
         model = load_cut_model(run, task, device, params.evaluate.precision)
         diffusion = DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device)
-        scale = ScaleNetwork.load(run.need(run.scale, "train_scale")).to(device)
+        scale = ScaleNetwork.load(run.need(run.scale, "train_scale"))
+        if scale is None and diffusion.representation.uses_scale:
+            raise UserError(f"{run.scale} holds no scale network, which the diffusion model needs; run 'dvc repro'")
         base = BaseId.of(run.base / WEIGHTS, model.layer_name)
         for folder in (run.diffusion, run.scale, *(() if gain is None else (run.controls,))):
             refuse_another_base(folder, base)
-        return cls(task, model, diffusion, scale, params.sampling, run.seed, gain)
+        return cls(task, model, diffusion, None if scale is None else scale.to(device), params.sampling, run.seed, gain)
 
     def predict(
         self,
@@ -188,7 +191,10 @@ class Predictor:
     @torch.no_grad()
     def estimate_rho(self, base: BasePass) -> Tensor | None:
         """The scale network's ρ, (N,), or None if the representation does not use it."""
-        return self.scale(base.condition) if self.diffusion.representation.uses_scale else None
+        if self.scale is None or not self.diffusion.representation.uses_scale:
+            return None
+        rho_N: Tensor = self.scale(base.condition)
+        return rho_N
 
     def code(self, base: BasePass, sample_id: Tensor, draw_index: int) -> Tensor:
         """One draw of Ω_0 per sample (Alg. 2), (N, *shape)."""

@@ -14,7 +14,7 @@ from typing import Any
 
 from ocd_core.errors import UserError
 from ocd_core.fingerprint import digest, import_closure, source_file, source_hashes
-from ocd_core.pipeline import GROUP_MODULES, STAGES
+from ocd_core.pipeline import STAGES, params_module
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def stage_code(stage: str, values: Mapping[str, Any]) -> dict[str, str]:
     """
     if "evaluate" not in STAGES[stage].params:  # rows that are only evaluated do not count
         values = {group: value for group, value in values.items() if group != "evaluate"}
-    return code_of(f"stages.{stage}", values, STAGES[stage].groups)
+    return code_of(f"stages.{stage}", values, STAGES[stage].params)
 
 
 def stage_digest(stage: str, values: Mapping[str, Any]) -> str:
@@ -64,13 +64,14 @@ def stage_digest(stage: str, values: Mapping[str, Any]) -> str:
     return digest(stage_code(stage, values))
 
 
-def code_of(module: str, values: Mapping[str, Any], groups: tuple[str, ...] = ()) -> dict[str, str]:
-    """Like `stage_code`, for any module; the modules of the params groups `groups` count too."""
+def code_of(module: str, values: Mapping[str, Any], keys: tuple[str, ...] = ()) -> dict[str, str]:
+    """Like `stage_code`, for any module; the modules that describe these dotted keys of the params count too."""
     files = _closure(module)
     if "ocd_core.config" in files:
-        for group in groups:
-            if group in GROUP_MODULES:
-                files |= _closure(GROUP_MODULES[group].split(":")[0])
+        for key in keys:
+            described = params_module(key)
+            if described is not None:
+                files |= _closure(described)
     done: set[str] = set()
     while waiting := [package for package in BY_NAME if package in files and package not in done]:
         for package in waiting:

@@ -157,6 +157,10 @@ def test_params_cannot_change() -> None:
 def test_effective_params_of_an_artifact(mnist5k_params: Params) -> None:
     raw = values()
     assert mnist5k_params.effective("base") == {k: raw[k] for k in ("domain", "data", "base")}
-    for artifact, groups in GROUPS_UP_TO.items():
-        assert mnist5k_params.effective(artifact) == {k: raw[k] for k in groups}
+    for artifact, keys in GROUPS_UP_TO.items():
+        effective = mnist5k_params.effective(artifact)
+        assert list(effective) == [k.split(".")[0] for k in keys]
+        assert {k: v for k, v in effective.items() if k in keys} == {k: raw[k] for k in keys if "." not in k}
+    name = raw["diffusion"]["representation"]["name"]
+    assert mnist5k_params.effective("scale")["diffusion"] == {"representation": {"name": name}}
     assert parse_params(mnist5k_params.effective("evaluation"), "stored") == mnist5k_params

@@ -7,7 +7,7 @@ import pytest
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
 from ocd_core.params_files import flat, read_params
-from ocd_core.pipeline import CONTENT, GROUP_MODULES, STAGES, Stage, maker
+from ocd_core.pipeline import CONTENT, GROUP_MODULES, STAGES, maker, params_module
 from tests.support.repository import REPO
 
 
@@ -38,24 +38,35 @@ def test_every_artifact_has_a_place_of_its_own() -> None:
 
 def test_the_keys_that_stages_read_are_in_the_params_files() -> None:
     values = read_params("mnist5k", REPO)
-    known = {".".join(key.split(".")[:depth]) for key in flat(values) for depth in (1, 2)}
+    known = {".".join(key.split(".")[:depth]) for key in flat(values) for depth in (1, 2, 3)}
     read = {key for stage in STAGES.values() for key in stage.params}
     assert read <= known
     assert {key.split(".")[0] for key in read} == set(values)
 
 
 def test_every_group_has_its_class() -> None:
-    for group, target in GROUP_MODULES.items():
+    for key, target in GROUP_MODULES.items():
+        found = Params
+        for part in key.split("."):
+            found = found.model_fields[part].annotation
         module, name = target.split(":")
-        assert Params.model_fields[group].annotation is getattr(import_module(module), name)
-    assert {*GROUP_MODULES, "domain", "data"} == set(Params.model_fields)
+        assert found is getattr(import_module(module), name)
+    assert {*(k for k in GROUP_MODULES if "." not in k), "domain", "data"} == set(Params.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "module"),
+    [
+        ("base.model", "ocd_core.network.params"),
+        ("diffusion", "ocd_core.diffusion.params"),
+        ("diffusion.representation.name", "ocd_core.codes.params"),
+        ("data", None),
+    ],
+)
+def test_a_key_is_described_by_the_class_of_its_group_or_part(key: str, module: str | None) -> None:
+    assert params_module(key) == module
 
 
 def test_training_never_reads_the_test_store() -> None:
     readers = {name for name, stage in STAGES.items() if "overfit/test" in stage.inputs}
     assert readers == {"evaluate", "illustrate"}
-
-
-def test_groups_are_named_once_in_their_order() -> None:
-    assert Stage("x", ("b.one", "a", "b.two.three")).groups == ("b", "a")
-    assert Stage("x", ()).groups == ()

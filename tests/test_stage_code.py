@@ -127,3 +127,10 @@ def test_every_package_whose_members_are_found_by_name_is_known() -> None:
         if any(isinstance(c.func, ast.Name) and c.func.id == "Registry" for c in calls):
             found.add(".".join(path.parent.relative_to(REPO).parts))
     assert found == set(BY_NAME)
+
+
+def test_the_scale_network_follows_the_representation_and_nothing_else_of_the_diffusion() -> None:
+    code = stage_code("train_scale", read_params("mnist5k", REPO))
+    assert {"ocd_core.codes.params", "ocd_core.codes.representations.factored"} <= set(code)
+    assert "ocd_core.codes.representations.pca" not in code
+    assert not [name for name in code if name.startswith("ocd_core.diffusion")]

@@ -6,6 +6,7 @@ Dims: N rows of the training store, d coordinates of Δ.
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -156,18 +157,20 @@ class Fitting(Context):
     def ocd_flops(self) -> dict[str, int]:
         """The floating-point operations of OCD's own trainings, by part and in total."""
         predictor, params = self.predictor, self.params
-        updates = {
-            folder.name: int(read_json(folder / "metrics.json")["updates"])
-            for folder in (self.run.diffusion, self.run.scale)
-        }
-        cond = self.train_condition
+        cond = self.store("train").condition(slice(0, 1))
         parts = {
             "overfit": overfit_flops(self.task, predictor.model, self.split("train"), params.overfit, self.seed),
-            "diffusion": diffusion_flops(predictor.diffusion, cond, updates["diffusion"]),
+            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion)),
         }
         if predictor.diffusion.representation.uses_scale:
-            parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, updates["scale"])
+            assert predictor.scale is not None
+            parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, _updates(self.run.scale))
         return {**parts, "total": sum(parts.values())}
+
+
+def _updates(folder: Path) -> int:
+    """How many updates the training of an artifact took."""
+    return int(read_json(folder / "metrics.json")["updates"])
 
 
 def condition_of_samples(store: OverfitStore) -> Condition:

@@ -87,7 +87,7 @@ def _weights(artifacts: Artifacts) -> Path:
 
 
 def _own_code(params: Params) -> str:
-    return digest(code_of(__name__, params.plain(), STAGES["overfit"].groups))
+    return digest(code_of(__name__, params.plain(), STAGES["overfit"].params))
 
 
 _started_with: dict[str, str] = {}

@@ -54,6 +54,7 @@ def curves_figure(run: Artifacts) -> "Figure":
     """Plot the training and validation losses of the base network, the diffusion model and the scale network.
 
     A fourth plot shows the squared error of the predicted noise on validation, with the plateau of the released code.
+    The plot of a training that did not take place, because nothing would use its network, says so.
     """
     figure, axes = new_figure(1, 4, (16, 3.4))
     base, diffusion, noise, scale = axes[0]
@@ -70,13 +71,18 @@ def curves_figure(run: Artifacts) -> "Figure":
 
 
 def _draw_curves(axis: "Axes", title: str, rows: list[dict[str, str]], names: tuple[str, ...]) -> None:
-    x = "epoch" if rows and "epoch" in rows[0] else "update"
+    if not rows:
+        axis.set_title(title)
+        axis.text(0.5, 0.5, "not trained: not used", ha="center", va="center", transform=axis.transAxes)
+        axis.set_axis_off()
+        return
+    x = "epoch" if "epoch" in rows[0] else "update"
     for name in names:
         points = [(float(r[x]), float(r[name])) for r in rows if r.get(name)]
         if points:
             axis.plot(*zip(*points, strict=True), marker=".", label=name.replace("_", " "))
     axis.set(title=title, xlabel=x)
-    if rows and all(float(r[n]) > 0 for r in rows for n in names if r.get(n)):
+    if all(float(r[n]) > 0 for r in rows for n in names if r.get(n)):
         axis.set_yscale("log")
     axis.grid(alpha=0.3)
     axis.legend()

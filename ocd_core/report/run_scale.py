@@ -4,8 +4,9 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ocd_core.artifacts import Artifacts, read_table
+from ocd_core.artifacts import Artifacts, read_json, read_table
 from ocd_core.report.markdown import markdown_table
+from ocd_core.scale.network import UNUSED
 
 _COLUMNS = {  # column of comparison.tsv: (title, decimals)
     "median_abs_log_ratio": ("median abs. ln(ρ̂/ρ) ↓", 2),
@@ -22,6 +23,8 @@ third column is a factor of two. Eq. 8's loss is 0 dB for ρ̂ = 0, which leaves
 def scale_markdown(runs: Sequence[Artifacts]) -> str:
     """One table per layer rank; with several seeds, the mean ± the standard deviation over seeds.
 
+    Instead of a table, a rank without scale networks has the reason.
+
     Raises:
         UserError: a run has no `comparison.tsv` of train_scale.
     """
@@ -35,8 +38,11 @@ def _table(rank: int, runs: list[Artifacts]) -> str:
     seeds = ", ".join(str(run.seed) for run in runs)
     columns = ["estimate", "samples", "n", *(title for title, _ in _COLUMNS.values())]
     title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
+    tables = [_read(run) for run in runs]
+    if not any(tables):
+        return f"{title}\n\nNo scale network, because {read_json(runs[0].scale / 'metrics.json')[UNUSED]}.\n"
     rows = []
-    for entries in zip(*(_read(run) for run in runs), strict=True):
+    for entries in zip(*tables, strict=True):
         counts = sorted({int(e["n"]) for e in entries})
         row = [
             entries[0]["estimate"],

@@ -17,6 +17,7 @@ from ocd_core.scale.params import ScaleParams
 from ocd_core.weights import BaseId, described_by, load_network, load_strictly, save_network
 
 KIND = "scale"
+UNUSED = "unused"  # the key of the reason why there is no network, in the config and the metrics
 
 
 class ScaleNetwork(nn.Module):
@@ -53,15 +54,25 @@ class ScaleNetwork(nn.Module):
         save_network(folder, KIND, self.state_dict(), config, base)
 
     @classmethod
-    def load(cls, folder: Path) -> "ScaleNetwork":
-        """Load what `save` wrote, in eval mode, on the CPU.
+    def load(cls, folder: Path) -> "ScaleNetwork | None":
+        """Load what `save` wrote, in eval mode, on the CPU; None if `save_unused` wrote it.
 
         Raises:
             UserError: files are missing, damaged or of another kind, or tensors do not match the config.
         """
         state, config = load_network(folder, KIND)
+        if UNUSED in config:
+            return None
         with described_by(folder):
             width = ScaleParams.model_validate(config["params"]).width
             self = cls(ConditionEncoder(config["condition_sizes"], width))
         load_strictly(self, state, folder)
         return self.eval()
+
+
+def save_unused(folder: Path, why: str, base: BaseId | None = None) -> None:
+    """Write, in place of a network that nothing would use, the files of `ScaleNetwork.save` without tensors.
+
+    why: the reason, a clause that follows "because".
+    """
+    save_network(folder, KIND, {}, {UNUSED: why}, base)

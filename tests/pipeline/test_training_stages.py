@@ -9,10 +9,13 @@ import torch
 
 from ocd_core import artifacts
 from ocd_core.artifacts import Artifacts
+from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.predictor import Predictor
+from ocd_core.store import OverfitStore
 from ocd_core.training.loop import Checkpoints, Settings, optimise
 from ocd_core.weights import read_tensors
-from stages import evaluate, train_base, train_controls, train_diffusion, train_scale
+from stages import evaluate, illustrate, report, train_base, train_controls, train_diffusion, train_scale
 from stages._training import followed
 from tests.diffusion.together import torchrun
 from tests.support.toy import run_stages, write_toy_params
@@ -113,6 +116,57 @@ def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, m
     assert {"model.safetensors", "config.json", "params.json", "metrics.json", "curve.tsv"} <= set(hashes[0])
     assert live[0] == live[1] == read_table(folder / "curve.tsv")
     assert list(toy.work.iterdir()) == []
+
+
+PCA = {"representation": {"name": "pca", "components": 3}, "updates": 8, "validate_every": 8, "batch_size": 11}
+SCALE_FILES = {"model.safetensors", "config.json", "params.json", "metrics.json", "manifest.json", "curve.tsv",
+               "comparison.tsv"}  # fmt: skip
+
+
+def forbidden(*_args, **_kwargs):
+    raise AssertionError("this is work for nothing")
+
+
+def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, capsys):
+    why = "the representation pca has no scale of its own"
+    train_scale.main("toy")
+    assert {p.name for p in toy.scale.iterdir()} == SCALE_FILES
+    train_diffusion.main("toy")
+    write_toy_params(Path(), diffusion=PCA)
+    train_diffusion.main("toy")
+    with pytest.raises(UserError, match=r"scale is out of date: diffusion\.representation\.name was 'factored' and is"):
+        train_controls.main("toy")
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        for name in ("train_scale", "compare_scales", "followed"):
+            patch.setattr(train_scale, name, forbidden)
+        patch.setattr(OverfitStore, "condition", forbidden)
+        train_scale.main("toy")
+    assert capsys.readouterr().out == f"train scale: nothing to do, because {why}\n"
+    assert {p.name for p in toy.scale.iterdir()} == SCALE_FILES
+    assert artifacts.read_json(toy.scale / "metrics.json") == {"unused": why}
+    assert read_tensors(toy.scale / "model.safetensors") == {}
+    assert read_table(toy.scale / "curve.tsv") == []
+    for stage in (train_controls, evaluate, illustrate, report):
+        stage.main("toy")
+    assert list(artifacts.read_json(toy.controls / "metrics.json")["cost_flops"]["ocd"]) == [
+        "overfit", "diffusion", "total",
+    ]  # fmt: skip
+    assert f"No scale network, because {why}." in (toy.report / "scale.md").read_text()
+    predictor = Predictor.from_artifacts(toy.rank_dir)
+    assert predictor.scale is None
+    assert predictor.predict(torch.zeros(2, 3, 4)).rho is None
+
+
+def test_a_model_that_needs_a_scale_refuses_a_run_without(toy, monkeypatch):
+    train_diffusion.main("toy")
+    write_toy_params(Path(), diffusion=PCA)
+    train_scale.main("toy")
+    write_toy_params(Path(), diffusion={"updates": 30, "validate_every": 8, "batch_size": 11})
+    with pytest.raises(UserError, match=r"scale is out of date: diffusion\.representation\.name was 'pca' and is 'fac"):
+        train_controls.main("toy")
+    with pytest.raises(UserError, match=r"scale holds no scale network, which the diffusion model needs"):
+        Predictor.from_run(toy, load_params("toy"))
 
 
 @pytest.mark.parametrize("stage", [train_base, train_diffusion, train_scale, train_controls, evaluate])

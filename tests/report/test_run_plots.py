@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ocd_core.artifacts import Artifacts, write_table
+from ocd_core.artifacts import Artifacts, write_table, write_text
 from ocd_core.errors import UserError
 from ocd_core.report.run_plots import curves_figure, plot_layer_scores
 
@@ -33,3 +33,7 @@ def test_curves_show_the_noise_error_beside_the_released_plateau(tmp_path):
     assert low < 3e-4 < 5e-4 < 0.5 < high
     assert (noise.get_yscale(), scale.get_yscale()) == ("log", "linear")
     assert [len(a.lines) for a in (base, diffusion, scale)] == [2, 2, 2]
+    write_text(run.scale / "curve.tsv", "update\tval_loss\n")
+    *others, scale = curves_figure(run).axes
+    assert [len(a.lines) for a in others] == [2, 2, 2]
+    assert (scale.get_title(), scale.texts[0].get_text(), len(scale.lines)) == ("scale", "not trained: not used", 0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.artifacts import Artifacts, write_table
+from ocd_core.artifacts import Artifacts, write_json, write_table, write_text
 from ocd_core.errors import UserError
 from ocd_core.report.run_scale import scale_markdown
 
@@ -45,3 +45,16 @@ def test_seeds_are_averaged_and_ranks_are_apart(tmp_path: Path) -> None:
 def test_a_run_without_a_comparison(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"comparison\.tsv is missing; run .*stages\.train_scale --task toy --seed 3"):
         scale_markdown([Artifacts("toy", 3, root=tmp_path)])
+
+
+def test_runs_without_a_scale_network_say_why(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = Artifacts("toy", seed, 2, tmp_path)
+        write_text(run.scale / "comparison.tsv", "estimate\teq8_db\n")
+        write_json(run.scale / "metrics.json", {"unused": "it is a test"})
+    text = scale_markdown(
+        [compared(tmp_path, 0, 1, 20, 0.125, 0.5), *(Artifacts("toy", s, 2, tmp_path) for s in (0, 1))]
+    )
+    one, two = text.split("**toy, layer of rank ")[1:]
+    assert table_rows(one)[0][2:] == ["20", "0.12", "0.50", "-3.00"]
+    assert two == "2, seeds 0, 1**\n\nNo scale network, because it is a test.\n"

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
+from ocd_core.artifacts import read_json
 from ocd_core.errors import UserError
-from ocd_core.scale.network import ScaleNetwork
+from ocd_core.scale.network import ScaleNetwork, save_unused
 from ocd_core.scale.training import train_scale
+from ocd_core.weights import BaseId, read_tensors, refuse_another_base
 from tests.scale.common import data
 from tests.support.params import scale_params as params
 
@@ -27,3 +29,13 @@ def test_save_and_load(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="truncated or replaced"):
         ScaleNetwork.load(tmp_path)
+
+
+def test_files_without_a_network_say_why_and_for_which_base(tmp_path):
+    save_unused(tmp_path, "it is a test", BaseId("abc", "head"))
+    assert read_json(tmp_path / "config.json")["unused"] == "it is a test"
+    assert read_tensors(tmp_path / "model.safetensors") == {}
+    assert ScaleNetwork.load(tmp_path) is None
+    refuse_another_base(tmp_path, BaseId("abc", "head"))
+    with pytest.raises(UserError, match="trained for another base network"):
+        refuse_another_base(tmp_path, BaseId("abc", "embed"))

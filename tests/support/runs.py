@@ -16,8 +16,9 @@ from ocd_core.evaluation.evaluate import Evaluation, evaluate
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
-from ocd_core.samples import SPLITS, Batch, whole_split
+from ocd_core.samples import SPLITS, Batch, Tensors, whole_split
 from stages import evaluate as evaluate_stage
 from stages import train_controls
 from tests.support.toy import PLANE, ToyTask, run_stages, write_toy_params
@@ -128,3 +129,16 @@ def drawn_deltas(predictor: Predictor, batch: Batch, k: int, rho_N: Tensor | Non
 
 def assert_same_outputs(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found.double(), expected, rtol=2e-5, atol=1e-6)
+
+
+def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[Predictor]:
+    """A list that grows by one with each pass through a tail with a moved layer."""
+    calls: list[Predictor] = []
+    answer = Predictor.answer
+
+    def counted(self: Predictor, base: BasePass, move: Move) -> Tensors:
+        calls.append(self)
+        return answer(self, base, move)
+
+    monkeypatch.setattr(Predictor, "answer", counted)
+    return calls

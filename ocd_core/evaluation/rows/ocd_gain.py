@@ -70,13 +70,13 @@ class OcdGain(MovedRow, FittedRow):
         """The factor."""
         self.gain = float(saved.config["gain"])
 
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """f(x; θ + Δ); with the factor 1, the answer of the first draw, which is computed once for all rows."""
+        return shared.drawn().output(0) if self.gain == 1 else super().outputs(shared)
+
     def move(self, shared: SharedPass) -> Move:
         """The factor times the first draw."""
         return self.gain * shared.drawn().move(0)
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """Of the draw itself if the factor is 1, which are already known."""
-        return shared.drawn().output(0) if self.gain == 1 else super().outputs(shared)
 
 
 @torch.no_grad()

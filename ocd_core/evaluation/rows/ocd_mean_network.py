@@ -5,6 +5,7 @@ import torch
 from ocd_core.evaluation.row import DrawnRow, MovedRow
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.moves import Move
+from ocd_core.samples import Tensors
 
 
 class OcdMeanNetwork(MovedRow, DrawnRow):
@@ -16,6 +17,10 @@ class OcdMeanNetwork(MovedRow, DrawnRow):
     def title(self) -> str:
         """The title says how many draws there are, and whether a gain was chosen."""
         return f"OCD, mean network of {self.draws}{self.context.gain_note}"
+
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """f(x; θ + Δ); of one draw, the answer of that draw, which is computed once for all rows."""
+        return shared.drawn().output(0) if self.draws == 1 else super().outputs(shared)
 
     def move(self, shared: SharedPass) -> Move:
         """The mean of the draws' moves."""

@@ -9,7 +9,15 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.predictor import Predictor
 from ocd_core.samples import whole_split
-from tests.support.runs import assert_same_outputs, context_of, drawn_deltas, moved_by_hand, params_of, row_of
+from tests.support.runs import (
+    assert_same_outputs,
+    context_of,
+    count_answers,
+    drawn_deltas,
+    moved_by_hand,
+    params_of,
+    row_of,
+)
 
 
 def test_the_gain_is_the_best_of_the_grid_on_val(run: Artifacts) -> None:
@@ -52,3 +60,15 @@ def test_it_is_left_out_where_every_draw_has_a_gain(run: Artifacts) -> None:
     assert [row.name for row in rows] == ["ocd"]
     assert left_out == {"ocd_gain": "every OCD row has the gain of 0.3 that validation chose"}
     assert torch.isfinite(torch.tensor(row_of(run, "ocd_gain")[0].gain))
+
+
+def test_with_a_factor_of_one_it_is_the_answer_of_the_first_draw(run: Artifacts, monkeypatch) -> None:
+    row, shared = row_of(run, "ocd_gain")
+    calls = count_answers(monkeypatch)
+    first = shared.drawn().output(0)
+    row.gain = 1.0
+    assert row.outputs(shared) is first
+    assert len(calls) == 1
+    row.gain = 0.5
+    assert not torch.equal(row.outputs(shared), first)
+    assert len(calls) == 2
