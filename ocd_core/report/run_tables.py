@@ -158,11 +158,12 @@ def markdown(tables: list[Table]) -> str:
 def write_report(task: str, root: Path | str = ".") -> list[Table]:
     """Write reports/<task> and return the tables.
 
-    The report holds the tables, scale.md, the first run's plots and figures, and the card of every store in
+    The report holds the tables, scale.md, runtime.md, the first run's plots and figures, and the card of every store in
     cards/seed<k>-rank<r>-<split>.
     """
     from ocd_core.report.run_plots import plot_curves, plot_layer_scores
     from ocd_core.report.run_scale import scale_markdown
+    from ocd_core.report.run_times import runtime_markdown
     from ocd_core.report.store_card import write_card
     from ocd_core.report.store_plots import plot_store
 
@@ -175,6 +176,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Table]:
     write_json(run.report / "table.json", tables)
     runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
     write_text(run.report / "scale.md", scale_markdown(runs))
+    write_text(run.report / "runtime.md", runtime_markdown(runs))
     for each in runs:
         for split in SPLITS:
             if each.overfit(split).exists():
