@@ -122,14 +122,23 @@ class Artifacts:
         found: Path = self.overfit(split) if kind == "overfit" else getattr(self, kind)
         return found
 
+    def seconds(self, stage: str, split: str = "") -> Path:
+        """How long a stage took (see `ocd_core.timing`); split: of the stage `overfit`."""
+        parts = [stage, *(f"{name}{value}" for name, value in self._of(stage).items()), *filter(None, [split])]
+        return self.task_dir / "seconds" / f"{'-'.join(parts)}.json"
+
     def command(self, stage: str) -> str:
         """The command that runs a stage of this run by hand."""
-        words = ["python -m", f"stages.{stage} --task {self.task}"]
-        if stage not in ("code", "prepare", "report"):
-            words.append(f"--seed {self.seed}")
-            if stage not in ("train_base", "score_layers"):
-                words.append(f"--rank {self.rank}")
-        return " ".join(words)
+        options = {"task": self.task, **self._of(stage)}
+        return " ".join([f"python -m stages.{stage}", *(f"--{name} {value}" for name, value in options.items())])
+
+    def _of(self, stage: str) -> dict[str, int]:
+        """What a stage of the task runs for: a seed, or a seed and a rank, or neither."""
+        if stage in ("code", "prepare", "report"):
+            return {}
+        if stage in ("train_base", "score_layers"):
+            return {"seed": self.seed}
+        return {"seed": self.seed, "rank": self.rank}
 
     def need(self, path: Path, stage: str) -> Path:
         """`path` if it exists, else an error that names the stage that makes it."""

@@ -3,11 +3,14 @@
 import os
 import sys
 from collections.abc import Callable
+from functools import wraps
 from typing import Annotated, Any
 
 import typer
 
+from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
+from ocd_core.timing import Stopwatch
 
 TaskOption = Annotated[str, typer.Option(help="A task: the name of a file params/<task>.yaml.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random, starting with the base network.")]
@@ -16,15 +19,31 @@ DeviceOption = Annotated[str, typer.Option(envvar="OCD_DEVICE", help="cpu or cud
 DEFAULT_TASK = "mnist5k"
 
 
-def run(main: Callable[..., Any], shared: bool = False) -> None:
+def run(main: Callable[..., Any], stage: str | None = None, shared: bool = False) -> None:
     """Run a stage's `main` as a command line; a `UserError` is printed as one line and gives exit status 1.
 
-    shared: whether several processes (of `torchrun`) may run it together.
+    Args:
+        stage: record under this name how long `main` took, with the plain values that it returns, if any.
+        shared: whether several processes (of `torchrun`) may run it together.
     """
     try:
         if not shared and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("this stage runs in one process: start it with python -m, not with torchrun")
-        typer.run(main)
+        typer.run(main if stage is None else _recorded(main, stage))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _recorded(main: Callable[..., Any], stage: str) -> Callable[..., None]:
+    """`main`, after which the main process writes how long it took."""
+
+    @wraps(main)
+    def recorded(**options: Any) -> None:
+        watch = Stopwatch()
+        more = main(**options) or {}
+        if os.environ.get("RANK", "0") == "0":
+            artifacts = Artifacts(options["task"], options.get("seed", 0), options.get("rank", 1))
+            watch.write(artifacts, stage, options.get("device", "cpu"), **more)
+
+    return recorded

@@ -6,6 +6,7 @@ from ocd_core.artifacts import read_json, write_json, write_table
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.evaluate import BOUND, evaluate
 from ocd_core.evaluation.fitted import load_rows
+from ocd_core.evaluation.speed import inference_times
 from ocd_core.predictor import Predictor
 from ocd_core.presets import preset_of
 from ocd_core.progress import progress_bar
@@ -17,8 +18,8 @@ from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, T
 
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
-) -> None:
-    """Write data/<task>/seed<k>/rank<r>/evaluation.
+) -> dict[str, Any]:
+    """Write data/<task>/seed<k>/rank<r>/evaluation, and return how long inference takes.
 
     The device is not a parameter: it changes the result only within rounding.
     """
@@ -54,7 +55,8 @@ def main(
         write_json(dest / "metrics.json", result.summary())
         write_json(dest / "table.json", table)
         write_table(dest / "samples.tsv", result.per_sample())
+    return {"inference": inference_times(context.predictor, context.split("test"))}
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "evaluate")

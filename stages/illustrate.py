@@ -25,4 +25,4 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "illustrate")

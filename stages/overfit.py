@@ -17,6 +17,7 @@ from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
 from ocd_core.samples import SPLITS
 from ocd_core.tasks.overlap import SHARED_ROWS
+from ocd_core.timing import Stopwatch
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 
 ExecutorOption = Annotated[
@@ -54,7 +55,8 @@ def main(
 
 
 def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | None = None) -> None:
-    """Make the store of one split, below `url` if given."""
+    """Make the store of one split, below `url` if given, and record how long that took."""
+    watch = Stopwatch()
     artifacts, split = recipe.artifacts, recipe.split
     builder = recipe.builder()
     about = {
@@ -76,7 +78,10 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
     }
     dest = artifacts.overfit(split) if url is None else f"{url.rstrip('/')}/{split}.zarr"
     with progress_bar(f"overfit {split}", builder.rows) as progress:
-        build_store(dest, builder, attributes, digest(about), artifacts.work, progress, recipe, execution)
+        made = build_store(dest, builder, attributes, digest(about), artifacts.work, progress, recipe, execution)
+    if url is None and made:  # the time of a store that was complete before stays
+        how = {"executor": execution.executor, "workers": execution.workers, "threads": 1}  # threads of a worker
+        watch.write(artifacts, "overfit", recipe.device, split, rows=made, resumed=made < builder.rows, **how)
 
 
 if __name__ == "__main__":

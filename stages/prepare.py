@@ -27,4 +27,4 @@ def main(task: TaskOption = DEFAULT_TASK) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "prepare")

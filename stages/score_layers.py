@@ -45,4 +45,4 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "score_layers")

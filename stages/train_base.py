@@ -33,4 +33,4 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, device: DeviceOp
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "train_base")

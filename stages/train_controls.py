@@ -43,4 +43,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "train_controls")

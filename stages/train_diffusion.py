@@ -19,8 +19,8 @@ from stages._training import followed
 
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
-) -> None:
-    """Write data/<task>/seed<k>/rank<r>/diffusion.
+) -> dict[str, bool]:
+    """Write data/<task>/seed<k>/rank<r>/diffusion, and return whether the training found a checkpoint.
 
     The device and the number of processes are not parameters: they change the result only within rounding.
     """
@@ -30,6 +30,7 @@ def main(
     train = OverfitStore(artifacts.overfit("train"))
     val = OverfitStore(artifacts.overfit("val"))
     work = artifacts.work / f"diffusion-{task}-seed{seed}-rank{rank}"
+    resumed = (work / "checkpoint.pt").exists()
     with join_processes(device) as (processes, place):
         representation = fit_to_store(train, params.diffusion)
         codes, condition = encode_store(representation, train)
@@ -42,14 +43,15 @@ def main(
                 place, work, processes=processes,
             )  # fmt: skip
     if not processes.is_main:
-        return
+        return {}
     with lineage.write("diffusion") as dest:
         result.model.save(dest, train.base)
         write_json(dest / "params.json", params.effective("diffusion"))
         write_json(dest / "metrics.json", result.metrics)
         write_table(dest / "curve.tsv", result.curve)
     shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint
+    return {"resumed": resumed}
 
 
 if __name__ == "__main__":
-    run(main, shared=True)
+    run(main, "train_diffusion", shared=True)

@@ -65,4 +65,4 @@ def write_unused(lineage: Lineage, train: OverfitStore, why: str) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "train_scale")

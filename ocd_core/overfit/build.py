@@ -41,7 +41,7 @@ def build_store(
     recipe: Recipe | None = None,
     execution: Execution = SERIAL,
 ) -> int:
-    """Fill the store at `dest`, resuming from finished shards of an interrupted run; returns the number of rows.
+    """Fill the store at `dest`, resuming from finished shards of an interrupted run.
 
     Args:
         dest: a path or an fsspec URL.
@@ -51,19 +51,23 @@ def build_store(
         recipe: how workers make `builder`.
         execution: how shards are run. It does not change the store.
 
+    Returns:
+        how many rows were computed: fewer than the store has if shards were there already.
+
     Raises:
         UserError: the disk is full, another process writes this store, or a shard cannot be made.
     """
     content = Content(builder.schema(), dict(attributes), *builder.ids(), fingerprint)
     with open_writer(dest, content, work) as writer:
         missing = writer.missing()
+        made = sum(_size(writer.schema.shard_slice(shard)) for shard in missing)
         if execution.executor == "serial":
             _fill_here(writer, missing, builder, progress)
         elif missing:
             assert recipe is not None
             _fill_elsewhere(writer, missing, recipe, execution, progress)
         writer.finish()
-    return builder.rows
+    return made
 
 
 def _fill_here(writer: Writer, missing: list[int], builder: RowBuilder, progress: Progress) -> None:

@@ -153,11 +153,12 @@ def markdown(entries: list[Merged]) -> str:
 def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     """Write reports/<task> and return the tables.
 
-    The report holds the tables, results.json (their numbers, see `ocd_core.evaluation.result`), scale.md, the first
-    run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>.
+    The report holds the tables, results.json (their numbers, see `ocd_core.evaluation.result`), scale.md, runtime.md,
+    the first run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>.
     """
     from ocd_core.report.run_plots import plot_curves, plot_layer_scores
     from ocd_core.report.run_scale import scale_markdown
+    from ocd_core.report.run_times import runtime_markdown
     from ocd_core.report.store_card import write_card
     from ocd_core.report.store_plots import plot_store
 
@@ -183,6 +184,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     )
     runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
     write_text(run.report / "scale.md", scale_markdown(runs))
+    write_text(run.report / "runtime.md", runtime_markdown(runs))
     for each in runs:
         for split in SPLITS:
             if each.overfit(split).exists():

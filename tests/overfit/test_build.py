@@ -20,9 +20,14 @@ from tests.support.arrays import MODEL, ROWS, ArrayTask, Noisy, Rows
 from tests.support.params import overfit_params as params
 
 
-def build(dest: Path, builder: RowBuilder, fingerprint: str = "f00d") -> OverfitStore:
+def rows_made(dest: Path, builder: RowBuilder) -> int:
     attributes = {"config": {"overfit": builder.params.model_dump()}}
-    assert build_store(dest, builder, attributes, fingerprint, dest.parent / ".work", no_progress) == builder.rows
+    return build_store(dest, builder, attributes, "f00d", dest.parent / ".work", no_progress)
+
+
+def build(dest: Path, builder: RowBuilder) -> OverfitStore:
+    """A store that does not exist yet."""
+    assert rows_made(dest, builder) == builder.rows
     return OverfitStore(dest)
 
 
@@ -96,7 +101,9 @@ def test_resume_keeps_finished_shards_and_gives_the_same_arrays(tmp_path: Path, 
             return super().fill(rows, buffers, progress)
 
     builder = Counts(ArrayTask(), MODEL, Rows(), params(), 0)
-    resumed = arrays_of(build(dest, builder))
+    assert rows_made(dest, builder) == ROWS - 3 * builder.schema().shard_rows
+    assert rows_made(dest, builder) == 0
+    resumed = arrays_of(OverfitStore(dest))
     assert filled[0] == 3 * builder.schema().shard_rows, "the three finished shards are kept"
     for name, values in whole.items():
         np.testing.assert_array_equal(resumed[name], values, err_msg=name)

@@ -51,6 +51,18 @@ def test_second_run_runs_nothing_and_is_quick(workspace: Workspace) -> None:
     raise AssertionError(f"{min(ratios):.1f} times dvc status")
 
 
+def test_times_are_recorded_and_dvc_does_not_see_them(workspace: Workspace) -> None:
+    records = sorted((workspace.root / "data/mnist5k/seconds").iterdir())
+    recorded = {s.replace("@mnist5k", "") for s in ALL if not s.startswith("report")}
+    wanted = {s.replace("-0-1", "-seed0-rank1").replace("-0", "-seed0") for s in recorded}
+    assert {path.stem for path in records} == wanted
+    table = workspace.root / "reports/mnist5k/runtime.md"
+    assert "| – |" not in table.read_text()
+    for path in (*records, table):
+        path.write_text("{}")
+    assert set(json.loads(workspace.run("dvc", "status", "--json"))) == {"code@mnist5k"}
+
+
 def test_no_stage_leaves_files_outside_its_outs(workspace: Workspace) -> None:
     status = workspace.run("git", "status", "--short").split()
     assert set(status) <= {"??", "dvc.lock"}

@@ -1,0 +1,162 @@
+"""How long a task's runs took to train and take to infer (the paper's Tab. 7): reports/<task>/runtime.md."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.report.markdown import markdown_table
+from ocd_core.timing import read_seconds
+
+Times = dict[str, float | None]  # {key of `_ROWS`: seconds, or a ratio}; None: not known
+
+_ROWS = {
+    "base": "training of the base",
+    "overfit": "overfitting of the training samples",
+    "overfit_sample": "– per sample",
+    "diffusion": "training of the diffusion model",
+    "scale": "training of the scale network",
+    "ocd": "OCD's training in total",
+    "ocd_ratio": "– as a multiple of the base's",
+    "base_single": "inference of the base, samples one by one",
+    "ocd_single": "inference of OCD, samples one by one",
+    "single_ratio": "– as a multiple of the base's",
+    "base_batched": "inference of the base, batched",
+    "ocd_batched": "inference of OCD, batched",
+    "batched_ratio": "– as a multiple of the base's",
+}
+_ABOUT = """# Runtime
+
+Training: of the whole stage, on the clock. Inference: per sample, the median of repetitions on test samples, with one
+draw for OCD. Overfitting of validation samples is not counted.
+"""
+
+
+def runtime_markdown(runs: Sequence[Artifacts]) -> str:
+    """One table per layer rank; with several seeds, the means over seeds. A dash: the time is not known."""
+    by_rank: dict[int, list[Artifacts]] = defaultdict(list)
+    for run in runs:
+        by_rank[run.rank].append(run)
+    return "\n".join([_ABOUT, *(_table(rank, group) for rank, group in sorted(by_rank.items()))])
+
+
+def _table(rank: int, runs: list[Artifacts]) -> str:
+    seeds = ", ".join(str(run.seed) for run in runs)
+    title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
+    # more columns, such as published times, go here
+    columns = {"measured": _means([run_times(run) for run in runs])}
+    rows = [[title_, *(_cell(key, times[key]) for times in columns.values())] for key, title_ in _ROWS.items()]
+    notes = "".join(f"\n{note}\n" for note in _notes(runs))
+    return f"{title}\n\n{markdown_table(['', *columns], rows)}\n{notes}"
+
+
+def run_times(run: Artifacts) -> Times:
+    """The times of one run in seconds, and their ratios.
+
+    Raises:
+        UserError: a record is not JSON.
+    """
+    records = _records(run)
+    seconds = {name: None if found is None else float(found["seconds"]) for name, found in records.items()}
+    overfit, evaluation = records["overfit"], records["evaluate"]
+    if _given_base(run):
+        seconds["base"] = None
+    ocd = _total(seconds["overfit"], seconds["diffusion"], seconds["scale"])
+    inference = {
+        f"{name}_{way}": None if evaluation is None else evaluation["inference"][key][f"{name}_ms"] / 1000
+        for way, key in (("single", "one_by_one"), ("batched", "batched"))
+        for name in ("base", "ocd")
+    }
+    return {
+        **{name: seconds[name] for name in ("base", "overfit", "diffusion", "scale")},
+        "overfit_sample": None if overfit is None else float(overfit["seconds"]) / int(overfit["rows"]),
+        "ocd": ocd,
+        "ocd_ratio": _ratio(ocd, seconds["base"]),
+        **inference,
+        **{f"{way}_ratio": _ratio(inference[f"ocd_{way}"], inference[f"base_{way}"]) for way in ("single", "batched")},
+    }
+
+
+def _records(run: Artifacts) -> dict[str, dict[str, Any] | None]:
+    return {
+        "base": read_seconds(run, "train_base"),
+        "overfit": read_seconds(run, "overfit", "train"),
+        "diffusion": read_seconds(run, "train_diffusion"),
+        "scale": read_seconds(run, "train_scale"),
+        "evaluate": read_seconds(run, "evaluate"),
+    }
+
+
+def _given_base(run: Artifacts) -> bool:
+    """Whether the base network was not trained, but loaded from a checkpoint."""
+    return read_json(run.base / "config.json")["base"]["checkpoint"] is not None
+
+
+def _total(*parts: float | None) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
+
+
+def _ratio(a: float | None, b: float | None) -> float | None:
+    return a / b if a is not None and b else None
+
+
+def _means(times: Sequence[Times]) -> Times:
+    """The mean over seeds of each time that all seeds have."""
+    found: Times = {}
+    for key in _ROWS:
+        known = [value for each in times if (value := each[key]) is not None]
+        found[key] = statistics.mean(known) if len(known) == len(times) else None
+    return found
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"× {_three_digits(value)}" if key.endswith("_ratio") else _duration(value)
+
+
+def _duration(seconds: float) -> str:
+    """Three digits, in the largest unit that gives at least 1: h, min, s, or else ms."""
+    for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= size:
+            return f"{_three_digits(seconds / size)} {unit}"
+    return f"{_three_digits(1000 * seconds)} ms"
+
+
+def _three_digits(value: float) -> str:
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def _notes(runs: Sequence[Artifacts]) -> list[str]:
+    """Where the times were taken, how many samples inference had, and which times are not known or of a part."""
+    all_records = [_records(run) for run in runs]
+    known = [record for records in all_records for record in records.values() if record is not None]
+    notes = []
+    if known:
+        notes.append(f"Measured on: {'; '.join(dict.fromkeys(map(_machine, known)))}.")
+    samples = sorted({_samples(r["evaluate"]["inference"]) for r in all_records if r["evaluate"] is not None})
+    if samples:
+        text = " or ".join(f"{single} samples one by one, {batched} in a batch" for single, batched in samples)
+        notes.append(f"Inference: {text}.")
+    if any(record.get("resumed") for record in known):
+        notes.append("An interrupted stage went on from where it was: its time is that of the last attempt.")
+    if any(map(_given_base, runs)):
+        notes.append("The base network was loaded from a checkpoint, not trained.")
+    if any(None in records.values() for records in all_records):
+        notes.append(
+            "–: not known. Times are recorded when a stage runs; an artifact that comes from DVC's cache has none."
+        )
+    return notes
+
+
+def _machine(record: Mapping[str, Any]) -> str:
+    threads = f"{record['threads']} thread{'s' if record['threads'] > 1 else ''}"
+    executor = record.get("executor", "serial")
+    return f"{record['device']}, {threads}" + ("" if executor == "serial" else f" per worker (executor {executor})")
+
+
+def _samples(inference: Mapping[str, Any]) -> tuple[int, int]:
+    return inference["one_by_one"]["samples"], inference["batched"]["samples"]

@@ -1,0 +1,94 @@
+"""The table of times, against times written by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocd_core.artifacts import Artifacts, read_json, write_json
+from ocd_core.report.run_times import run_times, runtime_markdown
+from ocd_core.timing import Stopwatch
+
+SECONDS = {"train_base": 10.0, "overfit": 4.0, "train_diffusion": 20.0, "train_scale": 6.0}
+INFERENCE = {
+    "one_by_one": {"samples": 20, "base_ms": 2.0, "ocd_ms": 5.0},
+    "batched": {"samples": 64, "base_ms": 0.5, "ocd_ms": 2.0},
+}
+
+
+def record(run: Artifacts, stage: str, seconds: float, split: str = "", **more: Any) -> None:
+    """A record with this time, of the artifact as it is."""
+    Stopwatch().write(run, stage, "cpu", split, **{"threads": 1, **more})
+    path = run.seconds(stage, split)
+    write_json(path, {**read_json(path), "seconds": seconds})
+
+
+def timed(root: Path, seed: int = 0, rank: int = 1, slower: float = 1.0, checkpoint: str | None = None) -> Artifacts:
+    run = Artifacts("toy", seed, rank, root)
+    for name in ("base", "diffusion", "scale", "evaluation"):
+        write_json(run.path(name) / "manifest.json", name)
+    write_json(run.overfit("train") / "zarr.json", {})
+    write_json(run.base / "config.json", {"base": {"checkpoint": checkpoint}})
+    for stage, seconds in SECONDS.items():
+        if stage == "overfit":
+            record(run, stage, slower * seconds, "train", rows=200, resumed=False, executor="serial", workers=None)
+        else:
+            record(run, stage, slower * seconds)
+    record(run, "evaluate", 3.0, inference=INFERENCE)
+    return run
+
+
+def cells(text: str) -> list[str]:
+    return [line.split(" | ")[1].removesuffix(" |") for line in text.splitlines() if line.startswith("| ")][2:]
+
+
+def test_times_and_ratios_of_one_run(tmp_path: Path) -> None:
+    times = run_times(timed(tmp_path))
+    assert times == pytest.approx(
+        {"base": 10, "overfit": 4, "diffusion": 20, "scale": 6, "overfit_sample": 0.02, "ocd": 30, "ocd_ratio": 3,
+         "base_single": 0.002, "ocd_single": 0.005, "single_ratio": 2.5, "base_batched": 0.0005,
+         "ocd_batched": 0.002, "batched_ratio": 4}
+    )  # fmt: skip
+    text = runtime_markdown([timed(tmp_path)])
+    assert "**toy, layer of rank 1, seed 0**" in text
+    assert cells(text) == [
+        "10.0 s", "4.00 s", "20.0 ms", "20.0 s", "6.00 s", "30.0 s", "× 3.00", "2.00 ms", "5.00 ms", "× 2.50",
+        "0.50 ms", "2.00 ms", "× 4.00",
+    ]  # fmt: skip
+    assert "Measured on: cpu, 1 thread." in text
+    assert "Inference: 20 samples one by one, 64 in a batch." in text
+    assert "–: not known" not in text
+
+
+def test_seeds_are_averaged_and_ranks_are_apart(tmp_path: Path) -> None:
+    runs = [timed(tmp_path, 0), timed(tmp_path, 1, slower=900.0), timed(tmp_path, 0, 2)]
+    one, two = runtime_markdown(runs).split("**toy, layer of rank ")[1:]
+    assert one.startswith("1, seeds 0, 1**")
+    assert cells(one)[:4] == ["1.25 h", "30.0 min", "9.01 s", "2.50 h"]
+    assert cells(two)[:2] == ["10.0 s", "4.00 s"]
+
+
+def test_what_is_not_known_is_a_dash_with_a_note(tmp_path: Path) -> None:
+    run = timed(tmp_path)
+    write_json(run.diffusion / "manifest.json", "another, from the cache")
+    run.seconds("evaluate").unlink()
+    text = runtime_markdown([run, timed(tmp_path, 1)])
+    assert cells(text)[:7] == ["10.0 s", "4.00 s", "20.0 ms", "–", "6.00 s", "–", "–"]
+    assert cells(text)[7:] == ["–"] * 6
+    assert (
+        "–: not known. Times are recorded when a stage runs; an artifact that comes from DVC's cache has none." in text
+    )
+    for path in (run.task_dir / "seconds").iterdir():
+        path.unlink()
+    assert set(cells(runtime_markdown([run]))) == {"–"}
+
+
+def test_notes_say_where_and_what_of_a_part(tmp_path: Path) -> None:
+    run = timed(tmp_path, checkpoint="weights.pt")
+    record(run, "overfit", 1.0, "train", rows=100, resumed=True, executor="process", workers=4)
+    record(run, "train_diffusion", 9.0, threads=8)
+    text = runtime_markdown([run])
+    assert cells(text)[:7] == ["–", "1.00 s", "10.0 ms", "9.00 s", "6.00 s", "16.0 s", "–"]
+    assert "Measured on: cpu, 1 thread; cpu, 1 thread per worker (executor process); cpu, 8 threads." in text
+    assert "An interrupted stage went on from where it was: its time is that of the last attempt." in text
+    assert "The base network was loaded from a checkpoint, not trained." in text
