@@ -5,7 +5,7 @@ Outputs and targets are one tensor or a tuple of tensors (`Tensors`); the sample
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 Tensors = Tensor | tuple[Tensor, ...]
 Rows = Tensor | slice
+# the loss of each sample: (output (N, ...), target (N, ...)) -> (N,)
+SampleLoss = Callable[[Any, Any], Tensor]
 
 
 def as_tuple(x: Tensors) -> tuple[Tensor, ...]:

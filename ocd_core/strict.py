@@ -1,9 +1,11 @@
 """The building blocks of params groups: a strict model, and numbers within bounds."""
 
-from typing import Annotated
+from collections.abc import Hashable
+from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+T = TypeVar("T", bound=Hashable)
 PositiveInt = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -14,3 +16,15 @@ class StrictModel(BaseModel):
     """A group of params: unknown keys and wrong types are refused, values cannot change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def distinct(values: list[T]) -> list[T]:
+    """The values unchanged; for the validation of params.
+
+    Raises:
+        ValueError: one occurs twice.
+    """
+    again = [value for i, value in enumerate(values) if value in values[:i]]
+    if again:
+        raise ValueError(f"{again[0]!r} is named twice")
+    return values

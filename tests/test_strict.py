@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel
+from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel, distinct
 
 
 class Group(StrictModel):
@@ -43,6 +43,12 @@ def test_whole_numbers_start_at_one(value: int) -> None:
 def test_nothing_is_converted(value: object) -> None:
     with pytest.raises(ValidationError, match="steps"):
         Group(steps=value)
+
+
+def test_a_value_that_occurs_twice_is_named() -> None:
+    assert distinct([3, 1]) == [3, 1]
+    with pytest.raises(ValueError, match="'a' is named twice"):
+        distinct(["b", "a", "b", "a", "a"][1:])
 
 
 def test_unknown_keys_are_refused() -> None:

@@ -79,7 +79,7 @@ class Cut:
 
 
 Precision = Literal["float32", "float64"]
-_DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
 def _cast(values: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -110,7 +110,7 @@ class CutModel:
         find_layers(model, layer)
         self.layer_name = layer
         self._names = layer_names(layer)
-        self.dtype = _DTYPES[precision]
+        self.dtype = DTYPES[precision]
         self.network = copy.deepcopy(model).eval().requires_grad_(False)
         self.layers = find_layers(self.network, layer)
         refuse_shared_weights(self.network, layer)

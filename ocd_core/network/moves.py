@@ -3,7 +3,7 @@
 Dims: N samples, P positions, O out_features, I in_features, K draws.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,26 @@ def row_chunks(rows: int, size: int) -> Iterator[slice]:
 
 
 @torch.no_grad()
+def count_values(network: nn.Module, inputs: Sequence[Tensor]) -> int:
+    """How many values the inputs and the outputs of the modules have in a forward pass."""
+    values = sum(int(x.numel()) for x in inputs)
+
+    def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
+        nonlocal values
+        if isinstance(out, Tensor):
+            values += out.numel()
+
+    leaves = [module for module in network.modules() if not list(module.children())]
+    hooks = [module.register_forward_hook(count) for module in leaves]
+    try:
+        network(*inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return values
+
+
+@torch.no_grad()
 def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int) -> int:
     """How many samples fit a working set of about `memory_mb` MiB (at least 1).
 
@@ -71,20 +91,7 @@ def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int
         matrices: how many (O, I) float64 matrices are alive per sample.
     """
     example = example.to(model.device)
-    values = sum(int(x.numel()) for x in example.inputs)
-
-    def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
-        nonlocal values
-        if isinstance(out, Tensor):
-            values += out.numel()
-
-    leaves = [module for module in model.network.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(count) for module in leaves]
-    try:
-        model.network(*example.inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    values = count_values(model.network, example.inputs)
     cut = model.prefix(example.inputs)
     out_features, in_features = model.weight_OI.shape
     # hooks do not see functional activations, and a backward pass keeps its gradients: hence 3

@@ -13,6 +13,7 @@ from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.moves import base_pass, pass_from_cut, row_chunks, rows_within
 from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.rules import MATRICES
 from ocd_core.overfit.steps import StepPart, one_position, overfit, within_float32
 from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors
@@ -22,8 +23,6 @@ from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-# (O, I) float64 matrices alive per row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
-_MATRICES = {"sgd": 3, "adam": 6}
 _CONDITION = ("layer_input", "layer_activation", "base_output")  # I(x), which networks are trained on
 _PREDICTED = 32  # samples that show whether the base's output is class scores
 _SHARDS_ALIVE = 3  # one being filled, one being written, and the encoded bytes of that
@@ -48,7 +47,7 @@ class RowBuilder:
         cut = next(iter(self._step_inputs(zero, zero)(0))).cut
         change = draws_inputs(task)
         check_layout(cut_model, cut, params, change)
-        matrices = 0 if one_position(cut, change) else _MATRICES[params.optimizer]
+        matrices = 0 if one_position(cut, change) else MATRICES[params.optimizer]
         self.batch_rows = rows_within(cut_model, split.batch(zero), batch_mb, matrices)
 
     def classes(self) -> int | None:

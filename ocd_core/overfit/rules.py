@@ -13,6 +13,8 @@ from torch import Tensor
 
 from ocd_core.adam import EPS, Moments
 
+# matrices alive per row while overfitting: Δ, a gradient, and Adam's two moments with temporaries
+MATRICES = {"sgd": 3, "adam": 6}
 _BLOCK_BYTES = 2**20  # size of a (rows, O, I) float32 temporary on a CPU: it should stay in the cache of one core
 
 

@@ -11,9 +11,8 @@ see `_one_position`.
 Dims: N rows, S steps, P positions, O out_features, I in_features.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,11 +23,7 @@ from ocd_core.network.cut import Cut, CutModel
 from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rules import OuterAdam, RankOneSgd, Sgd
-from ocd_core.samples import Tensors, map_tensors
-
-# the loss of each sample: (output (N, ...), target (N, ...)) -> (N,)
-SampleLoss = Callable[[Any, Any], Tensor]
-
+from ocd_core.samples import SampleLoss, Tensors, map_tensors
 
 _LARGEST = torch.finfo(torch.float32).max
 
@@ -121,15 +116,20 @@ def _tail_gradient(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensors, lo
         activation, output = model.tail(z_NPO, cut)
         loss_N = loss(output, target)
         (u_NPO,) = torch.autograd.grad(loss_N.sum(), z_NPO)
-    return _Gradient(_finite(loss_N.detach()), u_NPO, activation.detach(), map_tensors(Tensor.detach, output))
+    return _Gradient(finite(loss_N.detach()), u_NPO, activation.detach(), map_tensors(Tensor.detach, output))
 
 
 @torch.no_grad()
 def _tail_loss(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensors, loss: SampleLoss) -> Tensor:
-    return _finite(loss(model.tail(z_NPO, cut)[1], target))
+    return finite(loss(model.tail(z_NPO, cut)[1], target))
 
 
-def _finite(loss_N: Tensor) -> Tensor:
+def finite(loss_N: Tensor) -> Tensor:
+    """The losses, if they are finite.
+
+    Raises:
+        UserError: some are not.
+    """
     bad = int((~torch.isfinite(loss_N)).sum())
     if bad:
         raise UserError(
@@ -141,7 +141,18 @@ def _finite(loss_N: Tensor) -> Tensor:
 
 def _sound(found: Overfitted) -> Overfitted:
     """Refuse what cannot be trained on: with a very large learning rate, Δ may be infinite but the losses finite."""
-    named = {"Δ": found.delta_NOI, "the gradient": found.grad_u_NSO, "ρ": found.rho_N, "the loss": found.loss_after_NS}
+    refuse_infinite(
+        {"Δ": found.delta_NOI, "the gradient": found.grad_u_NSO, "ρ": found.rho_N, "the loss": found.loss_after_NS}
+    )
+    return found
+
+
+def refuse_infinite(named: Mapping[str, Tensor | None]) -> None:
+    """Refuse values (N, ...) that are not finite in float32.
+
+    Raises:
+        UserError: names the first such value.
+    """
     for name, values in named.items():
         if values is not None and not within_float32(values):
             bad = sum(not within_float32(row) for row in values)
@@ -149,7 +160,6 @@ def _sound(found: Overfitted) -> Overfitted:
                 f"{name} of {bad} of {len(values)} samples is not finite (in float32) after overfitting; lower "
                 "overfit.lr or overfit.steps"
             )
-    return found
 
 
 def within_float32(values: Tensor) -> bool:
@@ -158,8 +168,12 @@ def within_float32(values: Tensor) -> bool:
     return bool((low >= -_LARGEST) & (high <= _LARGEST))
 
 
-class _Convergence:
-    """Which rows still move."""
+class Convergence:
+    """Which rows still move: all, or with `until_converged` those whose loss fell enough in each step.
+
+    Args:
+        loss_N: under θ.
+    """
 
     def __init__(self, loss_N: Tensor, params: OverfitParams) -> None:
         self._params = params
@@ -167,6 +181,7 @@ class _Convergence:
         self.moving = torch.ones_like(loss_N)
 
     def after_step(self, loss_N: Tensor) -> None:
+        """Take the loss after the next step."""
         if self._params.until_converged:
             self.moving = self.moving * ((self._last - loss_N) > self._params.tolerance * self._last)
         self._last = loss_N
@@ -184,7 +199,7 @@ def _one_position(
     z_NPO = model.layer_output(cut)
     update = (RankOneSgd if params.optimizer == "sgd" else OuterAdam)(cut.x_NPI[:, 0], params.lr)
     first = now = _tail_gradient(model, z_NPO, cut, target, loss)
-    state = _Convergence(first.loss_N, params)
+    state = Convergence(first.loss_N, params)
     after, grads = [], []
     for step in range(params.steps):
         moving_N1 = state.moving[:, None]
@@ -242,7 +257,7 @@ def _general(
         if delta_NOI is None:
             delta_NOI = torch.zeros(len(loss_N), out_features, in_features, dtype=model.dtype, device=model.device)
             update = (Adam if params.optimizer == "adam" else Sgd)(delta_NOI, params.lr)
-            state = _Convergence(loss_N, params)
+            state = Convergence(loss_N, params)
         else:
             state.after_step(loss_N)
         losses.append(loss_N)

@@ -17,7 +17,13 @@ from ocd_core.testing.common import doubled, require, some_ids
 from ocd_core.testing.condition import check_conditions, check_pictures, check_words
 from ocd_core.testing.data import check_prepare, check_split, check_step_batches
 from ocd_core.testing.network import check_losses, check_model
-from ocd_core.testing.outputs import check_classes, check_combine, check_metrics, check_stored_target
+from ocd_core.testing.outputs import (
+    check_classes,
+    check_combine,
+    check_log_probabilities,
+    check_metrics,
+    check_stored_target,
+)
 from ocd_core.testing.rehearsal import rehearse
 
 __all__ = ["check_task"]
@@ -57,6 +63,7 @@ def check_task(
     check_metrics(task, output, train)
     check_combine(task, output, batch)
     check_classes(task, output)
+    check_log_probabilities(task, output)
     check_stored_target(task, batch)
     layer = check_conditions(task, model, batch, layers)
     check_words(task, model, batch, output, example)

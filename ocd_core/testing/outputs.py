@@ -185,6 +185,29 @@ def check_classes(task: Task, output: Tensors) -> None:
     )
 
 
+def check_log_probabilities(task: Task, output: Tensors) -> None:
+    """Check the classes' log probabilities, if there are any: they add up to 1 and depend only on their sample."""
+    found_NC = task.log_probabilities(output)
+    if found_NC is None:
+        return
+    count = len(as_tuple(output)[0])
+    require(
+        isinstance(found_NC, Tensor) and found_NC.dim() == 2 and len(found_NC) == count and finite(found_NC),
+        f"log_probabilities must be None, or finite and of shape ({count}, classes)",
+    )
+    total_N = found_NC.exp().sum(1)
+    require(
+        close(total_N, torch.ones_like(total_N), 1e-4),
+        "log_probabilities must be the logarithms of probabilities that add up to 1 for each sample",
+    )
+    for i in range(count):
+        alone = task.log_probabilities(select(output, slice(i, i + 1)))
+        require(
+            alone is not None and close(alone, found_NC[i : i + 1], 1e-9),
+            "log_probabilities of a sample depend on the other samples of the batch",
+        )
+
+
 def check_stored_target(task: Task, batch: Batch) -> None:
     """Check what the overfit store keeps as the label."""
     stored = task.stored_target(batch)

@@ -7,8 +7,12 @@ import torch
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import load_params
+from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.rows.neighbour import Neighbours
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.loading import load_base_network
 from ocd_core.store import OverfitStore
+from tests.support.runs import context_of
 from tests.support.views import views_run
 
 
@@ -28,6 +32,26 @@ def test_every_row_that_views_have_is_measured(run: Artifacts) -> None:
     assert all(row["n"] == 3 and row["temperature"] is None for row in rows.values())
     assert rows["bound"]["mean"] < rows["base"]["mean"]
     assert len({row["mean"] for row in rows.values()}) >= len(rows) - 1
+
+
+def test_all_layers_move_on_the_rays_that_the_store_saw(run: Artifacts) -> None:
+    """Each test view overfitted by torch.optim.Adam on the rays of its steps; the whole view is rendered."""
+    context = context_of(run)
+    params, task, test = context.params.overfit, context.task, context.split("test")
+    assert (params.optimizer, params.precision, params.steps) == ("adam", "float32", 2)
+    ((row,), _) = load_rows(context, ["bound_all_layers"])
+    shared = SharedPass(context.predictor, test.batch(torch.arange(3)))
+    found = row.outputs(shared)
+    for view in range(3):
+        network = load_base_network(run, task)
+        optimizer, sample_id = torch.optim.Adam(network.parameters(), lr=params.lr), torch.tensor([view])
+        for step in range(params.steps):
+            rays = task.overfit_batch(test, sample_id, torch.zeros_like(sample_id), step, run.seed)
+            optimizer.zero_grad()
+            task.loss(network(*rays.inputs), rays.target).sum().backward()
+            optimizer.step()
+        whole = test.batch(sample_id)
+        torch.testing.assert_close(found[view : view + 1], network(*whole.inputs).detach(), rtol=1e-3, atol=1e-4)
 
 
 def test_the_nearest_view_is_the_nearest_camera(run: Artifacts) -> None:

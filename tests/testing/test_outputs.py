@@ -111,6 +111,24 @@ class ClassOfTheBatch(Good):
         return (output[:, 0] > output[:, 0].mean()).long()
 
 
+@broken(r"log_probabilities must be None, or finite and of shape \(5, classes\)")
+class OneProbability(Good):
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        return -output[:, 0].square()
+
+
+@broken("logarithms of probabilities that add up to 1 for each sample")
+class Logits(Good):
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        return output
+
+
+@broken("log_probabilities of a sample depend on the other samples")
+class ProbabilitiesOfTheBatch(Good):
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        return (output - output.mean(0)).log_softmax(1)
+
+
 @broken("finish of metric 'm' must be monotonic")
 class PeriodicFinish(ChangedMetric):
     metric = Metric(

@@ -102,6 +102,9 @@ class Classes(Good):
     def predicted_class(self, output: Tensor) -> Tensor:
         return output.argmax(1)
 
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        return output.log_softmax(1)
+
     def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
         return self.loss(output, target * (1 - label_smoothing))
 
