@@ -27,3 +27,9 @@ def test_save_and_load(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"x")
     with pytest.raises(UserError, match="truncated or replaced"):
         ScaleNetwork.load(tmp_path)
+
+
+def test_for_drawing_is_the_same_function():
+    cond, rho = data(40)
+    network = train_scale(cond, rho, cond, rho, params(updates=10), seed=0).network
+    torch.testing.assert_close(network.for_drawing()(cond), network(cond).detach(), rtol=1e-5, atol=0)
