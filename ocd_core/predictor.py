@@ -1,6 +1,6 @@
 """Prediction with drawn weights (Alg. 2): Δ is drawn for an unseen x, and the network answers with θ + Δ."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import Params, parse_params
-from ocd_core.diffusion.draw import draw
+from ocd_core.diffusion.draw import Drawer
 from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
@@ -21,7 +21,7 @@ from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.pipeline import maker
 from ocd_core.provenance import check_files
-from ocd_core.samples import Batch, Tensors, concatenate, map_tensors, stack
+from ocd_core.samples import Batch, Condition, Tensors, concatenate, map_tensors, stack
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.tasks.base import Task
 from ocd_core.weights import WEIGHTS, BaseId, refuse_another_base
@@ -71,6 +71,7 @@ class Predictor:
         self.diffusion = diffusion.eval()
         assert scale is not None or not diffusion.representation.uses_scale
         self.scale = None if scale is None else scale.eval()
+        self._sizes: dict[tuple[torch.Size, ...], int] = {}  # samples at once, by the shapes of their inputs
 
     @classmethod
     def from_artifacts(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Predictor":
@@ -136,11 +137,13 @@ class Predictor:
         count = len(tensors[0])
         ids = torch.arange(count) if sample_id is None else sample_id
         batch = Batch(tensors, torch.zeros(count), ids)
-        size = rows_within(self.model, batch.select(slice(0, 1)), _MEMORY_MB, matrices=1)
+        size = 1 if count == 1 else self._rows_at_once(batch)
         parts = []
         for rows in row_chunks(count, size):
-            part = batch.select(rows).to(self.device)
+            part = (batch if size >= count else batch.select(rows)).to(self.device)
             parts.append(self.predict_pass(self.base_pass(part), part.sample_id, draws, combine))
+        if len(parts) == 1:
+            return parts[0]
         rho = [p.rho for p in parts if p.rho is not None]
         return Prediction(
             concatenate([p.output for p in parts]),
@@ -155,8 +158,20 @@ class Predictor:
         return self.model.device
 
     @cached_property
-    def _draw_batch(self) -> int:
-        return drawing_batch(self.diffusion.params, self.diffusion.shape, self.device)
+    def _drawer(self) -> Drawer:
+        batch = drawing_batch(self.diffusion.params, self.diffusion.shape, self.device)
+        return Drawer(self.diffusion, self.sampling, batch)
+
+    @cached_property
+    def _rho(self) -> Callable[[Condition], Tensor]:
+        assert self.scale is not None
+        return self.scale.for_drawing()
+
+    def _rows_at_once(self, batch: Batch) -> int:
+        shapes = tuple(x.shape[1:] for x in batch.inputs)
+        if shapes not in self._sizes:
+            self._sizes[shapes] = rows_within(self.model, batch.select(slice(0, 1)), _MEMORY_MB, matrices=1)
+        return self._sizes[shapes]
 
     @torch.no_grad()
     def predict_pass(
@@ -186,19 +201,16 @@ class Predictor:
     @torch.no_grad()
     def answer(self, base: BasePass, move: Move) -> Tensors:
         """f(x; θ + Δ) for the samples of a base pass and either form of Δ; each (N, ...)."""
-        return outputs_with_move(self.model, base.cut, move)
+        return outputs_with_move(self.model, base.cut, move, base.z_NPO)
 
     @torch.no_grad()
     def estimate_rho(self, base: BasePass) -> Tensor | None:
         """The scale network's ρ, (N,), or None if the representation does not use it."""
-        if self.scale is None or not self.diffusion.representation.uses_scale:
-            return None
-        rho_N: Tensor = self.scale(base.condition)
-        return rho_N
+        return self._rho(base.condition) if self.diffusion.representation.uses_scale else None
 
     def code(self, base: BasePass, sample_id: Tensor, draw_index: int) -> Tensor:
         """One draw of Ω_0 per sample (Alg. 2), (N, *shape)."""
-        return draw(self.diffusion, base.condition, sample_id, self.seed, draw_index, self.sampling, self._draw_batch)
+        return self._drawer.draw(base.condition, sample_id, self.seed, draw_index)
 
     def move(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Move:
         """A drawn code as Δ (N, O, I), or as the change Δ i_L of the layer's output (N, O) if that is cheaper.

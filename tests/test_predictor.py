@@ -174,3 +174,15 @@ def test_the_gain_is_that_of_the_control(tmp_path) -> None:
             validated_gain(run)
     write_json(run.controls / "config.json", {"rows": {"ocd_gain": {"gain": 0.75}}})
     assert validated_gain(run) == 0.75
+
+
+def test_the_size_of_a_batch_is_measured_once_for_inputs_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    found, calls = make("head"), []
+    monkeypatch.setattr(module, "rows_within", lambda *_args, **_more: calls.append(1) or 4)
+    found.predict(points(1))  # nothing to cut
+    assert not calls
+    for count in (3, 7, 5):
+        found.predict(points(count))
+    assert len(calls) == 1
+    found.predict(torch.randn(3, 5, 4))
+    assert len(calls) == 2

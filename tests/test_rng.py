@@ -1,6 +1,7 @@
 import hashlib
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -102,3 +103,21 @@ def test_another_process_draws_the_same() -> None:
 @pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
 def test_no_counters_give_no_rows(shape: tuple[int, ...]) -> None:
     assert sample_normal(shape, [], 0, "a").shape == (0, *shape)
+
+
+def test_a_row_is_that_of_a_generator_of_its_own() -> None:
+    key = derive_seed(3, "draw", 0)
+    for counter in (0, 5, 2**63):
+        own = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
+        wanted = own.standard_normal((2, 3), dtype=np.float32)
+        assert np.array_equal(sample_normal((2, 3), [9, counter], 3, "draw", 0)[1].numpy(), wanted)
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    def rows(seed: int) -> list[torch.Tensor]:
+        return [sample_normal((7,), [seed, k], seed, "t") for k in range(200)]
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(rows, range(4)))
+    for seed, one in enumerate(found):
+        assert all(torch.equal(a, b) for a, b in zip(one, rows(seed), strict=True))

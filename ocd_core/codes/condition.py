@@ -6,9 +6,10 @@ Dims: N samples, D features of a component of I(x), E dims of e.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
@@ -100,15 +101,32 @@ class ConditionEncoder(nn.Module):
             UserError: the number of features of a component differs from that in training.
         """
         total: Tensor | None = None
-        for name, size, part in zip(PARTS, self.sizes, cond.parts(), strict=True):
-            x_ND = part.flatten(1)
-            if x_ND.shape[1] != size:
-                raise UserError(f"{name} of I(x) has {x_ND.shape[1]} features, the encoders were trained on {size}")
-            if size:
+        for name, x_ND in zip(PARTS, self._flat(cond), strict=True):
+            if name in self.encoders:
                 e_NE = self.encoders[name](self.standardise[name](x_ND))
                 total = e_NE if total is None else total + e_NE
         assert total is not None
         return total
+
+    def _flat(self, cond: Condition) -> list[Tensor]:
+        parts = [part.flatten(1) for part in cond.parts()]
+        for name, size, x_ND in zip(PARTS, self.sizes, parts, strict=True):
+            if x_ND.shape[1] != size:
+                raise UserError(f"{name} of I(x) has {x_ND.shape[1]} features, the encoders were trained on {size}")
+        return parts
+
+    def for_drawing(self) -> Callable[[Condition], Tensor]:
+        """`forward` with the present weights, as one product, which is several times as fast for a single sample."""
+        names, tensors = list(self.encoders), self.state_dict()
+        mean_D = torch.cat([tensors[f"standardise.{name}.mean"] for name in names])
+        std_D = torch.cat([tensors[f"standardise.{name}.std"] for name in names])
+        weight_ED = torch.cat([tensors[f"encoders.{name}.weight"] for name in names], 1)
+        bias_E = torch.stack([tensors[f"encoders.{name}.bias"] for name in names]).sum(0)
+
+        def encode(cond: Condition) -> Tensor:
+            return F.linear((torch.cat(self._flat(cond), 1) - mean_D) / std_D, weight_ED, bias_E)
+
+        return encode
 
 
 def positional_encoding(t: Tensor, dim: int) -> Tensor:

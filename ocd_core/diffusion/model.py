@@ -1,5 +1,7 @@
 """The trained model: encoders of I(x), PE, ε_Ω, the representation and the schedule, in one folder on disk."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +61,15 @@ class DiffusionModel(nn.Module):
         output: Tensor = self.denoiser(omega_t, e0_NE + self.time(t))
         return output.float()
 
-    def denoise(self, omega_t: Tensor, t: int, e0_NE: Tensor) -> tuple[Tensor, Tensor]:
-        """(Ω̂_0, ε̂) at one timestep for all samples, as samplers need it."""
-        output = self.predict(omega_t, torch.tensor([t], device=omega_t.device), e0_NE)
-        signal = float(self.schedule.alphas_bar[t].sqrt())
-        noise = float((1 - self.schedule.alphas_bar[t]).sqrt())
-        return split_prediction(self.params.prediction, output, omega_t, signal, noise)
+    def embed_times(self, times: Sequence[int]) -> Tensor:
+        """PE(t), the part of e that does not depend on the sample, at S timesteps, (S, E)."""
+        time_SE: Tensor = self.time(torch.tensor(times, dtype=torch.int64, device=self.device))
+        return time_SE
+
+    def split(self, output: Tensor, omega_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        """(Ω̂_0, ε̂) from the denoiser's output at Ω_t, as samplers need it."""
+        bar = self.schedule.bars[t]
+        return split_prediction(self.params.prediction, output, omega_t, math.sqrt(bar), math.sqrt(1 - bar))
 
     def save(self, folder: Path, base: BaseId | None = None) -> None:
         """Write `model.safetensors` and `config.json`, which names the base network that the model is for."""

@@ -5,6 +5,7 @@ The index t runs from 1 to T, as in the paper; entry 0 of every table is the noi
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -23,6 +24,11 @@ class NoiseSchedule:
     betas: Tensor
     alphas: Tensor
     alphas_bar: Tensor
+
+    @cached_property
+    def bars(self) -> tuple[float, ...]:
+        """ᾱ_t as plain numbers, for a sampler's step sizes."""
+        return tuple(self.alphas_bar.tolist())
 
     @classmethod
     def from_betas(cls, betas_T: Tensor) -> "NoiseSchedule":

@@ -120,6 +120,7 @@ class CutModel:
         self._graph = trace(self.network, self._names)
         if self._graph is not None:
             self._tail = copy.deepcopy(self._graph.tail).to(self.dtype)
+        self._output_shapes: dict[tuple[nn.Module, torch.Size], tuple[int, ...]] = {}
         self._compared = False
         self._channels_last = False
         for module in self.network.modules():
@@ -181,7 +182,7 @@ class CutModel:
                     f"the input of layer {name!r} has shape {tuple(value.shape)} for {count} samples: the model must "
                     "keep the samples in the first axis"
                 )
-        shapes = [tuple(layer(value[:1]).shape[1:]) for layer, value in zip(self.layers, values, strict=True)]
+        shapes = [self._output_shape(layer, value) for layer, value in self._pairs(values)]
         first = values[0]
         if all(value is first and see_the_same(self.layers[0], layer) for layer, value in self._pairs(values)):
             x_NPI = input_matrix(self.layers[0], first)
@@ -189,8 +190,13 @@ class CutModel:
         matrices = [input_matrix(layer, value) for layer, value in self._pairs(values)]
         ends = list(itertools.accumulate([0, *(x.shape[1] for x in matrices)]))
         positions = [slice(start, end) for start, end in itertools.pairwise(ends)]
-        x_NPI = torch.cat(matrices, 1)
-        return Cut(x_NPI, flat(tuple(values)), self._parts(shapes, positions), context)
+        return Cut(torch.cat(matrices, 1), flat(tuple(values)), self._parts(shapes, positions), context)
+
+    def _output_shape(self, layer: nn.Module, value: Tensor) -> tuple[int, ...]:
+        """The shape of a layer's output of one sample; the layer runs only for the first input of a shape."""
+        if (key := (layer, value.shape[1:])) not in self._output_shapes:
+            self._output_shapes[key] = tuple(layer(value[:1]).shape[1:])
+        return self._output_shapes[key]
 
     def _pairs(self, values: Sequence[Tensor]) -> list[tuple[nn.Module, Tensor]]:
         return list(zip(self.layers, values, strict=True))
@@ -209,8 +215,7 @@ class CutModel:
             return inputs_of_layers(self.network, self.layers, self._names, inputs), tuple(inputs)
         if self._channels_last:
             inputs = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs]
-        found = self._graph.prefix(*inputs)
-        count = len(self.layers)
+        found, count = self._graph.prefix(*inputs), len(self.layers)
         return list(found[:count]), tuple(found[count:])
 
     def _trace_is_right(self, inputs: tuple[Tensor, ...]) -> bool:

@@ -109,6 +109,8 @@ def bias_vector(*layers: nn.Module) -> Tensor | None:
 
 def see_the_same(first: nn.Module, second: nn.Module) -> bool:
     """Whether two layers turn the same input into the same matrix (see `input_matrix`)."""
+    if first is second:
+        return True
     keys = ("kernel_size", "stride", "padding", "dilation", "padding_mode")
     return all(getattr(first, key, None) == getattr(second, key, None) for key in keys)
 

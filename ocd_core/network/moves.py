@@ -21,11 +21,16 @@ _CPU_BATCH_BYTES = 2**24
 
 @dataclass(frozen=True)
 class BasePass:
-    """The base network on N samples: the cut, I(x) (Eq. 4, float32) and f_θ(x) (in the tail's precision)."""
+    """The base network on N samples: the cut, I(x) (Eq. 4, float32) and f_θ(x) (in the tail's precision).
+
+    z_NPO: the layer's output without the bias, in the tail's precision, or None if the layer sees several positions,
+    where it would be large and of no use: the moved weights are then multiplied as a whole.
+    """
 
     cut: Cut
     condition: Condition
     output: Tensors
+    z_NPO: Tensor | None
 
 
 @torch.no_grad()
@@ -38,19 +43,24 @@ def base_pass(task: Task, model: CutModel, batch: Batch) -> BasePass:
 @torch.no_grad()
 def pass_from_cut(task: Task, model: CutModel, batch: Batch, cut: Cut) -> BasePass:
     """Like `base_pass`, from a prefix that has already run."""
-    activation, output = model.forward(cut)
+    z_NPO = model.layer_output(cut)
+    activation, output = model.tail(z_NPO, cut)
     values = activation.float(), map_tensors(Tensor.float, output)
     condition = task.condition(batch, cut.layer_input, *values, model.network)
-    return BasePass(cut, condition, output)
+    return BasePass(cut, condition, output, z_NPO if z_NPO.shape[1] == 1 else None)
 
 
-def outputs_with_move(model: CutModel, cut: Cut, move: Move) -> Tensors:
+def outputs_with_move(model: CutModel, cut: Cut, move: Move, z_NPO: Tensor | None = None) -> Tensors:
     """f(x; θ + Δ) from either form of Δ, (N, ...), in the tail's precision; differentiable in the move.
 
     The change of the layer's output (one position) needs no matrix.
+
+    Args:
+        z_NPO: the layer's output without the move, if it is known.
     """
     if move.dim() == 2:
-        return model.tail(model.layer_output(cut) + move.to(model.dtype)[:, None, :], cut)[1]
+        z_NPO = model.layer_output(cut) if z_NPO is None else z_NPO
+        return model.tail(z_NPO + move.to(model.dtype)[:, None, :], cut)[1]
     return model.forward(cut, move)[1]
 
 

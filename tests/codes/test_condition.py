@@ -79,3 +79,15 @@ def test_time_encoder_tells_all_timesteps_apart_and_trains():
     e.square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters())
     assert set(encoder.state_dict()) == {"layer.weight", "layer.bias"}  # the table is not stored
+
+
+@pytest.mark.parametrize("sizes", [(6, 5, 2), (0, 0, 4)])
+def test_for_drawing_is_the_encoder_with_its_present_weights(sizes):
+    cond = make(20, sizes)
+    encoder = ConditionEncoder.from_condition(cond, 8)
+    encode, wanted = encoder.for_drawing(), encoder(cond).detach()
+    found = encode(cond)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert not found.requires_grad
+    with pytest.raises(UserError, match=r"base_output of I\(x\) has 3 features"):
+        encode(Condition(cond.layer_input, cond.layer_activation, torch.zeros(20, 3)))

@@ -4,10 +4,12 @@ import torch
 
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.codes.representations.factored import Factored
-from ocd_core.diffusion.draw import draw
+from ocd_core.diffusion.draw import Drawer, draw
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers import SAMPLERS
+from ocd_core.diffusion.samplers.ddim import ddim
 from ocd_core.diffusion.sampling_params import SamplingParams
+from ocd_core.rng import sample_normal
 from tests.support.arrays import condition
 from tests.support.params import diffusion_params
 
@@ -50,3 +52,51 @@ def test_no_samples_and_progress():
     seen = []
     draw(model, cond, torch.arange(20), 0, 0, sampling, 8, lambda done, _note: seen.append(done))
     assert seen == [8, 16, 20]
+
+
+def test_draws_share_what_depends_on_the_model_alone(monkeypatch):
+    model, cond = small_model()
+    sampling = SamplingParams(sampler="ddim", steps=5, eta=0.0, renormalise=True)
+    calls = []
+    model.time.register_forward_hook(lambda *_: calls.append("time"))
+    model.encoder.register_forward_hook(lambda *_: calls.append("encoder"))
+    drawer = Drawer(model, sampling, 8)
+    found = [drawer.draw(cond, torch.arange(20), 3, k) for k in range(3)]
+    assert calls == ["time"]
+    monkeypatch.setattr("ocd_core.diffusion.draw._ROWS_AHEAD", 1)  # each timestep alone
+    for k, code in enumerate(found):
+        torch.testing.assert_close(draw(model, cond, torch.arange(20), 3, k, sampling, 20), code)
+
+
+def test_a_draw_is_the_sampler_on_the_models_own_predictions():
+    model, cond = small_model()
+    sampling = SamplingParams(sampler="ddim", steps=4, eta=0.0, renormalise=False)
+    found = draw(model, cond, torch.arange(20), 3, 0, sampling, 20)
+    with torch.no_grad():
+        e0 = model.embed(cond)
+        wanted = ddim(
+            lambda omega, t: model.split(model.predict(omega, torch.tensor([t]), e0), omega, t),
+            lambda k: sample_normal(model.shape, range(20), 3, "draw", 0, k),
+            model.schedule,
+            4,
+        )
+    torch.testing.assert_close(found, wanted)
+
+
+def walk(denoise, noise, schedule, sampling):
+    """A sampler whose timesteps depend on what it meets, so that no trial run can tell them."""
+    omega = noise(0)
+    for t in (9, 4 + int(omega.abs().sum() > 0), 9):
+        omega, _ = denoise(omega, t)
+    return omega
+
+
+def test_timesteps_may_depend_on_the_values():
+    model, cond = small_model()
+    sampling = SamplingParams(sampler=f"{__name__}:walk", steps=4, eta=0.0, renormalise=False)
+    found = draw(model, cond, torch.arange(20), 3, 0, sampling, 20)
+    with torch.no_grad():
+        e0, omega = model.embed(cond), sample_normal(model.shape, range(20), 3, "draw", 0, 0)
+        for t in (9, 5, 9):
+            omega, _ = model.split(model.predict(omega, torch.tensor([t]), e0), omega, t)
+    torch.testing.assert_close(found, omega)

@@ -56,12 +56,19 @@ def test_e_is_the_sum_of_conditions_and_time():
     torch.testing.assert_close(seen["e"], model.encoder(cond) + model.time(t))
 
 
+def test_times_are_embedded_as_in_training():
+    model = make()
+    with torch.no_grad():
+        assert torch.equal(model.embed_times([20, 7, 1]), model.time(torch.tensor([20, 7, 1])))
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "x0", "v"])
 def test_denoise_is_consistent_with_the_noising(prediction):
     model = make(schedule="released", prediction=prediction)
     omega = torch.randn(4, 6)
     with torch.no_grad():
-        x0, epsilon = model.denoise(omega, 13, model.embed(condition(4)))
+        output = model.predict(omega, torch.tensor([13]), model.embed(condition(4)))
+        x0, epsilon = model.split(output, omega, 13)
     bar = model.schedule.alphas_bar[13].float()
     torch.testing.assert_close(bar.sqrt() * x0 + (1 - bar).sqrt() * epsilon, omega, rtol=1e-4, atol=1e-5)
 

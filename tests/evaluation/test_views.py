@@ -40,7 +40,7 @@ def test_all_layers_move_on_the_rays_that_the_store_saw(run: Artifacts) -> None:
     params, task, test = context.params.overfit, context.task, context.split("test")
     assert (params.optimizer, params.precision, params.steps) == ("adam", "float32", 2)
     ((row,), _) = load_rows(context, ["bound_all_layers"])
-    shared = SharedPass(context.predictor, test.batch(torch.arange(3)))
+    shared = SharedPass(context.predictor, test.batch(torch.arange(3)), "test")
     found = row.outputs(shared)
     for view in range(3):
         network = load_base_network(run, task)

@@ -111,3 +111,15 @@ def test_on_a_cpu_the_activations_bound_the_rows() -> None:
     values = 28 * 28 + 6 * 28 * 28 + 16 * 10 * 10 + 120 + 84 + 10
     assert rows_within(model, example, 1e6, matrices=1) == 2**24 // (4 * values)
     assert all(not m._forward_hooks for m in model.network.modules())
+
+
+def test_the_layers_output_is_kept_if_it_has_one_position(net: nn.Module, points: Tensor) -> None:
+    assert base_pass(TASK, CutModel(net, "embed"), batch_of(points)).z_NPO is None
+    model = CutModel(net, "head")
+    base = base_pass(TASK, model, batch_of(points))
+    assert base.z_NPO is not None
+    assert torch.equal(base.z_NPO, model.layer_output(base.cut))
+    change = torch.randn(5, len(model.weight_OI), generator=torch.Generator().manual_seed(3))
+    wanted = outputs_with_move(model, base.cut, change)
+    assert torch.equal(outputs_with_move(model, base.cut, change, base.z_NPO), wanted)
+    assert torch.equal(outputs_with_move(model, base.cut, change, base.z_NPO), wanted)  # it stays as it is

@@ -39,3 +39,9 @@ def test_files_without_a_network_say_why_and_for_which_base(tmp_path):
     refuse_another_base(tmp_path, BaseId("abc", "head"))
     with pytest.raises(UserError, match="trained for another base network"):
         refuse_another_base(tmp_path, BaseId("abc", "embed"))
+
+
+def test_for_drawing_is_the_same_function():
+    cond, rho = data(40)
+    network = train_scale(cond, rho, cond, rho, params(updates=10), seed=0).network
+    torch.testing.assert_close(network.for_drawing()(cond), network(cond).detach(), rtol=1e-5, atol=0)

@@ -151,9 +151,6 @@ class PlaneTask(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(output, target, reduction="none")
 
-    def log_probabilities(self, output: Tensor) -> Tensor:
-        return F.log_softmax(output, -1)
-
     @property
     def metrics(self) -> Sequence[Metric]:
         return classification_metrics(self.loss)

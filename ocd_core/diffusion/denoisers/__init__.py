@@ -4,15 +4,17 @@ Your own package can add one, a `Build`, with an entry point in the group `ocd.d
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ocd_core.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from ocd_core.diffusion.params import DenoiserParams
 
+    AtTimesteps = Callable[[Tensor], list[Callable[[Tensor], Tensor]]]
     Build = Callable[[DenoiserParams, Sequence[int], int], nn.Module]
 
 DENOISERS = Registry("denoiser", __name__, "build", "ocd.denoisers")
@@ -26,3 +28,15 @@ def build_denoiser(params: "DenoiserParams", shape: Sequence[int], embedding: in
     """
     build: Build = DENOISERS.load(params.name)
     return build(params, shape, embedding)
+
+
+def for_drawing(denoiser: "nn.Module") -> "AtTimesteps":
+    """A denoiser in eval mode with its present weights, for S values of e and the same N samples.
+
+    The result maps e (S, N, E) to S functions from Ω_t (N, *shape) to the output. A denoiser may have a method
+    `for_drawing()` that gives it, to compute at once what depends on e alone.
+    """
+    own: Callable[[], AtTimesteps] | None = getattr(denoiser, "for_drawing", None)
+    if own is not None:
+        return own()
+    return lambda e_SNE: [partial(denoiser, e_NE=e_NE) for e_NE in e_SNE]

@@ -1,10 +1,11 @@
 """`mlp`: residual blocks with adaptive normalisation, for codes of any shape.
 
-Dims: N samples, E dims of e, W width.
+Dims: N samples, S timesteps, B blocks, E dims of e, W width.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +55,43 @@ class MLPDenoiser(nn.Module):
             h_NW = block(h_NW, modulation_N2W)
         out: Tensor = self.last(self.norm(h_NW))
         return out.view(-1, *self.shape)
+
+    def for_drawing(self) -> "FrozenMLP":
+        """See `ocd_core.diffusion.denoisers.for_drawing`."""
+        return FrozenMLP(self)
+
+
+class FrozenMLP:
+    """An `MLPDenoiser` in eval mode, without gradients, with the weights that it had when this was made.
+
+    For a single sample most of the time would go into calling modules and into small operations. So the scales and
+    shifts of all blocks are computed at once, for several timesteps, and modules are not called.
+    """
+
+    def __init__(self, net: MLPDenoiser) -> None:
+        tensors, blocks = net.state_dict(), range(len(net.blocks))
+
+        def weights(name: str) -> tuple[Tensor, Tensor]:
+            return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+
+        self.shape, self.width = net.shape, net.norm.normalized_shape
+        self.first, self.modulation, self.norm, self.last = map(weights, ("first", "modulation", "norm", "last"))
+        self.layers = [weights(f"blocks.{i}.layer") for i in blocks]
+        self.offset_B12W = torch.stack([tensors[f"blocks.{i}.offset"] for i in blocks])[:, None]
+        self.offset_B12W[..., : self.width[0]] += 1  # the norms are multiplied by 1 + scale
+
+    def __call__(self, e_SNE: Tensor) -> list[Callable[[Tensor], Tensor]]:
+        """For each timestep, the function from Ω_t (N, *shape) to the output (N, *shape)."""
+        modulation_SN2W = F.linear(F.silu(e_SNE), *self.modulation)
+        scale_SBNW, shift_SBNW = (modulation_SN2W[:, None] + self.offset_B12W).chunk(2, dim=-1)
+        return [partial(self._run, *both) for both in zip(scale_SBNW.unbind(), shift_SBNW.unbind(), strict=True)]
+
+    def _run(self, scale_BNW: Tensor, shift_BNW: Tensor, omega_t: Tensor) -> Tensor:
+        h_NW = F.linear(omega_t.flatten(1), *self.first)
+        for scale_NW, shift_NW, layer in zip(scale_BNW.unbind(), shift_BNW.unbind(), self.layers, strict=True):
+            inner_NW = torch.addcmul(shift_NW, torch.layer_norm(h_NW, self.width), scale_NW)
+            h_NW += F.linear(F.silu(inner_NW, inplace=True), *layer)
+        return F.linear(torch.layer_norm(h_NW, self.width, *self.norm), *self.last).view(-1, *self.shape)
 
 
 def build(params: DenoiserParams, shape: Sequence[int], embedding: int) -> nn.Module:

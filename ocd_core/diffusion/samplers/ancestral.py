@@ -14,7 +14,7 @@ def ancestral(denoise: Denoise, noise: Noise, schedule: NoiseSchedule, callback:
     also holds if α_t = 0 (β̃_t = β_t (1 - ᾱ_{t-1}) / (1 - ᾱ_t)).
     """
     omega = noise(0)
-    bars, alphas, betas = schedule.alphas_bar.tolist(), schedule.alphas.tolist(), schedule.betas.tolist()
+    bars, alphas, betas = schedule.bars, schedule.alphas.tolist(), schedule.betas.tolist()
     for k, t in enumerate(range(schedule.timesteps, 0, -1), start=1):
         x0, _ = denoise(omega, t)
         if callback is not None:

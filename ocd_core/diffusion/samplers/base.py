@@ -8,7 +8,7 @@ draw depends on (seed, draw, sample id), not on the batch or its other samples.
 from collections.abc import Callable
 from typing import Protocol
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from ocd_core.diffusion.sampling_params import SamplingParams
@@ -28,6 +28,18 @@ class Sampler(Protocol):
         ...
 
 
+def visited_timesteps(sampler: Sampler, schedule: NoiseSchedule, sampling: SamplingParams) -> list[int]:
+    """The timesteps at which a sampler calls the denoiser, in its order, found by a run on zeros."""
+    seen: dict[int, None] = {}
+
+    def denoise(omega_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        seen[t] = None
+        return omega_t, omega_t
+
+    sampler(denoise, lambda _k: torch.zeros(1, 1), schedule, sampling)
+    return list(seen)
+
+
 def trailing_timesteps(timesteps: int, steps: int) -> list[int]:
     """`steps` timesteps from T downwards, evenly spaced (Lin et al., 2023, Tab. 2).
 
@@ -36,4 +48,4 @@ def trailing_timesteps(timesteps: int, steps: int) -> list[int]:
     """
     if steps > timesteps:
         raise UserError(f"sampling.steps is {steps}, but the diffusion has only {timesteps} timesteps; lower it")
-    return [int(t) for t in np.round(np.arange(steps, 0, -1) * timesteps / steps)]
+    return [round(k * timesteps / steps) for k in range(steps, 0, -1)]

@@ -22,7 +22,7 @@ def ddim(
     eta: 0 is deterministic after Ω_T; 1 with steps = T has the variances of `ancestral`.
     """
     omega = noise(0)
-    bars = schedule.alphas_bar.tolist()
+    bars = schedule.bars
     times = [*trailing_timesteps(schedule.timesteps, steps), 0]
     for k, (t, to) in enumerate(pairwise(times), start=1):
         x0, epsilon = denoise(omega, t)

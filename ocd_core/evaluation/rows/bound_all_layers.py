@@ -13,7 +13,7 @@ from ocd_core.network.moves import row_chunks
 from ocd_core.network.per_sample import PerSampleNetwork
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.whole import overfit_all_layers, samples_within
-from ocd_core.samples import Batch, Tensors, concatenate
+from ocd_core.samples import Batch, SplitName, Tensors, concatenate
 from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
 
 
@@ -24,6 +24,7 @@ class BoundAllLayers(Row):
     """
 
     sees_labels = True
+    chosen_on = "the labels of test"
     title = "overfitted on test, all layers (bound)"
 
     def left_out(self) -> str | None:
@@ -36,7 +37,7 @@ class BoundAllLayers(Row):
 
     @cached_property
     def _overfit(self) -> OverfitParams:
-        return self.context.params.overfit.of_split("test")
+        return self.context.params.overfit.of_split("test")  # each sample once, like val
 
     @cached_property
     def _moving(self) -> PerSampleNetwork:
@@ -51,24 +52,24 @@ class BoundAllLayers(Row):
     @cached_property
     def _at_once(self) -> int:
         first = torch.zeros(1, dtype=torch.int64)
-        return min(samples_within(self._moving, part, self._overfit) for part, _ in self._parts(first, 0))
+        return min(samples_within(self._moving, part, self._overfit) for part, _ in self._parts("test", first, 0))
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """f(x; θ_s) with the sample's own θ_s."""
         found = []
         for rows in row_chunks(len(shared), self._at_once):
             sample_id = shared.batch.sample_id[rows]
-            steps = partial(self._parts, sample_id)
+            steps = partial(self._parts, shared.split, sample_id)
             result = overfit_all_layers(self._moving, steps, len(sample_id), self.context.task.loss, self._overfit)
             found.append(self._answering.outputs(result.weights, shared.on_device.select(rows).inputs))
         return concatenate(found)
 
-    def _parts(self, sample_id: Tensor, step: int) -> Iterator[tuple[Batch, float]]:
+    def _parts(self, split: SplitName, sample_id: Tensor, step: int) -> Iterator[tuple[Batch, float]]:
         """What a step sees, on the networks' device."""
         context = self.context
         wanted = step if draws_inputs(context.task) else 0
         replica = torch.zeros_like(sample_id)
-        batch = step_batch(context.task, context.split("test"), sample_id, replica, wanted, context.seed)
+        batch = step_batch(context.task, context.split(split), sample_id, replica, wanted, context.seed)
         for part, share in parts_of_step(context.task, batch):
             yield part.to(context.device), share
 

@@ -54,6 +54,8 @@ class Tent(FittedRow):
         "batch_size": 4,
     }
     params: TentParams
+    chosen_on = "val"
+    whole_split = True
     lrs: Mapping[str, float]  # of each variant
 
     @classmethod
@@ -124,13 +126,20 @@ class Tent(FittedRow):
         self.lrs = {variant: float(lr) for variant, lr in saved.config["lrs"].items()}
 
     @cached_property
-    def _outputs(self) -> Tensors:
-        """The outputs for the whole test split, which must not depend on how the evaluation divides it."""
-        return self._adapted(self.context, "test", self.variant, self.lrs[self.variant])
+    def _kept(self) -> dict[SplitName, Tensors]:
+        """The outputs for a whole split, which must not depend on how the evaluation divides it."""
+        return {}
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """The outputs of the network as it was when it had adapted to the sample's batch of the split."""
-        return map_tensors(lambda x: x.to(self.context.device), select(self._outputs, shared.batch.sample_id))
+        if shared.split not in self._kept:
+            self._kept[shared.split] = self._adapted(self.context, shared.split, self.variant, self.lrs[self.variant])
+        kept = self._kept[shared.split]
+        return map_tensors(lambda x: x.to(self.context.device), select(kept, shared.batch.sample_id))
+
+    def forget(self) -> None:
+        """Drop the outputs of whole splits."""
+        self._kept.clear()
 
     def _adapted(self, context: Context, name: SplitName, variant: str, lr: float) -> Tensors:
         """The outputs for a split, on the CPU; its labels are out of reach."""

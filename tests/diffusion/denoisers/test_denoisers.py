@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_core.diffusion.denoisers import DENOISERS, build_denoiser
+from ocd_core.diffusion.denoisers import DENOISERS, build_denoiser, for_drawing
 from ocd_core.diffusion.denoisers.mlp import MLPDenoiser
 from ocd_core.errors import UserError
 from tests.support.params import denoiser_params
@@ -39,3 +39,19 @@ def test_an_unknown_name_lists_the_known_ones():
     params = denoiser_params().model_copy(update={"name": "none"})
     with pytest.raises(UserError, match=r"^unknown denoiser 'none'; known are .*mlp"):
         build_denoiser(params, (5,), 8)
+
+
+class Sum(nn.Module):
+    """A denoiser without a way of its own to draw."""
+
+    def forward(self, omega_t, e_NE):
+        return omega_t + e_NE.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_drawing_calls_the_denoiser_at_each_e_unless_it_has_a_way_of_its_own(own):
+    net, omega, e = Sum(), torch.randn(3, 4), torch.randn(2, 3, 5)
+    if own:
+        net.for_drawing = lambda: lambda e_SNE: [lambda omega_t: -omega_t] * len(e_SNE)
+    for step, e_NE in zip(for_drawing(net)(e), e, strict=True):
+        assert torch.equal(step(omega), -omega if own else net(omega, e_NE))

@@ -1,10 +1,12 @@
 import pytest
 import torch
 
+from ocd_core.diffusion.samplers import sampler
 from ocd_core.diffusion.samplers.ancestral import ancestral
-from ocd_core.diffusion.samplers.base import trailing_timesteps
+from ocd_core.diffusion.samplers.base import trailing_timesteps, visited_timesteps
 from ocd_core.diffusion.samplers.ddim import ddim
 from ocd_core.diffusion.samplers.dpm import dpm_solver
+from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.schedules import make_schedule
 from ocd_core.errors import UserError
 from tests.diffusion.samplers.common import gaussian_denoiser, generator_noise
@@ -57,3 +59,21 @@ def test_trailing_timesteps():
     assert trailing_timesteps(10, 3) == [10, 7, 3]
     with pytest.raises(UserError, match=r"sampling.steps is 11, but the diffusion has only 10 timesteps"):
         trailing_timesteps(10, 11)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("ddim", [12, 8, 4]), ("dpm", [12, 8, 4]), ("ancestral", list(range(12, 0, -1)))]
+)
+def test_the_timesteps_that_a_sampler_visits(name, wanted):
+    sampling = SamplingParams(sampler=name, steps=3, eta=0.5, renormalise=False)
+    assert visited_timesteps(sampler(name), make_schedule("zero_snr", 12), sampling) == wanted
+
+
+def test_a_timestep_that_is_visited_twice_is_named_once():
+    def heun(denoise, noise, schedule, sampling):
+        for t in (9, 5, 5, 1):
+            omega, _ = denoise(noise(0), t)
+        return omega
+
+    sampling = SamplingParams(sampler="ddim", steps=3, eta=0.0, renormalise=False)
+    assert visited_timesteps(heun, make_schedule("zero_snr", 12), sampling) == [9, 5, 1]

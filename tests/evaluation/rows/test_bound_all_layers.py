@@ -41,7 +41,7 @@ def test_each_sample_moves_all_layers(run: Artifacts, monkeypatch: pytest.Monkey
     row, shared = row_of(run, "bound_all_layers")  # a chunk of few samples gives the same
     monkeypatch.setattr(type(row), "_at_once", 7)
     assert_same_outputs(row.outputs(shared), expected)
-    part = row.outputs(SharedPass(shared.predictor, shared.batch.select(torch.tensor([4, 11]))))
+    part = row.outputs(SharedPass(shared.predictor, shared.batch.select(torch.tensor([4, 11])), "test"))
     assert_same_outputs(part, expected[[4, 11]])
 
 
@@ -56,7 +56,7 @@ def test_the_evaluation_has_its_own_precision(run: Artifacts) -> None:
     context = context_of(run)
     context.predictor.model.dtype = torch.float32
     ((row,), _) = load_rows(context, ["bound_all_layers"])
-    output = row.outputs(SharedPass(context.predictor, whole_test_batch(context)))
+    output = row.outputs(SharedPass(context.predictor, whole_test_batch(context), "test"))
     assert output.dtype == torch.float32
     torch.testing.assert_close(output.double(), by_hand(run), rtol=1e-4, atol=1e-5)
 
