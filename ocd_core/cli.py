@@ -132,7 +132,8 @@ def predict(
 @app.command()
 def report(task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k") -> None:
     """Write reports/<task> from the artifacts, and show the table."""
-    from ocd_core.report.run_tables import print_tables, write_report
+    from ocd_core.report.run_report import write_report
+    from ocd_core.report.run_tables import print_tables
 
     print_tables(write_report(task))
 

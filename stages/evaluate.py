@@ -19,7 +19,7 @@ from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, T
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
 ) -> dict[str, Any]:
-    """Write data/<task>/seed<k>/rank<r>/evaluation, and return how long inference takes.
+    """Write data/<task>/seed<k>/rank<r>/evaluation, and return how long inference and rows take.
 
     The device is not a parameter: it changes the result only within rounding.
     """
@@ -55,7 +55,10 @@ def main(
         write_json(dest / "metrics.json", result.summary())
         write_json(dest / "table.json", table)
         write_table(dest / "samples.tsv", result.per_sample())
-    return {"inference": inference_times(context.predictor, context.split("test"))}
+    return {
+        "inference": inference_times(context.predictor, context.split("test")),
+        "rows": {row: cost.seconds for row, cost in result.costs.items()},
+    }
 
 
 if __name__ == "__main__":

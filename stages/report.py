@@ -1,6 +1,7 @@
 """Collect a task's runs in reports/<task> and print the tables."""
 
-from ocd_core.report.run_tables import print_tables, write_report
+from ocd_core.report.run_report import write_report
+from ocd_core.report.run_tables import print_tables
 from stages._common import DEFAULT_TASK, TaskOption, run
 
 

@@ -40,10 +40,20 @@ def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitPara
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:
     """The operations of `updates` updates on `params.batch_size` samples (Alg. 1, lines 7-11)."""
     one = cond.select(slice(0, 1)).to(model.device)
-    code, t = torch.zeros(1, *model.shape, device=model.device), torch.ones(1, dtype=torch.int64, device=model.device)
+    return flops(lambda: _backward(_predicted(model, one), model)) * model.params.batch_size * updates
 
-    run = lambda: _backward(model.predict(code, t, model.embed(one)), model)  # noqa: E731
-    return flops(run) * model.params.batch_size * updates
+
+@torch.no_grad()
+def drawing_flops(model: DiffusionModel, cond: Condition, steps: int) -> int:
+    """The operations of one draw for one sample in `steps` steps (Alg. 2)."""
+    one = cond.select(slice(0, 1)).to(model.device)
+    return flops(lambda: _predicted(model, one)) * steps
+
+
+def _predicted(model: DiffusionModel, one: Condition) -> Tensor:
+    """The denoiser's output for one sample."""
+    code, t = torch.zeros(1, *model.shape, device=model.device), torch.ones(1, dtype=torch.int64, device=model.device)
+    return model.predict(code, t, model.embed(one))
 
 
 def scale_flops(network: ScaleNetwork, cond: Condition, batch_size: int, updates: int) -> int:

@@ -1,17 +1,11 @@
 """Tables of a task's runs, for the terminal and for reports/<task>/."""
 
-import shutil
 import statistics
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, write_json, write_text
 from ocd_core.evaluation.result import Result
-from ocd_core.files import replace_file
 from ocd_core.report.markdown import markdown_table
-from ocd_core.report.results import Merged, Table, merged_results, preset_tables, run_tables
-from ocd_core.samples import SPLITS
+from ocd_core.report.results import Merged, Table
 
 SIGNIFICANT = 0.05
 
@@ -20,7 +14,7 @@ def _number(value: float | None, metric: dict[str, Any]) -> str:
     return "–" if value is None else f"{value:.{metric['decimals']}f}"
 
 
-def _cell(result: Result | None, metric: dict[str, Any], starred: bool) -> str:
+def cell(result: Result | None, metric: dict[str, Any], starred: bool = False) -> str:
     """The value, ± its SD over seeds if there are several; with a star if it differs from the base's."""
     if result is None:
         return ""
@@ -96,9 +90,9 @@ def columns_and_rows(entry: Merged) -> tuple[list[str], list[list[str]]]:
     rows = []
     for found in entry.rows().values():
         result = found[first["name"], False]
-        cells = [result.title, _cell(result, first, False), *_against_base(result, first)]
-        cells += [_cell(found.get((first["name"], True)), first, True)] if tempered else []
-        cells += [_cell(found.get((m["name"], False)), m, True) for m in others]
+        cells = [result.title, cell(result, first), *_against_base(result, first)]
+        cells += [cell(found.get((first["name"], True)), first, True)] if tempered else []
+        cells += [cell(found.get((m["name"], False)), m, True) for m in others]
         rows.append(cells)
     return columns, rows
 
@@ -148,51 +142,3 @@ def markdown(entries: list[Merged]) -> str:
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
-
-
-def write_report(task: str, root: Path | str = ".") -> list[Merged]:
-    """Write reports/<task> and return the tables.
-
-    The report holds the tables, results.json (their numbers, see `ocd_core.evaluation.result`), scale.md, runtime.md,
-    the first run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>.
-    """
-    from ocd_core.report.run_plots import plot_curves, plot_layer_scores
-    from ocd_core.report.run_scale import scale_markdown
-    from ocd_core.report.run_times import runtime_markdown
-    from ocd_core.report.store_card import write_card
-    from ocd_core.report.store_plots import plot_store
-
-    tables = run_tables(task, root)
-    first = tables[0]
-    run = Artifacts(task, first["seed"], first["rank"], Path(root))
-    pictures = run.need(run.pictures, "illustrate")
-    run.report.mkdir(parents=True, exist_ok=True)
-    entries = merged_results(tables, preset_tables(task, root))
-    write_text(run.report / "table.md", markdown(entries))
-    write_json(
-        run.report / "results.json",
-        [
-            {
-                "task": task,
-                "rank": entry.rank,
-                "seeds": entry.seeds,
-                "results": [r.model_dump() for r in entry.results],
-                "absent": [a.model_dump() for a in entry.absent],
-            }
-            for entry in entries
-        ],
-    )
-    runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
-    write_text(run.report / "scale.md", scale_markdown(runs))
-    write_text(run.report / "runtime.md", runtime_markdown(runs))
-    for each in runs:
-        for split in SPLITS:
-            if each.overfit(split).exists():
-                write_card(each.overfit(split), run.report / "cards" / f"seed{each.seed}-rank{each.rank}-{split}")
-    plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
-    plot_curves(run, run.report / "curves.png")
-    plot_store(run.overfit("test"), run.report / "overfit_test.png")
-    for picture in sorted(pictures.iterdir()):
-        if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
-            replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
-    return entries
