@@ -1,7 +1,6 @@
 """The other reading of Eq. 3: a layer's weights are drawn afresh, and the entropy is across samples.
 
-It is that of the code of Lutati and Wolf (2021), which the paper follows in selecting a layer, and which an open pull
-request to the released code repeats:
+It is that of the code of Lutati and Wolf (2021), which the paper follows in selecting a layer:
 
     Score(L) = max_W Entropy_{(x,y) ∈ S}( L(f(x, θ with W as the weight of layer L), y) ),  W ~ N(0, 2 / fan_in)
 

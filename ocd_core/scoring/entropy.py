@@ -75,7 +75,7 @@ def _entropy_silverman(values_ND: Doubles) -> Doubles:
     unit_ND = (values_ND[rows] / 2 - low_N[rows, None] / 2) / half_range_N[rows, None]
     bandwidth_N = silverman_factor(draws) * unit_ND.std(1, ddof=1)
     unit_ND /= bandwidth_N[:, None]
-    entropy_N[rows] = _entropy_by_size(unit_ND) + np.log(2 * bandwidth_N) + np.log(half_range_N[rows])
+    entropy_N[rows] = _entropy_by_size(unit_ND) + (np.log(2 * bandwidth_N) + np.log(half_range_N[rows]))
     return entropy_N
 
 
