@@ -84,7 +84,11 @@ class Evaluation:
         for figures, temperatures in ((self.figures, {}), (self.tempered, self.temperatures)):
             for m in self.metrics:
                 rows = [row for row in figures if m.name in figures[row]]
-                compared = {row: _compare(figures[row][m.name], figures[BASE][m.name], params, seed) for row in rows}
+                # resamples of a metric of the whole split take long, and the table shows them without temperatures
+                plain = bool(temperatures) and m.kind == "over_split"
+                compared = {
+                    row: _compare(figures[row][m.name], figures[BASE][m.name], params, seed, plain) for row in rows
+                }
                 tested = {row: p for row in rows if (p := compared[row]["p"]) is not None}
                 adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
                 for row in rows:
@@ -137,12 +141,17 @@ class Evaluation:
         ]
 
 
-def _compare(figure: Figure, base: Figure, params: EvaluateParams, seed: int) -> dict[str, float | None]:
-    """The numbers of a result that come from a figure and the base's figure of the same metric."""
+def _compare(figure: Figure, base: Figure, params: EvaluateParams, seed: int, plain: bool) -> dict[str, float | None]:
+    """The numbers of a result that come from a figure and the base's figure of the same metric.
+
+    plain: without an interval and a comparison.
+    """
     names = ("mean", "spread_over_samples", "low", "high", "difference", "difference_low", "difference_high", "z", "p")
     found: dict[str, float | None] = dict.fromkeys(names)
     if not np.isfinite(figure.value):
         return found
+    if plain:
+        return found | {"mean": figure.value}
     low, high = figure.interval(params.bootstrap, seed)
     found |= {"mean": figure.value, "spread_over_samples": figure.spread, "low": low, "high": high}
     if figure is base or not np.isfinite(base.value):

@@ -114,10 +114,11 @@ class SplitFigure(Figure):
     """
 
     def __init__(self, metric: Metric, output: Tensors, target: Tensors, groups: Tensor | None = None) -> None:
-        self._output, self._target, self._groups = output, target, groups
+        self._count, self._groups = len(as_tuple(target)[0]), groups
         self._found: dict[tuple[int, int], Values] = {}
         assert metric.over_split is not None
         self._function = metric.over_split
+        self._parts = (output, target) if metric.reduce is None else (metric.reduce(output, target),)
         super().__init__(metric, self._measure_whole())
 
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
@@ -149,12 +150,11 @@ class SplitFigure(Figure):
     def _recomputed(self, resamples: int, seed: int) -> Values:
         key = resamples, seed
         if key not in self._found:
-            count = len(as_tuple(self._target)[0])
-            self._found[key] = recomputed(self._measure, count, self._groups, resamples, seed)
+            self._found[key] = recomputed(self._measure, self._count, self._groups, resamples, seed)
         return self._found[key]
 
     def _measure(self, rows: Tensor | slice) -> float:
-        return float(self._function(select(self._output, rows), select(self._target, rows)))
+        return float(self._function(*(select(part, rows) for part in self._parts)))
 
     def _measure_whole(self) -> float:
         try:

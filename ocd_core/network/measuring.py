@@ -48,9 +48,9 @@ def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int |
     for metric in metrics:
         if metric.kind == "per_sample":
             found[metric.name] = metric.finish(means[metric.name])
-        elif metric.over_split is not None:
+        elif metric.kind == "over_split":
             try:
-                found[metric.name] = float(metric.over_split(concatenate(outputs), concatenate(targets)))
+                found[metric.name] = metric.measure_split(concatenate(outputs), concatenate(targets))
             except ValueError:  # not defined
                 continue
         else:

@@ -25,8 +25,8 @@ def classification_metrics(cross_entropy: Callable[[Tensor, Tensor], Tensor]) ->
         Metric("cross_entropy", cross_entropy, higher_is_better=False),
         Metric("accuracy", hit, higher_is_better=True, unit="%", decimals=2, test="mcnemar"),
         Metric("brier", brier, higher_is_better=False),
-        Metric("ece", over_split=calibration_error, higher_is_better=False),
-        Metric("auroc_wrong", over_split=auroc_of_being_wrong, higher_is_better=True, decimals=3),
+        Metric("ece", over_split=calibration_error, reduce=sureness, higher_is_better=False),
+        Metric("auroc_wrong", over_split=auroc_of_being_wrong, reduce=sureness, higher_is_better=True, decimals=3),
     )
 
 
@@ -41,21 +41,27 @@ def brier(output: Tensor, target: Tensor) -> Tensor:
     return p_NC.square().sum(-1) - 2 * p_NC.gather(-1, target[:, None])[:, 0] + 1
 
 
-def calibration_error(output: Tensor, target: Tensor) -> float:
+def sureness(output: Tensor, target: Tensor) -> Tensor:
+    """The largest probability of each sample, and 1 if its class is right, else 0; (N, 2) in the dtype of `output`."""
+    confidence_N, class_N = output.softmax(-1).max(-1)
+    return torch.stack([confidence_N, (class_N == target).to(output.dtype)], 1)
+
+
+def calibration_error(sureness_N2: Tensor) -> float:
     """The expected calibration error: Σ_b (n_b / N) |accuracy − confidence| over bins of the confidence.
 
     There are `CALIBRATION_BINS` bins of equal width (Naeini et al., 2015).
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
+    from torchmetrics.functional.classification import binary_calibration_error
 
-    p_NC = output.softmax(-1)
-    found = multiclass_calibration_error(
-        p_NC, target, p_NC.shape[-1], n_bins=CALIBRATION_BINS, norm="l1", validate_args=False
+    confidence_N, right_N = sureness_N2.T.contiguous()
+    found = binary_calibration_error(
+        confidence_N, right_N.to(torch.int64), n_bins=CALIBRATION_BINS, norm="l1", validate_args=False
     )
     return float(found)
 
 
-def auroc_of_being_wrong(output: Tensor, target: Tensor) -> float:
+def auroc_of_being_wrong(sureness_N2: Tensor) -> float:
     """The area under the ROC curve of 1 − max_c p_c as a score of being wrong: .5 is a guess, 1 perfect.
 
     Raises:
@@ -63,8 +69,8 @@ def auroc_of_being_wrong(output: Tensor, target: Tensor) -> float:
     """
     from torchmetrics.functional.classification import binary_auroc
 
-    confidence_N, class_N = output.softmax(-1).max(-1)
-    wrong_N = class_N != target
+    confidence_N, right_N = sureness_N2.unbind(1)
+    wrong_N = right_N == 0
     if bool(wrong_N.all()) or not bool(wrong_N.any()):
         raise ValueError("the answers are all right or all wrong")
     return float(binary_auroc(1 - confidence_N, wrong_N.to(torch.int64), validate_args=False))

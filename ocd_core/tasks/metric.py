@@ -23,7 +23,9 @@ class Metric:
         outputs of K networks as a distribution (CRPS, coverage), or K = 1 for a row that gives one answer.
     per_group: (output, target) -> a number for all samples of ONE group (NDCG of a query); the metric is the mean over
         the groups of the split (`ocd_core.samples.groups_of`).
-    over_split: (output, target) -> a number for all samples of a split (AUC, F1, MCC).
+    over_split: (output, target) -> a number for all samples of a split (AUC, F1, MCC). It is computed again for every
+        resample of a bootstrap; what each sample alone gives belongs in `reduce`, (output, target) -> (N, ...),
+        which runs once: over_split then takes its result instead.
 
     `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. over_split does not
     use it. `unit` is appended to the number in tables. `test` compares two rows: `t` is the paired t-test, `mcnemar`
@@ -32,7 +34,7 @@ class Metric:
     A function may return NaN, or over_split raise ValueError, where the metric is not defined (the AUC of one class).
 
     Raises:
-        ValueError: none or several of the three are given, or `sees`, `finish` or `test` has no effect.
+        ValueError: none or several of the three are given, or `sees`, `finish`, `test` or `reduce` has no effect.
     """
 
     name: str
@@ -45,7 +47,8 @@ class Metric:
     sees: Literal["target", "batch", "draws"] = "target"
     test: Literal["t", "mcnemar"] = "t"
     per_group: Callable[[Any, Any], float] | None = None
-    over_split: Callable[[Any, Any], float] | None = None
+    over_split: Callable[..., float] | None = None
+    reduce: Callable[[Any, Any], Tensor] | None = None
 
     def __post_init__(self) -> None:
         given = [kind for kind in ("per_sample", "per_group", "over_split") if getattr(self, kind) is not None]
@@ -58,6 +61,8 @@ class Metric:
             raise ValueError(f"metric {self.name!r}: sees={self.sees!r} is for per_sample, not {given[0]}")
         if self.test == "mcnemar" and given != ["per_sample"]:
             raise ValueError(f"metric {self.name!r}: test='mcnemar' is for per_sample, not {given[0]}")
+        if self.reduce is not None and self.over_split is None:
+            raise ValueError(f"metric {self.name!r}: reduce is for over_split, not {given[0]}")
         if self.over_split is not None and self.finish is not float:
             raise ValueError(f"metric {self.name!r}: over_split gives the reported number; leave finish out")
 
@@ -78,6 +83,17 @@ class Metric:
         if self.sees == "draws":
             return self.per_sample(map_tensors(lambda x: x[None], output) if draws is None else draws, batch.target)
         return self.per_sample(output, batch if self.sees == "batch" else batch.target)
+
+    def measure_split(self, output: Tensors, target: Tensors) -> float:
+        """The value of a whole split; for a metric of kind over_split.
+
+        Raises:
+            ValueError: it is not defined.
+        """
+        assert self.over_split is not None
+        if self.reduce is None:
+            return float(self.over_split(output, target))
+        return float(self.over_split(self.reduce(output, target)))
 
     def measure_groups(self, output: Tensors, target: Tensors, groups: Tensor | None) -> Tensor:
         """The value of each group by ascending group number, float64 (G,); for a metric of kind per_group.

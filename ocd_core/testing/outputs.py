@@ -116,7 +116,7 @@ def _check_together(metric: Metric, output: Tensors, batch: Batch, split: Split)
 def _measure_together(metric: Metric, output: Tensors, batch: Batch, groups: Tensor | None) -> Tensor:
     if metric.over_split is None:
         return metric.measure_groups(output, batch.target, groups)
-    return torch.tensor([float(metric.over_split(output, batch.target))], dtype=torch.float64)
+    return torch.tensor([metric.measure_split(output, batch.target)], dtype=torch.float64)
 
 
 def _check_finish(metric: Metric, output: Tensors, batch: Batch) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 from torch import Tensor
@@ -15,6 +15,7 @@ from ocd_core.tasks.classification import (
     calibration_error,
     classification_metrics,
     hit,
+    sureness,
 )
 
 
@@ -35,18 +36,19 @@ def calibration_by_hand(output: Tensor, target: Tensor) -> float:
     return total
 
 
+@settings(deadline=None)  # the first call imports
 @given(st.integers(3, 60), st.integers(2, 6), st.integers(0, 1000))
 def test_metrics_agree_with_plain_loops(count: int, classes: int, seed: int) -> None:
     output, target = logits(count, classes, seed)
     p_NC = output.softmax(-1)
     one_hot = np.eye(classes)[target]
     np.testing.assert_allclose(brier(output, target), ((p_NC.numpy() - one_hot) ** 2).sum(1), atol=1e-12)
-    assert calibration_error(output, target) == pytest.approx(calibration_by_hand(output, target), abs=1e-6)
+    assert calibration_error(sureness(output, target)) == pytest.approx(calibration_by_hand(output, target), abs=1e-6)
     wrong = p_NC.argmax(1) != target
     assert hit(output, target).tolist() == [0.0 if w else 100.0 for w in wrong]
     if 0 < int(wrong.sum()) < count:
         expected = roc_auc_score(wrong, 1 - p_NC.max(1).values)
-        assert auroc_of_being_wrong(output, target) == pytest.approx(expected, abs=1e-6)
+        assert auroc_of_being_wrong(sureness(output, target)) == pytest.approx(expected, abs=1e-6)
 
 
 def test_brier_of_two_classes_is_twice_scikit_learns() -> None:
@@ -58,18 +60,18 @@ def test_brier_of_two_classes_is_twice_scikit_learns() -> None:
 def test_values_by_hand() -> None:
     sure = torch.tensor([[0.0, -1e9], [0.0, -1e9]])
     assert brier(sure, torch.tensor([0, 1])).tolist() == [0.0, 2.0]
-    assert calibration_error(sure, torch.tensor([0, 1])) == pytest.approx(0.5)
+    assert calibration_error(sureness(sure, torch.tensor([0, 1]))) == pytest.approx(0.5)
     even = torch.zeros(4, 2)
-    assert calibration_error(even, torch.tensor([0, 1, 0, 1])) == pytest.approx(0)
+    assert calibration_error(sureness(even, torch.tensor([0, 1, 0, 1]))) == pytest.approx(0)
     graded = torch.tensor([[4.0, 0.0], [3.0, 0.0], [1.0, 0.0], [2.0, 0.0]])
-    assert auroc_of_being_wrong(graded, torch.tensor([0, 0, 1, 0])) == 1.0
-    assert auroc_of_being_wrong(graded, torch.tensor([1, 0, 0, 0])) == 0.0
+    assert auroc_of_being_wrong(sureness(graded, torch.tensor([0, 0, 1, 0]))) == 1.0
+    assert auroc_of_being_wrong(sureness(graded, torch.tensor([1, 0, 0, 0]))) == 0.0
 
 
 @pytest.mark.parametrize("target", [[0, 0], [1, 1]])
 def test_there_is_no_curve_if_all_are_right_or_all_wrong(target: list[int]) -> None:
     with pytest.raises(ValueError, match="all right or all wrong"):
-        auroc_of_being_wrong(torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor(target))
+        auroc_of_being_wrong(sureness(torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor(target)))
 
 
 def test_the_metrics_of_a_task_and_the_form_in_which_they_take_outputs() -> None:
@@ -79,6 +81,6 @@ def test_the_metrics_of_a_task_and_the_form_in_which_they_take_outputs() -> None
     assert metrics[1].test == "mcnemar"
     output, target = logits(30, 4, 1)
     for m in metrics:  # log-probabilities are logits
-        measure = m.per_sample or m.over_split
+        measure = m.per_sample or m.measure_split
         a, b = (torch.as_tensor(measure(o, target)) for o in (output, output.log_softmax(-1)))
         torch.testing.assert_close(a, b)
