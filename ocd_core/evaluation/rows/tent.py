@@ -98,8 +98,7 @@ class Tent(FittedRow):
         Raises:
             UserError: no learning rate gives finite losses.
         """
-        val = fitting.split("val")
-        target = val.batch(whole_split(val)).target
+        target = concatenate([batch.target for batch in _batches(fitting.split("val"), self.params.batch_size)])
         found: dict[str, dict[float, float]] = {variant: {} for variant in self.params.variants}
         for variant, losses in found.items():
             for lr in self.params.lrs:
