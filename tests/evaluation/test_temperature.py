@@ -17,13 +17,13 @@ from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.temperature import RANGE, choose_temperature
 from ocd_core.predictor import Predictor
 from ocd_core.samples import SPLITS, whole_split
-from tests.support.runs import plane_run
-from tests.support.toy import PlaneTask
+from tests.support.runs import run_of
+from tests.support.toy import PLANE, PlaneTask
 
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
-    return plane_run(tmp_path_factory.mktemp("plane"))
+    return run_of(tmp_path_factory.mktemp("plane"), "plane", PLANE)
 
 
 def test_the_best_temperature_of_a_fine_grid() -> None:

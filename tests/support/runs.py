@@ -21,7 +21,7 @@ from ocd_core.predictor import Predictor
 from ocd_core.samples import SPLITS, Batch, Tensors, whole_split
 from stages import evaluate as evaluate_stage
 from stages import train_controls
-from tests.support.toy import PLANE, ToyTask, run_stages, write_toy_params
+from tests.support.toy import ToyTask, run_stages, write_toy_params
 
 GROUPS: dict[str, dict[str, Any]] = {
     "head": {"layer": {"select": "head"}, "overfit": {"memory_mb": 8, "shard_mb": 1, "replicas": 2}},
@@ -62,15 +62,15 @@ def toy_run(root: Path, layer: str) -> Artifacts:
     return run
 
 
-def plane_run(root: Path) -> Artifacts:
-    """All stages of two classes, with the rows of `PLANE`."""
+def run_of(root: Path, task: str, values: dict[str, Any], upto: str = "report") -> Artifacts:
+    """The stages of a task with these params, up to one of them."""
     (root / "params").mkdir()
-    with (root / "params" / "plane.yaml").open("w") as file:
-        YAML().dump(PLANE, file)
+    with (root / "params" / f"{task}.yaml").open("w") as file:
+        YAML().dump(values, file)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        run_stages(task="plane")
-    return Artifacts("plane", root=root)
+        run_stages(upto, task)
+    return Artifacts(task, root=root)
 
 
 def params_of(run: Artifacts) -> Params:

@@ -1,7 +1,9 @@
 """A run of view synthesis that is quick enough for a test."""
 
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -12,8 +14,8 @@ from tests.support.repository import REPO
 from tests.support.toy import STAGES
 
 
-def views_run(root: Path, upto: str) -> Artifacts:
-    """tinynerf_demo with twelve pixels a side and a few updates, as task `views` in `root`."""
+def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = lambda values: values) -> Artifacts:
+    """tinynerf_demo with twelve pixels a side and a few updates, as task `views` in `root`; `change` of its params."""
     values = read_yaml(REPO / "params" / "tinynerf_demo.yaml")
     changes = {
         "data": {"size": 12, "train_views": 12, "test_views": 3, "depths": 4, "base_rays": 32, "rays_per_step": 32},
@@ -33,7 +35,7 @@ def views_run(root: Path, upto: str) -> Artifacts:
     values["controls"]["base_further"]["epochs"] = 1
     (root / "params").mkdir()
     with (root / "params" / "views.yaml").open("w") as file:
-        YAML().dump(values, file)
+        YAML().dump(change(values), file)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for stage in STAGES[: STAGES.index(upto) + 1]:

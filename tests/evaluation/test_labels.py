@@ -1,0 +1,114 @@
+"""No label of the test split reaches a row, except the bounds.
+
+The whole pipeline runs twice with all rows, the second time with other labels in the test split (for views: other
+photographs). Only the bounds may answer differently.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ocd_core.evaluation import evaluate
+from ocd_core.evaluation.figures import Measuring
+from ocd_core.evaluation.rows import ROWS, row_class
+from ocd_core.samples import Batch, Split, Tensors
+from ocd_core.tasks.base import Task
+from ocd_core.tasks.views.task import ViewSynthesis
+from tests.support.runs import GROUPS, run_of
+from tests.support.toy import PlaneTask, ToyTask, plane_params, toy_params
+from tests.support.views import views_run
+
+Outputs = dict[str, Tensor]
+BOUNDS = {name for name in ROWS.own() if row_class(name).sees_labels}
+
+
+def all_rows(values: dict[str, Any]) -> dict[str, Any]:
+    """The params with every row that comes with the package."""
+    for name in ROWS.own():
+        if row_class(name).Params is not None:
+            values["controls"].setdefault(name, {**row_class(name).quick})
+    values["controls"]["fit"] = [name for name in ROWS.own() if row_class(name).fitted]
+    values["evaluate"]["rows"] = ROWS.own()
+    return values
+
+
+def other_classes(split: Split) -> Split:
+    split.tensors["y"] = 1 - split.tensors["y"]
+    return split
+
+
+def other_numbers(split: Split) -> Split:
+    split.tensors["y"] = 3 - split.tensors["y"].flip(0)
+    return split
+
+
+def other_photographs(split: Split) -> Split:
+    return replace(split, views=replace(split.views, image_VHWC=1 - split.views.image_VHWC))
+
+
+def outputs_of(
+    run: Callable[[Path], Any], root: Path, task: type[Task], change: Callable[[Split], Split] | None
+) -> Outputs:
+    """Each row's outputs on the test split in a run of all stages."""
+    found: dict[int, list[Tensor]] = {}
+    names: list[str] = []
+    opened, add, load = task.open, Measuring.add, evaluate._Rows.__init__
+
+    def open_changed(self: Task, prepared: Path, split: str) -> Split:
+        plain = opened(self, prepared, split)
+        return change(plain) if split == "test" and change is not None else plain
+
+    def add_and_keep(self: Measuring, output: Tensors, batch: Batch, draws: Tensors | None = None) -> None:
+        found.setdefault(id(self), []).append(output)
+        kept.append(self)
+        add(self, output, batch, draws)
+
+    def keep_names(self: Any, rows: Any) -> None:
+        names.extend(row.name for row in rows)
+        load(self, rows)
+
+    kept: list[Measuring] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "open", open_changed)
+        patch.setattr(Measuring, "add", add_and_keep)
+        patch.setattr(evaluate._Rows, "__init__", keep_names)
+        patch.setattr(evaluate, "choose_temperature", lambda *_args: 1.0)
+        run(root)
+    order = list(dict.fromkeys(id(measuring) for measuring in kept))
+    # of a task with classes, each row's outputs are measured before and after its temperature, in turn
+    plain = order[:: len(order) // len(names)]
+    return {name: torch.cat(found[place]) for name, place in zip(names, plain, strict=True)}
+
+
+def check(run: Callable[[Path], Any], root: Path, task: type[Task], change: Callable[[Split], Split]) -> set[str]:
+    """Compare the two runs; returns the names of the rows."""
+    (root / "plain").mkdir()
+    (root / "changed").mkdir()
+    plain = outputs_of(run, root / "plain", task, None)
+    changed = outputs_of(run, root / "changed", task, change)
+    assert plain.keys() == changed.keys()
+    for name, output in plain.items():
+        assert torch.equal(output, changed[name]) == (name not in BOUNDS), name
+    return set(plain)
+
+
+def test_classes(tmp_path: Path) -> None:
+    values = all_rows(plane_params())
+    rows = check(lambda root: run_of(root, "plane", values, "evaluate"), tmp_path, PlaneTask, other_classes)
+    assert rows >= {"tent_1", "tent_1_online", "ocd_no_scale", "neighbour", *BOUNDS}
+
+
+def test_numbers(tmp_path: Path) -> None:
+    values = all_rows(toy_params(**GROUPS["head"]))
+    rows = check(lambda root: run_of(root, "toy", values, "evaluate"), tmp_path, ToyTask, other_numbers)
+    assert rows >= {"base_further", "hypernetwork", "ridge", "ocd_no_scale", "ocd_ensemble", *BOUNDS}
+
+
+def test_photographs(tmp_path: Path) -> None:
+    rows = check(lambda root: views_run(root, "evaluate", all_rows), tmp_path, ViewSynthesis, other_photographs)
+    assert rows >= {"base_further", "hypernetwork", "ridge", "ocd_mean_network", *BOUNDS}
