@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ocd_core.allocator import keep_freed_memory
 from ocd_core.errors import UserError
 
 TaskOption = Annotated[str, typer.Option(help="A task: the name of a file params/<task>.yaml.")]
@@ -24,6 +25,7 @@ def run(main: Callable[..., Any], shared: bool = False) -> None:
     try:
         if not shared and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("this stage runs in one process: start it with python -m, not with torchrun")
+        keep_freed_memory()
         typer.run(main)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
