@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ocd_core.allocator import keep_freed_memory
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.timing import Stopwatch
@@ -29,6 +30,7 @@ def run(main: Callable[..., Any], stage: str | None = None, shared: bool = False
     try:
         if not shared and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("this stage runs in one process: start it with python -m, not with torchrun")
+        keep_freed_memory()
         typer.run(main if stage is None else _recorded(main, stage))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

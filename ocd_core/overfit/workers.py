@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from ocd_core.allocator import keep_freed_memory
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
 from ocd_core.errors import UserError
@@ -70,6 +71,7 @@ class ShardJob:
             UserError: this worker's code or base network differs from that of the process that made the job.
         """
         torch.set_num_threads(1)
+        keep_freed_memory()
         if _code_at_start(self.recipe.params) != self.code:
             raise UserError("a worker runs different code than this process: update it and start the workers again")
         if sha256_file(_weights(self.recipe.artifacts)) != self.base_sha256:
