@@ -90,8 +90,8 @@ def test_a_preset_without_a_run_says_how_long_it_takes(run, monkeypatch):
             row="ocd_paper",
             status="not run",
             why=(
-                "training its U-Net and one draw per test sample take 3.0e+18 operations: about 20,833 hours of one "
-                "core at 40 GFLOP/s, or 56 of a GPU at 15 TFLOP/s"
+                "training its U-Net and one draw per test sample take 3.0e+18 operations: about 21,000 hours of one "
+                "core at 40 GFLOP/s, or 56 hours of a GPU at 15 TFLOP/s"
             ),
         )
     ]
