@@ -3,7 +3,7 @@
     python -m experiments.tables mnist5k     # one `dvc exp run`; `make tables` sets everything up first
 
 The tables are then in reports/<task>: `table.md`, and `paper.md` beside the paper's values. The run happens in the
-workspace, so its params stay in the params files; `git checkout params params.yaml` restores them.
+workspace, so the params files keep its params.
 """
 
 import subprocess
