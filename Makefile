@@ -1,5 +1,7 @@
 # make repro: set everything up and run the default task end to end.   make test: set up, lint, types and tests.
+# make tables TASK=mnist5k: every row of a task with three seeds, beside the paper's values.
 PYTHON ?= python3
+TASK ?= mnist5k
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -7,7 +9,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := true
 
-.PHONY: repro test lint bench faults setup clean
+.PHONY: repro tables test lint bench faults setup clean
 
 setup: $(READY)
 
@@ -19,6 +21,9 @@ $(READY): pyproject.toml constraints.txt
 
 repro: setup
 	. $(BIN)/activate && dvc repro
+
+tables: setup
+	. $(BIN)/activate && python -m experiments.tables $(TASK)
 
 test: setup lint
 	. $(BIN)/activate && python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder

@@ -32,7 +32,7 @@ def paper_markdown(entry: Merged, not_run: Sequence[Absent]) -> str | None:
     editions = {m["name"]: _editions(values, m["name"]) for m in metrics}
     columns = ["method"]
     for m in metrics:
-        columns += [_words(m), *(f"{_words(m)}, {_EDITIONS[edition]}" for edition in editions[m["name"]])]
+        columns += [f"{_words(m)}, here", *(f"{_words(m)}, {_EDITIONS[edition]}" for edition in editions[m["name"]])]
     parts = [_ABOUT.format(task=task), f"**{caption(entry)}**", ""]
     parts.append(markdown_table(columns, _rows(entry, not_run, values, metrics, editions)))
     parts += [f"\n{note}" for note in _notes(entry, not_run, compared, values, metrics)]
@@ -73,7 +73,7 @@ def _rows(
         title = next(iter(found.values())).title
         yield [title, *cells(found, [v for v in values if v.row == row])]
     for absent in [*entry.absent, *not_run]:
-        yield [f"{absent.row}: {absent.status}", *cells(None, [v for v in values if v.row == absent.row])]
+        yield [f"`{absent.row}` ({absent.status})", *cells(None, [v for v in values if v.row == absent.row])]
     known = {*ours, *(absent.row for absent in [*entry.absent, *not_run])}
     for printed in dict.fromkeys(v.printed_row for v in values if v.row not in known):
         yield [f"{printed} (cited, not run)", *cells(None, [v for v in values if v.printed_row == printed])]
@@ -91,7 +91,7 @@ def _notes(
     cited = "; ".join(f"{_EDITIONS[edition]}, Tab. {number}" for edition, number in tables)
     yield f"Data set: {compared.dataset} ({cited}){'' if compared.note is None else f'; {compared.note}'}."
     for absent in [*entry.absent, *not_run]:
-        yield f"{absent.row}: {absent.status}, because {absent.why}."
+        yield f"`{absent.row}`: {absent.status}, because {absent.why}."
     for v in values:
         if v.note is not None and v.metric in names:
             yield f"{_EDITIONS[v.edition]}, Tab. {v.table}, {v.printed_row}, {v.metric.replace('_', ' ')}: {v.note}."

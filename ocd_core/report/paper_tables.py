@@ -58,9 +58,13 @@ class PaperValue(StrictModel):
 
 
 class PaperTask(StrictModel):
-    """The data set of the paper with which a task of ours is compared, and what differs (None: nothing)."""
+    """The data set of the paper with which a task of ours is compared, and what differs (None: nothing).
+
+    architecture: the printed row of the table of runtimes.
+    """
 
     dataset: _Text
+    architecture: _Text
     note: _Text | None = None
 
 
@@ -197,3 +201,12 @@ def paper_value(row: OurRow, dataset: str, metric: str, edition: Edition = "icml
 def paper_task(task: str) -> PaperTask | None:
     """With which data set of the paper a task is compared; None if with none."""
     return _read().tasks.get(task)
+
+
+def paper_runtimes(task: str) -> list[PaperValue]:
+    """The runtimes of a task's architecture (ICML, Tab. 7); none if the task is not compared with the paper."""
+    compared = paper_task(task)
+    if compared is None:
+        return []
+    found = [v for v in paper_values() if v.metric == "runtime" and v.printed_row == compared.architecture]
+    return [v for v in found if v.edition == "icml2023"]

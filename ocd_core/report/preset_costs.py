@@ -27,13 +27,18 @@ def presets_not_run(run: Artifacts, done: set[str]) -> list[Absent]:
     for preset in preset_names():
         cost = None if preset in done else preset_flops(run, preset)
         if cost is not None:
-            one_core, gpu = (f"{cost / speed / 3600:,.0f}" for speed in (CORE, GPU))
+            one_core, gpu = (_hours(cost / speed) for speed in (CORE, GPU))
             why = (
                 f"training its U-Net and one draw per test sample take {cost:.1e} operations: about {one_core} hours "
-                f"of one core at {CORE / 1e9:.0f} GFLOP/s, or {gpu} of a GPU at {GPU / 1e12:.0f} TFLOP/s"
+                f"of one core at {CORE / 1e9:.0f} GFLOP/s, or {gpu} hours of a GPU at {GPU / 1e12:.0f} TFLOP/s"
             )
             absent.append(Absent(row=f"ocd_{preset}", status="not run", why=why))
     return absent
+
+
+def _hours(seconds: float) -> str:
+    """Two digits."""
+    return f"{float(f'{seconds / 3600:.2g}'):,g}"
 
 
 def preset_flops(run: Artifacts, preset: str) -> int | None:

@@ -27,10 +27,10 @@ def _against_base(result: Result, metric: dict[str, Any]) -> list[str]:
     """The difference from the base with its interval, its z and corrected p, and the share of the gap."""
     if result.difference is None or result.z is None or result.p_holm is None:
         return ["", "", "", ""]
-    low, high = (f"{v:+.{metric['decimals']}f}" for v in (result.difference_low, result.difference_high))
+    low, high = (f"{v:+z.{metric['decimals']}f}" for v in (result.difference_low, result.difference_high))
     p = "<.001" if result.p_holm < 0.001 else f"{result.p_holm:.3f}".removeprefix("0")
     gap = "" if result.gap_closed is None else f"{round(100 * result.gap_closed)} %"
-    return [f"{result.difference:+.{metric['decimals']}f} [{low}, {high}]", f"{result.z:+.1f}", p, gap]
+    return [f"{result.difference:+z.{metric['decimals']}f} [{low}, {high}]", f"{result.z:+.1f}", p, gap]
 
 
 def _units(table: Table) -> str:

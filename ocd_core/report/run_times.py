@@ -7,6 +7,7 @@ from typing import Any
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.report.markdown import markdown_table
+from ocd_core.report.paper_tables import paper_runtimes, paper_task
 from ocd_core.timing import read_seconds
 
 Times = dict[str, float | None]  # {key of `_ROWS`: seconds, or a ratio}; None: not known
@@ -26,6 +27,13 @@ _ROWS = {
     "ocd_batched": "inference of OCD, batched",
     "batched_ratio": "– as a multiple of the base's",
 }
+_PAPER = {  # column of the paper's table: our row
+    "Training[hrs] Base": "base",
+    "Training[hrs] Overfit": "overfit",
+    "Training[hrs] Diffusion": "diffusion",
+    "Inference[ms] Base": "base_single",
+    "Inference[ms] OCD": "ocd_single",
+}
 _ABOUT = """# Runtime
 
 Training: of the whole stage, on the clock. Inference: per sample, the median of repetitions on test samples, with one
@@ -44,11 +52,11 @@ def runtime_markdown(runs: Sequence[Artifacts]) -> str:
 def _table(rank: int, runs: list[Artifacts]) -> str:
     seeds = ", ".join(str(run.seed) for run in runs)
     title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
-    # more columns, such as published times, go here
-    columns = {"measured": _means([run_times(run) for run in runs])}
-    rows = [[title_, *(_cell(key, times[key]) for times in columns.values())] for key, title_ in _ROWS.items()]
-    notes = "".join(f"\n{note}\n" for note in _notes(runs))
-    return f"{title}\n\n{markdown_table(['', *columns], rows)}\n{notes}"
+    measured, paper = _means([run_times(run) for run in runs]), paper_cells(runs[0].task)
+    columns = ["", "measured", *(["the paper's"] if paper else [])]
+    rows = [[text, _cell(key, measured[key]), *([paper.get(key, "")] if paper else [])] for key, text in _ROWS.items()]
+    notes = "".join(f"\n{note}\n" for note in [*_notes(runs), *_paper_notes(runs[0].task)])
+    return f"{title}\n\n{markdown_table(columns, rows)}\n{notes}"
 
 
 def run_times(run: Artifacts) -> Times:
@@ -76,6 +84,26 @@ def run_times(run: Artifacts) -> Times:
         **inference,
         **{f"{way}_ratio": _ratio(inference[f"ocd_{way}"], inference[f"base_{way}"]) for way in ("single", "batched")},
     }
+
+
+def paper_cells(task: str) -> dict[str, str]:
+    """{key of `_ROWS`: the paper's time as printed}, with the ratio of its inference times; empty if it has none."""
+    found = {_PAPER[v.column]: v for v in paper_runtimes(task)}
+    cells = {key: f"{v.printed} {v.unit}" for key, v in found.items()}
+    if found:
+        cells["single_ratio"] = _cell("single_ratio", _ratio(found["ocd_single"].value, found["base_single"].value))
+    return cells
+
+
+def _paper_notes(task: str) -> list[str]:
+    """Where the paper's times come from."""
+    values, compared = paper_runtimes(task), paper_task(task)
+    if not values or compared is None:
+        return []
+    first = values[0]
+    differs = "" if compared.note is None else f"; {compared.note}"
+    source = f"ICML 2023, Tab. {first.table} ({first.printed_row}, {first.note})"
+    return [f"The paper's: cited from {source}, not measured here; its diffusion model is a U-Net{differs}."]
 
 
 def _records(run: Artifacts) -> dict[str, dict[str, Any] | None]:

@@ -10,6 +10,7 @@ from ocd_core.report.paper_tables import (
     PaperValue,
     paper_datasets,
     paper_rows,
+    paper_runtimes,
     paper_task,
     paper_value,
     paper_values,
@@ -168,6 +169,15 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
         "mnist5k": "MNIST",
         "tinynerf": "Lego",
     }
+    assert {task: t.architecture for task, t in found.items() if t is not None} == {
+        "mnist": "LeNet5",
+        "mnist5k": "LeNet5",
+        "tinynerf": "TinyNeRF",
+    }
+    for task, compared in found.items():
+        runtimes = paper_runtimes(task)
+        assert len(runtimes) == (0 if compared is None else 5)
+        assert {(v.edition, v.table, v.note) for v in runtimes} <= {(ICML, 7, "on an RTX 2060")}
     assert found["tinynerf_demo"] is found["my_own"] is None
     assert "5,000" in found["mnist5k"].note
     assert {t.dataset for t in found.values() if t is not None} <= set(paper_datasets())

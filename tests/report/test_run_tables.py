@@ -24,6 +24,11 @@ def test_one_run_shows_the_difference_with_its_interval() -> None:
     assert "+T" not in text
 
 
+def test_a_small_difference_has_no_negative_zero() -> None:
+    small = result("ocd", 0.5, difference=-1e-9, difference_low=-1e-8, difference_high=1e-9)
+    assert "| +0.000 [+0.000, +0.000] |" in shown(table(results=[result("base", 0.5), small]))
+
+
 def test_a_split_with_groups_says_so() -> None:
     assert "z: paired over 4 groups of test samples" in shown(table(groups=4))
     assert "z: paired over test samples" in shown()

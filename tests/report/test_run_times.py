@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ocd_core.artifacts import Artifacts, read_json, write_json
-from ocd_core.report.run_times import run_times, runtime_markdown
+from ocd_core.report.run_times import paper_cells, run_times, runtime_markdown
 from ocd_core.timing import Stopwatch
 
 SECONDS = {"train_base": 10.0, "overfit": 4.0, "train_diffusion": 20.0, "train_scale": 6.0}
@@ -23,8 +23,10 @@ def record(run: Artifacts, stage: str, seconds: float, split: str = "", **more: 
     write_json(path, {**read_json(path), "seconds": seconds})
 
 
-def timed(root: Path, seed: int = 0, rank: int = 1, slower: float = 1.0, checkpoint: str | None = None) -> Artifacts:
-    run = Artifacts("toy", seed, rank, root)
+def timed(
+    root: Path, seed: int = 0, rank: int = 1, slower: float = 1.0, checkpoint: str | None = None, task: str = "toy"
+) -> Artifacts:
+    run = Artifacts(task, seed, rank, root)
     for name in ("base", "diffusion", "scale", "evaluation"):
         write_json(run.path(name) / "manifest.json", name)
     write_json(run.overfit("train") / "zarr.json", {})
@@ -92,3 +94,41 @@ def test_notes_say_where_and_what_of_a_part(tmp_path: Path) -> None:
     assert "Measured on: cpu, 1 thread; cpu, 1 thread per worker (executor process); cpu, 8 threads." in text
     assert "An interrupted stage went on from where it was: its time is that of the last attempt." in text
     assert "The base network was loaded from a checkpoint, not trained." in text
+
+
+def test_the_papers_times_are_beside_those_of_its_tasks(tmp_path: Path) -> None:
+    text = runtime_markdown([timed(tmp_path, task="mnist5k"), timed(tmp_path, rank=2, task="mnist5k")])
+    for part in text.split("**mnist5k, layer of rank ")[1:]:
+        first, rule, *rows = [line[2:-2].split(" | ") for line in part.splitlines() if line.startswith("| ")]
+        assert first == ["", "measured", "the paper's"]
+        assert len(rule) == 3
+        assert {title: (ours, cited) for title, ours, cited in rows if cited} == {
+            "training of the base": ("10.0 s", "0.5 h"),
+            "overfitting of the training samples": ("4.00 s", "1.0 h"),
+            "training of the diffusion model": ("20.0 s", "6.0 h"),
+            "inference of the base, samples one by one": ("2.00 ms", "15 ms"),
+            "inference of OCD, samples one by one": ("5.00 ms", "288 ms"),
+        } | {rows[9][0]: ("× 2.50", "× 19.2")}
+        assert (
+            "The paper's: cited from ICML 2023, Tab. 7 (LeNet5, on an RTX 2060), not measured here; its diffusion "
+            "model is a U-Net; this task uses 5,000 of the paper's 70,000 digits." in part
+        )
+
+
+def test_the_papers_times_by_task() -> None:
+    assert paper_cells("mnist") == paper_cells("mnist5k")
+    assert paper_cells("tinynerf") == {
+        "base": "1.1 h",
+        "overfit": "0.2 h",
+        "diffusion": "5.2 h",
+        "base_single": "230 ms",
+        "ocd_single": "510 ms",
+        "single_ratio": "× 2.22",
+    }
+    assert paper_cells("tinynerf_demo") == paper_cells("toy") == {}
+
+
+def test_a_task_that_the_paper_lacks_has_no_column(tmp_path: Path) -> None:
+    text = runtime_markdown([timed(tmp_path)])
+    assert "|  | measured |\n" in text
+    assert "aper" not in text.split("**")[2]

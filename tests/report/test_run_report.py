@@ -1,0 +1,109 @@
+"""The whole report of a toy run: its files, and the seconds that are joined into its results."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ocd_core.artifacts import Artifacts, read_json, write_json
+from ocd_core.errors import UserError
+from ocd_core.evaluation.result import Absent, Result
+from ocd_core.report import run_report
+from ocd_core.report.run_report import write_report
+from ocd_core.timing import Stopwatch
+from tests.support.toy import run_stages, write_toy_params
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
+    """A toy run with all stages; tests must not write there."""
+    root = tmp_path_factory.mktemp("toy")
+    write_toy_params(root)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_stages()
+    return Artifacts("toy", root=root)
+
+
+@pytest.fixture
+def run(finished: Artifacts, tmp_path: Path) -> Artifacts:
+    """A copy of it."""
+    shutil.copytree(finished.root, tmp_path / "copy")
+    return Artifacts("toy", root=tmp_path / "copy")
+
+
+@pytest.fixture
+def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is drawn, which takes most of the time."""
+    for name in ("write_card", "plot_curves", "plot_layer_scores", "plot_store"):
+        monkeypatch.setattr(run_report, name, lambda *_: None)
+
+
+def files(run: Artifacts) -> set[str]:
+    return {str(path.relative_to(run.report)) for path in run.report.iterdir()}
+
+
+def test_a_report_has_tables_plots_and_cards(run: Artifacts) -> None:
+    shutil.rmtree(run.report)
+    (run.pictures / "view.gif").write_bytes(b"a figure of the domain")
+    (entry,) = write_report("toy", run.root)
+    assert files(run) == {
+        "table.md", "results.json", "scale.md", "runtime.md", "cards", "curves.png", "layer_scores.png",
+        "overfit_test.png", "view.gif",
+    }  # fmt: skip
+    assert (run.report / "view.gif").read_bytes() == b"a figure of the domain"
+    assert {path.name for path in (run.report / "cards").iterdir()} == {
+        f"seed0-rank1-{split}" for split in ("train", "val", "test")
+    }
+    assert "**toy, layer head (rank 1), 20 test samples, seed 0**" in (run.report / "table.md").read_text()
+    assert [*entry.rows()] == [*dict.fromkeys(r["row"] for r in read_json(run.evaluation / "table.json")["results"])]
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_results_are_those_of_the_evaluation(run: Artifacts) -> None:
+    (stored,) = read_json(run.report / "results.json")
+    assert (stored["task"], stored["rank"], stored["seeds"]) == ("toy", 1, [0])
+    table = read_json(run.evaluation / "table.json")
+    assert [(r["row"], r["mean"]) for r in stored["results"]] == [(r["row"], r["mean"]) for r in table["results"]]
+    assert [Absent(**a) for a in stored["absent"]] == [Absent(**a) for a in table["absent"]]
+    assert [Result(**r) for r in stored["results"]] == write_report("toy", run.root)[0].results
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_seconds_are_joined_if_they_are_recorded(run: Artifacts) -> None:
+    def seconds() -> dict[str, float | None]:
+        write_report("toy", run.root)
+        return {r["row"]: r["seconds"] for r in read_json(run.report / "results.json")[0]["results"]}
+
+    unknown = seconds()
+    assert {*unknown.values()} == {None}
+    known = {row: float(i) for i, row in enumerate(unknown)}
+    inference = {way: {"samples": 1, "base_ms": 1.0, "ocd_ms": 2.0} for way in ("one_by_one", "batched")}
+    Stopwatch().write(run, "evaluate", "cpu", rows=known, inference=inference)
+    assert seconds() == known
+    write_json(run.evaluation / "manifest.json", "another, from the cache")
+    assert seconds() == unknown
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_the_page_beside_the_paper_is_there_if_the_paper_has_the_task(
+    run: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    absent = lambda run, done: [Absent(row=f"{run.task}, {sorted(done)}", status="not run", why="a test")]  # noqa: E731
+    monkeypatch.setattr(run_report, "presets_not_run", absent)
+    page = lambda entry, not_run: seen.append((entry.rank, not_run[0].row)) or "a page"  # noqa: E731
+    monkeypatch.setattr(run_report, "paper_markdown", page)
+    shutil.copytree(run.task_dir, run.root / "data" / "toy_paper")
+    (entry,) = write_report("toy", run.root)
+    assert (run.report / "paper.md").read_text() == "a page"
+    assert seen == [(1, "toy, ['paper']")]
+    assert "ocd_paper" in entry.rows()
+
+
+def test_a_report_needs_an_evaluation_and_the_figures(run: Artifacts) -> None:
+    with pytest.raises(UserError, match="no evaluated run of task 'other'"):
+        write_report("other", run.root)
+    shutil.rmtree(run.pictures)
+    with pytest.raises(UserError, match=r"pictures is missing; run .*stages\.illustrate"):
+        write_report("toy", run.root)
