@@ -37,6 +37,7 @@ _SETTINGS = {
     "overfit.layout": "dense",
     "diffusion.representation.name": "pca",
     "sampling.renormalise": False,
+    "sampling.steps": 10,
     **CHEAP,
 }
 

@@ -115,6 +115,8 @@ class CutModel:
         self.layers = find_layers(self.network, layer)
         refuse_shared_weights(self.network, layer)
         self._weight_OI = self.weight_OI.to(self.dtype)
+        ends = list(itertools.accumulate([0, *(len(weight_matrix(layer)) for layer in self.layers)]))
+        self._units = list(itertools.starmap(slice, itertools.pairwise(ends)))
         bias = bias_vector(*self.layers)
         self._bias = None if bias is None else bias.to(self.dtype)
         self._graph = trace(self.network, self._names)
@@ -202,12 +204,7 @@ class CutModel:
         return list(zip(self.layers, values, strict=True))
 
     def _parts(self, shapes: Sequence[tuple[int, ...]], positions: Sequence[slice]) -> tuple[LayerPart, ...]:
-        parts, start = [], 0
-        for layer, shape, at in zip(self.layers, shapes, positions, strict=True):
-            units = len(weight_matrix(layer))
-            parts.append(LayerPart(at, slice(start, start + units), shape))
-            start += units
-        return tuple(parts)
+        return tuple(itertools.starmap(LayerPart, zip(positions, self._units, shapes, strict=True)))
 
     def _run_prefix(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         """The input of each layer (the same tensor if they read the same), and what else the tail reads."""
@@ -215,7 +212,7 @@ class CutModel:
             return inputs_of_layers(self.network, self.layers, self._names, inputs), tuple(inputs)
         if self._channels_last:
             inputs = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs]
-        found, count = self._graph.prefix(*inputs), len(self.layers)
+        found, count = self._graph.prefix.forward(*inputs), len(self.layers)
         return list(found[:count]), tuple(found[count:])
 
     def _trace_is_right(self, inputs: tuple[Tensor, ...]) -> bool:
@@ -264,7 +261,7 @@ class CutModel:
             outs.append((z if self.kind == "linear" else z.transpose(1, 2)).reshape(len(cut), *part.shape))
         context = _cast(cut.context, self.dtype)
         if self._graph is not None:
-            activations, output = self._tail(*outs, *context)
+            activations, output = self._tail.forward(*outs, *context)
             return _together(activations), output
         layers = find_layers(self.replay_network, self.layer_name)
         return _together(outs), output_with_layers(self.replay_network, layers, outs, context)
