@@ -1,4 +1,4 @@
-# make repro: set everything up and run the default task end to end.   make test: set up, lint, types and tests.
+# make repro: set everything up and run the default tasks end to end.   make test: set up, lint, types and tests.
 # make tables TASK=mnist5k: every row of a task with three seeds, beside the paper's values.
 PYTHON ?= python3
 TASK ?= mnist5k

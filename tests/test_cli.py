@@ -237,6 +237,7 @@ def test_report(ocd, in_run, toy_run):
         "layer_scores.png",
         "overfit_test.png",
         "results.json",
+        "runtime.md",
         "scale.md",
         "table.md",
     ]

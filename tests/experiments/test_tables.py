@@ -45,7 +45,7 @@ def test_one_command_runs_everything_up_to_the_report():
     words = tables.command("mnist5k", "0,1,2", "auto", 5)
     assert words[:4] == ["dvc", "exp", "run", "report@mnist5k"]
     assert overrides(words) == {
-        "tasks": ["mnist5k"],
+        "tasks": ["tinynerf_demo", "mnist5k"],
         "seeds": [0, 1, 2],
         "layer_ranks": [1, 2],
         "params/mnist5k.yaml:evaluate.rows": [*SHIPPED[:-1], "tent", "bound", "bound_all_layers"],

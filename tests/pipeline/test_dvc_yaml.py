@@ -103,9 +103,9 @@ def test_no_test_store_is_an_ancestor_of_a_training_stage() -> None:
     assert "overfit-test" in ancestors("evaluate-")
 
 
-def test_defaults_run_a_task_that_comes_with_the_repository() -> None:
+def test_defaults_run_tasks_that_come_with_the_repository() -> None:
     defaults = YAML(typ="safe").load((REPO / "params.yaml").read_text())
-    assert defaults == {"tasks": ["mnist5k"], "seeds": [0], "layer_ranks": [1]}
+    assert defaults == {"tasks": ["tinynerf_demo", "mnist5k"], "seeds": [0], "layer_ranks": [1]}
     for task in ("mnist5k", "mnist", "tinynerf", "tinynerf_demo"):
         assert (REPO / "params" / f"{task}.yaml").is_file()
     assert (REPO / "data" / "README.md").is_file()

@@ -22,11 +22,11 @@ AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_bas
 
 def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace) -> None:
     assert ran_stages(workspace.first_output) == ALL
-    end = workspace.first_output[-3000:]
-    for title in ("base network", "OCD (one draw)", "OCD, ensemble of 2", "overfitted on test (bound)", "1500"):
+    end = workspace.first_output[-8000:]
+    for title in ("base network", "OCD (one draw)", "OCD, ensemble of 2", "overfitted on test (bound)", "3,500 test samples"):
         assert title in end
     metrics = json.loads((workspace.root / "data/mnist5k/seed0/rank1/evaluation/metrics.json").read_text())
-    assert metrics["n"] == 1500
+    assert metrics["n"] == 3500
     assert metrics["bound"]["cross_entropy"] < metrics["base"]["cross_entropy"]
 
 
@@ -86,7 +86,7 @@ def test_metrics_and_plots_are_shown(workspace: Workspace) -> None:
     shown = json.loads(workspace.run("dvc", "metrics", "show", "--json"))
     files = shown[""]["data"]
     evaluation = files["data/mnist5k/seed0/rank1/evaluation/metrics.json"]["data"]
-    assert 50 < evaluation["ocd"]["accuracy"] <= 100
+    assert 30 < evaluation["ocd"]["accuracy"] <= 100
     table = workspace.run("dvc", "exp", "show", "--csv")
     header, first = table.splitlines()[0], table.splitlines()[1]
     assert "ocd.accuracy" in header.split(",")

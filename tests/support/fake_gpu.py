@@ -113,6 +113,7 @@ def run(task: str, stages: Sequence[str]) -> None:
             return device
 
         patch.setattr("torch.cuda.device_count", lambda: 1)
+        patch.setattr("torch.cuda.get_device_name", lambda: "a fake GPU")
         for module in (
             "ocd_core.overfit.workers",
             "ocd_core.training.processes",

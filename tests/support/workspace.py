@@ -77,6 +77,7 @@ def copy_repository(root: Path) -> None:
 def make_workspace(root: Path) -> Workspace:
     """A committed copy at `root` in which `dvc repro` has run once on mnist5k."""
     copy_repository(root)
+    edit_params(root / "params.yaml", {}, tasks=["mnist5k"])
     edit_params(root / "params" / "mnist5k.yaml", SMALL)
     space = Workspace(root)
     space.run("git", "init", "-q")

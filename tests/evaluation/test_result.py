@@ -1,0 +1,23 @@
+import pytest
+from pydantic import ValidationError
+
+from ocd_core.evaluation.result import Absent, Result
+from tests.support.tables import result
+
+
+def test_a_result_survives_json() -> None:
+    found = Result(**result("ocd", 0.4, temperature=1.25))
+    assert Result.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize("change", [{"mean": "0.4"}, {"n": 2.5}, {"loss": 1.0}])
+def test_what_is_not_a_result_is_refused(change: dict) -> None:
+    with pytest.raises(ValidationError):
+        Result(**{**result("ocd", 0.4), **change})
+
+
+def test_a_row_is_absent_for_one_of_three_reasons() -> None:
+    for status in ("left out", "failed", "not run"):
+        assert Absent(row="ocd", status=status, why="it is a test").status == status
+    with pytest.raises(ValidationError):
+        Absent(row="ocd", status="forgotten", why="it is a test")
