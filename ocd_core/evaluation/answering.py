@@ -1,13 +1,14 @@
 """What it costs a row to answer one test sample."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ocd_core.evaluation.costs import flops
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, Tensors
 
 _COUNTED = 2  # samples on which operations are counted
 
@@ -20,19 +21,28 @@ class Cost:
     flops: int
 
 
-def cost_of_answers(row: Row, predictor: Predictor, batch: Batch, split_size: int) -> Cost:
-    """Measure a row that has answered before, on its own: with the base's pass, sharing nothing with other rows.
+def cost_of_answers(row: Row, predictor: Predictor, batch: Batch) -> Cost:
+    """Measure a row on its own: with the base's pass, sharing nothing with other rows.
 
     Args:
-        batch: of the test split. split_size: samples of the split, which `Row.whole_split` rows answer at once.
+        row: answers batch by batch, and has answered before, so that nothing is done for the first time.
+        batch: of the test split.
     """
+    assert not row.whole_split
     few = batch.select(slice(0, _COUNTED))
     counted, timed = (SharedPass(predictor, part, "test") for part in (few, batch))
-    row.forget()
     operations = flops(lambda: row.outputs(counted))
-    row.forget()
     start = time.perf_counter()
     row.outputs(timed)
-    seconds = time.perf_counter() - start
-    sizes = (split_size, split_size) if row.whole_split else (len(few), len(batch))
-    return Cost(seconds / sizes[1], operations // sizes[0])
+    return Cost((time.perf_counter() - start) / len(batch), operations // len(few))
+
+
+def with_cost(answer: Callable[[], Tensors], samples: int) -> tuple[Tensors, Cost]:
+    """The answer of a row that answers a whole split at once, and its cost per sample.
+
+    Both are taken in the same call, because a second one would double the time; counting slows it a little.
+    """
+    found: list[Tensors] = []
+    start = time.perf_counter()
+    operations = flops(lambda: found.append(answer()))
+    return found[0], Cost((time.perf_counter() - start) / samples, operations // samples)

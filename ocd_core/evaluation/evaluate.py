@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.evaluation.answering import Cost, cost_of_answers
+from ocd_core.evaluation.answering import Cost, cost_of_answers, with_cost
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring
 from ocd_core.evaluation.params import EvaluateParams
@@ -169,11 +169,16 @@ def _compare(figure: Figure, base: Figure, params: EvaluateParams, seed: int, pl
 
 
 class _Rows:
-    """The rows that are still measured; one that fails is taken out, with the reason."""
+    """The rows that are still measured; one that fails is taken out, with the reason.
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    costs: of the rows that have answered the whole test split at once.
+    """
+
+    def __init__(self, rows: Sequence[Row], test_samples: int) -> None:
         self.running = list(rows)
         self.failed: list[Absent] = []
+        self.costs: dict[str, Cost] = {}
+        self._test_samples = test_samples
 
     def answers(self, shared: SharedPass) -> Iterator[tuple[Row, Tensors]]:
         """Each row with its outputs for a batch, on the CPU.
@@ -183,7 +188,7 @@ class _Rows:
         """
         for row in list(self.running):
             try:
-                output = map_tensors(Tensor.cpu, row.outputs(shared))
+                output = map_tensors(Tensor.cpu, self._outputs(row, shared))
                 if not is_finite(output):
                     raise UserError(f"{row.title!r} gives outputs that are not finite; check the drawn Δ and ρ")
             except UserError as error:
@@ -193,6 +198,12 @@ class _Rows:
                 self.failed.append(Absent(row=row.name, status="failed", why=str(error)))
                 continue
             yield row, output
+
+    def _outputs(self, row: Row, shared: SharedPass) -> Tensors:
+        if not row.whole_split or shared.split != "test" or row.name in self.costs:
+            return row.outputs(shared)
+        output, self.costs[row.name] = with_cost(lambda: row.outputs(shared), self._test_samples)
+        return output
 
 
 @torch.no_grad()
@@ -214,7 +225,7 @@ def evaluate(
     """
     task, split = context.task, context.split("test")
     metrics, groups, count = tuple(task.metrics), groups_of(split), len(split)
-    measured = _Rows(rows)
+    measured = _Rows(rows, count)
     temperatures = _temperatures(context, measured, progress)
     done = len(context.split("val")) if temperatures else 0
     measuring = {row.name: Measuring(metrics, groups) for row in measured.running}
@@ -245,7 +256,7 @@ def evaluate(
         details={row.name: details for row in running if (details := row.details()) is not None},
         temperatures={row.name: temperatures[row.name] for row in running if temperatures},
         tempered={row.name: tempered[row.name].figures() for row in running if temperatures},
-        costs=_costs(context, running),
+        costs=_costs(context, measured),
         chosen_on={row.name: row.chosen_on for row in running},
         costs_as={row.name: row.costs_as or row.family for row in running},
     )
@@ -283,6 +294,7 @@ def _temperatures(context: Context, measured: _Rows, progress: Progress) -> dict
     return {row.name: choose_temperature(task, outputs[row.name], targets) for row in measured.running}
 
 
-def _costs(context: Context, rows: Sequence[Row]) -> dict[str, Cost]:
+def _costs(context: Context, measured: _Rows) -> dict[str, Cost]:
     batch, _ = next(_passes(context, "test"))
-    return {row.name: cost_of_answers(row, context.predictor, batch, len(context.split("test"))) for row in rows}
+    others = [row for row in measured.running if not row.whole_split]
+    return measured.costs | {row.name: cost_of_answers(row, context.predictor, batch) for row in others}

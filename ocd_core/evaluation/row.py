@@ -94,9 +94,6 @@ class Row(ABC):
         """
         return None
 
-    def forget(self) -> None:  # noqa: B027  (most rows keep nothing)
-        """Drop what was kept of earlier answers, so that the next ones cost what they cost."""
-
     def details(self) -> dict[str, Any] | None:
         """Plain values besides the metrics; called after the last batch."""
         return None

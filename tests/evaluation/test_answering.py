@@ -1,20 +1,24 @@
 """The cost of answers, against operations counted by hand."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from torch import Tensor
 
-from ocd_core.artifacts import Artifacts
-from ocd_core.evaluation.answering import cost_of_answers
-from ocd_core.evaluation.row import Row
-from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.samples import Tensors
-from tests.support.runs import context_of, row_of, whole_test_batch
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.evaluation.answering import cost_of_answers, with_cost
+from ocd_core.evaluation.context import Context
+from ocd_core.evaluation.rows.tent import Tent
+from stages import evaluate as evaluate_stage
+from tests.support.runs import context_of, row_of, run_of, whole_test_batch
+from tests.support.toy import plane_params
 
 
 def cost(run: Artifacts, name: str):
     row, shared = row_of(run, name)
     row.outputs(shared)  # the first pass also checks how the network is cut
-    return cost_of_answers(row, shared.predictor, whole_test_batch(context_of(run)), 20)
+    return cost_of_answers(row, shared.predictor, whole_test_batch(context_of(run)))
 
 
 def test_the_base_costs_its_products(run: Artifacts) -> None:
@@ -30,31 +34,36 @@ def test_draws_cost_more_than_the_base_and_an_ensemble_more_than_a_draw(run: Art
     assert five - base == pytest.approx(3 * (one - base), rel=0.35)  # three draws share the base's pass and ρ
 
 
-class Whole(Row):
-    """Answers a whole split at once, and counts how often it had to."""
+def test_a_whole_split_is_answered_once_and_its_cost_shared_by_the_samples() -> None:
+    calls: list[int] = []
 
-    title = "whole"
-    whole_split = True
+    def answer() -> Tensor:
+        calls.append(1)
+        return torch.ones(20, 100) @ torch.ones(100, 2)
 
-    def __init__(self, run: Artifacts) -> None:
-        super().__init__("whole", context_of(run))
-        self.kept: Tensors | None = None
-        self.computed = 0
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        if self.kept is None:
-            self.computed += 1
-            self.kept = torch.ones(20, 100) @ torch.ones(100, 2)
-        return self.kept[shared.batch.sample_id]
-
-    def forget(self) -> None:
-        self.kept = None
-
-
-def test_a_row_that_answers_a_split_at_once_is_shared_by_its_samples(run: Artifacts) -> None:
-    row, context = Whole(run), context_of(run)
-    batch = whole_test_batch(context)
-    row.outputs(SharedPass(context.predictor, batch, "test"))
-    found = cost_of_answers(row, context.predictor, batch.select(slice(0, 5)), 20)
-    assert row.computed == 3  # once before, once counted, once timed
+    output, found = with_cost(answer, 20)
+    assert (len(calls), output.shape) == (1, (20, 2))
     assert found.flops == 2 * 100 * 2
+    assert found.seconds > 0
+
+
+def test_the_evaluation_measures_rows_of_whole_splits_while_they_answer(tmp_path: Path, monkeypatch) -> None:
+    values = plane_params()
+    values["controls"] |= {"fit": ["tent"], "tent": {**Tent.quick}}
+    values["evaluate"]["rows"] = ["base", "tent"]
+    run = run_of(tmp_path, "plane", values, "train_controls")
+    monkeypatch.chdir(tmp_path)
+    calls: list[str] = []
+    adapted = Tent._adapted
+
+    def counted(self: Tent, context: Context, name: str, variant: str, lr: float) -> Tensor:
+        calls.append(name)
+        return adapted(self, context, name, variant, lr)
+
+    monkeypatch.setattr(Tent, "_adapted", counted)
+    evaluate_stage.main("plane")
+    assert sorted(calls) == ["test", "test", "val", "val"]  # two modes
+    results = {r["row"]: r for r in read_json(run.evaluation / "table.json")["results"]}
+    assert results["base"]["flops"] == 2 * (2 * 6 + 6 * 2)
+    # an update, with gradients from the output to the hidden layer's bias, and the answer
+    assert results["tent_1"]["flops"] == 48 + 2 * 6 * 2 + 48

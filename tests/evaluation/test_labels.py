@@ -68,9 +68,9 @@ def outputs_of(
         kept.append(self)
         add(self, output, batch, draws)
 
-    def keep_names(self: Any, rows: Any) -> None:
+    def keep_names(self: Any, rows: Any, count: int) -> None:
         names.extend(row.name for row in rows)
-        load(self, rows)
+        load(self, rows, count)
 
     kept: list[Measuring] = []
     with pytest.MonkeyPatch.context() as patch:

@@ -23,7 +23,13 @@ AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_bas
 def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace) -> None:
     assert ran_stages(workspace.first_output) == ALL
     end = workspace.first_output[-8000:]
-    for title in ("base network", "OCD (one draw)", "OCD, ensemble of 2", "overfitted on test (bound)", "3,500 test samples"):
+    for title in (
+        "base network",
+        "OCD (one draw)",
+        "OCD, ensemble of 2",
+        "overfitted on test (bound)",
+        "3,500 test samples",
+    ):
         assert title in end
     metrics = json.loads((workspace.root / "data/mnist5k/seed0/rank1/evaluation/metrics.json").read_text())
     assert metrics["n"] == 3500

@@ -136,10 +136,6 @@ class Tent(FittedRow):
         kept = self._kept[shared.split]
         return map_tensors(lambda x: x.to(self.context.device), select(kept, shared.batch.sample_id))
 
-    def forget(self) -> None:
-        """Drop the outputs of whole splits."""
-        self._kept.clear()
-
     def _adapted(self, context: Context, name: SplitName, variant: str, lr: float) -> Tensors:
         """The outputs for a split, on the CPU; its labels are out of reach."""
         iterations, online = _parsed(variant)
