@@ -5,7 +5,7 @@ from typing import Any
 
 from ocd_core.evaluation.result import Absent
 from ocd_core.report.markdown import markdown_table
-from ocd_core.report.paper_tables import PaperTask, PaperValue, paper_rows, paper_task
+from ocd_core.report.paper_tables import PaperTask, PaperValue, paper_rows
 from ocd_core.report.results import Merged
 from ocd_core.report.run_tables import caption, cell
 
@@ -17,16 +17,14 @@ where its values differ.
 """
 
 
-def paper_markdown(entry: Merged, not_run: Sequence[Absent]) -> str | None:
-    """The page of a task's first layer rank; None if the paper has no data set for the task.
+def paper_markdown(entry: Merged, compared: PaperTask, not_run: Sequence[Absent]) -> str:
+    """The page of a task's first layer rank.
 
     Args:
+        compared: the paper's data set for the task, from `paper_task`.
         not_run: rows that would take too long here.
     """
     task = entry.tables[0]["task"]
-    compared = paper_task(task)
-    if compared is None:
-        return None
     values = paper_rows(compared.dataset)
     metrics = [m for m in entry.tables[0]["metrics"] if any(v.metric == m["name"] for v in values)]
     editions = {m["name"]: _editions(values, m["name"]) for m in metrics}

@@ -7,6 +7,7 @@ from pathlib import Path
 from ocd_core.artifacts import Artifacts, write_json, write_text
 from ocd_core.files import replace_file
 from ocd_core.report.paper_page import paper_markdown
+from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
 from ocd_core.report.results import Merged, Table, merged_results, preset_tables, run_tables
 from ocd_core.report.run_plots import plot_curves, plot_layer_scores
@@ -47,9 +48,9 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
             for entry in entries
         ],
     )
-    paper = paper_markdown(entries[0], presets_not_run(run, {*presets}))
-    if paper is not None:
-        write_text(run.report / "paper.md", paper)
+    compared = paper_task(task)
+    if compared is not None:  # counting a preset's operations takes seconds
+        write_text(run.report / "paper.md", paper_markdown(entries[0], compared, presets_not_run(run, {*presets})))
     runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
     write_text(run.report / "scale.md", scale_markdown(runs))
     write_text(run.report / "runtime.md", runtime_markdown(runs))

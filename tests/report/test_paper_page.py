@@ -4,6 +4,7 @@ from typing import Any
 
 from ocd_core.evaluation.result import Absent
 from ocd_core.report.paper_page import paper_markdown
+from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.results import merged_results
 from tests.support.tables import result, table
 
@@ -41,9 +42,10 @@ def digits(**changes: Any) -> dict[str, Any]:
 
 
 def page(*tables: dict[str, Any], not_run: list[Absent] = NOT_RUN) -> str:
-    text = paper_markdown(merged_results(tables)[0], not_run)
-    assert text is not None
-    return text
+    entry = merged_results(tables)[0]
+    compared = paper_task(entry.tables[0]["task"])
+    assert compared is not None
+    return paper_markdown(entry, compared, not_run)
 
 
 def cells(text: str) -> dict[str, list[str]]:
@@ -124,4 +126,4 @@ def test_editions_that_differ_have_columns_of_their_own() -> None:
 
 
 def test_a_task_that_the_paper_lacks_has_no_page() -> None:
-    assert paper_markdown(merged_results([table(task="tinynerf_demo")])[0], NOT_RUN) is None
+    assert paper_task("tinynerf_demo") is None

@@ -9,6 +9,7 @@ from ocd_core.artifacts import Artifacts, read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result
 from ocd_core.report import run_report
+from ocd_core.report.paper_tables import PaperTask
 from ocd_core.report.run_report import write_report
 from ocd_core.timing import Stopwatch
 from tests.support.toy import run_stages, write_toy_params
@@ -92,8 +93,12 @@ def test_the_page_beside_the_paper_is_there_if_the_paper_has_the_task(
     seen = []
     absent = lambda run, done: [Absent(row=f"{run.task}, {sorted(done)}", status="not run", why="a test")]  # noqa: E731
     monkeypatch.setattr(run_report, "presets_not_run", absent)
-    page = lambda entry, not_run: seen.append((entry.rank, not_run[0].row)) or "a page"  # noqa: E731
+    page = lambda entry, _compared, not_run: seen.append((entry.rank, not_run[0].row)) or "a page"  # noqa: E731
     monkeypatch.setattr(run_report, "paper_markdown", page)
+    write_report("toy", run.root)
+    assert not seen  # the paper has no such data set
+    assert not (run.report / "paper.md").exists()
+    monkeypatch.setattr(run_report, "paper_task", lambda _task: PaperTask(dataset="MNIST", architecture="LeNet5"))
     shutil.copytree(run.task_dir, run.root / "data" / "toy_paper")
     (entry,) = write_report("toy", run.root)
     assert (run.report / "paper.md").read_text() == "a page"
