@@ -1,6 +1,6 @@
 """The building blocks of params groups: a strict model, and numbers within bounds."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -24,7 +24,12 @@ def distinct(values: list[T]) -> list[T]:
     Raises:
         ValueError: one occurs twice.
     """
-    again = [value for i, value in enumerate(values) if value in values[:i]]
+    again = repeated(values)
     if again:
         raise ValueError(f"{again[0]!r} is named twice")
     return values
+
+
+def repeated(values: Sequence[T]) -> list[T]:
+    """The values that an earlier one equals, in order."""
+    return [value for i, value in enumerate(values) if value in values[:i]]

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import Params
@@ -86,6 +86,21 @@ class Context:
     def gain_note(self) -> str:
         """A suffix for the titles of rows with drawn Δ if validation chose a gain for all of them, else empty."""
         return "" if self.predictor.gain is None else ", with gain"
+
+    @property
+    def as_built(self) -> nn.Module:
+        """The base network with fresh weights, which says what the task freezes; not to be changed."""
+        return self.once("as built", self.task.build_model)
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the task gives probabilities of classes."""
+        return self.once("has classes", self._gives_probabilities)
+
+    @torch.no_grad()
+    def _gives_probabilities(self) -> bool:
+        batch = self.split("train").batch(torch.zeros(1, dtype=torch.int64)).to(self.device)
+        return self.task.log_probabilities(self.predictor.model.network(*batch.inputs)) is not None
 
     def without_test(self) -> "Context":
         """The same, without access to the store and the labels of the test split."""

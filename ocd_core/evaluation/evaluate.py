@@ -17,10 +17,10 @@ from ocd_core.evaluation.answering import Cost, cost_of_answers, with_cost
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring
 from ocd_core.evaluation.params import EvaluateParams
-from ocd_core.evaluation.result import Absent, Result
+from ocd_core.evaluation.result import Absent, Result, corrected
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.evaluation.statistics import Values, holm
+from ocd_core.evaluation.statistics import Values
 from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.progress import Progress, no_progress
@@ -86,11 +86,6 @@ class Evaluation:
                 rows = [row for row in figures if m.name in figures[row]]
                 # resamples of a metric of the whole split take long, and the table shows them without temperatures
                 plain = bool(temperatures) and m.kind == "over_split"
-                compared = {
-                    row: _compare(figures[row][m.name], figures[BASE][m.name], params, seed, plain) for row in rows
-                }
-                tested = {row: p for row in rows if (p := compared[row]["p"]) is not None}
-                adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
                 for row in rows:
                     cost = self.costs.get(row)
                     found.append(
@@ -102,18 +97,18 @@ class Evaluation:
                             seeds=1,
                             sd_over_seeds=None,
                             n=self.samples,
-                            p_holm=adjusted.get(row),
+                            p_holm=None,
                             gap_closed=self.gap_closed(row) if m is self.metrics[0] and not temperatures else None,
                             seconds=None,
                             flops=None if cost is None else cost.flops,
                             fit_flops=cost_flops.get(self.costs_as.get(row, row), {}).get("total"),
                             preset=preset,
                             chosen_on=self.chosen_on.get(row, ""),
-                            **compared[row],
+                            **_compare(figures[row][m.name], figures[BASE][m.name], params, seed, plain),
                         )
                     )
         order = {row: place for place, row in enumerate(self.figures)}
-        return sorted(found, key=lambda r: order[r.row])
+        return corrected(sorted(found, key=lambda r: order[r.row]))
 
     def summary(self) -> dict[str, Any]:
         """{row: {metric: value}} and the number of samples, for `dvc metrics`; without metrics that are not defined."""
@@ -230,11 +225,12 @@ def evaluate(
     done = len(context.split("val")) if temperatures else 0
     measuring = {row.name: Measuring(metrics, groups) for row in measured.running}
     of_one_answer = [m for m in metrics if m.sees != "draws"]
+    sees_draws = len(of_one_answer) < len(metrics)
     tempered = {name: Measuring(of_one_answer, groups) for name in temperatures}
     rho: list[Values] = []
     for batch, shared in _passes(context, "test", lambda n: progress(done + n, "")):
         for row, output in measured.answers(shared):
-            draws = row.distribution(shared)
+            draws = row.distribution(shared) if sees_draws else None
             measuring[row.name].add(output, batch, None if draws is None else map_tensors(Tensor.cpu, draws))
             if row.name in temperatures:
                 tempered[row.name].add(task.tempered(output, temperatures[row.name]), batch)
@@ -282,16 +278,15 @@ def _chunk_rows(context: Context, name: SplitName) -> int:
 
 def _temperatures(context: Context, measured: _Rows, progress: Progress) -> dict[str, float]:
     """Of each row, chosen on the validation split; none if the task has no classes."""
-    task = context.task
+    if not context.has_classes:
+        return {}
     outputs: dict[str, list[Tensors]] = {row.name: [] for row in measured.running}
     targets: list[Tensors] = []
     for batch, shared in _passes(context, "val", lambda n: progress(n, "")):
-        if task.log_probabilities(shared.base.output) is None:
-            return {}
         targets.append(batch.target)
         for row, output in measured.answers(shared):
             outputs[row.name].append(output)
-    return {row.name: choose_temperature(task, outputs[row.name], targets) for row in measured.running}
+    return {row.name: choose_temperature(context.task, outputs[row.name], targets) for row in measured.running}
 
 
 def _costs(context: Context, measured: _Rows) -> dict[str, Cost]:

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, create_model, model_vali
 
 from ocd_core.errors import UserError
 from ocd_core.evaluation.rows import ROWS, row_class
-from ocd_core.strict import PositiveInt, StrictModel
+from ocd_core.strict import PositiveInt, StrictModel, repeated
 
 
 def _known(name: str) -> str:
@@ -84,7 +84,7 @@ class ControlsParams(StrictModel):
 
 
 def _no_repeats(key: str, names: Sequence[str | int]) -> None:
-    again = [n for i, n in enumerate(names) if n in names[:i]]
+    again = repeated(names)
     if again:
         raise ValueError(f"{key} names {again[0]!r} twice")
 

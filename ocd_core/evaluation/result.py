@@ -1,7 +1,9 @@
 """The schema of a result: one row's value of one metric, for one run or for several seeds of it."""
 
+from collections.abc import Sequence
 from typing import Literal
 
+from ocd_core.evaluation.statistics import holm
 from ocd_core.strict import StrictModel
 
 
@@ -42,6 +44,18 @@ class Result(StrictModel):
     fit_flops: int | None
     preset: str
     chosen_on: str
+
+
+def corrected(results: Sequence[Result]) -> list[Result]:
+    """The same with `p_holm` over all rows of the table, separately for each metric, before and after temperatures."""
+    tested: dict[tuple[str, bool], dict[int, float]] = {}
+    for i, r in enumerate(results):
+        if r.p is not None:
+            tested.setdefault((r.metric, r.temperature is not None), {})[i] = r.p
+    adjusted: dict[int, float] = {}
+    for same in tested.values():
+        adjusted |= dict(zip(same, holm(list(same.values())), strict=True))
+    return [r.model_copy(update={"p_holm": adjusted.get(i)}) for i, r in enumerate(results)]
 
 
 class Absent(StrictModel):

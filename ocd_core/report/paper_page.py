@@ -7,7 +7,7 @@ from ocd_core.evaluation.result import Absent
 from ocd_core.report.markdown import markdown_table
 from ocd_core.report.paper_tables import PaperTask, PaperValue, paper_rows
 from ocd_core.report.results import Merged
-from ocd_core.report.run_tables import caption, cell
+from ocd_core.report.run_tables import caption, cell, with_unit
 
 _EDITIONS = {"icml2023": "ICML 2023", "preprint2022": "preprint 2022"}
 _ABOUT = """# {task} beside the paper
@@ -30,16 +30,14 @@ def paper_markdown(entry: Merged, compared: PaperTask, not_run: Sequence[Absent]
     editions = {m["name"]: _editions(values, m["name"]) for m in metrics}
     columns = ["method"]
     for m in metrics:
-        columns += [f"{_words(m)}, here", *(f"{_words(m)}, {_EDITIONS[edition]}" for edition in editions[m["name"]])]
+        columns += [
+            f"{with_unit(m)}, here",
+            *(f"{with_unit(m)}, {_EDITIONS[edition]}" for edition in editions[m["name"]]),
+        ]
     parts = [_ABOUT.format(task=task), f"**{caption(entry)}**", ""]
     parts.append(markdown_table(columns, _rows(entry, not_run, values, metrics, editions)))
     parts += [f"\n{note}" for note in _notes(entry, not_run, compared, values, metrics)]
     return "\n".join(parts) + "\n"
-
-
-def _words(metric: dict[str, Any]) -> str:
-    unit = f" {metric['unit']}" if metric["unit"] else ""
-    return f"{metric['name'].replace('_', ' ')}{unit}"
 
 
 def _editions(values: Sequence[PaperValue], metric: str) -> list[str]:

@@ -5,23 +5,26 @@ A row `ocd_alternative_layer` is the row `ocd` of the layer of rank 2 (the paper
 """
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
-from ocd_core.evaluation.result import Absent, Result
-from ocd_core.evaluation.statistics import holm
+from ocd_core.evaluation.result import Absent, Result, corrected
 from ocd_core.presets import preset_names
 
 Table = dict[str, Any]  # of one run, as the stage `evaluate` writes it
 ALTERNATIVE = "ocd_alternative_layer"
 _MEANS = ("mean", "spread_over_samples", "low", "high", "difference", "difference_low", "difference_high", "z",
           "gap_closed", "temperature", "seconds")  # fmt: skip
-_LARGEST = ("p",)
-_COUNTS = ("flops", "fit_flops")
+# what becomes of the known values of several seeds
+_OVER_SEEDS: dict[str, Callable[[list[Any]], Any]] = {
+    **dict.fromkeys(_MEANS, statistics.mean),
+    **dict.fromkeys(("flops", "fit_flops"), lambda counts: round(statistics.mean(counts))),
+    "p": max,
+}
 
 
 @dataclass(frozen=True)
@@ -118,10 +121,9 @@ def over_seeds(runs: Sequence[Sequence[Result]]) -> list[Result]:
 
 def _merge(group: list[Result]) -> Result:
     values: dict[str, Any] = {}
-    for names, merge in ((_MEANS, statistics.mean), (_LARGEST, max), (_COUNTS, lambda x: round(statistics.mean(x)))):
-        for name in names:
-            known = [v for v in (getattr(r, name) for r in group) if v is not None]
-            values[name] = cast(Any, merge)(known) if known else None
+    for name, merge in _OVER_SEEDS.items():
+        known = [v for v in (getattr(r, name) for r in group) if v is not None]
+        values[name] = merge(known) if known else None
     means = [r.mean for r in group if r.mean is not None]
     values |= {
         "seeds": len(group),
@@ -130,19 +132,3 @@ def _merge(group: list[Result]) -> Result:
         "title": " / ".join(dict.fromkeys(r.title for r in group)),
     }
     return group[0].model_copy(update=values)
-
-
-def corrected(results: Sequence[Result]) -> list[Result]:
-    """The same with `p_holm` over all rows of the table, separately for each metric."""
-    adjusted: dict[int, float] = {}
-    for same in _same_metric(results):
-        tested = [(i, p) for i in same if (p := results[i].p) is not None]
-        adjusted |= dict(zip((i for i, _ in tested), holm([p for _, p in tested]), strict=True))
-    return [r.model_copy(update={"p_holm": adjusted.get(i)}) for i, r in enumerate(results)]
-
-
-def _same_metric(results: Sequence[Result]) -> Iterator[list[int]]:
-    by_metric: dict[tuple[str, bool], list[int]] = {}
-    for i, r in enumerate(results):
-        by_metric.setdefault((r.metric, r.temperature is not None), []).append(i)
-    yield from by_metric.values()

@@ -1,10 +1,10 @@
 """How well the scale networks of a task's runs estimate ρ, as Markdown: reports/<task>/scale.md."""
 
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
 
 from ocd_core.artifacts import Artifacts, read_json, read_table
+from ocd_core.report.by_rank import page_by_rank
 from ocd_core.report.markdown import markdown_table
 from ocd_core.scale.network import UNUSED
 
@@ -28,19 +28,14 @@ def scale_markdown(runs: Sequence[Artifacts]) -> str:
     Raises:
         UserError: a run has no `comparison.tsv` of train_scale.
     """
-    by_rank: dict[int, list[Artifacts]] = defaultdict(list)
-    for run in runs:
-        by_rank[run.rank].append(run)
-    return "\n".join([_ABOUT, *(_table(rank, group) for rank, group in sorted(by_rank.items()))])
+    return page_by_rank(_ABOUT, runs, _table)
 
 
-def _table(rank: int, runs: list[Artifacts]) -> str:
-    seeds = ", ".join(str(run.seed) for run in runs)
+def _table(runs: list[Artifacts]) -> str:
     columns = ["estimate", "samples", "n", *(title for title, _ in _COLUMNS.values())]
-    title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
     tables = [_read(run) for run in runs]
     if not any(tables):
-        return f"{title}\n\nNo scale network, because {read_json(runs[0].scale / 'metrics.json')[UNUSED]}.\n"
+        return f"No scale network, because {read_json(runs[0].scale / 'metrics.json')[UNUSED]}.\n"
     rows = []
     for entries in zip(*tables, strict=True):
         counts = sorted({int(e["n"]) for e in entries})
@@ -51,7 +46,7 @@ def _table(rank: int, runs: list[Artifacts]) -> str:
             *(_cell([e[name] for e in entries], decimals) for name, (_, decimals) in _COLUMNS.items()),
         ]
         rows.append(row)
-    return f"{title}\n\n{markdown_table(columns, rows, text_columns=2)}\n"
+    return f"{markdown_table(columns, rows, text_columns=2)}\n"
 
 
 def _read(run: Artifacts) -> list[dict[str, str]]:

@@ -43,7 +43,7 @@ def notes(entry: Merged) -> list[str]:
     """The notes that a reader of a merged table needs."""
     first = entry.tables[0]
     metric = first["metrics"][0]
-    name = _words(metric["name"])
+    name = metric["name"].replace("_", " ")
     several = len(entry.tables) > 1
     lines = [
         f"difference: from the base in {name}, with a 95 % bootstrap interval; z: paired over {_units(first)}"
@@ -70,14 +70,15 @@ def notes(entry: Merged) -> list[str]:
     return [*lines, *first.get("remarks", [])]
 
 
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
+def with_unit(metric: dict[str, Any], suffix: str = "") -> str:
+    """A metric's name in words, with its unit."""
+    unit = f" {metric['unit']}" if metric["unit"] else ""
+    return f"{metric['name'].replace('_', ' ')}{suffix}{unit}"
 
 
 def heading(metric: dict[str, Any], suffix: str = "") -> str:
     """A metric's column title, with its unit and an arrow in the direction that is better."""
-    unit = f" {metric['unit']}" if metric["unit"] else ""
-    return f"{_words(metric['name'])}{suffix}{unit} {'↑' if metric['higher_is_better'] else '↓'}"
+    return f"{with_unit(metric, suffix)} {'↑' if metric['higher_is_better'] else '↓'}"
 
 
 def columns_and_rows(entry: Merged) -> tuple[list[str], list[list[str]]]:

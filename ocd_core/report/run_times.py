@@ -1,11 +1,11 @@
 """How long a task's runs took to train and take to infer (the paper's Tab. 7): reports/<task>/runtime.md."""
 
 import statistics
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.report.by_rank import page_by_rank
 from ocd_core.report.markdown import markdown_table
 from ocd_core.report.paper_tables import paper_runtimes, paper_task
 from ocd_core.timing import read_seconds
@@ -43,20 +43,15 @@ draw for OCD. Overfitting of validation samples is not counted.
 
 def runtime_markdown(runs: Sequence[Artifacts]) -> str:
     """One table per layer rank; with several seeds, the means over seeds. A dash: the time is not known."""
-    by_rank: dict[int, list[Artifacts]] = defaultdict(list)
-    for run in runs:
-        by_rank[run.rank].append(run)
-    return "\n".join([_ABOUT, *(_table(rank, group) for rank, group in sorted(by_rank.items()))])
+    return page_by_rank(_ABOUT, runs, _table)
 
 
-def _table(rank: int, runs: list[Artifacts]) -> str:
-    seeds = ", ".join(str(run.seed) for run in runs)
-    title = f"**{runs[0].task}, layer of rank {rank}, seed{'s' if len(runs) > 1 else ''} {seeds}**"
+def _table(runs: list[Artifacts]) -> str:
     measured, paper = _means([run_times(run) for run in runs]), paper_cells(runs[0].task)
     columns = ["", "measured", *(["the paper's"] if paper else [])]
     rows = [[text, _cell(key, measured[key]), *([paper.get(key, "")] if paper else [])] for key, text in _ROWS.items()]
     notes = "".join(f"\n{note}\n" for note in [*_notes(runs), *_paper_notes(runs[0].task)])
-    return f"{title}\n\n{markdown_table(columns, rows)}\n{notes}"
+    return f"{markdown_table(columns, rows)}\n{notes}"
 
 
 def run_times(run: Artifacts) -> Times:

@@ -7,7 +7,7 @@ import pytest
 from ocd_core.artifacts import Artifacts, write_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Result
-from ocd_core.report.results import corrected, merged_results, over_seeds, preset_tables, run_tables
+from ocd_core.report.results import merged_results, over_seeds, preset_tables, run_tables
 from tests.support.tables import result, table
 
 
@@ -53,13 +53,6 @@ def test_a_metric_is_merged_with_itself_only() -> None:
 def test_a_row_that_failed_with_one_seed_says_how_many_it_has() -> None:
     runs = [of(result("base", 0.5), result("ocd", 0.4)), of(result("base", 0.7))]
     assert [(r.row, r.seeds) for r in over_seeds(runs)] == [("base", 2), ("ocd", 1)]
-
-
-def test_p_is_corrected_over_the_rows_of_a_metric() -> None:
-    rows = of(
-        result("base", 0.5), result("a", 0.4, p=0.01), result("b", 0.4, p=0.04), result("a", 0.4, p=0.04, metric="mae")
-    )
-    assert [r.p_holm for r in corrected(rows)] == [None, 0.02, 0.04, 0.04]
 
 
 def test_the_second_layer_and_the_presets_are_rows_of_the_first_table() -> None:

@@ -41,7 +41,7 @@ class BaseFurther(FittedRow):
 
     def left_out(self) -> str | None:
         """A network whose parameters are all frozen has nothing to train."""
-        trains = any(p.requires_grad for p in self.context.task.build_model().parameters())
+        trains = any(p.requires_grad for p in self.context.as_built.parameters())
         return None if trains else "every parameter of the base network is frozen"
 
     def fit(self, fitting: Fitting) -> Fit:

@@ -58,10 +58,11 @@ class Bound(Row):
         sample_id, store = shared.batch.sample_id, self.store(shared.split)
         delta_NOI = torch.from_numpy(store.deltas_of_samples(sample_id.numpy())).to(self.context.device)
         output = shared.outputs_with(delta_NOI)
-        task, split = self.context.task, self.context.split(shared.split)
-        seen = seen_while_overfitting(task, split, sample_id, store.schema.steps, self.context.seed)
-        if seen is not None and shared.split == "test":
-            self._add(seen, map_tensors(Tensor.cpu, output), split.batch(sample_id).target)
+        if shared.split == "test":
+            task, split = self.context.task, self.context.split("test")
+            seen = seen_while_overfitting(task, split, sample_id, store.schema.steps, self.context.seed)
+            if seen is not None:
+                self._add(seen, map_tensors(Tensor.cpu, output), split.batch(sample_id).target)
         return output
 
     def _add(self, seen: Tensor, output: Tensors, target: Tensors) -> None:

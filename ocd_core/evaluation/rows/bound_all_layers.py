@@ -14,7 +14,7 @@ from ocd_core.network.per_sample import PerSampleNetwork
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.whole import overfit_all_layers, samples_within
 from ocd_core.samples import Batch, SplitName, Tensors, concatenate
-from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
+from ocd_core.tasks.draws_inputs import parts_of_step, step_batch
 
 
 class BoundAllLayers(Row):
@@ -33,7 +33,7 @@ class BoundAllLayers(Row):
 
     @cached_property
     def _names(self) -> list[str]:
-        return [name for name, p in self.context.task.build_model().named_parameters() if p.requires_grad]
+        return [name for name, p in self.context.as_built.named_parameters() if p.requires_grad]
 
     @cached_property
     def _overfit(self) -> OverfitParams:
@@ -67,9 +67,8 @@ class BoundAllLayers(Row):
     def _parts(self, split: SplitName, sample_id: Tensor, step: int) -> Iterator[tuple[Batch, float]]:
         """What a step sees, on the networks' device."""
         context = self.context
-        wanted = step if draws_inputs(context.task) else 0
         replica = torch.zeros_like(sample_id)
-        batch = step_batch(context.task, context.split(split), sample_id, replica, wanted, context.seed)
+        batch = step_batch(context.task, context.split(split), sample_id, replica, step, context.seed)
         for part, share in parts_of_step(context.task, batch):
             yield part.to(context.device), share
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -76,21 +75,15 @@ class Tent(FittedRow):
 
     def left_out(self) -> str | None:
         """Entropy needs classes, and a parameter must move."""
-        if not self.context.once(("tent", "classes"), self._has_classes):
+        if not self.context.has_classes:
             return "the task gives no probabilities of classes"
         if not self._moved.names:
             return "the base network has neither normalisation layers nor biases to train"
         return None
 
-    def _has_classes(self) -> bool:
-        model = self.context.predictor.model
-        batch = self.context.split("train").batch(torch.zeros(1, dtype=torch.int64)).to(model.device)
-        with torch.no_grad():
-            return self.context.task.log_probabilities(model.network(*batch.inputs)) is not None
-
     @cached_property
     def _moved(self) -> Moved:
-        return moved_parameters(self.context.task.build_model())
+        return moved_parameters(self.context.as_built)
 
     def fit(self, fitting: Fitting) -> Fit:
         """Choose each variant's learning rate by the mean loss on the validation split, adapted to in the same way.

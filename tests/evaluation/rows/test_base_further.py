@@ -92,6 +92,7 @@ def test_what_is_frozen_stays_so(run: Artifacts, monkeypatch) -> None:
         if not name.startswith("head"):
             assert torch.equal(value, base.state_dict()[name]), name
     monkeypatch.setattr(ToyTask, "build_model", lambda _self: HalfFrozen().requires_grad_(False))
+    row = BaseFurther("base_further", Fitting(run, params_of(run), predictor))
     assert row.left_out() == "every parameter of the base network is frozen"
 
 
