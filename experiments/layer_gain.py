@@ -84,7 +84,11 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
     for path in Artifacts(task, root=Path(root)).task_dir.glob("seed*/rank*/evaluation/table.json"):
         table = read_json(path)
         metric = table["metrics"][0]["name"]
-        results = {r["row"]: r for r in table["results"] if r["metric"] == metric and r["temperature"] is None}
+        results = {
+            r["row"]: r
+            for r in table["results"]
+            if r["metric"] == metric and r["temperature"] is None and r["noise"] is None
+        }
         base, ocd, bound = (results[row] for row in ("base", "ocd", "bound"))
         found.append(
             Gain(table["seed"], table["rank"], table["layer"], base["mean"], ocd["mean"], bound["mean"], ocd["z"])

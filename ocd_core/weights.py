@@ -174,7 +174,7 @@ def refuse_another_base(folder: Path, base: BaseId) -> None:
 
 
 @contextmanager
-def described_by(folder: Path) -> Iterator[None]:
+def described_by(folder: Path, remedy: str = "train it again") -> Iterator[None]:
     """Wraps building a network from its config: a config that does not fit was written by another version.
 
     Raises:
@@ -184,7 +184,7 @@ def described_by(folder: Path) -> Iterator[None]:
         yield
     except (KeyError, TypeError, ValidationError) as error:
         first = " ".join(str(error).split())
-        raise UserError(f"{folder} was written by another version: {first}; train it again") from error
+        raise UserError(f"{folder} was written by another version: {first}; {remedy}") from error
 
 
 def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path, prefix: str = "") -> None:

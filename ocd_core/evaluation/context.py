@@ -3,6 +3,7 @@
 Dims: N rows of the training store, d coordinates of Δ.
 """
 
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import Params
-from ocd_core.evaluation.costs import diffusion_flops, overfit_flops, scale_flops
+from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch, Condition, Split, SplitName
@@ -181,6 +182,15 @@ class Fitting(Context):
             assert predictor.scale is not None
             parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, _updates(self.run.scale))
         return {**parts, "total": sum(parts.values())}
+
+    def affordable(self, task: Task, networks: int = 1) -> tuple[int, int]:
+        """The operations of one epoch of a task's network, and the epochs that cost as much as OCD's training.
+
+        Args:
+            networks: how many share the cost; each has the number of epochs that is returned, at least one.
+        """
+        epoch = base_epoch_flops(task, self.split("train"), self.seed)
+        return epoch, max(math.ceil(self.ocd_flops["total"] / (epoch * networks)), 1)
 
 
 def _updates(folder: Path) -> int:

@@ -1,7 +1,8 @@
 """Measure the outputs of every row on the test split in the same way.
 
 The evaluation goes batch by batch: one pass of the base network, then each row's outputs (`ocd_core.evaluation.rows`).
-If outputs are scores of classes, it first goes through the validation split, for each row's temperature.
+If outputs are scores of classes, or numbers with a metric of distributions, it first goes through the validation
+split, for each row's temperature or noise.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.evaluation.adjusting import Adjustments, choose_adjustments, score_of_draws
 from ocd_core.evaluation.answering import Cost, cost_of_answers, with_cost
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring
+from ocd_core.evaluation.noise import widened
 from ocd_core.evaluation.params import EvaluateParams
 from ocd_core.evaluation.result import Absent, Result, corrected
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import Values
-from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.progress import Progress, no_progress
 from ocd_core.samples import Batch, SplitName, Tensors, groups_of, is_finite, map_tensors, whole_split
@@ -37,7 +39,8 @@ Figures = Mapping[str, Mapping[str, Figure]]  # {row: {metric: figure}}
 class Evaluation:
     """Each row's value of each metric, and ρ of each sample.
 
-    tempered: the same for outputs divided by the row's temperature; empty if the task has none. samples, groups: how
+    tempered: the same for outputs divided by the row's temperature; widened: of the metrics that see draws, with the
+    row's noise; empty if the task has none. samples, groups: how
     many the test split has; groups is None if it has none. titles, chosen_on, costs_as: {row: see `Row`}. absent: rows
     without values. costs: {row: of answering one test sample}. details: see `Row.details`.
     """
@@ -52,6 +55,8 @@ class Evaluation:
     details: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     temperatures: Mapping[str, float] = field(default_factory=dict)
     tempered: Figures = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
+    widened: Figures = field(default_factory=dict)
     costs: Mapping[str, Cost] = field(default_factory=dict)
     chosen_on: Mapping[str, str] = field(default_factory=dict)
     costs_as: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +76,7 @@ class Evaluation:
         preset: str = "default",
         cost_flops: Mapping[str, Mapping[str, int]] | None = None,
     ) -> list[Result]:
-        """Every row's result of every metric, in the order of the rows, with and then without their temperatures.
+        """Every row's result of every metric, in the order of the rows, as they are and then adjusted on validation.
 
         z has the sign of the reported metric: positive if the PSNR is higher. p is corrected over all rows that are
         compared with the base in the same metric.
@@ -81,11 +86,17 @@ class Evaluation:
         """
         cost_flops = cost_flops or {}
         found: list[Result] = []
-        for figures, temperatures in ((self.figures, {}), (self.tempered, self.temperatures)):
+        none: Mapping[str, float] = {}
+        for figures, temperatures, noise in (
+            (self.figures, none, none),
+            (self.tempered, self.temperatures, none),
+            (self.widened, none, self.noise),
+        ):
+            adjusted = bool(temperatures or noise)
             for m in self.metrics:
                 rows = [row for row in figures if m.name in figures[row]]
                 # resamples of a metric of the whole split take long, and the table shows them without temperatures
-                plain = bool(temperatures) and m.kind == "over_split"
+                plain = adjusted and m.kind == "over_split"
                 for row in rows:
                     cost = self.costs.get(row)
                     found.append(
@@ -94,11 +105,12 @@ class Evaluation:
                             title=self.titles[row],
                             metric=m.name,
                             temperature=temperatures.get(row),
+                            noise=noise.get(row),
                             seeds=1,
                             sd_over_seeds=None,
                             n=self.samples,
                             p_holm=None,
-                            gap_closed=self.gap_closed(row) if m is self.metrics[0] and not temperatures else None,
+                            gap_closed=self.gap_closed(row) if m is self.metrics[0] and not adjusted else None,
                             seconds=None,
                             flops=None if cost is None else cost.flops,
                             fit_flops=cost_flops.get(self.costs_as.get(row, row), {}).get("total"),
@@ -119,6 +131,9 @@ class Evaluation:
         for row, temperature in self.temperatures.items():
             first = self.metrics[0].name
             rows[row] |= {"temperature": temperature, f"{first}_tempered": self.tempered[row][first].value}
+        for row, noise in self.noise.items():
+            found = {f"{name}_with_noise": figure.value for name, figure in self.widened[row].items()}
+            rows[row] |= {"noise": noise, **found}
         return {"n": self.samples, **rows}
 
     def per_sample(self) -> list[dict[str, Any]]:
@@ -221,19 +236,22 @@ def evaluate(
     task, split = context.task, context.split("test")
     metrics, groups, count = tuple(task.metrics), groups_of(split), len(split)
     measured = _Rows(rows, count)
-    temperatures = _temperatures(context, measured, progress)
-    done = len(context.split("val")) if temperatures else 0
+    chosen = _adjustments(context, measured, progress)
+    done = len(context.split("val"))
     measuring = {row.name: Measuring(metrics, groups) for row in measured.running}
-    of_one_answer = [m for m in metrics if m.sees != "draws"]
-    sees_draws = len(of_one_answer) < len(metrics)
-    tempered = {name: Measuring(of_one_answer, groups) for name in temperatures}
+    tempered = {row: Measuring([m for m in metrics if m.sees != "draws"], groups) for row in chosen.temperatures}
+    widened_by_row = {row: Measuring([m for m in metrics if m.sees == "draws"], groups) for row in chosen.noise}
     rho: list[Values] = []
     for batch, shared in _passes(context, "test", lambda n: progress(done + n, "")):
         for row, output in measured.answers(shared):
-            draws = row.distribution(shared) if sees_draws else None
-            measuring[row.name].add(output, batch, None if draws is None else map_tensors(Tensor.cpu, draws))
-            if row.name in temperatures:
-                tempered[row.name].add(task.tempered(output, temperatures[row.name]), batch)
+            draws = _draws(context, row, shared)
+            measuring[row.name].add(output, batch, draws)
+            if row.name in tempered:
+                tempered[row.name].add(task.tempered(output, chosen.temperatures[row.name]), batch)
+            if row.name in widened_by_row:
+                several = map_tensors(lambda x: x[None], output) if draws is None else draws
+                points = widened(several, chosen.noise[row.name], batch.sample_id, context.seed)
+                widened_by_row[row.name].add(output, batch, points)
         estimate = shared.drawn().rho_N
         if estimate is not None:
             rho.append(estimate.double().cpu().numpy())
@@ -250,8 +268,10 @@ def evaluate(
             *measured.failed,
         ),
         details={row.name: details for row in running if (details := row.details()) is not None},
-        temperatures={row.name: temperatures[row.name] for row in running if temperatures},
-        tempered={row.name: tempered[row.name].figures() for row in running if temperatures},
+        temperatures={row.name: chosen.temperatures[row.name] for row in running if tempered},
+        tempered={row.name: tempered[row.name].figures() for row in running if tempered},
+        noise={row.name: chosen.noise[row.name] for row in running if widened_by_row},
+        widened={row.name: widened_by_row[row.name].figures() for row in running if widened_by_row},
         costs=_costs(context, measured),
         chosen_on={row.name: row.chosen_on for row in running},
         costs_as={row.name: row.costs_as or row.family for row in running},
@@ -276,17 +296,21 @@ def _chunk_rows(context: Context, name: SplitName) -> int:
     return rows_within(context.predictor.model, example, _MEMORY_MB, matrices)
 
 
-def _temperatures(context: Context, measured: _Rows, progress: Progress) -> dict[str, float]:
-    """Of each row, chosen on the validation split; none if the task has no classes."""
-    if not context.has_classes:
-        return {}
-    outputs: dict[str, list[Tensors]] = {row.name: [] for row in measured.running}
-    targets: list[Tensors] = []
-    for batch, shared in _passes(context, "val", lambda n: progress(n, "")):
-        targets.append(batch.target)
-        for row, output in measured.answers(shared):
-            outputs[row.name].append(output)
-    return {row.name: choose_temperature(context.task, outputs[row.name], targets) for row in measured.running}
+def _adjustments(context: Context, measured: _Rows, progress: Progress) -> Adjustments:
+    """Chosen on the validation split, which is answered only if there is something to choose."""
+    if not context.has_classes and score_of_draws(context.task) is None:
+        return Adjustments()
+    answers = (
+        (batch, [(row.name, output, _draws(context, row, shared)) for row, output in measured.answers(shared)])
+        for batch, shared in _passes(context, "val", lambda n: progress(n, ""))
+    )
+    return choose_adjustments(context.task, context.has_classes, context.seed, answers)
+
+
+def _draws(context: Context, row: Row, shared: SharedPass) -> Tensors | None:
+    """The outputs of a row's networks, each (K, N, ...) on the CPU, if a metric needs them and there are several."""
+    found = None if score_of_draws(context.task) is None else row.distribution(shared)
+    return None if found is None else map_tensors(Tensor.cpu, found)
 
 
 def _costs(context: Context, measured: _Rows) -> dict[str, Cost]:

@@ -18,7 +18,7 @@ from ocd_core.presets import preset_names
 Table = dict[str, Any]  # of one run, as the stage `evaluate` writes it
 ALTERNATIVE = "ocd_alternative_layer"
 _MEANS = ("mean", "spread_over_samples", "low", "high", "difference", "difference_low", "difference_high", "z",
-          "gap_closed", "temperature", "seconds")  # fmt: skip
+          "gap_closed", "temperature", "noise", "seconds")  # fmt: skip
 # what becomes of the known values of several seeds
 _OVER_SEEDS: dict[str, Callable[[list[Any]], Any]] = {
     **dict.fromkeys(_MEANS, statistics.mean),
@@ -45,10 +45,10 @@ class Merged:
         return [table["seed"] for table in self.tables]
 
     def rows(self) -> dict[str, dict[tuple[str, bool], Result]]:
-        """{row: {(metric, whether after a temperature): result}}."""
+        """{row: {(metric, whether adjusted on validation): result}}."""
         found: dict[str, dict[tuple[str, bool], Result]] = {}
         for result in self.results:
-            found.setdefault(result.row, {})[result.metric, result.temperature is not None] = result
+            found.setdefault(result.row, {})[result.metric, result.adjusted] = result
         return found
 
 
@@ -115,7 +115,7 @@ def over_seeds(runs: Sequence[Sequence[Result]]) -> list[Result]:
     groups: dict[tuple[str, str, bool], list[Result]] = {}
     for run in runs:
         for r in run:
-            groups.setdefault((r.row, r.metric, r.temperature is not None), []).append(r)
+            groups.setdefault((r.row, r.metric, r.adjusted), []).append(r)
     return [group[0] if len(group) == 1 else _merge(group) for group in groups.values()]
 
 

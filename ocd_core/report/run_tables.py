@@ -3,6 +3,7 @@
 import statistics
 from typing import Any
 
+from ocd_core.evaluation.noise import POINTS
 from ocd_core.evaluation.result import Result
 from ocd_core.report.markdown import markdown_table
 from ocd_core.report.results import Merged, Table
@@ -59,6 +60,13 @@ def notes(entry: Merged) -> list[str]:
             f"+T: after a temperature that each row chose on validation ({low:.2f} to {high:.2f}; base "
             f"{temperatures['base']:.2f}; above 1 the row was too sure of itself)."
         )
+    noise = [r.noise for r in entry.results if r.noise is not None]
+    if noise:
+        lines.append(
+            f"+σ: after Gaussian noise around the answers, whose deviation each row chose on validation "
+            f"({min(noise):.2g} to {max(noise):.2g}, in the unit of the network's outputs); every distribution then "
+            f"has {POINTS} points."
+        )
     parts = [table["bound_parts"] for table in entry.tables if table.get("bound_parts")]
     if parts:
         share, seen = (statistics.mean(p[k] for p in parts) for k in ("share_seen", "seen"))
@@ -85,15 +93,18 @@ def columns_and_rows(entry: Merged) -> tuple[list[str], list[list[str]]]:
     """The titles of the columns, and the formatted cells of each row."""
     first, *others = entry.tables[0]["metrics"]
     tempered = any(r.temperature is not None for r in entry.results)
+    adjusted = {r.metric for r in entry.results if r.noise is not None}
+    with_noise = [m for m in others if m["name"] in adjusted]
     columns = ["method", heading(first), "difference [95 %]", "z", "p", "gap closed"]
     columns += [heading(first, " +T")] if tempered else []
-    columns += [heading(m) for m in others]
+    columns += [heading(m) for m in others] + [heading(m, " +σ") for m in with_noise]
     rows = []
     for found in entry.rows().values():
         result = found[first["name"], False]
         cells = [result.title, cell(result, first), *_against_base(result, first)]
         cells += [cell(found.get((first["name"], True)), first, True)] if tempered else []
         cells += [cell(found.get((m["name"], False)), m, True) for m in others]
+        cells += [cell(found.get((m["name"], True)), m, True) for m in with_noise]
         rows.append(cells)
     return columns, rows
 

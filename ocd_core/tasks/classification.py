@@ -3,6 +3,7 @@
 Dims: N samples, C classes.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,6 +29,11 @@ def classification_metrics(cross_entropy: Callable[[Tensor, Tensor], Tensor]) ->
         Metric("ece", over_split=calibration_error, reduce=sureness, higher_is_better=False),
         Metric("auroc_wrong", over_split=auroc_of_being_wrong, reduce=sureness, higher_is_better=True, decimals=3),
     )
+
+
+def mixture(outputs_KN: Tensor) -> Tensor:
+    """The logarithm of K networks' mean probabilities, (N, C), from their logits (K, N, C): an ensemble's logits."""
+    return outputs_KN.log_softmax(-1).logsumexp(0) - math.log(len(outputs_KN))
 
 
 def hit(output: Tensor, target: Tensor) -> Tensor:

@@ -23,7 +23,14 @@ _SCALES = (0.0, 0.3, 3.0)  # of the noise on the outputs, times their standard d
 def measures(task: Task) -> dict[str, Measure]:
     """Everything that gives one number per sample: the loss, and per-sample metrics."""
     found: dict[str, Measure] = {"loss": lambda output, batch: task.loss(output, batch.target)}
-    return found | {f"metric {m.name!r}": m.measure for m in task.metrics if m.kind == "per_sample"}
+    return found | {f"metric {m.name!r}": _of_two(m) for m in task.metrics if m.kind == "per_sample"}
+
+
+def _of_two(metric: Metric) -> Measure:
+    """The metric; of two networks if it sees draws, since one has no spread."""
+    if metric.sees != "draws":
+        return metric.measure
+    return lambda output, batch: metric.measure(output, batch, map_tensors(lambda x: torch.stack([x, 0.9 * x]), output))
 
 
 def check_metrics(task: Task, output: Tensors, split: Split) -> None:
@@ -122,7 +129,7 @@ def _measure_together(metric: Metric, output: Tensors, batch: Batch, groups: Ten
 def _check_finish(metric: Metric, output: Tensors, batch: Batch) -> None:
     if metric.kind == "over_split":
         return
-    mean = float(metric.measure(output, batch).double().mean()) if metric.kind == "per_sample" else 0.5
+    mean = float(_of_two(metric)(output, batch).double().mean()) if metric.kind == "per_sample" else 0.5
     points = [metric.finish(p) for p in (mean, mean + abs(mean) * 0.5 + 0.1, mean + abs(mean) + 0.2)]
     require(
         points == sorted(set(points)) or points == sorted(set(points), reverse=True),

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from ocd_core.evaluation import evaluate
+from ocd_core.evaluation import adjusting, evaluate
 from ocd_core.evaluation.figures import Measuring
 from ocd_core.evaluation.rows import ROWS, row_class
 from ocd_core.samples import Batch, Split, Tensors
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.regression import regression_metrics
 from ocd_core.tasks.views.task import ViewSynthesis
 from tests.support.runs import GROUPS, run_of
 from tests.support.toy import PlaneTask, ToyTask, plane_params, toy_params
@@ -77,10 +78,10 @@ def outputs_of(
         patch.setattr(task, "open", open_changed)
         patch.setattr(Measuring, "add", add_and_keep)
         patch.setattr(evaluate._Rows, "__init__", keep_names)
-        patch.setattr(evaluate, "choose_temperature", lambda *_args: 1.0)
+        patch.setattr(adjusting, "choose_temperature", lambda *_args: 1.0)
         run(root)
     order = list(dict.fromkeys(id(measuring) for measuring in kept))
-    # of a task with classes, each row's outputs are measured before and after its temperature, in turn
+    # each row's outputs are measured as they are and after its temperature, or with its noise, in turn
     plain = order[:: len(order) // len(names)]
     return {name: torch.cat(found[place]) for name, place in zip(names, plain, strict=True)}
 
@@ -103,10 +104,20 @@ def test_classes(tmp_path: Path) -> None:
     assert rows >= {"tent_1", "tent_1_online", "ocd_no_scale", "neighbour", *BOUNDS}
 
 
-def test_numbers(tmp_path: Path) -> None:
+def test_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyTask, "metrics", regression_metrics())
     values = all_rows(toy_params(**GROUPS["head"]))
     rows = check(lambda root: run_of(root, "toy", values, "evaluate"), tmp_path, ToyTask, other_numbers)
-    assert rows >= {"base_further", "hypernetwork", "ridge", "ocd_no_scale", "ocd_ensemble", *BOUNDS}
+    assert rows >= {
+        "base_further",
+        "hypernetwork",
+        "ridge",
+        "ocd_no_scale",
+        "ocd_ensemble",
+        "mean_variance",
+        "deep_ensemble",
+        *BOUNDS,
+    }
 
 
 def test_photographs(tmp_path: Path) -> None:

@@ -33,3 +33,8 @@ def test_p_is_corrected_over_the_rows_of_a_metric() -> None:
 def test_results_after_a_temperature_are_corrected_apart() -> None:
     rows = [result("a", 0.4, p=0.04), result("a", 0.4, p=0.04, temperature=1.5), result("b", 0.4, p=0.01)]
     assert [r.p_holm for r in corrected([Result(**r) for r in rows])] == [0.04, 0.04, 0.02]
+
+
+def test_a_temperature_or_noise_adjusts() -> None:
+    found = [Result(**result("a", 0.4, **values)).adjusted for values in ({}, {"temperature": 1.0}, {"noise": 0.0})]
+    assert found == [False, True, True]

@@ -10,8 +10,8 @@ ERROR = {"name": "rmse", "higher_is_better": False, "unit": "", "decimals": 3}
 def result(row: str, mean: float, **changes: Any) -> dict[str, Any]:
     """A result of a row that is compared with a base of mean 0.5."""
     values = {
-        "row": row, "title": f"the {row}", "metric": "rmse", "mean": mean, "temperature": None, "seeds": 1,
-        "sd_over_seeds": None, "n": 20, "spread_over_samples": 0.3, "low": mean - 0.1, "high": mean + 0.1,
+        "row": row, "title": f"the {row}", "metric": "rmse", "mean": mean, "temperature": None, "noise": None,
+        "seeds": 1, "sd_over_seeds": None, "n": 20, "spread_over_samples": 0.3, "low": mean - 0.1, "high": mean + 0.1,
         "difference": mean - 0.5, "difference_low": mean - 0.6, "difference_high": mean - 0.4, "z": -2.0, "p": 0.04,
         "p_holm": 0.04, "gap_closed": 0.25, "seconds": None, "flops": 100, "fit_flops": 1000, "preset": "default",
         "chosen_on": "train and val",

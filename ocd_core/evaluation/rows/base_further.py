@@ -4,14 +4,12 @@ It shows what the same compute gives without OCD: unless its params say otherwis
 the same as OCD's training.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from ocd_core.evaluation.context import Fitting
-from ocd_core.evaluation.costs import base_epoch_flops
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.params import BaseParams
@@ -46,8 +44,8 @@ class BaseFurther(FittedRow):
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, with the samples in orders that the base training did not use."""
-        epoch_flops = base_epoch_flops(fitting.task, fitting.split("train"), fitting.seed)
-        chosen = self._training(fitting.params.base, math.ceil(fitting.ocd_flops["total"] / epoch_flops))
+        epoch_flops, as_long_as_ocd = fitting.affordable(fitting.task)
+        chosen = self._training(fitting.params.base, as_long_as_ocd)
         result = fit_base(
             fitting.task,
             fitting.split("train"),

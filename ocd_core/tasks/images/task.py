@@ -15,11 +15,11 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.rng import numpy_generator
-from ocd_core.samples import SPLITS, Batch, Split, SplitName
+from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
-from ocd_core.tasks.classification import classification_metrics
+from ocd_core.tasks.classification import classification_metrics, mixture
+from ocd_core.tasks.division import divide, stratified_order
 from ocd_core.tasks.hugging_face import Origin
 from ocd_core.tasks.image_files import read_image
 from ocd_core.tasks.images.sources import (
@@ -36,7 +36,6 @@ from ocd_core.weights import read_tensors, save_tensors
 
 _Count = Annotated[int, Field(ge=1)]
 _Files = Annotated[list[str], Field(min_length=1)]
-_VAL_FRACTION = 10  # a tenth of train becomes val if the source has none
 
 
 class ImageData(StrictModel):
@@ -109,52 +108,6 @@ def _normalised(x_NCHW: Tensor, data: ImageData) -> Tensor:
     return x_NCHW
 
 
-def stratified_order(label_N: Tensor, seed: int, purpose: str) -> Tensor:
-    """A random order of all rows, int64 (N,), in which every stretch holds the classes in proportion.
-
-    Sample j of the n in its class is placed at the fraction (j + 1/2) / n of the whole, with ties in random order, so
-    the number of samples of a class among the first m is its share of m, to within one sample.
-    """
-    rng = numpy_generator(seed, purpose)
-    labels = label_N.numpy()
-    shuffled = rng.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    classes, counts = np.unique(labels, return_counts=True)
-    at = np.concatenate([(np.arange(n) + 0.5) / n for n in counts]) if len(classes) else np.empty(0)
-    ties = rng.permutation(len(labels))
-    return torch.from_numpy(by_class[np.lexsort((ties, at))])
-
-
-def divide(parts: dict[str, Pictures], data: ImageData) -> dict[SplitName, tuple[str, Tensor]]:
-    """The part of the source and its rows that make each split: split -> (part, rows int64).
-
-    A part of the source that is used completely keeps its order. Samples taken from a part (for test, then val, then
-    train, if several splits come from it) are a seeded draw stratified by class, and stay in the order of the draw.
-
-    Raises:
-        UserError: more samples are requested than exist, or nothing is left for train.
-    """
-    sizes = {"train": data.train_size, "val": data.val_size, "test": data.test_size}
-    used: dict[str, int] = dict.fromkeys(parts, 0)
-    orders = {p: stratified_order(pictures.label_N, data.split_seed, f"divide {p}") for p, pictures in parts.items()}
-    splits: dict[SplitName, tuple[str, Tensor]] = {}
-    for split in ("test", "val", "train"):
-        part = split if split in parts else "train"
-        start, left = used[part], len(parts[part]) - used[part]
-        size = sizes[split]
-        if size is None:
-            size = left if part == split else max(left // _VAL_FRACTION, 1)
-        if size > left or left == 0:
-            raise UserError(
-                f"data.{split}_size: {size} samples are asked for, but {left} of the {len(parts[part])} in the "
-                f"source's {part} part are left"
-            )
-        used[part] = start + size
-        rows = torch.arange(size) if size == len(parts[part]) else orders[part][start : start + size]
-        splits[split] = (part, rows)
-    return {split: splits[split] for split in SPLITS}
-
-
 class ImageClassification(Task):
     """Images with one label each. Inputs: float32 (N, C, H, W). Outputs: logits (N, classes). Targets: int64 (N,)."""
 
@@ -166,6 +119,8 @@ class ImageClassification(Task):
 
         `source_row` is the sample's row in the part of the source (train, val or test) from which it was taken.
 
+        Samples that are taken from a part are a seeded draw stratified by class.
+
         Returns the source, its files and licence, the kind of images, the number of samples and the source part of each
         split, and how many images occur in two splits, whatever their labels.
 
@@ -173,7 +128,13 @@ class ImageClassification(Task):
             UserError: the raw data is missing or not as the params say.
         """
         parts, origin = self._read()
-        divided = divide(parts, self.data)
+        orders = {
+            part: stratified_order(pictures.label_N, self.data.split_seed, f"divide {part}")
+            for part, pictures in parts.items()
+        }
+        divided = divide(
+            orders, {"train": self.data.train_size, "val": self.data.val_size, "test": self.data.test_size}
+        )
         for split, (part, rows) in divided.items():
             chosen = parts[part].select(rows)
             save_tensors(
@@ -238,7 +199,7 @@ class ImageClassification(Task):
 
     def combine(self, outputs_KN: Tensor) -> Tensor:
         """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
-        return F.log_softmax(outputs_KN, dim=-1).logsumexp(0) - float(np.log(len(outputs_KN)))
+        return mixture(outputs_KN)
 
     def predicted_class(self, output: Tensor) -> Tensor:
         """The most probable class, int64 (N,)."""

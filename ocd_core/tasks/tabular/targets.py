@@ -1,0 +1,175 @@
+"""What a table's rows are predicted to be: a number, or one of several classes.
+
+Dims: N rows, K networks of an ensemble, C classes.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ocd_core.errors import UserError
+from ocd_core.tasks.classification import classification_metrics, mixture
+from ocd_core.tasks.metric import Metric
+from ocd_core.tasks.regression import regression_metrics
+from ocd_core.tasks.tabular.ranking import ndcg_metric
+from ocd_core.tasks.tabular.sources import Column, as_text
+
+
+class Targets(ABC):
+    """One kind of target. outputs: the number of the network's outputs."""
+
+    outputs: int
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Plain values from which the targets can be made again."""
+
+    @abstractmethod
+    def encode(self, values: Column, where: str) -> Tensor:
+        """The column as the task's target, with the samples in the first axis.
+
+        Raises:
+            UserError: a value is not possible.
+        """
+
+    @abstractmethod
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Of each sample, (N,)."""
+
+    @abstractmethod
+    def metrics(self, ranking_at: int | None) -> Sequence[Metric]:
+        """The reported metrics, the most important first."""
+
+    @abstractmethod
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """An ensemble's output, (N, outputs)."""
+
+    @abstractmethod
+    def in_words(self, output: Tensor) -> dict[str, str | float]:
+        """One sample's output."""
+
+    def log_probabilities(self, output: Tensor) -> Tensor | None:
+        """Of the classes, (N, C); None for numbers."""
+        return None
+
+
+class Number(Targets):
+    """A number, standardised with the training rows' mean and deviation: target and output float32 (N, 1).
+
+    The loss is the squared error of the standardised number; metrics are in the column's unit.
+    """
+
+    outputs = 1
+
+    def __init__(self, mean: float, std: float) -> None:
+        self.mean, self.std = mean, std
+
+    @classmethod
+    def fit(cls, values: Column, name: str) -> "Number":
+        """The mean and the standard deviation (of the population) of the training rows.
+
+        Raises:
+            UserError: the column holds text, or a single value.
+        """
+        if values.dtype == object:
+            raise UserError(f"data.target: {name!r} holds text; set data.kind to classification or name another column")
+        numbers = values.astype(np.float64)
+        mean, std = float(numbers.mean()), float(numbers.std())
+        if not std > 0:
+            raise UserError(f"data.target: {name!r} is {mean:g} in every training row, so there is nothing to learn")
+        return cls(mean, std)
+
+    def describe(self) -> dict[str, Any]:
+        """The two numbers."""
+        return {"mean": self.mean, "std": self.std}
+
+    def encode(self, values: Column, where: str) -> Tensor:
+        """Standardised, float32 (N, 1)."""
+        if values.dtype == object:
+            raise UserError(f"data.target: {where} holds text, the training part numbers")
+        return torch.from_numpy((values.astype(np.float64) - self.mean) / self.std).float()[:, None]
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The squared error, (N,)."""
+        return (output - target).square()[:, 0]
+
+    def metrics(self, ranking_at: int | None) -> Sequence[Metric]:
+        """See `regression_metrics` and `ndcg_metric`."""
+        found = regression_metrics(scale=self.std)
+        return found if ranking_at is None else (*found, ndcg_metric(ranking_at, self.mean, self.std))
+
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """The mean."""
+        return outputs_KN.mean(0)
+
+    def in_words(self, output: Tensor) -> dict[str, str | float]:
+        """The number in the column's unit."""
+        return {"value": float(output.flatten()[0]) * self.std + self.mean}
+
+
+class Classes(Targets):
+    """One of several classes: target int64 (N,), outputs logits float32 (N, C)."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names, self.outputs = list(names), len(names)
+
+    @classmethod
+    def fit(cls, values: Column, name: str) -> "Classes":
+        """The classes of the training rows, in order.
+
+        Raises:
+            UserError: there is only one.
+        """
+        # numbers in the order of numbers: 2 before 10
+        found = as_text(np.unique(values)) if values.dtype != object else sorted(set(values))
+        if len(found) < 2:
+            raise UserError(f"data.target: {name!r} has one class in the training rows, {found[0]!r}; two are needed")
+        return cls(list(found))
+
+    def describe(self) -> dict[str, Any]:
+        """The names."""
+        return {"classes": self.names}
+
+    def encode(self, values: Column, where: str) -> Tensor:
+        """The numbers of the classes, int64 (N,)."""
+        number = {name: i for i, name in enumerate(self.names)}
+        texts = as_text(values)
+        unknown = [i for i, text in enumerate(texts) if text not in number]
+        if unknown:
+            raise UserError(
+                f"data.target: {where} has the class {texts[unknown[0]]!r} in row {unknown[0]}, which no training row "
+                f"has ({len(unknown)} such rows); the classes are {', '.join(self.names)}"
+            )
+        return torch.tensor([number[text] for text in texts], dtype=torch.int64)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy in nats, (N,)."""
+        return F.cross_entropy(output, target, reduction="none")
+
+    def metrics(self, ranking_at: int | None) -> Sequence[Metric]:
+        """See `classification_metrics`."""
+        return classification_metrics(self.loss)
+
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """See `mixture`."""
+        return mixture(outputs_KN)
+
+    def in_words(self, output: Tensor) -> dict[str, str | float]:
+        """The most probable class and its probability."""
+        probabilities = output.flatten().double().softmax(0)
+        best = int(probabilities.argmax())
+        return {"class": self.names[best], "probability": float(probabilities[best])}
+
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        """Log-softmax of the logits, (N, C)."""
+        return F.log_softmax(output, -1)
+
+
+def restored(kind: str, described: Mapping[str, Any]) -> Targets:
+    """The targets of a `data.kind` from what `describe` gave."""
+    return Number(**described) if kind == "regression" else Classes(described["classes"])

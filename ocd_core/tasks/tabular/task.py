@@ -1,0 +1,218 @@
+"""Tables: each row is a sample, with numbers and categories as features.
+
+Dims: N rows, F features, K networks of an ensemble, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ocd_core.artifacts import read_json, write_json
+from ocd_core.errors import UserError
+from ocd_core.models import build_model
+from ocd_core.rng import permutation
+from ocd_core.samples import Batch, Split, SplitName
+from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Metric, Task
+from ocd_core.tasks.division import divide, grouped_order, stratified_order
+from ocd_core.tasks.tabular.features import PREPARE_AGAIN, Features
+from ocd_core.tasks.tabular.params import TabularData
+from ocd_core.tasks.tabular.sources import Table, is_missing, read_file, read_parts
+from ocd_core.tasks.tabular.targets import Classes, Number, Targets, restored
+from ocd_core.weights import described_by, read_tensors, save_tensors
+
+_TARGETS = "targets.json"
+
+
+@dataclass(frozen=True)
+class TableSplit:
+    """The rows of one split. features: float32 (N, F). target: see `Targets`. groups: int64 (N,), or None."""
+
+    features: Tensor
+    target: Tensor
+    groups: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        """The samples of these rows (int64, (N,)), in this order."""
+        return Batch((self.features[sample_id],), self.target[sample_id], sample_id)
+
+
+class Tabular(Task):
+    """Rows of a table. Inputs: float32 (N, F). Outputs: standardised numbers (N, 1), or logits (N, C).
+
+    The network's constructor receives `in_features` and `out_features` besides `base.model.args`.
+    """
+
+    Data: ClassVar[type[StrictModel]] = TabularData
+    data: TabularData
+    evaluation_batch = 10_000
+    features: Features  # after `bind`
+    targets: Targets
+
+    def prepare(self, dest: Path) -> dict[str, Any]:
+        """Write one safetensors file per split, and the fitted transform of features and targets.
+
+        A split holds features float32 (N, F), target, source_row int64 (its row in the part of the source from which it
+        was taken), and group int64 if there are groups. Samples that are taken from a part are a seeded draw:
+        stratified for classes, of whole groups if there are groups.
+
+        Raises:
+            UserError: the raw data is missing or not as the params say.
+        """
+        data = self.data
+        parts, origin = read_parts(data)
+        divided = divide(
+            {part: self._order(table, part) for part, table in parts.items()},
+            {"train": data.train_size, "val": data.val_size, "test": data.test_size},
+            _group_numbers(parts),
+        )
+        tables = {split: parts[part].select(rows.numpy()) for split, (part, rows) in divided.items()}
+        groups = _group_numbers(tables)
+        _refuse_shared_groups(groups)
+        train = tables["train"]
+        features = Features.fit(train.features, data.transform, data.split_seed)
+        name = data.target or "the relevance"
+        targets = (Number if data.kind == "regression" else Classes).fit(train.target, name)
+        dest.mkdir(parents=True, exist_ok=True)
+        for split, table in tables.items():
+            tensors = {
+                "features": features.apply(table.features, f"the {split} split"),
+                "target": targets.encode(table.target, f"the {split} split"),
+                "source_row": divided[split][1],
+            }
+            save_tensors(tensors | ({} if groups is None else {"group": groups[split]}), dest / f"{split}.safetensors")
+        features.save(dest)
+        write_json(dest / _TARGETS, targets.describe())
+        return {
+            "source": data.path or data.source,
+            "licence": origin.licence,
+            "files": origin.files,
+            "splits": {split: _described(table, divided[split][0], features) for split, table in tables.items()},
+            "features": len(features.names),
+            "target": {"column": data.target, **targets.describe()},
+        }
+
+    def _order(self, table: Table, part: str) -> Tensor:
+        seed, purpose = self.data.split_seed, f"divide {part}"
+        if table.group is not None:
+            return grouped_order(torch.from_numpy(np.unique(table.group, return_inverse=True)[1]), seed, purpose)
+        if self.data.kind == "classification":
+            return stratified_order(torch.from_numpy(np.unique(table.target, return_inverse=True)[1]), seed, purpose)
+        return permutation(len(table), seed, purpose)
+
+    def bind(self, prepared: Path) -> None:
+        """Read the fitted transforms.
+
+        Raises:
+            UserError: they are missing or damaged.
+        """
+        self.features = Features.load(prepared)
+        path = prepared / _TARGETS
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the stage prepare first")
+        with described_by(path, PREPARE_AGAIN):
+            self.targets = restored(self.data.kind, read_json(path))
+
+    def open(self, prepared: Path, split: SplitName) -> Split:
+        """One split of what `prepare` wrote.
+
+        Raises:
+            UserError: the file is missing, damaged, or was prepared with other params.
+        """
+        path = prepared / f"{split}.safetensors"
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run the stage prepare first")
+        tensors = read_tensors(path)
+        features, target = tensors.get("features"), tensors.get("target")
+        wide = len(self.features.names)
+        if features is None or target is None or features.shape != (len(target), wide) or not len(target):
+            raise UserError(f"{path} does not hold rows of {wide} features; run the stage prepare again")
+        return TableSplit(features, target, tensors.get("group"))
+
+    def build_model(self) -> nn.Module:
+        """The base network for the table's features and targets."""
+        name, args = self._model
+        return build_model(
+            name, {"in_features": len(self.features.names), "out_features": self.targets.outputs, **args}
+        )
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The squared error of the standardised target, or cross entropy in nats, (N,)."""
+        return self.targets.loss(output, target)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """In the target's unit; see `Targets.metrics`."""
+        return self.targets.metrics(self.data.ranking_at)
+
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """The mean number, or the logarithm of the mean probabilities."""
+        return self.targets.combine(outputs_KN)
+
+    def predicted_class(self, output: Tensor) -> Tensor | None:
+        """The most probable class, int64 (N,); None for numbers."""
+        return output.argmax(-1) if isinstance(self.targets, Classes) else None
+
+    def log_probabilities(self, output: Tensor) -> Tensor | None:
+        """Of the classes, (N, C); None for numbers."""
+        return self.targets.log_probabilities(output)
+
+    def read_input(self, path: Path) -> tuple[Tensor, ...]:
+        """A Parquet or CSV file with one row and the training table's columns as the model's input, float32 (1, F).
+
+        Raises:
+            UserError: the file is not readable, has another number of rows, or lacks a column.
+        """
+        columns = read_file(path)
+        rows = len(next(iter(columns.values()))) if columns else 0
+        if rows != 1:
+            raise UserError(f"{path} has {rows} rows; a file with one row is needed")
+        return (self.features.apply(columns, str(path)),)
+
+    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+        """The number in the column's unit; or the most probable class and its probability."""
+        return self.targets.in_words(output)
+
+
+def _group_numbers(tables: dict[Any, Table]) -> dict[Any, Tensor] | None:
+    """The group of each row, numbered over all tables, int64 (N,); None without groups."""
+    found = [table.group for table in tables.values() if table.group is not None]
+    if len(found) < len(tables):
+        return None
+    names = np.concatenate(found)
+    numbers = torch.from_numpy(np.unique(names, return_inverse=True)[1])
+    return dict(zip(tables, torch.split(numbers, [len(table) for table in tables.values()]), strict=True))
+
+
+def _refuse_shared_groups(groups: dict[SplitName, Tensor] | None) -> None:
+    seen: dict[int, SplitName] = {}
+    for split, numbers in (groups or {}).items():
+        own = torch.unique(numbers).tolist()
+        both = [number for number in own if number in seen]
+        if both:
+            raise UserError(
+                f"{len(both)} groups (queries) are in both {seen[both[0]]} and {split}; a group may be in one split "
+                "only"
+            )
+        seen |= dict.fromkeys(own, split)
+
+
+def _described(table: Table, part: str, features: Features) -> dict[str, Any]:
+    found: dict[str, Any] = {"samples": len(table), "taken_from": part}
+    if table.group is not None:
+        found["groups"] = len(np.unique(table.group))
+    missing = {name: int(is_missing(values).sum()) for name, values in table.features.items()}
+    missing = {name: count for name, count in missing.items() if count}
+    unseen = features.unseen(table.features)
+    return found | ({"missing": missing} if missing else {}) | ({"unseen_categories": unseen} if unseen else {})
+
+
+TASK = Tabular

@@ -1,0 +1,92 @@
+"""Numbers and classes as targets, and NDCG by hand and against a loop."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocd_core.errors import UserError
+from ocd_core.tasks.tabular.ranking import ndcg, ndcg_metric
+from ocd_core.tasks.tabular.targets import Classes, Number, restored
+
+
+def objects(*values: Any) -> Any:
+    return np.array(values, object)
+
+
+def test_numbers_are_standardised_and_measured_in_their_unit() -> None:
+    targets = Number.fit(np.array([10.0, 20.0, 30.0, 40.0]), "price")
+    assert (targets.mean, targets.std) == (25.0, math.sqrt(125))
+    y = targets.encode(np.array([25.0, 25 + math.sqrt(125)]), "test")
+    assert y.tolist() == [[0.0], [1.0]]
+    output = torch.tensor([[0.1], [0.5]])
+    torch.testing.assert_close(targets.loss(output, y), torch.tensor([0.01, 0.25]))
+    rmse = targets.metrics(None)[0]
+    assert rmse.per_sample is not None
+    found = rmse.finish(float(rmse.per_sample(output, y).mean()))
+    assert found == pytest.approx(math.sqrt(125 * 0.26 / 2), rel=1e-6)
+    assert targets.in_words(torch.tensor([[2.0]]))["value"] == pytest.approx(25 + 2 * math.sqrt(125))
+    assert targets.combine(torch.tensor([[[1.0]], [[3.0]]])).tolist() == [[2.0]]
+    assert restored("regression", targets.describe()).encode(np.array([25.0]), "").tolist() == [[0.0]]
+
+
+def test_numbers_that_cannot_be() -> None:
+    with pytest.raises(UserError, match=r"'y' holds text; set data\.kind to classification"):
+        Number.fit(objects("a", "b"), "y")
+    with pytest.raises(UserError, match="'y' is 3 in every training row"):
+        Number.fit(np.array([3.0, 3.0]), "y")
+    with pytest.raises(UserError, match="the val split holds text"):
+        Number(0, 1).encode(objects("a"), "the val split")
+
+
+def test_classes_are_those_of_train_in_order() -> None:
+    assert Classes.fit(objects("b", "a", "b"), "y").names == ["a", "b"]
+    of_numbers = Classes.fit(np.array([10.0, 2.0, 10.0]), "y")
+    assert of_numbers.names == ["2", "10"]
+    assert of_numbers.encode(np.array([10.0, 2.0]), "test").tolist() == [1, 0]
+    output = torch.tensor([[0.0, math.log(3)]])
+    assert of_numbers.in_words(output) == {"class": "10", "probability": pytest.approx(0.75)}
+    assert of_numbers.loss(output, torch.tensor([1])).item() == pytest.approx(-math.log(0.75), rel=1e-6)
+    again = restored("classification", of_numbers.describe())
+    assert isinstance(again, Classes)
+    assert again.names == ["2", "10"]
+
+
+def test_classes_that_cannot_be() -> None:
+    with pytest.raises(UserError, match=r"'y' has one class in the training rows, 'a'; two are needed"):
+        Classes.fit(objects("a", "a"), "y")
+    with pytest.raises(
+        UserError, match=r"the test split has the class 'c' in row 1, which no training row has \(2 such"
+    ):
+        Classes(["a", "b"]).encode(objects("a", "c", "d"), "the test split")
+
+
+def by_loop(score: list[float], relevance: list[int], k: int) -> float:
+    order = sorted(range(len(score)), key=lambda i: -score[i])
+    gains = [2 ** relevance[i] - 1 for i in order]
+    best = sorted((2**r - 1 for r in relevance), reverse=True)
+    dcg, ideal = (sum(g / math.log2(i + 2) for i, g in enumerate(values[:k])) for values in (gains, best))
+    return dcg / ideal if ideal else 0.0
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=14), st.integers(1, 12), st.randoms(use_true_random=False))
+def test_ndcg_is_the_sum_by_hand(relevance: list[int], k: int, random: Any) -> None:
+    score = [float(i) for i in range(len(relevance))]
+    random.shuffle(score)
+    found = ndcg(torch.tensor(score).double(), torch.tensor(relevance).double(), k)
+    assert found == pytest.approx(by_loop(score, relevance, k), abs=1e-12)
+
+
+def test_the_metric_reads_standardised_targets() -> None:
+    targets = Number.fit(np.array([0.0, 0.0, 1.0, 2.0]), "relevance")
+    metric = ndcg_metric(2, targets.mean, targets.std)
+    assert metric.per_group is not None
+    y = targets.encode(np.array([0.0, 2.0, 1.0]), "")
+    found = metric.per_group(torch.tensor([[3.0], [2.0], [1.0]]), y)
+    assert found == pytest.approx(100 * (3 / math.log2(3)) / (3 + 1 / math.log2(3)))
+    assert metric.name == "ndcg_2"
