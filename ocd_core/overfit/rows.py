@@ -58,7 +58,9 @@ class RowBuilder:
             found = base_pass(self.task, self.model, batch)
             predicted_1 = self.task.predicted_class(map_tensors(Tensor.float, found.output))
             scores_1D = found.condition.base_output
-            if predicted_1 is None or scores_1D.dim() != 2 or not torch.equal(scores_1D.argmax(1), predicted_1):
+            if predicted_1 is None or scores_1D.dim() != 2 or scores_1D.shape[1] == 0:  # I(x) may leave it out
+                return None
+            if not torch.equal(scores_1D.argmax(1), predicted_1):
                 return None
             classes = int(scores_1D.shape[1])
         return classes
@@ -158,6 +160,8 @@ class RowBuilder:
         if result.grad_u_NSO is not None:
             values["grad_u"] = result.grad_u_NSO
         for name, value in values.items():
+            if not value[:1].numel():  # a part of I(x) that the task leaves out
+                continue
             view = torch.from_numpy(views[name]).copy_(value)
             if name in _CONDITION and not within_float32(view):
                 bad = next(i for i, row in enumerate(view) if not within_float32(row))

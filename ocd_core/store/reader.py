@@ -187,9 +187,19 @@ class OverfitStore:
         return delta_NOI
 
     def condition(self, rows: Rows = None) -> Condition:
-        """I(x) of some samples, float32."""
+        """I(x) of some samples, float32; parts that the task leaves out are empty."""
+        schema, arrays = self.schema, self.schema.arrays()
+        shapes = {
+            "layer_input": schema.layer_input,
+            "layer_activation": schema.layer_activation,
+            "base_output": schema.base_output,
+        }
+        count = len(self._ids[0][slice(None) if rows is None else rows])
         return Condition(
-            *(torch.from_numpy(self.read(name, rows)) for name in ("layer_input", "layer_activation", "base_output"))
+            *(
+                torch.from_numpy(self.read(name, rows)) if name in arrays else torch.empty(count, *shape)
+                for name, shape in shapes.items()
+            )
         )
 
     @cached_property

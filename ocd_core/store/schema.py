@@ -66,7 +66,8 @@ class ArraySpec:
 class StoreSchema:
     """The shape of an overfit store.
 
-    layer_input, layer_activation, base_output, target_shape: shapes of one sample. target_dtype: a numpy name.
+    layer_input, layer_activation, base_output, target_shape: shapes of one sample; a part of I(x) that a task leaves
+    out has a shape with a 0, and no array. target_dtype: a numpy name.
     shard_rows: samples per shard; `plan` chooses it. layout: `dense` keeps Δ, `factored` its gradient factors
     (ocd_core.store.factored), which is exact only for a linear layer at one position.
 
@@ -124,7 +125,7 @@ class StoreSchema:
         return slice(shard * self.shard_rows, min(self.rows, (shard + 1) * self.shard_rows))
 
     def arrays(self) -> dict[str, ArraySpec]:
-        """The arrays by name; `sample_id` comes last and is written last."""
+        """The arrays by name; `sample_id` comes last and is written last. An empty part of I(x) has none."""
         if self.layout == "dense":
             shape, dims = (self.out_features, self.in_features), ("out_features", "in_features")
             moved = self._spec("delta", "float32", shape, "weight change of the layer, θ_s − θ", dims)
@@ -145,7 +146,7 @@ class StoreSchema:
             self._spec("replica", "int64", (), "which repetition of the sample"),
             self._spec("sample_id", "int64", (), "row of the sample in the prepared data"),
         )
-        return {spec.name: spec for spec in specs}
+        return {spec.name: spec for spec in specs if math.prod(spec.shape)}
 
     def _spec(
         self, name: str, dtype: str, shape: tuple[int, ...], text: str, dims: tuple[str, ...] | None = None

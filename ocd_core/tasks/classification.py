@@ -80,3 +80,24 @@ def auroc_of_being_wrong(sureness_N2: Tensor) -> float:
     if bool(wrong_N.all()) or not bool(wrong_N.any()):
         raise ValueError("the answers are all right or all wrong")
     return float(binary_auroc(1 - confidence_N, wrong_N.to(torch.int64), validate_args=False))
+
+
+def matthews() -> Metric:
+    """Matthews' correlation coefficient in percent, over all classes (Gorodkin, 2004): 0 is a guess, 100 perfect."""
+    return Metric("mcc", over_split=_correlation, reduce=_classes, higher_is_better=True, unit="%", decimals=2)
+
+
+def _classes(output: Tensor, target: Tensor) -> Tensor:
+    """The predicted and the right class of each sample, int64 (N, 2)."""
+    return torch.stack([output.argmax(-1), target], 1)
+
+
+def _correlation(classes_N2: Tensor) -> float:
+    """Raise ValueError if there is one class alone, predicted or right: the denominator is 0."""
+    from torchmetrics.functional.classification import multiclass_matthews_corrcoef
+
+    predicted_N, target_N = classes_N2.T.contiguous()
+    if len(predicted_N.unique()) < 2 or len(target_N.unique()) < 2:
+        raise ValueError("there is one class alone")
+    count = int(classes_N2.max()) + 1
+    return 100 * float(multiclass_matthews_corrcoef(predicted_N, target_N, num_classes=count, validate_args=False))

@@ -1,5 +1,9 @@
-"""Tables from the Hugging Face hub or from a local folder of Parquet files, through `datasets`; for any domain."""
+"""Tables from the Hugging Face hub or from a local folder, through `datasets`; for any domain.
 
+Files in a folder are Parquet, or JSON lines or CSV in UTF-8 if their names end so.
+"""
+
+import codecs
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -11,6 +15,11 @@ from ocd_core.errors import UserError
 from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
 
 Names = dict[str, list[str]]
+_PARQUET = "parquet"
+_FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv"}  # every other ending: Parquet
+# a CSV file's own words stay: the library would read a text such as "NA" or "null" as missing
+_OPTIONS: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}}
+_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -60,12 +69,14 @@ def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Nam
     from datasets.data_files import DataFilesDict, DataFilesList
 
     found = local_files(folder, patterns)
+    kind = _format(found)
+    check = _check_parquet if kind == _PARQUET else _check_text
     for part, files in found.items():
-        _check_parquet(part, files, patterns[part], folder)
+        check(part, files, patterns[part], folder)
     absolute = {part: [str(file.absolute()) for file in files] for part, files in found.items()}
     data_files = DataFilesDict({part: DataFilesList(files, []) for part, files in absolute.items()})
     with _named(str(folder)):
-        loaded = load_dataset("parquet", data_files=data_files, cache_dir=cache)
+        loaded = load_dataset(kind, data_files=data_files, cache_dir=cache, **_OPTIONS.get(kind, {}))
     return loaded, {part: [file.relative_to(folder).as_posix() for file in files] for part, files in found.items()}
 
 
@@ -80,8 +91,37 @@ def _check_parquet(part: str, files: Sequence[Path], patterns: Sequence[str], fo
             rows += read_metadata(file).num_rows
         except (pyarrow.ArrowException, OSError) as error:
             raise UserError(f"data.{part}_files: {file} is not a readable Parquet file") from error
-    if rows == 0:
+    _need_rows(rows > 0, part, patterns, folder)
+
+
+def _check_text(part: str, files: Sequence[Path], patterns: Sequence[str], folder: Path) -> None:
+    """Name the file that is not UTF-8 or the part that is empty."""
+    something = False
+    for file in files:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            with file.open("rb") as stream:
+                while block := stream.read(_BLOCK):
+                    something = bool(decoder.decode(block).strip()) or something
+            decoder.decode(b"", final=True)
+        except (UnicodeDecodeError, OSError) as error:
+            raise UserError(f"data.{part}_files: {file} is not readable as text in UTF-8: {error}") from error
+    _need_rows(something, part, patterns, folder)
+
+
+def _need_rows(there: bool, part: str, patterns: Sequence[str], folder: Path) -> None:
+    if not there:
         raise UserError(f"data.{part}_files: {', '.join(patterns)} in {folder} holds no rows")
+
+
+def _format(found: dict[str, list[Path]]) -> str:
+    """The name that the library has for the files' format."""
+    named = {_FORMATS.get(file.suffix, _PARQUET): file.name for files in found.values() for file in files}
+    if len(named) > 1:
+        raise UserError(
+            f"data.path: {' and '.join(sorted(named.values()))} have different formats; use one for all parts"
+        )
+    return next(iter(named))
 
 
 def _load_from_hub(path: str, patterns: Patterns) -> tuple[Any, Names]:

@@ -1,0 +1,33 @@
+"""SetFit's classifier with the layer that OCD moves: a square `Dense` after the sentence encoder, and a linear head."""
+
+import torch
+from torch import Tensor, nn
+
+
+class SetFitHead(nn.Module):
+    """`dense` (D -> D, no bias, no activation, the identity at the start) - `head` (D -> classes).
+
+    Input: embeddings (N, D). Output: (N, classes) logits. With fresh weights the network is its head alone, SetFit's
+    differentiable classifier (Tunstall et al., 2022).
+
+    Args:
+        features: D.
+        classes: the number of classes.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        if features < 1 or classes < 2:
+            raise ValueError("features must be at least 1 and classes at least 2")
+        self.dense = nn.Linear(features, features, bias=False)
+        with torch.no_grad():
+            nn.init.eye_(self.dense.weight)
+        self.head = nn.Linear(features, classes)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Logits of a batch of embeddings."""
+        logits: Tensor = self.head(self.dense(embedding))
+        return logits
+
+
+MODEL = SetFitHead
