@@ -17,10 +17,10 @@ from scipy.stats import spearmanr
 
 from experiments import CHEAP
 from experiments import run as run_app
+from experiments.networks import untrained_network
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
-from ocd_core.models import build_model
 from ocd_core.network.layers import matrix_layers
 from ocd_core.presets.overrides import override
 from ocd_core.report.markdown import markdown_table
@@ -62,8 +62,7 @@ class Gain:
 
 def layer_count(task: str) -> int:
     """How many layers of the task's base network can move."""
-    model = load_params(task).base.model
-    return len(matrix_layers(build_model(model.name, model.args)))
+    return len(matrix_layers(untrained_network(task, load_params(task))))
 
 
 def command(task: str, seeds: str) -> list[str]:

@@ -13,10 +13,10 @@ from typing import Annotated, Any
 import typer
 
 from experiments import run
+from experiments.networks import untrained_network
 from ocd_core.config import Params, load_params
 from ocd_core.errors import UserError
 from ocd_core.evaluation.rows import ROWS, row_class
-from ocd_core.models import build_model
 from ocd_core.network.layers import find_layers, layer_kind
 from ocd_core.params_files import read_yaml
 from ocd_core.presets.overrides import override, override_text
@@ -50,10 +50,10 @@ def settings(params: Params, draws: int) -> dict[str, Any]:
     return {"evaluate.rows": rows, "controls.fit": list(dict.fromkeys(fit)), "evaluate.draws": [draws]}
 
 
-def candidate_layers(params: Params) -> list[str]:
+def candidate_layers(task: str, params: Params) -> list[str]:
     """The layers that have a rank, in no particular order."""
-    model, layer = params.base.model, params.layer
-    network = build_model(model.name, model.args)
+    layer = params.layer
+    network = untrained_network(task, params)
     scored = layers_to_score(network, layer)
     names = layer.candidates.names
     if names is None:
@@ -67,7 +67,7 @@ def layer_ranks(task: str, params: Params, ranks: str) -> list[int]:
     Raises:
         UserError: not a list of ranks, or a rank that the task does not have.
     """
-    names = candidate_layers(params)
+    names = candidate_layers(task, params)
     if ranks == AUTO:
         if len(names) == 1:
             print(f"rank 2 is left out: {names[0]} is the only candidate (params/{task}.yaml: layer.candidates)")

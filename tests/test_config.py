@@ -7,9 +7,12 @@ from ruamel.yaml import YAML
 
 from ocd_core.config import GROUPS_UP_TO, Params, load_params, parse_params
 from ocd_core.errors import UserError
+from ocd_core.models import build_model
 from ocd_core.params_files import read_yaml
 from tests.support.repository import REPO, files_in
 
+# what these domains read from the prepared data for the network
+SIZES_FROM_DATA = {"tabular": {"in_features": 8, "out_features": 1}, "text": {"features": 8, "classes": 2}}
 FILES = [path.stem for path in files_in("params", ".yaml")]
 
 
@@ -66,7 +69,9 @@ def test_params_files_say_what_they_cost_and_reach(task: str) -> None:
 @pytest.mark.parametrize("task", FILES)
 def test_params_files_build_their_task(task: str) -> None:
     params = load_params(task, REPO)
-    assert params.build_task().build_model() is not None
+    assert params.build_task() is not None
+    model, from_data = params.base.model, SIZES_FROM_DATA.get(params.domain, {})
+    assert build_model(model.name, {**model.args, **from_data}) is not None
 
 
 @pytest.mark.parametrize(

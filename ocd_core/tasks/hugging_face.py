@@ -17,8 +17,6 @@ from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
 Names = dict[str, list[str]]
 _PARQUET = "parquet"
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv"}  # every other ending: Parquet
-# a CSV file's own words stay: the library would read a text such as "NA" or "null" as missing
-_OPTIONS: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}}
 _BLOCK = 1 << 20  # bytes
 
 
@@ -35,7 +33,7 @@ class Origin:
 
 
 @contextlib.contextmanager
-def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
+def opened(path: str, patterns: Patterns, *, gaps: bool = False) -> Iterator[tuple[Any, Origin]]:
     """The parts of a data set, as a mapping from part to `datasets.Dataset`, valid inside the context.
 
     The rows of a part are those of its files, in the order of the patterns; files of one pattern are sorted by path.
@@ -44,6 +42,7 @@ def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
         path: a hub id such as `ylecun/mnist`, or a folder. A folder needs no network and leaves no cache behind; a hub
             id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_TOKEN`).
         patterns: part -> file names or patterns inside `path`.
+        gaps: whether empty fields and words such as NA in a local CSV file are missing values; else they are texts.
 
     Raises:
         UserError: a folder, data set or file does not exist or is not readable, or a file is named twice.
@@ -55,7 +54,7 @@ def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
         stack.enter_context(_quiet())
         if folder.is_dir():
             cache = stack.enter_context(tempfile.TemporaryDirectory())
-            tables, files = _load_folder(folder, patterns, cache)
+            tables, files = _load_folder(folder, patterns, cache, gaps)
             card: str | None = str(folder / "README.md") if (folder / "README.md").is_file() else None
         else:
             tables, files = _load_from_hub(path, patterns)
@@ -63,7 +62,7 @@ def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
         yield tables, Origin(files, None if card is None else _licence(card))
 
 
-def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Names]:
+def _load_folder(folder: Path, patterns: Patterns, cache: str, gaps: bool) -> tuple[Any, Names]:
     """The library receives the files themselves, so it has nothing to match or to leave out."""
     from datasets import load_dataset
     from datasets.data_files import DataFilesDict, DataFilesList
@@ -75,8 +74,9 @@ def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Nam
         check(part, files, patterns[part], folder)
     absolute = {part: [str(file.absolute()) for file in files] for part, files in found.items()}
     data_files = DataFilesDict({part: DataFilesList(files, []) for part, files in absolute.items()})
+    options: dict[str, Any] = {"keep_default_na": gaps} if kind == "csv" else {}
     with _named(str(folder)):
-        loaded = load_dataset(kind, data_files=data_files, cache_dir=cache, **_OPTIONS.get(kind, {}))
+        loaded = load_dataset(kind, data_files=data_files, cache_dir=cache, **options)
     return loaded, {part: [file.relative_to(folder).as_posix() for file in files] for part, files in found.items()}
 
 

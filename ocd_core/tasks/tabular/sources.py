@@ -52,7 +52,7 @@ def read_parts(data: TabularData) -> tuple[dict[str, Table], Origin]:
         return _read_svmlight(Path(str(data.path)).expanduser(), patterns)
     if data.source == "california":
         return {"train": _table(_california(), data, "the data set")}, Origin({}, CALIFORNIA_LICENCE)
-    with opened(str(data.path), patterns) as (tables, origin):
+    with opened(str(data.path), patterns, gaps=True) as (tables, origin):
         parts = {
             part: {name: tables[part].data.column(name) for name in tables[part].column_names} for part in patterns
         }

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +23,7 @@ from ocd_core.models import build_model
 from ocd_core.samples import Batch, Condition, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
-from ocd_core.tasks.classification import classification_metrics, matthews
+from ocd_core.tasks.classification import classification_metrics, matthews, mixture
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
 from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder
 from ocd_core.tasks.text.params import TextData
@@ -204,7 +203,7 @@ class TextClassification(Task):
 
     def combine(self, outputs_KN: Tensor) -> Tensor:
         """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
-        return F.log_softmax(outputs_KN, dim=-1).logsumexp(0) - float(np.log(len(outputs_KN)))
+        return mixture(outputs_KN)
 
     def predicted_class(self, output: Tensor) -> Tensor:
         """The most probable class, int64 (N,)."""

@@ -34,6 +34,17 @@ def test_numbers_and_texts_with_gaps(tmp_path: Path) -> None:
     assert some.group.tolist() == [0, 0, 0]
 
 
+def test_csv_files_with_gaps(tmp_path: Path) -> None:
+    values = columns(30)
+    lines = [",".join("" if v is None else str(v) for v in row) for row in zip(*values.values(), strict=True)]
+    (tmp_path / "rows.csv").write_text("\n".join([",".join(values), *lines, ""]))
+    from_csv = read_parts(tabular_data(path=str(tmp_path), train_files=["rows.csv"]))[0]["train"]
+    from_parquet = read_parts(tabular_data(path=str(write(tmp_path, values))))[0]["train"]
+    for name, found in from_csv.features.items():
+        np.testing.assert_array_equal(found, from_parquet.features[name])
+    np.testing.assert_array_equal(from_csv.target, from_parquet.target)
+
+
 def test_chosen_features_keep_the_tables_order(tmp_path: Path) -> None:
     folder = write(tmp_path, columns(10))
     parts, _ = read_parts(tabular_data(path=str(folder), features=["colour", "a"]))
