@@ -145,6 +145,7 @@ def test_layers_are_compared_by_rank_and_seed(tmp_path):
                 "row": r,
                 "metric": metric,
                 "temperature": t,
+                "noise": None,
                 "mean": v if metric == "ce" and t is None else 9.0,
                 "z": -2.0,
             }
