@@ -1,6 +1,7 @@
 """A task's results beside the paper's: reports/<task>/paper.md."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from ocd_core.evaluation.result import Absent
@@ -88,6 +89,8 @@ def _notes(
     yield f"Data set: {compared.dataset} ({cited}){'' if compared.note is None else f'; {compared.note}'}."
     for absent in [*entry.absent, *not_run]:
         yield f"`{absent.row}`: {absent.status}, because {absent.why}."
-    for v in values:
-        if v.note is not None and v.metric in names:
-            yield f"{_EDITIONS[v.edition]}, Tab. {v.table}, {v.printed_row}, {v.metric.replace('_', ' ')}: {v.note}."
+    noted = [v for v in values if v.note is not None and v.metric in names]
+    for (edition, table, note), same in groupby(noted, lambda v: (v.edition, v.table, v.note)):
+        of, *others = same
+        where = "" if others else f", {of.printed_row}, {of.metric.replace('_', ' ')}"
+        yield f"{_EDITIONS[edition]}, Tab. {table}{where}: {note}."

@@ -78,7 +78,6 @@ def test_every_override_is_a_param_of_the_task(task):
     groups = {name for name in ROWS.own() if row_class(name).Params is not None and name in values["controls"]}
     assert {*found.evaluate.rows} == groups | {name for name in ROWS.own() if row_class(name).Params is None}
     assert found.evaluate.rows[-1] == "bound_all_layers"
-    assert found.evaluate.rows[-1] == "bound_all_layers"
 
 
 def test_the_order_of_the_file_is_kept():

@@ -46,10 +46,10 @@ SAMPLE = [
     (PREPRINT, 3, "OCD no scaling ablation", "Hotdog", "mse", 0.060, 0.005, "ocd_no_scale"),
     (ICML, 3, "Overfitting on test", "Lego", "mse", 0.006, 0.001, "bound"),
     (PREPRINT, 3, "OCD (ours)", "Drums", "mse", 0.057, 0.006, "ocd"),
-    (ICML, 4, "MLP", "California Housing", "mse", 0.4990, 0.0030, "base"),
-    (ICML, 4, "ResNet", "Microsoft LETOR4.0", "mse", 0.7480, 0.0003, None),
-    (PREPRINT, 4, "OCD + MLP (ours)", "Microsoft LETOR4.0", "mse", 0.7430, 0.0004, "ocd"),
-    (ICML, 4, "OCD + MLP no scale", "California Housing", "mse", 0.5, 0.0030, "ocd_no_scale"),
+    (ICML, 4, "MLP", "California Housing", "rmse", 0.4990, 0.0030, "base"),
+    (ICML, 4, "ResNet", "Microsoft LETOR4.0", "rmse", 0.7480, 0.0003, None),
+    (PREPRINT, 4, "OCD + MLP (ours)", "Microsoft LETOR4.0", "rmse", 0.7430, 0.0004, "ocd"),
+    (ICML, 4, "OCD + MLP no scale", "California Housing", "rmse", 0.5, 0.0030, "ocd_no_scale"),
     (ICML, 5, "SepIt (Lutati et al., 2022)", "Libri5Mix", "si_sdri", 13.2, 0.2, None),
     (ICML, 5, "Baseline + OCD + DM (ours)", "Libri5Mix", "si_sdri", 13.9, 0.1, None),
     (PREPRINT, 5, "OCD (ours)", "Libri5Mix", "si_sdri", 13.4, 0.1, "ocd"),
@@ -165,11 +165,15 @@ def test_an_unknown_data_set_is_one_clear_error() -> None:
 def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
     found = {task: paper_task(task) for task in (*task_names(REPO), "my_own")}
     assert {task: t.dataset for task, t in found.items() if t is not None} == {
+        "california": "California Housing",
+        "letor": "Microsoft LETOR4.0",
         "mnist": "MNIST",
         "mnist5k": "MNIST",
         "tinynerf": "Lego",
     }
     assert {task: t.architecture for task, t in found.items() if t is not None} == {
+        "california": "MLP",
+        "letor": "MLP",
         "mnist": "LeNet5",
         "mnist5k": "LeNet5",
         "tinynerf": "TinyNeRF",
