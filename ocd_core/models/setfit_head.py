@@ -7,8 +7,11 @@ from torch import Tensor, nn
 class SetFitHead(nn.Module):
     """`dense` (D -> D, no bias, no activation, the identity at the start) - `head` (D -> classes).
 
-    Input: embeddings (N, D). Output: (N, classes) logits. With fresh weights the network is its head alone, SetFit's
-    differentiable classifier (Tunstall et al., 2022).
+    Input: embeddings (N, D). Output: (N, classes) logits. As long as `dense` is the identity, the network is its head
+    alone, SetFit's differentiable classifier (Tunstall et al., 2022).
+
+    The head starts at 0, as logistic regression does. After one epoch its scores then follow the mean embeddings of the
+    classes. With random weights, early stopping on a few validation texts often keeps what is nearly random.
 
     Args:
         features: D.
@@ -23,6 +26,8 @@ class SetFitHead(nn.Module):
         with torch.no_grad():
             nn.init.eye_(self.dense.weight)
         self.head = nn.Linear(features, classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Logits of a batch of embeddings."""

@@ -28,16 +28,19 @@ class Linear(FittedRow):
     bias_C: Tensor
 
     def left_out(self) -> str | None:
-        """There must be classes, all of them in train, and a vector to regress on."""
+        """There must be a vector to regress on, and at least two classes in train."""
         context = self.context
-        one = context.split("train").batch(torch.zeros(1, dtype=torch.int64))
+        split = context.split("train")
+        one = split.batch(torch.zeros(1, dtype=torch.int64))
         if not context.has_classes:
             return "the task gives no probabilities of classes"
         if one.inputs[0].dim() != 2 or not one.inputs[0].is_floating_point():
             return "the first input is not a vector of numbers"
         if not isinstance(one.target, Tensor) or one.target.dtype != torch.int64 or one.target.dim() != 1:
             return "the target is not one class"
-        return None
+        target = split.batch(whole_split(split)).target
+        assert isinstance(target, Tensor)
+        return "train has one class alone" if len(torch.unique(target)) < 2 else None
 
     def fit(self, fitting: Fitting) -> Fit:
         """Fit on the training split, in float64."""
