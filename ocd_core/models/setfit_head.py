@@ -14,11 +14,11 @@ class SetFitHead(nn.Module):
     classes. With random weights, early stopping on a few validation texts often keeps what is nearly random.
 
     Args:
-        features: D.
-        classes: the number of classes.
+        features: D, and classes: their number. The prepared data gives both; the defaults only serve to name the layers
+            before there is any.
     """
 
-    def __init__(self, features: int, classes: int) -> None:
+    def __init__(self, features: int = 384, classes: int = 2) -> None:
         super().__init__()
         if features < 1 or classes < 2:
             raise ValueError("features must be at least 1 and classes at least 2")

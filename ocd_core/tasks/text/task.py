@@ -146,9 +146,10 @@ class TextClassification(Task):
         return self._about
 
     def build_model(self) -> nn.Module:
-        """The base network for the prepared embeddings and classes, with fresh weights."""
+        """The base network with fresh weights, for the prepared embeddings and classes if they are bound."""
         name, args = self._model
-        return build_model(name, {**args, "features": self.about["features"], "classes": self.about["classes"]})
+        widths = {} if self._about is None else {key: self._about[key] for key in ("features", "classes")}
+        return build_model(name, {**args, **widths})
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote.

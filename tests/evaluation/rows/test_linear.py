@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from ocd_core.evaluation.rows.linear import Linear
+from ocd_core.evaluation.rows.linear import Linear, LinearParams
 from tests.support.arrays import ArraySplit, ArrayTask
 
 
@@ -25,7 +25,7 @@ def blobs(count: int, classes: int, seed: int = 0) -> ArraySplit:
     return ArraySplit(torch.randn(count, 4, generator=generator) + F.one_hot(y, 4), y)
 
 
-def context(split: ArraySplit, classes: int, has_classes: bool = True) -> Any:
+def context(split: ArraySplit, classes: int, has_classes: bool = True, c: float = 1.0) -> Any:
     """What the row reads of a run."""
     return SimpleNamespace(
         split=lambda _name: split,
@@ -33,7 +33,7 @@ def context(split: ArraySplit, classes: int, has_classes: bool = True) -> Any:
         has_classes=has_classes,
         device=torch.device("cpu"),
         predictor=SimpleNamespace(model=SimpleNamespace(network=nn.Linear(4, classes))),
-        params=SimpleNamespace(controls=SimpleNamespace(of_row=lambda _name: None)),
+        params=SimpleNamespace(controls=SimpleNamespace(of_row=lambda _name: LinearParams(C=c, max_iter=100))),
     )
 
 
@@ -43,16 +43,16 @@ def answers(row: Linear, x: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-def test_it_answers_as_scikit_learn(classes: int) -> None:
+@pytest.mark.parametrize(("classes", "c"), [(2, 1.0), (3, 1.0), (3, 0.1)])
+def test_it_answers_as_scikit_learn(classes: int, c: float) -> None:
     train, new = blobs(30, classes), blobs(8, classes, 1)
-    run = context(train, classes)
+    run = context(train, classes, c=c)
     row = Linear("linear", run)
     assert row.left_out() is None
     assert set(row.fit(run).metrics) == {"iterations"}
     again = Linear("linear", run)
     again.load(SimpleNamespace(tensors=row.tensors()))  # type: ignore[arg-type]
-    reference = LogisticRegression().fit(train.x.double().numpy(), train.y.numpy())
+    reference = LogisticRegression(C=c).fit(train.x.double().numpy(), train.y.numpy())
     expected = reference.predict_log_proba(new.x.double().numpy())
     np.testing.assert_allclose(answers(again, new.x), expected, rtol=1e-10, atol=1e-12)
 
