@@ -28,7 +28,7 @@ from ocd_core.tasks.classification import classification_metrics, matthews
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
 from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder
 from ocd_core.tasks.text.params import TextData
-from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, test_rows
+from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, subset_of_test
 from ocd_core.weights import read_tensors, save_tensors
 
 ABOUT = "encoder.json"  # what later stages must know of the encoder
@@ -124,7 +124,7 @@ class TextClassification(Task):
         where = f"{data.path}, train part"
         train_rows, val_rows = few_shots(train.label_N, data.shots, data.val_shots, data.split_seed, where)
         check_labels(test.label_N, int(train.label_N.max()) + 1, f"{data.path}, test part")
-        chosen = test_rows(len(test), data.test_size, f"{data.path}, test part")
+        chosen = subset_of_test(len(test), data.test_size, f"{data.path}, test part")
         return {"train": train.select(train_rows), "val": train.select(val_rows), "test": test.select(chosen)}
 
     def bind(self, prepared: Path) -> None:

@@ -11,10 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.text.sources import Texts, few_shots, read_texts, test_rows
+from ocd_core.tasks.text.sources import Texts, few_shots, read_texts, subset_of_test
 from tests.support.texts import write_rows
-
-test_rows.__test__ = False  # type: ignore[attr-defined]  # its name is that of the split
 
 
 def read(folder: Path, name: str = "train.jsonl", text: str = "text", label: str = "label") -> Texts:
@@ -112,9 +110,9 @@ def test_too_few_of_a_class() -> None:
 
 
 def test_a_subset_of_the_test_part() -> None:
-    assert test_rows(5, None, "here").tolist() == [0, 1, 2, 3, 4]
-    some = test_rows(50, 7, "here").tolist()
+    assert subset_of_test(5, None, "here").tolist() == [0, 1, 2, 3, 4]
+    some = subset_of_test(50, 7, "here").tolist()
     assert some == sorted(set(some))
     assert len(some) == 7
     with pytest.raises(UserError, match=r"data\.test_size: 6 texts are asked for, but here has 5"):
-        test_rows(5, 6, "here")
+        subset_of_test(5, 6, "here")
