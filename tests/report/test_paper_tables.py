@@ -53,7 +53,7 @@ SAMPLE = [
     (ICML, 5, "SepIt (Lutati et al., 2022)", "Libri5Mix", "si_sdri", 13.2, 0.2, None),
     (ICML, 5, "Baseline + OCD + DM (ours)", "Libri5Mix", "si_sdri", 13.9, 0.1, None),
     (PREPRINT, 5, "OCD (ours)", "Libri5Mix", "si_sdri", 13.4, 0.1, "ocd"),
-    (ICML, 6, "T-few 3B (Liu et al., 2022)", "AmazonCF", "accuracy", 19.0, None, None),
+    (ICML, 6, "T-few 3B (Liu et al., 2022)", "AmazonCF", "mcc", 19.0, None, None),
     (ICML, 6, "SetFit (Tunstall et al., 2022)", "EnronSpam", "accuracy", 90.1, None, "base"),
     (ICML, 6, "Mean of 5 OCD instances", "CR", "accuracy", 90.3, None, "ocd_mean_network"),
     (PREPRINT, 6, "Ensemble of SetFit + OCD", "Emotion", "accuracy", 50.5, None, "ocd_ensemble"),
@@ -167,13 +167,19 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
     assert {task: t.dataset for task, t in found.items() if t is not None} == {
         "california": "California Housing",
         "letor": "Microsoft LETOR4.0",
+        "amazon_counterfactual_en": "AmazonCF",
+        "cr": "CR",
+        "emotion": "Emotion",
+        "enron_spam": "EnronSpam",
         "mnist": "MNIST",
         "mnist5k": "MNIST",
+        "sst5": "SST-5",
         "tinynerf": "Lego",
     }
     assert {task: t.architecture for task, t in found.items() if t is not None} == {
         "california": "MLP",
         "letor": "MLP",
+        **dict.fromkeys(("amazon_counterfactual_en", "cr", "emotion", "enron_spam", "sst5"), "SetFit"),
         "mnist": "LeNet5",
         "mnist5k": "LeNet5",
         "tinynerf": "TinyNeRF",

@@ -201,3 +201,15 @@ def test_reading_damage_is_a_clear_error(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match=r"delta does not decode .*No such file"):
         store.read("delta")
+
+
+@pytest.mark.parametrize("rows", [None, slice(3, 9), np.array([4, 0, -1])])
+def test_parts_of_the_condition_that_a_task_leaves_out_are_empty(tmp_path, rows):
+    schema = make_schema("factored", rows=11, layer_activation=(0,), base_output=(0, 3))
+    values = make_values(schema)
+    complete(tmp_path / "train.zarr", schema, values)
+    found = OverfitStore(tmp_path / "train.zarr").condition(rows)
+    expected = values["layer_input"] if rows is None else values["layer_input"][rows]
+    assert np.array_equal(found.layer_input, expected)
+    assert found.layer_activation.shape == (len(expected), 0)
+    assert found.base_output.shape == (len(expected), 0, 3)

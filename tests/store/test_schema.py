@@ -115,3 +115,9 @@ def test_chunks_keep_single_reads_small():
     assert 4 <= schema.arrays()["delta"].chunk[0] <= 16
     assert 70 <= schema.shard_count <= 90
     assert np.prod(schema.arrays()["rho"].chunk) == schema.shard_rows
+
+
+def test_a_part_of_the_condition_that_is_left_out_has_no_array():
+    whole, part = make_schema(), make_schema(layer_activation=(0,), base_output=(0,))
+    assert set(whole.arrays()) - set(part.arrays()) == {"layer_activation", "base_output"}
+    assert StoreSchema.from_json(part.to_json()) == part

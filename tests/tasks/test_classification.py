@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import brier_score_loss, roc_auc_score
+from sklearn.metrics import brier_score_loss, matthews_corrcoef, roc_auc_score
 from torch import Tensor
 
 from ocd_core.tasks.classification import (
@@ -15,6 +15,7 @@ from ocd_core.tasks.classification import (
     calibration_error,
     classification_metrics,
     hit,
+    matthews,
     sureness,
 )
 
@@ -84,3 +85,29 @@ def test_the_metrics_of_a_task_and_the_form_in_which_they_take_outputs() -> None
         measure = m.per_sample or m.measure_split
         a, b = (torch.as_tensor(measure(o, target)) for o in (output, output.log_softmax(-1)))
         torch.testing.assert_close(a, b)
+
+
+def test_matthews_correlation_by_hand() -> None:
+    """Two classes: (TP · TN − FP · FN) / √((TP + FP)(TP + FN)(TN + FP)(TN + FN)), here (3·2 − 1·2)/√(4·5·3·4)."""
+    predicted, target = [1, 1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 1, 1]
+    output = torch.nn.functional.one_hot(torch.tensor(predicted), 2).double()
+    metric = matthews()
+    assert metric.measure_split(output, torch.tensor(target)) == pytest.approx(100 * 4 / 240**0.5)
+    assert (metric.unit, metric.higher_is_better) == ("%", True)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(3, 60), st.integers(2, 6), st.integers(0, 1000))
+def test_matthews_correlation_is_scikit_learns(count: int, classes: int, seed: int) -> None:
+    output, target = logits(count, classes, seed)
+    predicted = output.argmax(1)
+    if len(predicted.unique()) > 1 and len(target.unique()) > 1:
+        found = matthews().measure_split(output, target)
+        assert found == pytest.approx(100 * matthews_corrcoef(target, predicted), abs=1e-3)
+
+
+@pytest.mark.parametrize(("predicted", "target"), [([0, 0, 0], [0, 1, 0]), ([0, 1, 0], [1, 1, 1])])
+def test_matthews_correlation_needs_two_classes(predicted: list[int], target: list[int]) -> None:
+    output = torch.nn.functional.one_hot(torch.tensor(predicted), 2).double()
+    with pytest.raises(ValueError, match="one class alone"):
+        matthews().measure_split(output, torch.tensor(target))

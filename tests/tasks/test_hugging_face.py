@@ -15,6 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ocd_core.errors import UserError
+from ocd_core.tasks.hugging_face import opened
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CARD = "---\nlicense: cc0-1.0\n---\n# Numbers\n"
 
@@ -127,3 +130,26 @@ def test_the_hub(hub: str, tmp_path: Path) -> None:
     )
     assert "names data/train-2.parquet, twice" in twice
     assert none.startswith("data.path: cannot read 'people/numbers'")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"train.jsonl": b'{"x": 1}\n', "test.csv": b"x\n2\n"},
+            "test.csv and train.jsonl have different formats",
+        ),
+        ({"train.jsonl": b'{"x": 1}\n', "test.jsonl": b" \n"}, "data.test_files: test.jsonl in .* holds no rows"),
+        (
+            {"train.csv": b"x\n1\n", "test.csv": b"x\n\xff\n"},
+            "test_files: .*test.csv is not readable .* UTF-8: .*",
+        ),
+        ({"train.jsonl": b'{"x": 1}\n', "test.jsonl": b"{\n"}, "data.path: cannot read .*"),
+    ],
+)
+def test_text_files_that_cannot_be_read(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error, opened(str(tmp_path), {n.split(".")[0]: [n] for n in files}):
+        pass
+    assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ Dims: N samples, D features, C classes.
 
 import math
 from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +18,41 @@ from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.samples import Batch, Tensors, whole_split
+from ocd_core.strict import Positive, PositiveInt, StrictModel
+
+
+class LinearParams(StrictModel):
+    """`controls.linear`, named as in scikit-learn; SetFit keeps its defaults, 1.0 and 100."""
+
+    C: Positive  # the smaller, the stronger the regularisation
+    max_iter: PositiveInt
 
 
 class Linear(FittedRow):
     """The logarithms of the regression's probabilities."""
 
+    Params = LinearParams
+    quick: ClassVar[Mapping[str, Any]] = {"C": 1.0, "max_iter": 100}
+    params: LinearParams
     title = "logistic regression on the inputs (SetFit's own head)"
     chosen_on = "train"
     weight_CD: Tensor  # float64
     bias_C: Tensor
 
     def left_out(self) -> str | None:
-        """There must be classes, all of them in train, and a vector to regress on."""
+        """There must be a vector to regress on, and at least two classes in train."""
         context = self.context
-        one = context.split("train").batch(torch.zeros(1, dtype=torch.int64))
+        split = context.split("train")
+        one = split.batch(torch.zeros(1, dtype=torch.int64))
         if not context.has_classes:
             return "the task gives no probabilities of classes"
         if one.inputs[0].dim() != 2 or not one.inputs[0].is_floating_point():
             return "the first input is not a vector of numbers"
         if not isinstance(one.target, Tensor) or one.target.dtype != torch.int64 or one.target.dim() != 1:
             return "the target is not one class"
-        return None
+        target = split.batch(whole_split(split)).target
+        assert isinstance(target, Tensor)
+        return "train has one class alone" if len(torch.unique(target)) < 2 else None
 
     def fit(self, fitting: Fitting) -> Fit:
         """Fit on the training split, in float64."""
@@ -45,7 +60,8 @@ class Linear(FittedRow):
 
         batch = _whole(fitting)
         assert isinstance(batch.target, Tensor)
-        regression = LogisticRegression().fit(batch.inputs[0].double().numpy(), batch.target.numpy())
+        regression = LogisticRegression(C=self.params.C, max_iter=self.params.max_iter)
+        regression.fit(batch.inputs[0].double().numpy(), batch.target.numpy())
         weight_CD, bias_C = torch.from_numpy(regression.coef_), torch.from_numpy(regression.intercept_)
         if len(weight_CD) == 1:  # of two classes, the score of the first is 0
             weight_CD, bias_C = F.pad(weight_CD, (0, 0, 1, 0)), F.pad(bias_C, (1, 0))

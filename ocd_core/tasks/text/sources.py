@@ -124,7 +124,7 @@ def few_shots(label_N: Tensor, shots: int, val_shots: int, seed: int, where: str
     return torch.cat(train), torch.cat(val)
 
 
-def test_rows(count: int, size: int | None, where: str) -> Tensor:
+def subset_of_test(count: int, size: int | None, where: str) -> Tensor:
     """Rows of test, int64 and ascending: all, or a subset that is the same for every draw of the shots.
 
     Raises:

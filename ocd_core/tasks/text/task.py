@@ -27,7 +27,7 @@ from ocd_core.tasks.classification import classification_metrics, matthews, mixt
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
 from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder
 from ocd_core.tasks.text.params import TextData
-from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, test_rows
+from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, subset_of_test
 from ocd_core.weights import read_tensors, save_tensors
 
 ABOUT = "encoder.json"  # what later stages must know of the encoder
@@ -123,7 +123,7 @@ class TextClassification(Task):
         where = f"{data.path}, train part"
         train_rows, val_rows = few_shots(train.label_N, data.shots, data.val_shots, data.split_seed, where)
         check_labels(test.label_N, int(train.label_N.max()) + 1, f"{data.path}, test part")
-        chosen = test_rows(len(test), data.test_size, f"{data.path}, test part")
+        chosen = subset_of_test(len(test), data.test_size, f"{data.path}, test part")
         return {"train": train.select(train_rows), "val": train.select(val_rows), "test": test.select(chosen)}
 
     def bind(self, prepared: Path) -> None:
@@ -145,9 +145,10 @@ class TextClassification(Task):
         return self._about
 
     def build_model(self) -> nn.Module:
-        """The base network for the prepared embeddings and classes, with fresh weights."""
+        """The base network with fresh weights, for the prepared embeddings and classes if they are bound."""
         name, args = self._model
-        return build_model(name, {**args, "features": self.about["features"], "classes": self.about["classes"]})
+        widths = {} if self._about is None else {key: self._about[key] for key in ("features", "classes")}
+        return build_model(name, {**args, **widths})
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote.
