@@ -39,8 +39,9 @@ class Linear(FittedRow):
     weight_CD: Tensor  # float64
     bias_C: Tensor
 
+    @torch.no_grad()
     def left_out(self) -> str | None:
-        """There must be a vector to regress on, and at least two classes in train."""
+        """There must be a vector to regress on, at least two classes in train, and one tensor to answer with."""
         context = self.context
         split = context.split("train")
         one = split.batch(torch.zeros(1, dtype=torch.int64))
@@ -52,7 +53,10 @@ class Linear(FittedRow):
             return "the target is not one class"
         target = split.batch(whole_split(split)).target
         assert isinstance(target, Tensor)
-        return "train has one class alone" if len(torch.unique(target)) < 2 else None
+        if len(torch.unique(target)) < 2:
+            return "train has one class alone"
+        output = context.predictor.model.network(*one.to(context.device).inputs)
+        return None if isinstance(output, Tensor) else "the base network has several outputs"
 
     def fit(self, fitting: Fitting) -> Fit:
         """Fit on the training split, in float64."""

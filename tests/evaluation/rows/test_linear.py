@@ -84,3 +84,9 @@ def test_runs_without_the_row(split: ArraySplit, has_classes: bool, why: str) ->
     reason = Linear("linear", context(split, 2, has_classes)).left_out()
     assert reason is not None
     assert why in reason
+
+
+def test_a_network_with_several_outputs() -> None:
+    run = context(blobs(6, 2), 2)
+    run.predictor.model.network = lambda x: (x, x)
+    assert Linear("linear", run).left_out() == "the base network has several outputs"
