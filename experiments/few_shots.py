@@ -73,9 +73,15 @@ def finished(task: str, entries: Sequence[Mapping[str, Any]]) -> list[Rows]:
 
 
 def over_draws(draws: Sequence[Rows], row: str, metric: str) -> list[float]:
-    """The values of a row, without draws in which it was left out or not defined."""
-    values = [draw.get(row, {}).get(metric) for draw in draws]
-    return [value for value in values if value is not None]
+    """The values of a row, without draws in which it was left out.
+
+    Matthews' correlation of a row that answers one class alone counts as 0, as in scikit-learn: without its worst draws
+    a row would look better.
+    """
+    found = [draw[row].get(metric) for draw in draws if row in draw]
+    if metric == "mcc":
+        return [value or 0.0 for value in found]
+    return [value for value in found if value is not None]
 
 
 def cell(values: Sequence[float], decimals: int) -> str:
@@ -118,7 +124,7 @@ def queue(
     names = tasks.split(",")
     for task in names:
         metric_names(task)
-    present = {entry["name"] for entry in experiments()}
+    present = {entry["name"] for entry in experiments() if entry["status"] != "failed"}
     for task in names:
         for draw in range(draws):
             if run_name(task, draw) not in present:

@@ -62,7 +62,7 @@ class Gain:
 
 def layer_count(task: str) -> int:
     """How many layers of the task's base network can move."""
-    return len(matrix_layers(untrained_network(task, load_params(task))))
+    return len(matrix_layers(untrained_network(load_params(task))))
 
 
 def command(task: str, seeds: str) -> list[str]:

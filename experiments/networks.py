@@ -5,24 +5,23 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
-from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
+from ocd_core.errors import UserError
 from ocd_core.tasks.base import Task
 
 
-def untrained_network(task: str, params: Params) -> nn.Module:
-    """With fresh weights; if its size follows from the data, the data is prepared, in a temporary folder if need be.
+def untrained_network(params: Params) -> nn.Module:
+    """With fresh weights; if its size follows from the data, the data is prepared in a temporary folder.
 
     Raises:
         UserError: the raw data is missing, see `Task.prepare`.
     """
     domain = params.build_task()
-    if type(domain).bind is Task.bind:
+    try:
         return domain.build_model()
-    prepared = Artifacts(task).prepared
-    if prepared.is_dir():
-        domain.bind(prepared)
-        return domain.build_model()
+    except UserError:
+        if type(domain).bind is Task.bind:
+            raise
     with TemporaryDirectory() as folder:
         domain.prepare(Path(folder))
         domain.bind(Path(folder))

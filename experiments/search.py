@@ -138,7 +138,7 @@ def queue(
 ) -> None:
     """Queue these runs, except those that are already done or queued."""
     axes = read_axes(task)
-    present = {entry["name"] for entry in experiments()}
+    present = {entry["name"] for entry in experiments() if entry["status"] != "failed"}
     for name in names:
         overrides = resolve(axes, name)
         check(task, overrides, name)

@@ -50,10 +50,10 @@ def settings(params: Params, draws: int) -> dict[str, Any]:
     return {"evaluate.rows": rows, "controls.fit": list(dict.fromkeys(fit)), "evaluate.draws": [draws]}
 
 
-def candidate_layers(task: str, params: Params) -> list[str]:
+def candidate_layers(params: Params) -> list[str]:
     """The layers that have a rank, in no particular order."""
     layer = params.layer
-    network = untrained_network(task, params)
+    network = untrained_network(params)
     scored = layers_to_score(network, layer)
     names = layer.candidates.names
     if names is None:
@@ -67,7 +67,7 @@ def layer_ranks(task: str, params: Params, ranks: str) -> list[int]:
     Raises:
         UserError: not a list of ranks, or a rank that the task does not have.
     """
-    names = candidate_layers(task, params)
+    names = candidate_layers(params)
     if ranks == AUTO:
         if len(names) == 1:
             print(f"rank 2 is left out: {names[0]} is the only candidate (params/{task}.yaml: layer.candidates)")

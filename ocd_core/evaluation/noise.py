@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.rng import sample_normal
-from ocd_core.samples import Batch, Tensors, concatenate, flat, map_tensors
+from ocd_core.samples import Batch, Tensors, as_tuple, concatenate, flat, map_tensors
 from ocd_core.tasks.metric import Metric
 
 POINTS = 200
@@ -31,12 +31,19 @@ def widened(draws_KN: Tensors, deviation: float, sample_id: Tensor, seed: int) -
     """
 
     def points(y_KN: Tensor) -> Tensor:
-        repeated = y_KN.repeat(math.ceil(POINTS / len(y_KN)), *[1] * (y_KN.dim() - 1))
-        shape = (len(repeated), *repeated.shape[2:])
-        noise_NM = sample_normal(shape, sample_id.tolist(), seed, "noise of answers")
-        return repeated + deviation * noise_NM.transpose(0, 1).to(repeated)
+        return _repeated(y_KN) + deviation * _noise(y_KN, sample_id, seed)
 
     return map_tensors(points, draws_KN)
+
+
+def _repeated(y_KN: Tensor) -> Tensor:
+    return y_KN.repeat(math.ceil(POINTS / len(y_KN)), *[1] * (y_KN.dim() - 1))
+
+
+def _noise(y_KN: Tensor, sample_id: Tensor, seed: int) -> Tensor:
+    """Of each point, (M, N, ...)."""
+    shape = (len(y_KN) * math.ceil(POINTS / len(y_KN)), *y_KN.shape[2:])
+    return sample_normal(shape, sample_id.tolist(), seed, "noise of answers").transpose(0, 1).to(y_KN)
 
 
 def choose_noise(score: Metric, draws: Sequence[Tensors], batches: Sequence[Batch], seed: int) -> float:
@@ -51,9 +58,11 @@ def choose_noise(score: Metric, draws: Sequence[Tensors], batches: Sequence[Batc
     y_KN = concatenate(draws, axis=1)
     batch = Batch((), concatenate([b.target for b in batches]), torch.cat([b.sample_id for b in batches]))
     sign = -1 if score.higher_is_better else 1
+    parts = [(_repeated(part_KN), _noise(part_KN, batch.sample_id, seed)) for part_KN in as_tuple(y_KN)]
 
     def loss(deviation: float) -> float:
-        points = widened(y_KN, deviation, batch.sample_id, seed)
+        widened_parts = tuple(repeated + deviation * noise for repeated, noise in parts)
+        points = widened_parts[0] if isinstance(y_KN, Tensor) else widened_parts
         return sign * float(score.measure(map_tensors(lambda x: x[0], points), batch, points).double().mean())
 
     mean = map_tensors(lambda x: x.double().mean(0), y_KN)

@@ -85,8 +85,9 @@ def with_unit(metric: dict[str, Any], suffix: str = "") -> str:
 
 
 def heading(metric: dict[str, Any], suffix: str = "") -> str:
-    """A metric's column title, with its unit and an arrow in the direction that is better."""
-    return f"{with_unit(metric, suffix)} {'↑' if metric['higher_is_better'] else '↓'}"
+    """A metric's column title, with its unit and an arrow in the direction that is better, if one is."""
+    arrow = {True: " ↑", False: " ↓", None: ""}[metric["higher_is_better"]]
+    return f"{with_unit(metric, suffix)}{arrow}"
 
 
 def columns_and_rows(entry: Merged) -> tuple[list[str], list[list[str]]]:

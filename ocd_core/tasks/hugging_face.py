@@ -33,7 +33,7 @@ class Origin:
 
 
 @contextlib.contextmanager
-def opened(path: str, patterns: Patterns, *, gaps: bool = False) -> Iterator[tuple[Any, Origin]]:
+def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
     """The parts of a data set, as a mapping from part to `datasets.Dataset`, valid inside the context.
 
     The rows of a part are those of its files, in the order of the patterns; files of one pattern are sorted by path.
@@ -42,7 +42,6 @@ def opened(path: str, patterns: Patterns, *, gaps: bool = False) -> Iterator[tup
         path: a hub id such as `ylecun/mnist`, or a folder. A folder needs no network and leaves no cache behind; a hub
             id uses the user's own Hugging Face cache and settings (`HF_HOME`, `HF_TOKEN`).
         patterns: part -> file names or patterns inside `path`.
-        gaps: whether empty fields and words such as NA in a local CSV file are missing values; else they are texts.
 
     Raises:
         UserError: a folder, data set or file does not exist or is not readable, or a file is named twice.
@@ -54,15 +53,15 @@ def opened(path: str, patterns: Patterns, *, gaps: bool = False) -> Iterator[tup
         stack.enter_context(_quiet())
         if folder.is_dir():
             cache = stack.enter_context(tempfile.TemporaryDirectory())
-            tables, files = _load_folder(folder, patterns, cache, gaps)
+            tables, files = _load_folder(folder, patterns, cache)
             card: str | None = str(folder / "README.md") if (folder / "README.md").is_file() else None
         else:
             tables, files = _load_from_hub(path, patterns)
             card = path
-        yield tables, Origin(files, None if card is None else _licence(card))
+        yield tables, Origin(files, None if card is None else stated_licence(card))
 
 
-def _load_folder(folder: Path, patterns: Patterns, cache: str, gaps: bool) -> tuple[Any, Names]:
+def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Names]:
     """The library receives the files themselves, so it has nothing to match or to leave out."""
     from datasets import load_dataset
     from datasets.data_files import DataFilesDict, DataFilesList
@@ -74,7 +73,8 @@ def _load_folder(folder: Path, patterns: Patterns, cache: str, gaps: bool) -> tu
         check(part, files, patterns[part], folder)
     absolute = {part: [str(file.absolute()) for file in files] for part, files in found.items()}
     data_files = DataFilesDict({part: DataFilesList(files, []) for part, files in absolute.items()})
-    options: dict[str, Any] = {"keep_default_na": gaps} if kind == "csv" else {}
+    # the library would read a text such as "NA" or "null" as missing
+    options: dict[str, Any] = {"keep_default_na": False} if kind == "csv" else {}
     with _named(str(folder)):
         loaded = load_dataset(kind, data_files=data_files, cache_dir=cache, **options)
     return loaded, {part: [file.relative_to(folder).as_posix() for file in files] for part, files in found.items()}
@@ -116,7 +116,7 @@ def _need_rows(there: bool, part: str, patterns: Sequence[str], folder: Path) ->
 
 def _format(found: dict[str, list[Path]]) -> str:
     """The name that the library has for the files' format."""
-    named = {_FORMATS.get(file.suffix, _PARQUET): file.name for files in found.values() for file in files}
+    named = {_FORMATS.get(file.suffix.lower(), _PARQUET): file.name for files in found.values() for file in files}
     if len(named) > 1:
         raise UserError(
             f"data.path: {' and '.join(sorted(named.values()))} have different formats; use one for all parts"
@@ -154,7 +154,7 @@ def _named(path: str) -> Iterator[None]:
         ) from error
 
 
-def _licence(card: str) -> str | None:
+def stated_licence(card: str) -> str | None:
     """The licence stated in a data set's card (a README.md, or that of a hub id), or None."""
     from huggingface_hub import DatasetCard
 

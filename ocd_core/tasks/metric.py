@@ -27,6 +27,8 @@ class Metric:
         resample of a bootstrap; what each sample alone gives belongs in `reduce`, (output, target) -> (N, ...),
         which runs once: over_split then takes its result instead.
 
+    higher_is_better is None if neither direction is (the coverage of an interval should be 90 %).
+
     `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. over_split does not
     use it. `unit` is appended to the number in tables. `test` compares two rows: `t` is the paired t-test, `mcnemar`
     McNemar's exact test, for a metric with two values (right or wrong).
@@ -40,7 +42,7 @@ class Metric:
     name: str
     per_sample: Callable[..., Tensor] | None = None
     _: KW_ONLY
-    higher_is_better: bool
+    higher_is_better: bool | None
     finish: Callable[[float], float] = float
     unit: str = ""
     decimals: int = 4

@@ -32,7 +32,7 @@ def regression_metrics(scale: float = 1.0, unit: str = "", decimals: int = 4) ->
         Metric("rmse", squared, higher_is_better=False, finish=lambda v: v**0.5, unit=unit, decimals=decimals),
         Metric("mse", squared, higher_is_better=False, decimals=decimals),
         Metric("crps", ranked, higher_is_better=False, unit=unit, decimals=decimals, sees="draws"),
-        Metric("coverage_90", covered, higher_is_better=True, unit="%", decimals=1, sees="draws"),
+        Metric("coverage_90", covered, higher_is_better=None, unit="%", decimals=1, sees="draws"),
     )
 
 

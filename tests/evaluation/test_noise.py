@@ -111,9 +111,9 @@ def test_every_row_chooses_noise_and_is_scored_with_it(numbers: Artifacts) -> No
 def test_the_table_has_columns_with_noise(numbers: Artifacts) -> None:
     entry = merged_results(run_tables("toy", numbers.root))[0]
     columns, rows = columns_and_rows(entry)
-    assert columns[-4:] == ["crps ↓", "coverage 90 % ↑", "crps +σ ↓", "coverage 90 +σ % ↑"]
+    assert columns[-4:] == ["crps ↓", "coverage 90 %", "crps +σ ↓", "coverage 90 +σ %"]
     base = rows[0]
-    assert base[columns.index("coverage 90 % ↑")] == "–"
+    assert base[columns.index("coverage 90 %")] == "–"
     assert float(base[-2]) < float(base[columns.index("crps ↓")])
     assert any(line.startswith("+σ: after Gaussian noise") for line in notes(entry))
 

@@ -50,10 +50,10 @@ def test_finished_draws_come_in_order_without_failures() -> None:
 
 
 def test_tables_by_hand() -> None:
-    """The standard deviation of 64 and 60 is √8; the mean column is (62 + 20) / 2."""
+    """The standard deviation of 64 and 60 is √8; 20 and undefined, which counts as 0, √200."""
     six = cells(few_shots.table6(draws(), METRICS))
     assert six["row"] == ["cr, accuracy %", "amazon_counterfactual_en, mcc %", "mean"]
-    assert six["base"] == six["ocd"] == ["62.0 ± 2.8", "20.0", "41.0"]
+    assert six["base"] == six["ocd"] == ["62.0 ± 2.8", "10.0 ± 14.1", "36.0"]
     eight = cells(few_shots.table8(draws()))
     assert eight["base"] == ["0.6000 ± 0.1414", "0.3000 ± 0.1414"]
     assert eight["ocd"] == ["1.6000 ± 0.1414", "1.3000 ± 0.1414"]
@@ -79,7 +79,8 @@ def test_what_is_queued(monkeypatch) -> None:
     monkeypatch.setattr(few_shots, "experiments", lambda: ENTRIES)
     monkeypatch.setattr(few_shots.subprocess, "run", lambda args, check: ran.append(args))
     few_shots.queue(draws=4, tasks="cr")
-    (args,) = ran  # draws 0 to 2 are known
+    failed, args = ran  # draws 0 and 1 have finished
+    assert failed[5] == "few-shots--cr--2"
     assert args[:6] == ["dvc", "exp", "run", "--queue", "--name", "few-shots--cr--3"]
     assert args[-1] == "evaluate@cr-0-1"
     assert "params/cr.yaml:data.split_seed=3" in args

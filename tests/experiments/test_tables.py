@@ -100,8 +100,8 @@ def test_a_row_whose_params_are_missing_is_not_run():
 
 
 def test_the_second_rank_is_run_if_there_are_two_candidates(capsys):
-    assert tables.candidate_layers("mnist5k", params("mnist5k")) == ["fc1", "fc2"]
-    assert tables.candidate_layers("mnist5k", params("mnist5k", layer={"select": "conv2"})) == ["fc1", "fc2", "conv2"]
+    assert tables.candidate_layers(params("mnist5k")) == ["fc1", "fc2"]
+    assert tables.candidate_layers(params("mnist5k", layer={"select": "conv2"})) == ["fc1", "fc2", "conv2"]
     assert tables.layer_ranks("mnist5k", params("mnist5k"), "auto") == [1, 2]
     assert capsys.readouterr().out == ""
     one = params("mnist5k", layer={"candidates": {"names": ["fc1"], "kinds": ["linear"]}})

@@ -10,7 +10,7 @@ from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.cut import DTYPES
 from ocd_core.network.moves import row_chunks
-from ocd_core.network.per_sample import PerSampleNetwork
+from ocd_core.network.per_sample import PerSampleNetwork, Weights
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.whole import overfit_all_layers, samples_within
 from ocd_core.samples import Batch, SplitName, Tensors, concatenate
@@ -56,13 +56,20 @@ class BoundAllLayers(Row):
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """f(x; θ_s) with the sample's own θ_s."""
-        found = []
+        found: list[Tensors] = []
         for rows in row_chunks(len(shared), self._at_once):
             sample_id = shared.batch.sample_id[rows]
             steps = partial(self._parts, shared.split, sample_id)
             result = overfit_all_layers(self._moving, steps, len(sample_id), self.context.task.loss, self._overfit)
-            found.append(self._answering.outputs(result.weights, shared.on_device.select(rows).inputs))
+            found += self._answers(result.weights, shared.on_device.select(rows))
         return concatenate(found)
+
+    def _answers(self, weights: Weights, batch: Batch) -> Iterator[Tensors]:
+        """f(x; θ_s) of a few samples at a time: a step may see a part of a sample, but an answer is for all of it."""
+        size = samples_within(self._answering, batch.select(slice(0, 1)), self._overfit)
+        for rows in row_chunks(len(batch), size):
+            own = {name: weight[rows] for name, weight in weights.items()}
+            yield self._answering.outputs(own, batch.select(rows).inputs)
 
     def _parts(self, split: SplitName, sample_id: Tensor, step: int) -> Iterator[tuple[Batch, float]]:
         """What a step sees, on the networks' device."""

@@ -23,12 +23,14 @@ from torch import Tensor
 from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.rng import numpy_generator
-from ocd_core.tasks.tabular.sources import Column, Columns, as_text, is_missing
+from ocd_core.tasks.tabular.columns import Column, Columns, is_missing, is_text, numbers_of, texts_of
 from ocd_core.weights import described_by, read_tensors, save_tensors
 
 DESCRIPTION, TENSORS = "features.json", "features.safetensors"
 PREPARE_AGAIN = "run the stage prepare again"
-_NOISE = 1e-3  # the protocol's, relative: it divides the values of a column that holds few different ones
+MOST_CATEGORIES = 1000  # of a column
+# the protocol's, which parts equal values; divided by the column's deviation, it would hide a column of small numbers
+_NOISE, _MOST_NOISE = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,19 @@ class Features:
         """Fit on the training rows.
 
         Raises:
-            UserError: a column has no value in the training rows.
+            UserError: a column has no value in the training rows, or more than `MOST_CATEGORIES` categories.
         """
         for name, values in train.items():
             if bool(is_missing(values).all()):
                 raise UserError(f"column {name!r} is missing in every training row; leave it out with data.features")
-        numbers = tuple(name for name, values in train.items() if values.dtype != object)
-        categories = {name: _categories(values) for name, values in train.items() if values.dtype == object}
+        numbers = tuple(name for name, values in train.items() if not is_text(values))
+        categories = {name: _categories(values) for name, values in train.items() if is_text(values)}
+        for name, different in categories.items():
+            if len(different) > MOST_CATEGORIES:
+                raise UserError(
+                    f"column {name!r} has {len(different)} categories, more than {MOST_CATEGORIES}, as names and dates "
+                    "have; leave it out with data.features"
+                )
         indicated = tuple(name for name in numbers if bool(is_missing(train[name]).any()))
         fitted = _fit(_matrix(train, numbers), transform, seed) if numbers else {}
         return cls(numbers, indicated, categories, transform, fitted)
@@ -76,15 +84,14 @@ class Features:
         """The rows of a table as the model's inputs, float32 (N, F).
 
         Raises:
-            UserError: a column is missing, or holds text in place of numbers; the message names `where`.
+            UserError: a column is missing, or holds something else than numbers; the message names `where`.
         """
         columns = self._as_trained(columns, where)
         parts: list[npt.NDArray[Any]] = []
         if self.numbers:
             parts.append(np.nan_to_num(self._transformed(_matrix(columns, self.numbers)), nan=0.0))
         parts += [is_missing(columns[name])[:, None] for name in self.indicated]
-        for name, found in self.categories.items():
-            parts.append(np.array([[value == category for category in found] for value in columns[name]]))
+        parts += [_one_hot(columns[name], found) for name, found in self.categories.items()]
         return torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts], 1))
 
     def _as_trained(self, columns: Columns, where: str) -> Columns:
@@ -92,19 +99,12 @@ class Features:
         for name in (*self.numbers, *self.categories):
             if name not in columns:
                 raise UserError(f"{where} has no column {name!r}, which the training rows have")
-        found: Columns = {name: as_text(columns[name]) for name in self.categories}
-        for name in self.numbers:
-            values = columns[name]
-            if values.dtype == object:
-                if not bool(is_missing(values).all()):
-                    raise UserError(f"column {name!r} of {where} holds text, but numbers in the training rows")
-                values = np.full(len(values), np.nan)
-            found[name] = values
-        return found
+        found: Columns = {name: texts_of(columns[name]) for name in self.categories}
+        return found | {name: numbers_of(columns[name], name, where) for name in self.numbers}
 
     def unseen(self, columns: Columns) -> dict[str, int]:
         """{column of categories: in how many rows it has one that the training rows do not have}, without zeros."""
-        counts = {name: sum(v not in found for v in as_text(columns[name])) for name, found in self.categories.items()}
+        counts = {name: sum(v not in found for v in texts_of(columns[name])) for name, found in self.categories.items()}
         return {name: count for name, count in counts.items() if count}
 
     def _transformed(self, x_NC: Column) -> Column:
@@ -150,6 +150,16 @@ def _matrix(columns: Columns, names: Sequence[str]) -> Column:
     return np.stack([columns[name].astype(np.float64) for name in names], 1)
 
 
+def _one_hot(values: Column, categories: Sequence[str | None]) -> Column:
+    """(N, categories); a row of zeros for a value that is none of them."""
+    places = {category: i for i, category in enumerate(categories)}
+    found = np.zeros((len(values), len(categories)), np.float32)
+    for row, value in enumerate(values):
+        if value in places:
+            found[row, places[value]] = 1
+    return found
+
+
 def _categories(values: Column) -> list[str | None]:
     """The different texts in order; a missing one comes last."""
     found: list[str | None] = sorted({value for value in values if value is not None})
@@ -164,10 +174,11 @@ def _fit(x_NC: Column, transform: str, seed: int) -> dict[str, Tensor]:
 
         scaler = StandardScaler().fit(x_NC)
         return {"mean": torch.from_numpy(scaler.mean_), "scale": torch.from_numpy(scaler.scale_)}
-    # as in the code of Gorishniy et al. (2021): noise on the values, and as many quantiles
+    # as in the code of Gorishniy et al. (2021): noise on the values (but of at most a hundredth), and as many quantiles
     deviation_C = np.nanstd(x_NC, axis=0, keepdims=True)
     noise_NC = numpy_generator(seed, "quantile noise").standard_normal(x_NC.shape)
-    noisy_NC = x_NC + _NOISE / np.maximum(deviation_C, _NOISE) * noise_NC
+    strength_C = np.minimum(_NOISE / np.maximum(deviation_C, _NOISE), _MOST_NOISE * deviation_C)
+    noisy_NC = x_NC + strength_C * noise_NC
     count = min(len(x_NC), max(min(len(x_NC) // 30, 1000), 10))
     quantiles_QC = _quantile_transformer(None, count).fit(noisy_NC).quantiles_
     return {"quantiles": torch.from_numpy(quantiles_QC)}

@@ -1,10 +1,15 @@
 """NDCG of ranked rows (documents of a query)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ocd_core.errors import UserError
 from ocd_core.samples import flat
 from ocd_core.tasks.metric import Metric
+from ocd_core.tasks.tabular.columns import Column, numbers_of
+
+MOST_RELEVANT = 30  # gains are powers of 2
 
 
 def ndcg_metric(k: int, mean: float, std: float) -> Metric:
@@ -19,6 +24,21 @@ def ndcg_metric(k: int, mean: float, std: float) -> Metric:
         return 100 * ndcg(flat(output)[:, 0].double(), relevance_N, k)
 
     return Metric(f"ndcg_{k}", per_group=per_group, higher_is_better=True, unit="%", decimals=2)
+
+
+def check_relevance(values: Column, where: str) -> None:
+    """Refuse targets that are not relevances.
+
+    Raises:
+        UserError: one is not a whole number from 0 to `MOST_RELEVANT`.
+    """
+    numbers = numbers_of(values, "target", where)
+    bad = np.flatnonzero((numbers != np.round(numbers)) | (numbers < 0) | (numbers > MOST_RELEVANT))
+    if len(bad):
+        raise UserError(
+            f"data.ranking_at: {where} has the target {numbers[bad[0]]:g} ({len(bad)} such rows); a relevance is a "
+            f"whole number from 0 to {MOST_RELEVANT}"
+        )
 
 
 def ndcg(score_N: Tensor, relevance_N: Tensor, k: int) -> float:

@@ -3,24 +3,30 @@
 Dims: N rows, F features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
 from ocd_core.tasks.data_files import local_files
-from ocd_core.tasks.hugging_face import Origin, opened
+from ocd_core.tasks.hugging_face import Origin, opened, stated_licence
+from ocd_core.tasks.tabular.columns import (
+    Column,
+    Columns,
+    are_numbers,
+    is_missing,
+    is_text,
+    numbers_of,
+    read_file,
+    texts_of,
+    to_column,
+)
 from ocd_core.tasks.tabular.params import TabularData
 
-Column = npt.NDArray[Any]  # numbers, float64, NaN if missing; or text, object, None if missing
-Columns = dict[str, Column]
-
 CALIFORNIA_LICENCE = "none stated; StatLib, Pace and Barry (1997)"
-_GROUP, _TARGET = "group", "target"
 
 
 @dataclass(frozen=True)
@@ -52,36 +58,68 @@ def read_parts(data: TabularData) -> tuple[dict[str, Table], Origin]:
         return _read_svmlight(Path(str(data.path)).expanduser(), patterns)
     if data.source == "california":
         return {"train": _table(_california(), data, "the data set")}, Origin({}, CALIFORNIA_LICENCE)
-    with opened(str(data.path), patterns, gaps=True) as (tables, origin):
-        parts = {
-            part: {name: tables[part].data.column(name) for name in tables[part].column_names} for part in patterns
-        }
-        raw = {
-            part: {name: to_column(values, name, f"the {part} part") for name, values in columns.items()
-                   if name in _wanted(columns, data, f"the {part} part")}
-            for part, columns in parts.items()
-        }  # fmt: skip
-    return {part: _table(columns, data, f"the {part} part") for part, columns in raw.items()}, origin
+    folder = Path(str(data.path)).expanduser()
+    parts, origin = _read_folder(folder, patterns, data) if folder.is_dir() else _read_hub(data, patterns)
+    names = _wanted(list(parts["train"]), data, "the train part")
+    for part, columns in parts.items():
+        for name in names:
+            if name not in columns:
+                raise UserError(f"the {part} part has no column {name!r}, which the train part has")
+    numeric = [name for name in names if name not in _texts(data) and are_numbers(parts["train"][name])]
+    # text in Parquet files stays text, even if it looks like numbers
+    from_text = [name for name in numeric if _all_csv(origin) and is_text(parts["train"][name])]
+    for part, columns in parts.items():
+        for name in from_text:
+            columns[name] = numbers_of(columns[name], name, f"the {part} part")
+    return {part: _table(columns, data, f"the {part} part") for part, columns in parts.items()}, origin
 
 
-def read_file(path: Path) -> Columns:
-    """The columns of a Parquet or CSV file.
+def _texts(data: TabularData) -> list[str]:
+    """The columns whose numbers are names."""
+    return [*data.categories, *([] if data.group is None else [data.group])]
 
-    Raises:
-        UserError: it does not exist, has another suffix or is damaged, or a column is not possible.
-    """
-    from pyarrow import ArrowException, csv, parquet
 
-    readers = {".parquet": parquet.read_table, ".csv": csv.read_csv}
-    if path.suffix.lower() not in readers:
-        raise UserError(f"{path} is not named .parquet or .csv")
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file")
-    try:
-        table = readers[path.suffix.lower()](path)
-    except (ArrowException, OSError) as error:
-        raise UserError(f"{path} is not a readable {path.suffix[1:]} file: {error}") from error
-    return {name: to_column(table.column(name), name, str(path)) for name in table.column_names}
+def _all_csv(origin: Origin) -> bool:
+    return all(name.lower().endswith(".csv") for names in origin.files.values() for name in names)
+
+
+def _read_folder(
+    folder: Path, patterns: Mapping[str, list[str]], data: TabularData
+) -> tuple[dict[str, Columns], Origin]:
+    files = local_files(folder, patterns)
+    chosen = None if data.features is None else [*data.features, *_texts(data), str(data.target)]
+    parts: dict[str, Columns] = {}
+    for part, own in files.items():
+        read = [read_file(file, chosen, _texts(data)) for file in own]
+        for file, columns in zip(own, read, strict=True):
+            if set(columns) != set(read[0]):
+                name = sorted(set(columns) ^ set(read[0]))[0]
+                raise UserError(f"data.{part}_files: {own[0].name} and {file.name} have different columns ({name!r})")
+        parts[part] = {name: _joined([columns[name] for columns in read]) for name in read[0]}
+        if not any(len(values) for values in parts[part].values()):
+            raise UserError(f"data.{part}_files: {', '.join(file.name for file in own)} in {folder} holds no rows")
+    card = folder / "README.md"
+    names = {part: [file.relative_to(folder).as_posix() for file in own] for part, own in files.items()}
+    return parts, Origin(names, stated_licence(str(card)) if card.is_file() else None)
+
+
+def _joined(columns: list[Column]) -> Column:
+    """The rows of several files; text if one of them holds text."""
+    if any(is_text(values) for values in columns):
+        columns = [texts_of(values) for values in columns]
+    return np.concatenate(columns)
+
+
+def _read_hub(data: TabularData, patterns: Mapping[str, list[str]]) -> tuple[dict[str, Columns], Origin]:
+    with opened(str(data.path), patterns) as (tables, origin):
+        parts: dict[str, Columns] = {}
+        for part in patterns:
+            where = f"the {part} part"
+            wanted = _wanted(tables[part].column_names, data, where)
+            parts[part] = {
+                name: to_column(tables[part].data.column(name), name, where, name in _texts(data)) for name in wanted
+            }
+    return parts, origin
 
 
 def _california() -> Columns:
@@ -97,7 +135,7 @@ def _california() -> Columns:
     return {name: frame[name].to_numpy(np.float64) for name in frame.columns}
 
 
-def _wanted(columns: Mapping[str, Any], data: TabularData, where: str) -> list[str]:
+def _wanted(columns: Sequence[str], data: TabularData, where: str) -> list[str]:
     """The columns to read, in the table's order.
 
     Raises:
@@ -115,41 +153,12 @@ def _wanted(columns: Mapping[str, Any], data: TabularData, where: str) -> list[s
     return [name for name in columns if name in chosen]
 
 
-def to_column(values: Any, name: str, where: str) -> Column:
-    """An Arrow column as numbers or text.
-
-    Raises:
-        UserError: it has another type, or infinite numbers.
-    """
-    import pyarrow as pa
-    from pyarrow import types
-
-    kind = values.type
-    if types.is_dictionary(kind):
-        values = values.cast(kind.value_type)
-        kind = values.type
-    if types.is_string(kind) or types.is_large_string(kind):
-        return np.array(values.to_pylist(), dtype=object)
-    if types.is_boolean(kind):
-        values = values.cast(pa.int8())
-    elif not (types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind) or types.is_null(kind)):
-        raise UserError(
-            f"column {name!r} of {where} has the type {kind}; only numbers and text are supported: convert it, or "
-            "leave it out with data.features"
-        )
-    numbers = np.asarray(values.cast(pa.float64()).to_numpy(), np.float64)
-    infinite = np.flatnonzero(np.isinf(numbers))
-    if len(infinite):
-        raise UserError(f"column {name!r} of {where} is infinite in row {infinite[0]} ({len(infinite)} such rows)")
-    return numbers
-
-
 def _table(columns: Columns, data: TabularData, where: str) -> Table:
-    wanted = _wanted(columns, data, where)
+    wanted = _wanted(list(columns), data, where)
     names = [name for name in wanted if name not in (data.target, data.group)]
     if not names:
         raise UserError(f"{where} has no features besides the target {data.target!r}")
-    features = {name: as_text(columns[name]) if name in data.categories else columns[name] for name in names}
+    features = {name: texts_of(columns[name]) if name in data.categories else columns[name] for name in names}
     assert data.target is not None
     target = columns[data.target]
     missing = np.flatnonzero(is_missing(target))
@@ -158,24 +167,10 @@ def _table(columns: Columns, data: TabularData, where: str) -> Table:
             f"data.target: {data.target!r} is missing in row {missing[0]} of {where} ({len(missing)} such rows); "
             "remove these rows"
         )
-    group = None if data.group is None else columns[data.group]
+    group = None if data.group is None else texts_of(columns[data.group])
     if group is not None and bool(is_missing(group).any()):
         raise UserError(f"data.group: {data.group!r} is missing in some rows of {where}")
     return Table(features, target, group)
-
-
-def is_missing(values: Column) -> npt.NDArray[np.bool_]:
-    """Which values are missing, (N,)."""
-    if values.dtype == object:
-        return np.array([value is None for value in values], dtype=bool)
-    return np.isnan(values.astype(np.float64))
-
-
-def as_text(values: Column) -> Column:
-    """Numbers as the text of a category: 3.0 is `3`."""
-    if values.dtype == object:
-        return values
-    return np.array([None if np.isnan(v) else f"{v:.15g}" for v in values.tolist()], dtype=object)
 
 
 def _read_svmlight(folder: Path, patterns: Mapping[str, list[str]]) -> tuple[dict[str, Table], Origin]:

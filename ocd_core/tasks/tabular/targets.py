@@ -16,8 +16,10 @@ from ocd_core.errors import UserError
 from ocd_core.tasks.classification import classification_metrics, mixture
 from ocd_core.tasks.metric import Metric
 from ocd_core.tasks.regression import regression_metrics
+from ocd_core.tasks.tabular.columns import Column, is_text, numbers_of, texts_of
 from ocd_core.tasks.tabular.ranking import ndcg_metric
-from ocd_core.tasks.tabular.sources import Column, as_text
+
+_SHOWN = 8  # classes in a message
 
 
 class Targets(ABC):
@@ -76,13 +78,14 @@ class Number(Targets):
         Raises:
             UserError: the column holds text, or a single value.
         """
-        if values.dtype == object:
+        if is_text(values):
             raise UserError(f"data.target: {name!r} holds text; set data.kind to classification or name another column")
         numbers = values.astype(np.float64)
-        mean, std = float(numbers.mean()), float(numbers.std())
-        if not std > 0:
-            raise UserError(f"data.target: {name!r} is {mean:g} in every training row, so there is nothing to learn")
-        return cls(mean, std)
+        if numbers.min() == numbers.max():
+            raise UserError(
+                f"data.target: {name!r} is {numbers[0]:g} in every training row, so there is nothing to learn"
+            )
+        return cls(float(numbers.mean()), float(numbers.std()))
 
     def describe(self) -> dict[str, Any]:
         """The two numbers."""
@@ -90,8 +93,7 @@ class Number(Targets):
 
     def encode(self, values: Column, where: str) -> Tensor:
         """Standardised, float32 (N, 1)."""
-        if values.dtype == object:
-            raise UserError(f"data.target: {where} holds text, the training part numbers")
+        values = numbers_of(values, "target", where)
         return torch.from_numpy((values.astype(np.float64) - self.mean) / self.std).float()[:, None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -126,7 +128,7 @@ class Classes(Targets):
             UserError: there is only one.
         """
         # numbers in the order of numbers: 2 before 10
-        found = as_text(np.unique(values)) if values.dtype != object else sorted(set(values))
+        found = texts_of(np.unique(values)) if not is_text(values) else sorted(set(values))
         if len(found) < 2:
             raise UserError(f"data.target: {name!r} has one class in the training rows, {found[0]!r}; two are needed")
         return cls(list(found))
@@ -137,13 +139,14 @@ class Classes(Targets):
 
     def encode(self, values: Column, where: str) -> Tensor:
         """The numbers of the classes, int64 (N,)."""
+        shown = ", ".join(self.names[:_SHOWN]) + (", ..." if len(self.names) > _SHOWN else "")
         number = {name: i for i, name in enumerate(self.names)}
-        texts = as_text(values)
+        texts = texts_of(values)
         unknown = [i for i, text in enumerate(texts) if text not in number]
         if unknown:
             raise UserError(
-                f"data.target: {where} has the class {texts[unknown[0]]!r} in row {unknown[0]}, which no training row "
-                f"has ({len(unknown)} such rows); the classes are {', '.join(self.names)}"
+                f"data.target: {where} has the class {texts[unknown[0]]!r}, which no training row has ({len(unknown)} "
+                f"such rows); the classes are {shown}"
             )
         return torch.tensor([number[text] for text in texts], dtype=torch.int64)
 

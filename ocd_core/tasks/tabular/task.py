@@ -20,9 +20,11 @@ from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.division import divide, grouped_order, stratified_order
+from ocd_core.tasks.tabular.columns import is_missing, read_file
 from ocd_core.tasks.tabular.features import PREPARE_AGAIN, Features
 from ocd_core.tasks.tabular.params import TabularData
-from ocd_core.tasks.tabular.sources import Table, is_missing, read_file, read_parts
+from ocd_core.tasks.tabular.ranking import check_relevance
+from ocd_core.tasks.tabular.sources import Table, read_parts
 from ocd_core.tasks.tabular.targets import Classes, Number, Targets, restored
 from ocd_core.weights import described_by, read_tensors, save_tensors
 
@@ -54,8 +56,8 @@ class Tabular(Task):
     Data: ClassVar[type[StrictModel]] = TabularData
     data: TabularData
     evaluation_batch = 10_000
-    features: Features  # after `bind`
-    targets: Targets
+    targets: Targets  # after `bind`
+    _features: Features | None = None
 
     def prepare(self, dest: Path) -> dict[str, Any]:
         """Write one safetensors file per split, and the fitted transform of features and targets.
@@ -81,14 +83,19 @@ class Tabular(Task):
         features = Features.fit(train.features, data.transform, data.split_seed)
         name = data.target or "the relevance"
         targets = (Number if data.kind == "regression" else Classes).fit(train.target, name)
-        dest.mkdir(parents=True, exist_ok=True)
+        found: dict[SplitName, dict[str, Tensor]] = {}
         for split, table in tables.items():
-            tensors = {
+            if data.ranking_at is not None:
+                check_relevance(table.target, f"the {split} split")
+            found[split] = {
                 "features": features.apply(table.features, f"the {split} split"),
                 "target": targets.encode(table.target, f"the {split} split"),
                 "source_row": divided[split][1],
+                **({} if groups is None else {"group": groups[split]}),
             }
-            save_tensors(tensors | ({} if groups is None else {"group": groups[split]}), dest / f"{split}.safetensors")
+        dest.mkdir(parents=True, exist_ok=True)
+        for split, tensors in found.items():
+            save_tensors(tensors, dest / f"{split}.safetensors")
         features.save(dest)
         write_json(dest / _TARGETS, targets.describe())
         return {
@@ -114,12 +121,23 @@ class Tabular(Task):
         Raises:
             UserError: they are missing or damaged.
         """
-        self.features = Features.load(prepared)
+        self._features = Features.load(prepared)
         path = prepared / _TARGETS
         if not path.is_file():
             raise UserError(f"{path} is missing; run the stage prepare first")
         with described_by(path, PREPARE_AGAIN):
             self.targets = restored(self.data.kind, read_json(path))
+
+    @property
+    def features(self) -> Features:
+        """The fitted transform of the features.
+
+        Raises:
+            UserError: the task is not bound.
+        """
+        if self._features is None:
+            raise UserError("the table is not read yet; run the stage prepare first")
+        return self._features
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote.
@@ -171,7 +189,8 @@ class Tabular(Task):
         Raises:
             UserError: the file is not readable, has another number of rows, or lacks a column.
         """
-        columns = read_file(path)
+        wanted = [*self.features.numbers, *self.features.categories]
+        columns = read_file(path, wanted, list(self.features.categories))
         rows = len(next(iter(columns.values()))) if columns else 0
         if rows != 1:
             raise UserError(f"{path} has {rows} rows; a file with one row is needed")

@@ -45,6 +45,24 @@ def test_each_sample_moves_all_layers(run: Artifacts, monkeypatch: pytest.Monkey
     assert_same_outputs(part, expected[[4, 11]])
 
 
+def test_answers_for_whole_samples_have_their_own_memory(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step may see a part of a sample, such as some rays of a view, and an answer needs several times as much."""
+    row, shared = row_of(run, "bound_all_layers")
+    expected = row.outputs(shared)
+    row, shared = row_of(run, "bound_all_layers")
+    monkeypatch.setattr(type(row), "_at_once", 7)
+    monkeypatch.setitem(vars(row), "_overfit", row._overfit.model_copy(update={"memory_mb": 1e-6}))
+    outputs, sizes = row._answering.outputs, []
+
+    def counted(weights: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> Tensor:
+        sizes.append(len(inputs[0]))
+        return outputs(weights, inputs)
+
+    monkeypatch.setattr(row._answering, "outputs", counted)
+    assert_same_outputs(row.outputs(shared), expected)
+    assert sizes == [1] * len(shared)
+
+
 def test_it_is_better_than_the_bound_of_one_layer(run: Artifacts) -> None:
     found = evaluated(run, rows=["base", "bound", "bound_all_layers"])
     means = [found.figures[row]["rmse"].mean for row in ("base", "bound", "bound_all_layers")]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.evaluation.context import Context
+from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.rows.mc_dropout import McDropout, McDropoutParams
 from ocd_core.evaluation.shared_pass import SharedPass
@@ -76,7 +76,23 @@ def test_the_same_for_any_division(dropped: Artifacts) -> None:
         assert torch.equal(part, whole[:, rows])
 
 
-def test_it_is_trained_with_its_dropout(dropped: Artifacts) -> None:
+def test_the_training_starts_with_the_dropout(dropped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = params_of(dropped)
+    fitting = Fitting(dropped, params, Predictor.from_run(dropped, params))
+    monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 10_000})
+    monkeypatch.setattr("ocd_core.evaluation.context.base_epoch_flops", lambda *_: 3_000)
+    weights = {}
+    for p in (0.5, 0.01):
+        row = McDropout("mc_dropout", fitting)
+        row.params = McDropoutParams(p=p, epochs=None)
+        fit = row.fit(fitting)
+        assert row.network.dropout.p == p
+        assert fit.metrics["epochs"] == 4  # 12,000 are the first to reach 10,000
+        weights[p] = row.network.head.weight.clone()
+    assert not torch.allclose(weights[0.5], weights[0.01], atol=1e-3)
+
+
+def test_its_training_is_reported(dropped: Artifacts) -> None:
     metrics = read_json(dropped.controls / "metrics.json")
     assert metrics["mc_dropout"]["epochs"] == 5
     assert metrics["mc_dropout"]["val_loss"] > 0

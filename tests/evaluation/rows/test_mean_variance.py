@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ocd_core.evaluation.context import Context
+from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.noise import POINTS
-from ocd_core.evaluation.rows.mean_variance import MeanVariance, MeanVarianceNetwork, _Likelihood
+from ocd_core.evaluation.rows.mean_variance import MeanVariance, MeanVarianceNetwork, MeanVarianceParams, _Likelihood
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.params import BaseParams
 from ocd_core.network.training import fit_base
@@ -96,6 +96,21 @@ def test_draws_are_from_the_normal_distribution(evaluated: Found) -> None:
     assert z.std() == pytest.approx(1, abs=0.03)
     few = SharedPass(shared.predictor, shared.batch.select(slice(3, 5)), "test")
     torch.testing.assert_close(row.distribution(few), draws[:, 3:5])
+
+
+def test_it_starts_from_the_base_within_the_budget(evaluated: Found, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = evaluated.row.context
+    fitting = Fitting(context.run, context.params, context.predictor)
+    monkeypatch.setattr(ToyTask, "metrics", regression_metrics())
+    monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 10_000})
+    monkeypatch.setattr("ocd_core.evaluation.context.base_epoch_flops", lambda *_: 6_000)
+    row = MeanVariance("mean_variance", fitting)
+    row.params = MeanVarianceParams(epochs=None, patience=5, lr=1e-9)
+    fit = row.fit(fitting)
+    assert fit.metrics["epochs"] == 2
+    base = context.predictor.model.network.state_dict()
+    for name, value in row.network.mean.state_dict().items():
+        torch.testing.assert_close(value, base[name].float(), atol=1e-6, rtol=0)
 
 
 def test_without_a_metric_of_distributions_it_is_left_out(evaluated: Found) -> None:

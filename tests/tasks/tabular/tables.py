@@ -37,6 +37,7 @@ def columns(count: int = 120) -> dict[str, list[Any]]:
         "floor": rng.integers(0, 3, count).tolist(),
         "owner": [i // 6 for i in range(count)],
         "y": (a + (colour == "red") + 0.1 * rng.normal(size=count)).tolist(),
+        "stars": np.clip(np.round(a), 0, 5).tolist(),
         "kind": ["large" if v > 3 else "small" for v in a],
     }
 

@@ -56,7 +56,10 @@ def test_what_train_does_not_have() -> None:
     ("columns", "message"),
     [
         ({"a": [1]}, "the val part has no column 'c', which the training rows have"),
-        ({"a": ["one"], "c": ["x"]}, "column 'a' of the val part holds text, but numbers in the training rows"),
+        (
+            {"a": ["one"], "c": ["x"]},
+            "column 'a' of the val part holds 'one' in row 0, but numbers in the training rows",
+        ),
     ],
 )
 def test_other_columns_than_in_training(columns: dict[str, list[Any]], message: str) -> None:
@@ -100,7 +103,7 @@ def test_numbers_are_scikit_learns_and_survive_files(tmp_path_factory: Any, x: A
     else:
         count = min(len(x), max(min(len(x) // 30, 1000), 10))
         noise = module.numpy_generator(3, "quantile noise").standard_normal(x.shape)
-        noisy = x + 1e-3 / np.maximum(x.std(0), 1e-3) * noise
+        noisy = x + np.minimum(1e-3 / np.maximum(x.std(0), 1e-3), x.std(0) / 100) * noise
         expected = QuantileTransformer(n_quantiles=count, output_distribution="normal").fit(noisy).transform(x)
     torch.testing.assert_close(found, torch.from_numpy(expected).float())
     folder: Path = tmp_path_factory.mktemp("features")
@@ -114,6 +117,20 @@ def test_quantiles_make_a_normal_distribution() -> None:
     x = np.random.default_rng(0).exponential(size=4000)
     found = Features.fit({"x": x}, "quantile", 0).apply({"x": x}, "train")[:, 0]
     assert kstest(found.numpy(), "norm").statistic < 0.02
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 1e4])
+def test_columns_of_any_scale_are_kept(scale: float) -> None:
+    x = np.random.default_rng(0).normal(size=3000) * scale
+    found = Features.fit({"x": x}, "quantile", 0).apply({"x": x}, "train")[:, 0]
+    assert found.std() == pytest.approx(1, abs=0.05)
+    assert np.corrcoef(found, x)[0, 1] > 0.99
+
+
+def test_names_are_no_categories() -> None:
+    columns = table(name=[f"person {i}" for i in range(1001)])
+    with pytest.raises(UserError, match=r"column 'name' has 1001 categories, more than 1000.*leave it out"):
+        Features.fit(columns, "standard", 0)
 
 
 def test_files_that_are_missing_or_foreign(tmp_path: Path) -> None:

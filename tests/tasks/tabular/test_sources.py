@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 import sklearn.datasets
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.tabular.sources import as_text, is_missing, read_file, read_parts, to_column
+from ocd_core.tasks.tabular.sources import read_parts
 from tests.tasks.tabular.tables import columns, tabular_data, write
 
 
@@ -27,11 +26,11 @@ def test_numbers_and_texts_with_gaps(tmp_path: Path) -> None:
     assert table.features["floor"].tolist() == [str(v) for v in values["floor"]]
     np.testing.assert_array_equal(table.target, values["y"])
     assert table.group is not None
-    assert table.group.tolist() == values["owner"]
+    assert table.group.tolist() == [str(v) for v in values["owner"]]
     some = table.select(np.array([3, 0, 3]))
     assert some.features["colour"].tolist() == [values["colour"][i] for i in (3, 0, 3)]
     assert some.group is not None
-    assert some.group.tolist() == [0, 0, 0]
+    assert some.group.tolist() == ["0", "0", "0"]
 
 
 def test_csv_files_with_gaps(tmp_path: Path) -> None:
@@ -43,6 +42,79 @@ def test_csv_files_with_gaps(tmp_path: Path) -> None:
     for name, found in from_csv.features.items():
         np.testing.assert_array_equal(found, from_parquet.features[name])
     np.testing.assert_array_equal(from_csv.target, from_parquet.target)
+
+
+def csv(folder: Path, name: str, *lines: str) -> None:
+    (folder / name).write_text("\n".join([*lines, ""]))
+
+
+def csv_parts(folder: Path, **changes: Any) -> Any:
+    return read_parts(tabular_data(path=str(folder), train_files=["train.csv"], test_files=["test.csv"], **changes))[0]
+
+
+def test_a_csv_column_has_one_type_in_all_rows_and_parts(tmp_path: Path) -> None:
+    """Numbers that begin whole, a column that is empty at first, a test part that looks like numbers."""
+    rows = [f"1,,A{i % 2},{i}" for i in range(12_000)] + ["1.5,x,01,2"]
+    csv(tmp_path, "train.csv", "a,late,c,y", *rows)
+    csv(tmp_path, "test.csv", "a,late,c,y", "2.5,y,01,3", "7,x,A1,0.5")
+    parts = csv_parts(tmp_path)
+    assert parts["train"].features["a"][-2:].tolist() == [1.0, 1.5]
+    assert parts["train"].features["late"][-2:].tolist() == [None, "x"]
+    assert parts["test"].features["a"].tolist() == [2.5, 7.0]
+    assert parts["test"].features["c"].tolist() == ["01", "A1"]
+    assert parts["test"].target.tolist() == [3.0, 0.5]
+
+
+def test_numbers_with_leading_zeros_are_categories_if_the_params_say_so(tmp_path: Path) -> None:
+    csv(tmp_path, "train.csv", "code,y", "01,1", "1,2", "01,3")
+    csv(tmp_path, "test.csv", "code,y", "01,1")
+    parts = csv_parts(tmp_path, categories=["code"])
+    assert parts["train"].features["code"].tolist() == ["01", "1", "01"]
+    assert csv_parts(tmp_path)["train"].features["code"].tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["a,y", "x,1"], r"column 'a' of the test part holds 'x' in row 0, but numbers in the training rows"),
+        (["y", "1"], r"the test part has no column 'a', which the train part has"),
+        (["a", "1"], r"the test part has no column 'y', which the train part has"),
+        (["a,a,y", "1,1,1"], r"has several columns named 'a'; rename them"),
+        (["a,y"], r"data\.test_files: test\.csv in .* holds no rows"),
+        ([], r"test\.csv is not a readable csv file"),
+    ],
+)
+def test_csv_parts_that_do_not_match(tmp_path: Path, lines: list[str], message: str) -> None:
+    csv(tmp_path, "train.csv", "a,y", "1,1", "2,2")
+    csv(tmp_path, "test.csv", *lines)
+    with pytest.raises(UserError, match=message):
+        csv_parts(tmp_path)
+
+
+def test_columns_that_are_not_used_do_no_harm(tmp_path: Path) -> None:
+    csv(tmp_path, "train.csv", "a,free,y", "1,,1", "2,,2")
+    csv(tmp_path, "test.csv", "free,y,a", "text,3,4")
+    parts = csv_parts(tmp_path, features=["a"])
+    assert list(parts["train"].features) == ["a"]
+    assert parts["test"].features["a"].tolist() == [4.0]
+
+
+def test_files_of_a_part_are_joined(tmp_path: Path) -> None:
+    csv(tmp_path, "1.csv", "a,y", "1,1")
+    csv(tmp_path, "2.csv", "y,a", "2,x")
+    table = read_parts(tabular_data(path=str(tmp_path), train_files=["1.csv", "2.csv"]))[0]["train"]
+    assert table.features["a"].tolist() == ["1", "x"]
+    assert table.target.tolist() == [1.0, 2.0]
+    csv(tmp_path, "2.csv", "y,b", "2,x")
+    with pytest.raises(UserError, match=r"1\.csv and 2\.csv have different columns \('a'\)"):
+        read_parts(tabular_data(path=str(tmp_path), train_files=["1.csv", "2.csv"]))
+
+
+def test_large_numbers_of_groups_stay_apart(tmp_path: Path) -> None:
+    write(tmp_path, {"a": [1, 2], "user": [9007199254740993, 9007199254740992], "y": [1.0, 2.0]})
+    table = read_parts(tabular_data(path=str(tmp_path), group="user"))[0]["train"]
+    assert table.group is not None
+    assert table.group.tolist() == ["9007199254740993", "9007199254740992"]
 
 
 def test_chosen_features_keep_the_tables_order(tmp_path: Path) -> None:
@@ -71,32 +143,6 @@ def test_columns_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message
 def test_a_table_of_a_target_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no features besides the target 'y'"):
         read_parts(tabular_data(path=str(write(tmp_path, {"y": [1.0, 2.0]}))))
-
-
-def test_other_types_are_refused() -> None:
-    days = pa.chunked_array([pa.array([1, 2], pa.date32())])
-    with pytest.raises(UserError, match=r"column 'day' of the train part has the type date32.*leave it out"):
-        to_column(days, "day", "the train part")
-    with pytest.raises(UserError, match=r"column 'x' of rows.csv is infinite in row 1 \(2 such rows\)"):
-        to_column(pa.chunked_array([[1.0, np.inf, -np.inf]]), "x", "rows.csv")
-
-
-def test_every_type_of_number_and_text() -> None:
-    def of(values: Any, kind: Any) -> list[Any]:
-        return to_column(pa.chunked_array([pa.array(values, kind)]), "x", "").tolist()
-
-    assert of([True, False], pa.bool_()) == [1.0, 0.0]
-    assert of([3, 4], pa.uint8()) == [3.0, 4.0]
-    assert of([1, 2], pa.decimal128(5, 1)) == [1.0, 2.0]
-    assert np.isnan(of([None, None], pa.null())).all()
-    assert of(["a", None], pa.large_string()) == ["a", None]
-    assert of(["a", "b", "a"], pa.dictionary(pa.int8(), pa.string())) == ["a", "b", "a"]
-
-
-def test_numbers_as_texts() -> None:
-    values = np.array([3.0, 0.5, np.nan, 1e6, -2.0])
-    assert as_text(values).tolist() == ["3", "0.5", None, "1000000", "-2"]
-    assert is_missing(values).tolist() == is_missing(as_text(values)).tolist() == [False, False, True, False, False]
 
 
 def test_california_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,14 +207,3 @@ def test_bad_svmlight_files(tmp_path: Path, text: str, message: str) -> None:
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.path: there is no folder"):
         read_parts(svmlight(tmp_path / "absent"))
-
-
-def test_single_files(tmp_path: Path) -> None:
-    write(tmp_path, {"a": [1.5], "c": ["x"]}, "one.parquet")
-    (tmp_path / "one.csv").write_text("a,c\n1.5,x\n")
-    for name in ("one.parquet", "one.csv"):
-        assert {k: v.tolist() for k, v in read_file(tmp_path / name).items()} == {"a": [1.5], "c": ["x"]}
-    (tmp_path / "bad.parquet").write_bytes(b"no")
-    for name, message in (("bad.parquet", "not a readable parquet"), ("no.csv", "does not exist"), ("x.txt", "named")):
-        with pytest.raises(UserError, match=message):
-            read_file(tmp_path / name)

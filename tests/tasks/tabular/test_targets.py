@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.tabular.ranking import ndcg, ndcg_metric
+from ocd_core.tasks.tabular.ranking import check_relevance, ndcg, ndcg_metric
 from ocd_core.tasks.tabular.targets import Classes, Number, restored
 
 
@@ -39,8 +39,10 @@ def test_numbers_that_cannot_be() -> None:
         Number.fit(objects("a", "b"), "y")
     with pytest.raises(UserError, match="'y' is 3 in every training row"):
         Number.fit(np.array([3.0, 3.0]), "y")
-    with pytest.raises(UserError, match="the val split holds text"):
+    with pytest.raises(UserError, match="'target' of the val split holds 'a' in row 0"):
         Number(0, 1).encode(objects("a"), "the val split")
+    with pytest.raises(UserError, match=r"'y' is 0\.1 in every training row"):  # its deviation is rounding
+        Number.fit(np.full(40, 0.1), "y")
 
 
 def test_classes_are_those_of_train_in_order() -> None:
@@ -59,10 +61,15 @@ def test_classes_are_those_of_train_in_order() -> None:
 def test_classes_that_cannot_be() -> None:
     with pytest.raises(UserError, match=r"'y' has one class in the training rows, 'a'; two are needed"):
         Classes.fit(objects("a", "a"), "y")
-    with pytest.raises(
-        UserError, match=r"the test split has the class 'c' in row 1, which no training row has \(2 such"
-    ):
+    with pytest.raises(UserError, match=r"the test split has the class 'c', which no training row has \(2 such"):
         Classes(["a", "b"]).encode(objects("a", "c", "d"), "the test split")
+
+
+@pytest.mark.parametrize("bad", [-1.0, 0.5, 31.0])
+def test_targets_that_are_no_relevance(bad: float) -> None:
+    check_relevance(np.array([0.0, 4.0]), "the val split")
+    with pytest.raises(UserError, match=rf"data\.ranking_at: the val split has the target {bad:g} \(1 such rows\)"):
+        check_relevance(np.array([0.0, bad]), "the val split")
 
 
 def by_loop(score: list[float], relevance: list[int], k: int) -> float:

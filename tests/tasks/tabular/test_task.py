@@ -31,7 +31,13 @@ def prepared(domain: Tabular, dest: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"categories": ["floor"], "group": "owner", "ranking_at": 3, "features": ["a", "b", "colour", "floor"]},
+        {
+            "categories": ["floor"],
+            "group": "owner",
+            "ranking_at": 3,
+            "target": "stars",
+            "features": ["a", "colour", "floor"],
+        },
         {"kind": "classification", "target": "kind", "transform": "quantile"},
     ],
     ids=["regression", "classification"],
@@ -112,8 +118,19 @@ def test_what_cannot_be_prepared_leaves_nothing(tmp_path: Path, changes: dict[st
     assert not (tmp_path / "prepared").exists()
 
 
+def test_a_class_that_train_does_not_have_leaves_nothing(tmp_path: Path) -> None:
+    write(tmp_path, columns(60))
+    write(tmp_path, {**{n: v[:3] for n, v in columns().items()}, "kind": ["large", "huge", "small"]}, "test.parquet")
+    domain = task(path=str(tmp_path), kind="classification", target="kind", test_files=["test.parquet"], test_size=None)
+    with pytest.raises(UserError, match="the test split has the class 'huge', which no training row has"):
+        domain.prepare(tmp_path / "prepared")
+    assert not (tmp_path / "prepared").exists()
+
+
 def test_prepared_data_of_other_params(folder: Path, tmp_path: Path) -> None:
     domain = task(path=str(folder))
+    with pytest.raises(UserError, match="run the stage prepare first"):
+        domain.build_model()
     with pytest.raises(UserError, match="run the stage prepare first"):
         domain.bind(tmp_path)
     prepared(domain, tmp_path / "prepared")
