@@ -61,7 +61,7 @@ def test_the_page_from_its_first_line_to_its_last(params: Path, tmp_path: Path, 
         "test": 100,
     }
     names = read_json(run / "prepared" / "features.json")["names"]
-    assert names == ["age", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "sex = 1", "sex = 2"]
+    assert names == ["age", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6", "sex = 1.0", "sex = 2.0"]
     metrics = read_json(run / "seed0" / "rank1" / "evaluation" / "metrics.json")
     assert {"deep_ensemble", "mc_dropout", "mean_variance", "ocd_ensemble_3"} <= metrics.keys()
     assert 40 < metrics["base"]["rmse"] < 90  # the deviation of the target is 77

@@ -18,7 +18,7 @@ def test_numbers_and_texts_with_gaps(tmp_path: Path) -> None:
     values = columns(30)
     parts, origin = read_parts(tabular_data(path=str(write(tmp_path, values)), categories=["floor"], group="owner"))
     table = parts["train"]
-    assert list(table.features) == ["a", "b", "colour", "floor", "kind"]
+    assert list(table.features) == ["a", "b", "colour", "floor", "stars", "kind"]
     assert origin.files == {"train": ["rows.parquet"]}
     np.testing.assert_array_equal(table.features["a"], values["a"])
     assert [None if np.isnan(v) else v for v in table.features["b"]] == values["b"]
