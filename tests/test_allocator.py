@@ -78,6 +78,39 @@ def test_the_environment_counts(name: str, value: str) -> None:
     assert min(found["faults"]) > 10_000
 
 
+# large blocks of growing size, each freed before the next; a small block that stays lies behind each
+HOLES = """
+import json, resource, sys, time
+import torch
+from ocd_core import allocator
+
+allocator._HOLES_BYTES, allocator._SECONDS = 2**27, 0.02
+if sys.argv[1] == "no thread":
+    allocator.threading.Thread = lambda **_kwargs: type("Thread", (), {"start": lambda self: None})()
+assert allocator.keep_freed_memory()
+torch.set_num_threads(1)
+start, small, largest = allocator._resident_bytes(), [], 0
+for i in range(60):
+    large = torch.ones((16 + i) * 2**18)  # 16 MiB and more
+    small.append(torch.ones(2**15))
+    del large
+    largest = max(largest, allocator._resident_bytes() - start)
+    time.sleep(0.05)
+print(json.dumps(largest / 2**20))
+"""
+
+
+@pytest.mark.skipif(not GLIBC, reason="needs glibc")
+def test_holes_between_blocks_are_given_back() -> None:
+    def largest(way: str) -> float:
+        done = subprocess.run([sys.executable, "-c", HOLES, way], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout)
+
+    # the blocks have 2.7 GiB in all; with the thread, 128 MiB of holes and the largest block remain
+    assert largest("no thread") > 700
+    assert largest("thread") < 450
+
+
 @pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
 def test_nothing_happens_with_another_c_library(error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     class Library:
