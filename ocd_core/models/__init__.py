@@ -1,4 +1,5 @@
-"""Base networks by name: the model `name` is the class that `ocd_core.models.<name>` calls MODEL.
+"""Base networks by name: the model `name` is the class, or a function that makes the network, which
+`ocd_core.models.<name>` calls MODEL.
 
 Your own package can add a model with an entry point in the group `ocd.models`.
 """
