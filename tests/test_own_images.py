@@ -28,8 +28,8 @@ from tests.support.toy import run_stages
 PAGE = (REPO / "docs" / "your-own-images.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER: dict[str, dict[str, Any]] = {
-    "data": {"train_size": 60, "val_size": 30, "test_size": 30},
-    "base": {"epochs": 2},
+    "data": {"train_size": 40, "val_size": 20, "test_size": 20},
+    "base": {"epochs": 1},
     "scoring": {"samples": 4, "draws": 10},
     "diffusion": {"updates": 20, "validate_every": 10},
     "scale": {"updates": 20, "validate_every": 10},
@@ -98,7 +98,7 @@ def test_the_page_from_its_first_line_to_its_last(params: dict[str, Any], tmp_pa
     # pixels and labels are those of scikit-learn
     images, labels = load_digits(return_X_y=True)
     known = {bytes(np.round(x * 255 / 16).astype(np.uint8)): int(y) for x, y in zip(images, labels, strict=True)}
-    for split, count in (("train", 60), ("val", 30), ("test", 30)):
+    for split, count in (("train", 40), ("val", 20), ("test", 20)):
         tensors = read_tensors(run / "prepared" / f"{split}.safetensors")
         assert [known[bytes(x)] for x in tensors["image"].flatten(1).numpy()] == tensors["label"].tolist()
         assert len(tensors["label"]) == count
