@@ -71,24 +71,6 @@ def forward(net: nn.Module, data: ImageSplit, batch: int) -> float:
     return timed(run)[1]
 
 
-def loop(task: ImageClassification, net: nn.Module, data: ImageSplit) -> float:
-    """Processor seconds of the plain procedure, sample by sample, in float32."""
-    p = bench_overfit.params("sgd", "dense")
-    batches = [data.batch(torch.tensor([row])) for row in range(LOOP_ROWS)]
-
-    def run() -> None:
-        for batch in batches:
-            own = copy.deepcopy(net).eval()
-            weight = own.get_parameter(f"{MIDDLE}.weight")
-            update = torch.optim.SGD([weight], lr=p.lr)
-            for _ in range(p.steps):
-                own.zero_grad()
-                task.loss(own(*batch.inputs), batch.target).mean().backward()
-                update.step()
-
-    return timed(run)[1]
-
-
 def main() -> int:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -104,7 +86,7 @@ def main() -> int:
             measured = {
                 "forward": forward(net, data, batch) / ROWS,
                 LAST: bench_overfit.store(folder, task, last, data, factored)["cpu"] / ROWS,
-                "loop": loop(task, net, few) / LOOP_ROWS,
+                "loop": bench_overfit.loop(task, net, MIDDLE, few, "sgd", LOOP_ROWS)[1] / LOOP_ROWS,
                 MIDDLE: bench_overfit.store(folder, task, middle, few, dense)["cpu"] / CONVOLUTION_ROWS,
             }
             for key, value in measured.items():

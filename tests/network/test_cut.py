@@ -353,8 +353,9 @@ def test_where_the_activation_is_read_is_said(model: nn.Module, layer: str, size
     activation = cut_model.forward(cut_model.prefix((x,)))[0]
     assert cut_model.activation_read == wanted
     kept: list[Tensor] = []
-    model.double().eval().get_submodule(layer).register_forward_hook(lambda _m, _in, out: kept.append(out.detach()))
-    model(x.double())
+    model.double().eval().get_submodule(layer).register_forward_hook(lambda _m, _in, out: kept.append(out))
+    with torch.no_grad():
+        model(x.double())
     own = kept[0]  # the hook returns None, and so the output stays
     after = {"relu": F.relu, "ELU": F.elu}.get(wanted.rpartition(" after ")[2], lambda z: z)
     torch.testing.assert_close(activation, after(own).view_as(activation), rtol=1e-5, atol=1e-6)
