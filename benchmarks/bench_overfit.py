@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks import mnist
 from benchmarks.machine import in_subprocess, peak_rss_mib, timed
@@ -102,23 +102,25 @@ def own_prefix(model: CutModel, split: ImageSplit, batch: int) -> tuple[float, f
     return timed(run)
 
 
-def loop(task: ImageClassification, model: CutModel, split: ImageSplit, optimizer: str) -> tuple[float, float]:
-    """Seconds (clock, processor) of the released procedure on LOOP_ROWS samples."""
-    base = copy.deepcopy(model.model).requires_grad_(True)
+def loop(
+    task: ImageClassification, net: nn.Module, layer: str, split: ImageSplit, optimizer: str, rows: int
+) -> tuple[float, float]:
+    """Seconds (clock, processor) of the released procedure on the first `rows` samples."""
+    base = copy.deepcopy(net).eval().requires_grad_(True)
     make = torch.optim.SGD if optimizer == "sgd" else torch.optim.Adam
     p = params(optimizer, "dense")
-    batches = [split.batch(torch.tensor([row])) for row in range(LOOP_ROWS)]
+    batches = [split.batch(torch.tensor([row])) for row in range(rows)]
 
     def run() -> None:
         for batch in batches:
-            net = copy.deepcopy(base)
-            weight = net.get_parameter(f"{model.layer_name}.weight")
+            own = copy.deepcopy(base)
+            weight = own.get_parameter(f"{layer}.weight")
             update = make([weight], lr=p.lr)
             for _ in range(p.steps):
-                net.zero_grad()
-                task.loss(net(*batch.inputs), batch.target).mean().backward()
+                own.zero_grad()
+                task.loss(own(*batch.inputs), batch.target).mean().backward()
                 update.step()
-            (weight - base.get_parameter(f"{model.layer_name}.weight")).detach()
+            (weight - base.get_parameter(f"{layer}.weight")).detach()
 
     return timed(run)
 
@@ -129,6 +131,7 @@ def turns(folder: Path, rows: int, cores: int) -> dict[str, Any]:
     torch.set_num_threads(1)
     task, model, split = mnist.load(folder, rows)
     _, _, few = mnist.load(folder, 2000)
+    net = mnist.network(folder)
     batch = rows_within(model, split.batch(torch.zeros(1, dtype=torch.int64)), MEMORY_MB, 0)
     found: dict[str, list[Any]] = {name: [] for name in ("P", "own prefix", "loop sgd", "loop adam", *CASES)}
     for turn in range(-1, TURNS):
@@ -136,8 +139,8 @@ def turns(folder: Path, rows: int, cores: int) -> dict[str, Any]:
         measured: dict[str, Any] = {
             "P": ceiling(folder, data, batch),
             "own prefix": own_prefix(model, data, batch),
-            "loop sgd": loop(task, model, split, "sgd"),
-            "loop adam": loop(task, model, split, "adam"),
+            "loop sgd": loop(task, net, model.layer_name, split, "sgd", LOOP_ROWS),
+            "loop adam": loop(task, net, model.layer_name, split, "adam", LOOP_ROWS),
         }
         for name, (optimizer, layout, _) in CASES.items():
             measured[name] = store(folder, task, model, data, params(optimizer, layout))

@@ -38,6 +38,7 @@ DATA = ImageData(
     split_seed=0,
     mean=None,
     std=None,
+    augment="none",
 )
 
 

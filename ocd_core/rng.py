@@ -7,7 +7,7 @@ so a resumed or distributed run draws the same numbers as an undisturbed one.
 import hashlib
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,12 +52,28 @@ def sample_normal(shape: Sequence[int], counters: Sequence[int], seed: int, *pur
 
     Returns float32 of shape (len(counters), *shape). Row i depends only on counters[i], not on the other rows.
     """
-    # as from a new Philox(key=key, counter=[0, 0, 0, counter]) for each row, which would cost several times as much
-    generator, state = _GENERATORS.generator, _GENERATORS.state
-    state["state"]["key"][:] = derive_seed(seed, *purpose), 0
     rows = np.empty((len(counters), math.prod(shape)), np.float32)
-    for row, counter in zip(rows, counters, strict=True):
-        state["state"]["counter"][3] = int(counter)
-        generator.bit_generator.state = state
+    for row, generator in zip(rows, _at_counters(counters, seed, *purpose), strict=True):
         generator.standard_normal(dtype=np.float32, out=row)
     return torch.from_numpy(rows.reshape(len(counters), *shape))
+
+
+def sample_uniform(shape: Sequence[int], counters: Sequence[int], seed: int, *purpose: str | int) -> Tensor:
+    """Uniform numbers in [0, 1) for each counter, float64 of shape (len(counters), *shape); see `sample_normal`."""
+    rows = np.empty((len(counters), math.prod(shape)))
+    for row, generator in zip(rows, _at_counters(counters, seed, *purpose), strict=True):
+        generator.random(out=row)
+    return torch.from_numpy(rows.reshape(len(counters), *shape))
+
+
+def _at_counters(counters: Sequence[int], seed: int, *purpose: str | int) -> Iterator[np.random.Generator]:
+    """A generator for each counter in turn; the next one replaces the last.
+
+    They draw as from a new Philox(key=key, counter=[0, 0, 0, counter]), which would cost several times as much.
+    """
+    generator, state = _GENERATORS.generator, _GENERATORS.state
+    state["state"]["key"][:] = derive_seed(seed, *purpose), 0
+    for counter in counters:
+        state["state"]["counter"][3] = int(counter)
+        generator.bit_generator.state = state
+        yield generator

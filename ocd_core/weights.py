@@ -23,7 +23,8 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 FORMAT = 1
 _NAMED = 3  # how many tensors an error names
-_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys under which training loops store the weights
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys under which training loops store the weights
+_PARALLEL = "module."  # before each name, if a network was saved inside of torch's DataParallel
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -65,14 +66,18 @@ def save_weights(model: nn.Module, path: Path) -> None:
 def load_weights(model: nn.Module, path: Path) -> None:
     """Load a network's parameters and buffers from safetensors or from a torch file that holds tensors only.
 
-    Strict: the file must hold every tensor of the network, with the same shape, and no others.
+    Strict: the file must hold every tensor of the network, with the same shape, and no others. The exceptions are
+    auxiliary heads, which only served to train the network: tensors whose names begin with one of the prefixes in the
+    network's class attribute `auxiliary`, if it has one, are not read. A prefix `module.` of all names is taken off.
 
     Raises:
         UserError: the file is missing or unreadable, holds pickled code, belongs to another architecture
             (the message names tensors), or has NaN or infinite weights.
     """
-    found = _read_weights(path)
     wanted = model.state_dict()
+    auxiliary = tuple(getattr(model, "auxiliary", ()))
+    read = _without_wrapper(_read_weights(path), wanted)
+    found = {n: t for n, t in read.items() if n in wanted or not n.startswith(auxiliary)}
     problems = [
         _named("missing", [n for n in wanted if n not in found]),
         _named("unexpected", [n for n in found if n not in wanted]),
@@ -225,6 +230,13 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise UserError(f"{path} is neither safetensors nor a readable torch file: {_one_line(error)}") from error
     return _state_dict(values, path)
+
+
+def _without_wrapper(found: dict[str, Tensor], wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors without the prefix that torch's DataParallel gives to all of them."""
+    if not all(name.startswith(_PARALLEL) for name in found) or any(name.startswith(_PARALLEL) for name in wanted):
+        return found
+    return {name.removeprefix(_PARALLEL): tensor for name, tensor in found.items()}
 
 
 def _state_dict(values: Any, path: Path) -> dict[str, Tensor]:

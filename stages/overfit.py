@@ -73,6 +73,7 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
         **about,
         "config": recipe.params.effective("overfit"),
         "classes": builder.classes(),
+        "activation_read": builder.model.activation_read,
         "code_version": __version__,
         "data": {key: summary[key] for key in ("source", "licence", SHARED_ROWS) if key in summary},
     }

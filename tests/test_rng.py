@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from ocd_core.rng import derive_seed, numpy_generator, permutation, sample_normal, torch_generator
+from ocd_core.rng import derive_seed, numpy_generator, permutation, sample_normal, sample_uniform, torch_generator
 
 SEEDS = st.integers(0, 2**63)
 WORDS = st.lists(st.one_of(st.text("abc", min_size=1, max_size=3), st.integers(0, 9)), max_size=3)
@@ -111,6 +111,8 @@ def test_a_row_is_that_of_a_generator_of_its_own() -> None:
         own = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
         wanted = own.standard_normal((2, 3), dtype=np.float32)
         assert np.array_equal(sample_normal((2, 3), [9, counter], 3, "draw", 0)[1].numpy(), wanted)
+        own = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, counter]))
+        assert np.array_equal(sample_uniform((2, 3), [9, counter], 3, "draw", 0)[1].numpy(), own.random((2, 3)))
 
 
 def test_threads_do_not_disturb_each_other() -> None:

@@ -139,6 +139,15 @@ class CutModel:
         return self._graph is not None
 
     @property
+    def activation_read(self) -> str:
+        """Where a_L is read, in words, for each of the layers; decided, like `traced`, with the first inputs."""
+        after = [None] * len(self._names) if self._graph is None else self._graph.activations
+        return "; ".join(
+            f"output of {name}" if non_linearity is None else f"output of {name} after {non_linearity}"
+            for name, non_linearity in zip(self._names, after, strict=True)
+        )
+
+    @property
     def kind(self) -> str:
         """`linear` or `conv`."""
         return layer_kind(self.layers[0])

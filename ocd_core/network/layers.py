@@ -66,8 +66,10 @@ def _find_layer(model: nn.Module, name: str) -> nn.Module:
     modules = dict(model.named_modules())
     if name not in modules or not name:
         raise UserError(f"layer {name!r} does not exist; the layers to choose from are {', '.join(known)}")
+    groups = getattr(modules[name], "groups", 1)
+    kind = type(modules[name]).__name__ + (f" with {groups} groups" if groups > 1 else "")
     raise UserError(
-        f"layer {name!r} is a {type(modules[name]).__name__}, whose weight is not a matrix (Linear, Conv1d "
+        f"layer {name!r} is a {kind}, whose weight is not a matrix (Linear, Conv1d "
         f"or Conv2d without groups); the layers to choose from are {', '.join(known)}"
     )
 

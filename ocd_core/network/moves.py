@@ -17,6 +17,7 @@ Move = Tensor  # what moves each sample's layer: Δ (N, O, I), or the change Δ 
 _DOUBLE = 8
 # Float32 activations of one batch on a CPU. Larger batches are no faster (their activations leave the cache) or slower
 _CPU_BATCH_BYTES = 2**24
+_ALIVE = 4  # a deep network needs few of its activations at once: a block's input, its branches, their concatenation
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,16 @@ def row_chunks(rows: int, size: int) -> Iterator[slice]:
 
 
 @torch.no_grad()
-def count_values(network: nn.Module, inputs: Sequence[Tensor]) -> int:
-    """How many values the inputs and the outputs of the modules have in a forward pass."""
+def count_values(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, int]:
+    """How many values the inputs and outputs of the modules have in a forward pass: all of them, and the largest."""
     values = sum(int(x.numel()) for x in inputs)
+    largest = max(int(x.numel()) for x in inputs)
 
     def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
-        nonlocal values
+        nonlocal values, largest
         if isinstance(out, Tensor):
             values += out.numel()
+            largest = max(largest, out.numel())
 
     leaves = [module for module in network.modules() if not list(module.children())]
     hooks = [module.register_forward_hook(count) for module in leaves]
@@ -87,7 +90,7 @@ def count_values(network: nn.Module, inputs: Sequence[Tensor]) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return values
+    return values, largest
 
 
 @torch.no_grad()
@@ -101,12 +104,12 @@ def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int
         matrices: how many (O, I) float64 matrices are alive per sample.
     """
     example = example.to(model.device)
-    values = count_values(model.network, example.inputs)
+    values, largest = count_values(model.network, example.inputs)
     cut = model.prefix(example.inputs)
     out_features, in_features = model.weight_OI.shape
     # hooks do not see functional activations, and a backward pass keeps its gradients: hence 3
     per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
     rows = int(memory_mb * 2**20) // per_sample
     if model.device.type == "cpu":
-        rows = min(rows, _CPU_BATCH_BYTES // (4 * values))
+        rows = min(rows, _CPU_BATCH_BYTES // (4 * min(values, _ALIVE * largest)))
     return max(1, rows)

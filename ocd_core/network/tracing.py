@@ -39,10 +39,12 @@ class Graphs:
 
     prefix: maps the network's inputs to (the input of each of the K layers, then what else the tail reads).
     tail: maps (the output of each of the K layers, what else it reads) to (a tuple of the activations, the output).
+    activations: the non-linearity after which each activation is read, or None: it is the layer's own output.
     """
 
     prefix: fx.GraphModule
     tail: fx.GraphModule
+    activations: tuple[str | None, ...]
 
 
 class _Tracer(fx.Tracer):
@@ -133,13 +135,15 @@ def _cut_graph(model: nn.Module, graph: fx.Graph, modules: dict[str, nn.Module],
 
     env = {cut: tail.placeholder(f"layer_output_{i}") for i, cut in enumerate(cuts)}
     env |= {node: tail.placeholder(f"context_{i}") for i, node in enumerate(crossing)}
+    read_at = [_activation(cut, modules) for cut in cuts]
     for node in graph.nodes:
         if node.op == "output":
-            taps = tuple(env[_activation(cut, modules)] for cut in cuts)
+            taps = tuple(env[node] for node in read_at)
             tail.output((taps, fx.map_arg(result, lambda n: env[n])))
         elif node not in env and (node in after or node not in from_inputs):
             env[node] = tail.node_copy(node, lambda n: env[n])
-    return Graphs(_module(model, prefix), _module(model, tail))
+    names = tuple(None if at is cut else _name(at, modules) for at, cut in zip(read_at, cuts, strict=True))
+    return Graphs(_module(model, prefix), _module(model, tail), names)
 
 
 def chained_error(layer: str) -> UserError:
@@ -172,6 +176,13 @@ def _activation(cut: fx.Node, modules: dict[str, nn.Module]) -> fx.Node:
     """The non-linearity that is the only reader of a layer's output, or the layer itself."""
     users = list(cut.users)
     return users[0] if len(users) == 1 and _is_activation(users[0], modules) else cut
+
+
+def _name(node: fx.Node, modules: dict[str, nn.Module]) -> str:
+    """The type of a module, or the name of a function or method."""
+    if node.op == "call_module":
+        return type(modules[str(node.target)]).__name__
+    return node.target if isinstance(node.target, str) else str(node.target.__name__)
 
 
 def _is_activation(node: fx.Node, modules: dict[str, nn.Module]) -> bool:

@@ -97,7 +97,7 @@ def samples_within(network: PerSampleNetwork, example: Batch, params: OverfitPar
     Args:
         example: what a step sees of one sample, or the largest part of it.
     """
-    values = count_values(network.network, network.cast(example.inputs))
+    values, _ = count_values(network.network, network.cast(example.inputs))
     # parameters once more, for outputs in another precision; activations as in `rows_within`
     numbers = (MATRICES[params.optimizer] + 1) * network.size + 3 * values
     size = torch.finfo(network.dtype).bits // 8

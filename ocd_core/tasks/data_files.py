@@ -30,7 +30,7 @@ def local_files(folder: Path, patterns: Patterns) -> dict[str, list[Path]]:
     for part, names in patterns.items():
         found[part] = [file for name in names for file in _matches(folder, part, name)]
     refuse_repeated(
-        {part: [(str(file.relative_to(folder)), _identity(file)) for file in files] for part, files in found.items()},
+        {part: [(str(file.relative_to(folder)), identity(file)) for file in files] for part, files in found.items()},
         patterns,
     )
     return found
@@ -88,7 +88,7 @@ def _hidden(components: Sequence[str]) -> int:
     return sum(c.startswith(".") for c in components) + sum(c.startswith("__") for c in components[:-1])
 
 
-def _identity(file: Path) -> tuple[int, int]:
+def identity(file: Path) -> tuple[int, int]:
     """An identity that all names of a file share: symbolic and hard links, `./a` and `a`."""
     status = file.stat()
     return status.st_dev, status.st_ino

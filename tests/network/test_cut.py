@@ -336,6 +336,31 @@ def test_a_first_batch_of_one_sample_settles_the_trace_for_all() -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("model", "layer", "size", "wanted"),
+    [
+        (LeNet5(), "fc1", (2, 1, 28, 28), "output of fc1 after relu"),
+        (LeNet5(), "fc2", (2, 1, 28, 28), "output of fc2"),
+        (ConvNet(), "conv", (2, 2, 5, 5), "output of conv"),
+        (nn.Sequential(nn.Linear(3, 3), nn.ELU(), nn.Linear(3, 2)), "0", (2, 3), "output of 0 after ELU"),
+        (Branches(), "fc", (2, 5), "output of fc"),
+    ],
+    ids=["function", "last", "before batch normalisation", "module", "not traced"],
+)
+def test_where_the_activation_is_read_is_said(model: nn.Module, layer: str, size: tuple[int, ...], wanted: str) -> None:
+    cut_model = CutModel(model, layer)
+    x = torch.rand(size)
+    activation = cut_model.forward(cut_model.prefix((x,)))[0]
+    assert cut_model.activation_read == wanted
+    kept: list[Tensor] = []
+    model.double().eval().get_submodule(layer).register_forward_hook(lambda _m, _in, out: kept.append(out))
+    with torch.no_grad():
+        model(x.double())
+    own = kept[0]  # the hook returns None, and so the output stays
+    after = {"relu": F.relu, "ELU": F.elu}.get(wanted.rpartition(" after ")[2], lambda z: z)
+    torch.testing.assert_close(activation, after(own).view_as(activation), rtol=1e-5, atol=1e-6)
+
+
 def test_the_activation_is_taken_after_the_non_linearity() -> None:
     model, inputs, _, _ = build("lenet5 fc1")
     cut_model = CutModel(model, "fc1")

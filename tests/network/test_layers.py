@@ -72,7 +72,10 @@ def test_matrix_layers_in_order_and_their_kinds() -> None:
         ("", "layer '' does not exist"),
         ("norm", "layer 'norm' is a BatchNorm2d, whose weight is not a matrix"),
         ("body", "layer 'body' is a Sequential"),
-        ("grouped", r"layer 'grouped' is a Conv2d, .*without groups.*body\.0, body\.2"),
+        (
+            "grouped",
+            r"'grouped' is a Conv2d with 2 groups, whose weight is not a matrix .*groups.*body\.0, body\.2",
+        ),
     ],
 )
 def test_layers_that_cannot_be_selected(name: str, message: str) -> None:

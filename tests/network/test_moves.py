@@ -113,6 +113,14 @@ def test_on_a_cpu_the_activations_bound_the_rows() -> None:
     assert all(not m._forward_hooks for m in model.network.modules())
 
 
+def test_a_deep_network_has_few_activations_at_once() -> None:
+    """Ten equal layers: with all activations in the bound, batches would be a third as large."""
+    deep = nn.Sequential(*(nn.Linear(50, 50) for _ in range(10)))
+    assert rows_within(CutModel(deep, "9"), batch_of(torch.zeros(1, 50)), 1e6, matrices=1) == 2**24 // (4 * 4 * 50)
+    shallow = nn.Sequential(nn.Linear(50, 50), nn.Linear(50, 50))
+    assert rows_within(CutModel(shallow, "1"), batch_of(torch.zeros(1, 50)), 1e6, matrices=1) == 2**24 // (4 * 150)
+
+
 def test_the_layers_output_is_kept_if_it_has_one_position(net: nn.Module, points: Tensor) -> None:
     assert base_pass(TASK, CutModel(net, "embed"), batch_of(points)).z_NPO is None
     model = CutModel(net, "head")

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.models.googlenet import Inception
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.models.mlp import MLP
 from ocd_core.network.cut import CutModel
@@ -109,6 +110,28 @@ def test_classification_equals_the_loop(layer: str, optimizer: str) -> None:
     torch.testing.assert_close(found.loss_before_N, losses[:, 0], rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(found.loss_after_NS, losses[:, 1:], rtol=1e-4, atol=1e-9)
     torch.testing.assert_close(found.rho_N, expected.flatten(1).norm(dim=1), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("layer", ["0.b1.0", "0.b2.3", "0.b3.6", "0.b4.1"])
+def test_a_layer_inside_an_inception_block_equals_the_loop(layer: str, optimizer: str) -> None:
+    """A convolution before batch normalisation, whose statistics must stay those of training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        net = nn.Sequential(Inception(3, 4, 2, 5, 2, 3, 2), nn.AvgPool2d(6), nn.Flatten(), nn.Linear(14, 4))
+        x, y = torch.randn(5, 3, 6, 6), torch.tensor([3, 1, 0, 2, 1])
+        for _ in range(10):
+            net.train()(x * 1.5)
+    cut_model = CutModel(net, layer)
+    p = params(optimizer=optimizer, lr=0.05 if optimizer == "sgd" else 5e-4)
+    expected, losses = loop(net, layer, x, y, cross_entropy, p)
+    found = overfit(cut_model, lambda _step: [StepPart(cut_model.prefix((x,)), y)], cross_entropy, p)
+    assert cut_model.traced
+    assert (losses[:, -1] < losses[:, 0]).all()
+    assert cut_model.activation_read == f"output of {layer}"
+    assert relative_error(found.delta_NOI, expected).max() < 1e-3
+    torch.testing.assert_close(found.loss_before_N, losses[:, 0], rtol=1e-5, atol=1e-9)
+    torch.testing.assert_close(found.loss_after_NS, losses[:, 1:], rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize("loss", [squared_error, absolute_error])

@@ -166,6 +166,8 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
     found = {task: paper_task(task) for task in (*task_names(REPO), "my_own")}
     assert {task: t.dataset for task, t in found.items() if t is not None} == {
         "california": "California Housing",
+        "cifar10": "CIFAR10",
+        "cifar10_small": "CIFAR10",
         "letor": "Microsoft LETOR4.0",
         "amazon_counterfactual_en": "AmazonCF",
         "cr": "CR",
@@ -178,6 +180,8 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
     }
     assert {task: t.architecture for task, t in found.items() if t is not None} == {
         "california": "MLP",
+        "cifar10": "GoogleNet",
+        "cifar10_small": "GoogleNet",
         "letor": "MLP",
         **dict.fromkeys(("amazon_counterfactual_en", "cr", "emotion", "enron_spam", "sst5"), "SetFit"),
         "mnist": "LeNet5",
@@ -190,6 +194,7 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
         assert {(v.edition, v.table, v.note) for v in runtimes} <= {(ICML, 7, "on an RTX 2060")}
     assert found["tinynerf_demo"] is found["my_own"] is None
     assert "5,000" in found["mnist5k"].note
+    assert "25,000" in found["cifar10_small"].note
     assert {t.dataset for t in found.values() if t is not None} <= set(paper_datasets())
 
 

