@@ -1,6 +1,5 @@
 """The distilled DeiT against the library's own network; published weights; which layers can move."""
 
-import builtins
 import copy
 import json
 import shutil
@@ -171,19 +170,6 @@ def test_a_hub_id_without_the_network_is_one_error(monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="hub id; it needs the network or the hub's cache") as error:
         model.load_pretrained()
     assert "\n" not in str(error.value)
-
-
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name == "transformers":
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UserError, match=r"pip install 'ocd-core\[vision\]'"):
-        build_model("deit", {"classes": 2})
 
 
 @pytest.mark.parametrize(
