@@ -204,7 +204,7 @@ def paper_task(task: str) -> PaperTask | None:
 
 
 def paper_runtimes(task: str) -> list[PaperValue]:
-    """The runtimes of a task's architecture (ICML, Tab. 7), if the task is compared with the paper and they are printed."""
+    """The runtimes of a task's architecture (ICML, Tab. 7), if the task is compared with the paper and has any."""
     compared = paper_task(task)
     if compared is None:
         return []
