@@ -32,6 +32,7 @@ def main(
     with progress_bar("evaluate", len(context.split("val")) + len(context.split("test"))) as progress:
         result = evaluate(context, rows, left_out, progress)
     tie = read_json(artifacts.layers / "layers.json")["warning"]
+    notes = read_json(artifacts.base / "metrics.json").get("notes", [])
     cost_flops = read_json(artifacts.controls / "metrics.json")["cost_flops"]
     results = result.results(params.evaluate, seed, preset_of(params), cost_flops)
     table: dict[str, Any] = {
@@ -46,7 +47,7 @@ def main(
         "results": [r.model_dump() for r in results],
         "absent": [a.model_dump() for a in result.absent],
         "cost_flops": cost_flops,
-        "remarks": [*context.task.remarks(), *([] if tie is None else [f"Layers: {tie}."])],
+        "remarks": [*context.task.remarks(), *notes, *([] if tie is None else [f"Layers: {tie}."])],
         "bound_parts": result.details.get(BOUND),
         **({} if result.groups is None else {"groups": result.groups}),
     }

@@ -1,5 +1,7 @@
 """Train the base network f_θ with early stopping on validation, or load given weights."""
 
+import sys
+
 from ocd_core.artifacts import write_json, write_table
 from ocd_core.network.training import fit_base
 from ocd_core.progress import progress_bar
@@ -25,10 +27,12 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, device: DeviceOp
             domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, seed, progress,
             device=place,
         )  # fmt: skip
+    for note in result.notes:
+        print(f"note: {note}", file=sys.stderr)
     with lineage.write("base") as dest:
         save_weights(result.model, dest / "model.safetensors")
         write_json(dest / "config.json", params.effective("base"))
-        write_json(dest / "metrics.json", result.metrics)
+        write_json(dest / "metrics.json", {**result.metrics, **({"notes": list(result.notes)} if result.notes else {})})
         write_table(dest / "curve.tsv", result.curve)
 
 

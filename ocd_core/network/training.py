@@ -9,8 +9,9 @@ frozen parameters also stays in eval mode, so that training does not change its 
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,14 @@ from ocd_core.tasks.base import Task
 from ocd_core.training.rates import learning_rate
 
 
+@runtime_checkable
+class Pretrained(Protocol):
+    """A network whose training starts from published weights; only training reads them, later stages need no source."""
+
+    def load_pretrained(self) -> list[str]:
+        """Read them, and return sentences about what was replaced."""
+
+
 @dataclass(frozen=True)
 class BaseTraining:
     """A trained base network.
@@ -33,11 +42,13 @@ class BaseTraining:
     curve: one row per epoch, from 1: epoch, train_loss (mean over the epoch's batches, with dropout, augmentation and
         label smoothing), val_loss and val_<metric>. A loaded network has one row, epoch 0.
     metrics: epochs, best_epoch, val_loss and val_<metric> of the best epoch.
+    notes: sentences about its start that must accompany every result (a published head that was replaced).
     """
 
     model: nn.Module
     curve: list[dict[str, float]]
     metrics: dict[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +56,8 @@ class BaseFit:
     """One training of the base network: what `Task.fit` receives.
 
     params: the group `base`. seed: the run's seed. device: where to train and evaluate. progress: to be called with
-    the number of epochs done. start: a network to train further, or None for one with fresh weights.
+    the number of epochs done. start: a network to train further, or None for one with fresh weights. notes: what
+    `network` found to say about published weights.
     """
 
     task: Task
@@ -56,11 +68,20 @@ class BaseFit:
     device: torch.device
     progress: Progress = no_progress
     start: nn.Module | None = None
+    notes: list[str] = field(default_factory=list)
 
     def network(self) -> nn.Module:
-        """The task's network with fresh weights (from the seed) or those of `start`; on the CPU."""
+        """The network that training starts from, on the CPU: the task's with fresh weights (from the seed), or `start`.
+
+        A fresh network with a method `load_pretrained` reads published weights first; what that returns are `notes`.
+
+        Raises:
+            UserError: the published weights cannot be read or do not fit.
+        """
         fresh = seeded_network(self.task, self.seed)
         if self.start is None:
+            if isinstance(fresh, Pretrained):
+                self.notes.extend(fresh.load_pretrained())
             return fresh
         model = copy.deepcopy(self.start).cpu()
         trainable = {name for name, p in fresh.named_parameters() if p.requires_grad}
@@ -159,7 +180,7 @@ def fit_base(
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
         result = task.fit(fit) if params.checkpoint is None else fit.as_it_is(load_base(task, params, seed))
-    return BaseTraining(result.model.cpu().eval(), result.curve, result.metrics)
+    return BaseTraining(result.model.cpu().eval(), result.curve, result.metrics, tuple(dict.fromkeys(fit.notes)))
 
 
 def seeded_network(task: Task, seed: int) -> nn.Module:

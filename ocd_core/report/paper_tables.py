@@ -60,7 +60,7 @@ class PaperValue(StrictModel):
 class PaperTask(StrictModel):
     """The data set of the paper with which a task of ours is compared, and what differs (None: nothing).
 
-    architecture: the printed row of the table of runtimes.
+    architecture: the printed row of the table of runtimes, which has none for some networks.
     """
 
     dataset: _Text
@@ -204,7 +204,7 @@ def paper_task(task: str) -> PaperTask | None:
 
 
 def paper_runtimes(task: str) -> list[PaperValue]:
-    """The runtimes of a task's architecture (ICML, Tab. 7); none if the task is not compared with the paper."""
+    """The runtimes of a task's architecture (ICML, Tab. 7), if the task is compared with the paper and has any."""
     compared = paper_task(task)
     if compared is None:
         return []
