@@ -1,17 +1,60 @@
-"""Metrics for domains whose outputs are scores of classes.
+"""What domains share whose outputs are scores of classes: loss, metrics, ensembles, words.
 
 Dims: N samples, C classes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ocd_core.tasks.base import Task
 from ocd_core.tasks.metric import Metric
 
 CALIBRATION_BINS = 15  # as in Guo et al. (2017)
+
+
+class Classification(Task):
+    """A task with one class per sample. Outputs: logits (N, C). Targets: int64 (N,)."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy of each sample in nats, (N,), in the dtype of `output`."""
+        return F.cross_entropy(output, target, reduction="none")
+
+    def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """Cross entropy with (1 - s) · the label + s · all classes equally, for a smoothing of s, (N,)."""
+        return F.cross_entropy(output, target, reduction="none", label_smoothing=label_smoothing)
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """See `classification_metrics`."""
+        return classification_metrics(self.loss)
+
+    def combine(self, outputs_KN: Tensor) -> Tensor:
+        """The logarithm of the K networks' mean probabilities, (N, C): logits of the ensemble."""
+        return mixture(outputs_KN)
+
+    def predicted_class(self, output: Tensor) -> Tensor:
+        """The most probable class, int64 (N,)."""
+        return output.argmax(-1)
+
+    def log_probabilities(self, output: Tensor) -> Tensor:
+        """Log-softmax of the logits, (N, C)."""
+        return F.log_softmax(output, -1)
+
+    def describe_output(self, output: Tensor) -> dict[str, str | float]:
+        """The most probable class of one sample and its probability."""
+        best, probability = most_probable(output)
+        return {"class": best, "probability": probability}
+
+
+def most_probable(output: Tensor) -> tuple[int, float]:
+    """The most probable class of one sample and its probability, from its logits."""
+    probabilities = output.flatten().double().softmax(0)
+    best = int(probabilities.argmax())
+    return best, float(probabilities[best])
 
 
 def classification_metrics(cross_entropy: Callable[[Tensor, Tensor], Tensor]) -> tuple[Metric, ...]:

@@ -3,22 +3,19 @@
 Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
-from ocd_core.tasks.base import Metric, Task
-from ocd_core.tasks.classification import classification_metrics, mixture
+from ocd_core.tasks.classification import Classification
 from ocd_core.tasks.division import divide, stratified_order
 from ocd_core.tasks.hugging_face import Origin
 from ocd_core.tasks.image_files import read_image
@@ -118,7 +115,7 @@ def _normalised(x_NCHW: Tensor, data: ImageData) -> Tensor:
     return x_NCHW
 
 
-class ImageClassification(Task):
+class ImageClassification(Classification):
     """Images with one label each. Inputs: float32 (N, C, H, W). Outputs: logits (N, classes). Targets: int64 (N,)."""
 
     Data: ClassVar[type[StrictModel]] = ImageData
@@ -214,31 +211,6 @@ class ImageClassification(Task):
         black_C = _normalised(torch.zeros(1, self.data.channels, 1, 1), self.data).flatten()
         return replace(batch, inputs=(crop_flip(x_NCHW, black_C, sample_id, seed, epoch),))
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of each sample in nats, (N,), in the dtype of `output`."""
-        return F.cross_entropy(output, target, reduction="none")
-
-    def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Cross entropy with (1 - s) · the label + s · all classes equally, for a smoothing of s, (N,)."""
-        return F.cross_entropy(output, target, reduction="none", label_smoothing=label_smoothing)
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        """See `classification_metrics`."""
-        return classification_metrics(self.loss)
-
-    def combine(self, outputs_KN: Tensor) -> Tensor:
-        """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
-        return mixture(outputs_KN)
-
-    def predicted_class(self, output: Tensor) -> Tensor:
-        """The most probable class, int64 (N,)."""
-        return output.argmax(-1)
-
-    def log_probabilities(self, output: Tensor) -> Tensor:
-        """Log-softmax of the logits, (N, classes)."""
-        return F.log_softmax(output, -1)
-
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
 
@@ -274,12 +246,6 @@ class ImageClassification(Task):
         if values.dtype.kind != "f" or not bool(np.isfinite(values).all()) or values.min() < 0 or values.max() > 1:
             raise UserError(f"{path}: pixels must be uint8, or finite floating point numbers in 0..1")
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-
-    def describe_output(self, output: Tensor) -> dict[str, str | float]:
-        """The most probable class of one sample and its probability."""
-        probabilities = output.flatten().double().softmax(0)
-        best = int(probabilities.argmax())
-        return {"class": best, "probability": float(probabilities[best])}
 
 
 TASK = ImageClassification

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.classification import classification_metrics, mixture
+from ocd_core.tasks.classification import classification_metrics, mixture, most_probable
 from ocd_core.tasks.metric import Metric
 from ocd_core.tasks.regression import regression_metrics
 from ocd_core.tasks.tabular.columns import Column, is_text, numbers_of, texts_of
@@ -164,9 +164,8 @@ class Classes(Targets):
 
     def in_words(self, output: Tensor) -> dict[str, str | float]:
         """The most probable class and its probability."""
-        probabilities = output.flatten().double().softmax(0)
-        best = int(probabilities.argmax())
-        return {"class": self.names[best], "probability": float(probabilities[best])}
+        best, probability = most_probable(output)
+        return {"class": self.names[best], "probability": probability}
 
     def log_probabilities(self, output: Tensor) -> Tensor:
         """Log-softmax of the logits, (N, C)."""

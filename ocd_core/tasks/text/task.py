@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, write_json, write_text
@@ -22,8 +21,8 @@ from ocd_core.errors import UserError
 from ocd_core.models import build_model
 from ocd_core.samples import Batch, Condition, Split, SplitName
 from ocd_core.strict import StrictModel
-from ocd_core.tasks.base import Metric, Task
-from ocd_core.tasks.classification import classification_metrics, matthews, mixture
+from ocd_core.tasks.base import Metric
+from ocd_core.tasks.classification import Classification, matthews
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
 from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder
 from ocd_core.tasks.text.params import TextData
@@ -49,7 +48,7 @@ class EmbeddedTexts:
         return Batch((self.embedding_ND[sample_id],), self.label_N[sample_id], sample_id)
 
 
-class TextClassification(Task):
+class TextClassification(Classification):
     """Inputs: embeddings, float32 (N, D). Outputs: logits (N, classes). Targets: int64 (N,).
 
     The base network is built with `features` (D) and `classes`, which the prepared data holds, and the params' own
@@ -171,18 +170,10 @@ class TextClassification(Task):
             raise UserError(f"{path} does not hold embedded texts with labels; run the stage prepare again")
         return EmbeddedTexts(embedding, label)
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross entropy of each sample in nats, (N,), in the dtype of `output`."""
-        return F.cross_entropy(output, target, reduction="none")
-
-    def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
-        """Cross entropy with (1 - s) · the label + s · all classes equally, for a smoothing of s, (N,)."""
-        return F.cross_entropy(output, target, reduction="none", label_smoothing=label_smoothing)
-
     @property
     def metrics(self) -> Sequence[Metric]:
         """See `classification_metrics`, and Matthews' correlation, before or after accuracy as `data.headline` says."""
-        cross_entropy, accuracy, *others = classification_metrics(self.loss)
+        cross_entropy, accuracy, *others = super().metrics
         two = (accuracy, matthews()) if self.data.headline == "accuracy" else (matthews(), accuracy)
         return (cross_entropy, *two, *others)
 
@@ -202,18 +193,6 @@ class TextClassification(Task):
         empty = layer_input.new_empty(len(layer_input), 0)
         return Condition(layer_input.flatten(1), empty, empty)
 
-    def combine(self, outputs_KN: Tensor) -> Tensor:
-        """The logarithm of the K networks' mean probabilities, (N, classes): logits of the ensemble."""
-        return mixture(outputs_KN)
-
-    def predicted_class(self, output: Tensor) -> Tensor:
-        """The most probable class, int64 (N,)."""
-        return output.argmax(-1)
-
-    def log_probabilities(self, output: Tensor) -> Tensor:
-        """Log-softmax of the logits, (N, classes)."""
-        return F.log_softmax(output, -1)
-
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """A text file (UTF-8) as the model's input, float32 (1, D): one text, encoded as the prepared ones were.
 
@@ -230,12 +209,6 @@ class TextClassification(Task):
         assert self._prepared is not None, "call bind first"
         name = str((self._prepared / TUNED).absolute()) if tuned else self.data.encoder
         return (encode(load_encoder(name, self.data.max_tokens), [text], {}, "the text"),)
-
-    def describe_output(self, output: Tensor) -> dict[str, str | float]:
-        """The most probable class of one sample and its probability."""
-        probabilities = output.flatten().double().softmax(0)
-        best = int(probabilities.argmax())
-        return {"class": best, "probability": float(probabilities[best])}
 
 
 def _lines(chosen: Texts) -> str:
