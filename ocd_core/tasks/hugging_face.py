@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from ocd_core.errors import UserError
 from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
 
@@ -163,6 +167,22 @@ def stated_licence(card: str) -> str | None:
     except Exception:  # there is no card, or it is not readable
         return None
     return ", ".join(map(str, stated)) if isinstance(stated, list) else stated and str(stated)
+
+
+def integer_labels(table: Any, column: str, where: str) -> Tensor:
+    """A column of a part as labels, int64 (N,).
+
+    Raises:
+        UserError: a label is missing, or the column holds something else; the message begins with `where`.
+    """
+    values = table.data.column(column)
+    if values.null_count:
+        row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
+        raise UserError(f"{where}: the label in row {row} is missing ({values.null_count} such rows)")
+    array = values.to_numpy()
+    if array.dtype.kind not in "iu":
+        raise UserError(f"{where}: column {column!r} holds {values.type}, not integer labels")
+    return torch.from_numpy(array.astype(np.int64))
 
 
 @contextlib.contextmanager

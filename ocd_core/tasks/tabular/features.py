@@ -23,6 +23,7 @@ from torch import Tensor
 from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.rng import numpy_generator
+from ocd_core.tasks.prepared import need_file
 from ocd_core.tasks.tabular.columns import Column, Columns, is_missing, is_text, numbers_of, texts_of
 from ocd_core.weights import described_by, read_tensors, save_tensors
 
@@ -132,17 +133,15 @@ class Features:
         Raises:
             UserError: a file is missing or damaged.
         """
-        for name in (DESCRIPTION, TENSORS):
-            if not (folder / name).is_file():
-                raise UserError(f"{folder / name} is missing; run the stage prepare first")
-        described = read_json(folder / DESCRIPTION)
+        tensors = read_tensors(need_file(folder / TENSORS))
+        described = read_json(need_file(folder / DESCRIPTION))
         with described_by(folder / DESCRIPTION, PREPARE_AGAIN):
             return cls(
                 tuple(described["numbers"]),
                 tuple(described["indicated"]),
                 dict(described["categories"]),
                 described["transform"],
-                read_tensors(folder / TENSORS),
+                tensors,
             )
 
 

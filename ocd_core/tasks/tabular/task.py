@@ -20,13 +20,14 @@ from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.division import divide, grouped_order, stratified_order
+from ocd_core.tasks.prepared import need_file, split_file, split_tensors
 from ocd_core.tasks.tabular.columns import is_missing, read_file
 from ocd_core.tasks.tabular.features import PREPARE_AGAIN, Features
 from ocd_core.tasks.tabular.params import TabularData
 from ocd_core.tasks.tabular.ranking import check_relevance
 from ocd_core.tasks.tabular.sources import Table, read_parts
 from ocd_core.tasks.tabular.targets import Classes, Number, Targets, restored
-from ocd_core.weights import described_by, read_tensors, save_tensors
+from ocd_core.weights import described_by, save_tensors
 
 _TARGETS = "targets.json"
 
@@ -95,7 +96,7 @@ class Tabular(Task):
             }
         dest.mkdir(parents=True, exist_ok=True)
         for split, tensors in found.items():
-            save_tensors(tensors, dest / f"{split}.safetensors")
+            save_tensors(tensors, split_file(dest, split))
         features.save(dest)
         write_json(dest / _TARGETS, targets.describe())
         return {
@@ -122,9 +123,7 @@ class Tabular(Task):
             UserError: they are missing or damaged.
         """
         self._features = Features.load(prepared)
-        path = prepared / _TARGETS
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run the stage prepare first")
+        path = need_file(prepared / _TARGETS)
         with described_by(path, PREPARE_AGAIN):
             self.targets = restored(self.data.kind, read_json(path))
 
@@ -145,10 +144,7 @@ class Tabular(Task):
         Raises:
             UserError: the file is missing, damaged, or was prepared with other params.
         """
-        path = prepared / f"{split}.safetensors"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run the stage prepare first")
-        tensors = read_tensors(path)
+        path, tensors = split_file(prepared, split), split_tensors(prepared, split)
         features, target = tensors.get("features"), tensors.get("target")
         wide = len(self.features.names)
         if features is None or target is None or features.shape != (len(target), wide) or not len(target):

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.rng import permutation
 from ocd_core.tasks.data_files import Patterns
-from ocd_core.tasks.hugging_face import Origin, opened
+from ocd_core.tasks.hugging_face import Origin, integer_labels, opened
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ def _checked(table: Any, where: str, text_column: str, label_column: str) -> Tex
             raise UserError(
                 f"data.{key}: {where} has no column {column!r}; its columns are {', '.join(table.column_names)}"
             )
-    label_N = _labels(table, label_column, where)
+    label_N = integer_labels(table, label_column, where)
+    check_labels(label_N, None, where)
     return Texts(_texts(table, text_column, where), label_N, torch.arange(len(label_N)))
 
 
@@ -70,19 +70,6 @@ def _texts(table: Any, column: str, where: str) -> list[str]:
             raise UserError(f"{where}: the text in row {row} is {'missing' if text is None else 'empty'}")
         found.append(text)
     return found
-
-
-def _labels(table: Any, column: str, where: str) -> Tensor:
-    values = table.data.column(column)
-    if values.null_count:
-        row = int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
-        raise UserError(f"{where}: the label in row {row} is missing ({values.null_count} such rows)")
-    array = values.to_numpy()
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{where}: column {column!r} holds {values.type}, not integer labels")
-    label_N = torch.from_numpy(array.astype(np.int64))
-    check_labels(label_N, None, where)
-    return label_N
 
 
 def check_labels(label_N: Tensor, classes: int | None, where: str) -> None:

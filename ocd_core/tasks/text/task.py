@@ -24,10 +24,11 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric
 from ocd_core.tasks.classification import Classification, matthews
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
+from ocd_core.tasks.prepared import split_file, split_tensors
 from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder
 from ocd_core.tasks.text.params import TextData
 from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, subset_of_test
-from ocd_core.weights import read_tensors, save_tensors
+from ocd_core.weights import save_tensors
 
 ABOUT = "encoder.json"  # what later stages must know of the encoder
 TUNED = "encoder"  # the folder of a fine-tuned encoder
@@ -90,7 +91,7 @@ class TextClassification(Classification):
                 "label": chosen.label_N,
                 "source_row": chosen.source_row_N,
             }
-            save_tensors(tensors, dest / f"{split}.safetensors")
+            save_tensors(tensors, split_file(dest, split))
             write_text(dest / f"{split}.jsonl", _lines(chosen))
         cut = {split: count_cut(encoder, chosen.texts) for split, chosen in splits.items()}
         about = {
@@ -155,10 +156,7 @@ class TextClassification(Classification):
         Raises:
             UserError: the file is missing, damaged, or was prepared with other params.
         """
-        path = prepared / f"{split}.safetensors"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run the stage prepare first")
-        tensors = read_tensors(path)
+        path, tensors = split_file(prepared, split), split_tensors(prepared, split)
         embedding, label = tensors.get("embedding"), tensors.get("label")
         if (
             embedding is None

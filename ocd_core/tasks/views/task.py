@@ -26,11 +26,12 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
+from ocd_core.tasks.prepared import split_file, split_tensors
 from ocd_core.tasks.views.params import ViewsData
 from ocd_core.tasks.views.quality import psnr, ssim
 from ocd_core.tasks.views.sources import DEMO_LICENCE, Views, check_angle, check_pose, read_blender, read_demo, read_npz
 from ocd_core.tasks.views.split import ViewSplit, in_random_order, pixels_in_random_order
-from ocd_core.weights import read_tensors, save_tensors
+from ocd_core.weights import save_tensors
 
 _VAL_FRACTION = 10  # a tenth of train becomes val if the source has none
 _ENCODER_GRIDS = (16, 4)  # of the fixed encoder: averages of the rendering on grids of these sizes
@@ -129,10 +130,7 @@ class ViewSynthesis(DrawsInputs):
         Raises:
             UserError: the file is missing or damaged.
         """
-        path = prepared / f"{split}.safetensors"
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run the stage prepare first")
-        tensors = read_tensors(path)
+        path, tensors = split_file(prepared, split), split_tensors(prepared, split)
         if set(tensors) != {"image", "pose", "focal"}:
             raise UserError(f"{path} does not hold posed images; run the stage prepare again")
         return ViewSplit(Views(tensors["image"], tensors["pose"], tensors["focal"].item()), split, self.data)
