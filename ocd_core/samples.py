@@ -69,6 +69,11 @@ def flat(x: Tensors) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
 
+def in_dtype(inputs: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """A network's inputs in its precision; integers stay."""
+    return tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)
+
+
 def is_finite(x: Tensors) -> bool:
     """Whether no tensor holds NaN or infinity."""
     return all(bool(torch.isfinite(part).all()) for part in as_tuple(x))

@@ -94,6 +94,12 @@ class Context:
         return self.once("as built", self.task.build_model)
 
     @property
+    def all_frozen(self) -> str | None:
+        """Why no row can train the base network further; None if some parameter trains."""
+        trains = any(p.requires_grad for p in self.as_built.parameters())
+        return None if trains else "every parameter of the base network is frozen"
+
+    @property
     def has_classes(self) -> bool:
         """Whether the task gives probabilities of classes."""
         return self.once("has classes", self._gives_probabilities)

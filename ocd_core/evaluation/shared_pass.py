@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, SplitName, Tensors, stack
+from ocd_core.samples import Batch, SplitName, Tensors, in_dtype, stack
 
 T = TypeVar("T")
 
@@ -37,6 +37,11 @@ class SharedPass:
     def on_device(self) -> Batch:
         """The batch on the device of the networks."""
         return self.batch.to(self.predictor.device)
+
+    @cached_property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """The inputs on that device, in the precision of the tail: for networks that run as a whole."""
+        return in_dtype(self.on_device.inputs, self.predictor.model.dtype)
 
     @cached_property
     def base(self) -> BasePass:

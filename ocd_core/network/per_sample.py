@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
-from ocd_core.samples import SampleLoss, Tensors, map_tensors, one_sample, stack
+from ocd_core.samples import SampleLoss, Tensors, in_dtype, map_tensors, one_sample, stack
 
 T = TypeVar("T")
 # parameters by name, each (N, *shape)
@@ -95,7 +95,7 @@ class PerSampleNetwork:
 
     def cast(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Inputs in the network's dtype; integers stay."""
-        return tuple(x.to(self.dtype) if x.is_floating_point() else x for x in inputs)
+        return in_dtype(inputs, self.dtype)
 
     def _run(self, together: Callable[[], T], one_by_one: Callable[[], T]) -> T:
         if self.together:

@@ -39,8 +39,7 @@ class BaseFurther(FittedRow):
 
     def left_out(self) -> str | None:
         """A network whose parameters are all frozen has nothing to train."""
-        trains = any(p.requires_grad for p in self.context.as_built.parameters())
-        return None if trains else "every parameter of the base network is frozen"
+        return self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, with the samples in orders that the base training did not use."""
@@ -78,8 +77,7 @@ class BaseFurther(FittedRow):
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """The outputs of the network that was trained further."""
-        dtype = self.context.predictor.model.dtype
-        output: Tensors = self.network(*(x.to(dtype) if x.is_floating_point() else x for x in shared.on_device.inputs))
+        output: Tensors = self.network(*shared.inputs)
         return output
 
 

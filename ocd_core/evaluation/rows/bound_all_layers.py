@@ -29,7 +29,7 @@ class BoundAllLayers(Row):
 
     def left_out(self) -> str | None:
         """A network whose parameters are all frozen has nothing to move."""
-        return None if self._names else "every parameter of the base network is frozen"
+        return self.context.all_frozen
 
     @cached_property
     def _names(self) -> list[str]:

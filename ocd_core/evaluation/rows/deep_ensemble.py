@@ -42,8 +42,7 @@ class DeepEnsemble(FittedRow):
 
     def left_out(self) -> str | None:
         """Members must differ."""
-        trains = any(p.requires_grad for p in self.context.as_built.parameters())
-        return None if trains else "every parameter of the base network is frozen"
+        return self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train each member as the base was trained, with early stopping, on the run's device."""
@@ -88,9 +87,8 @@ class DeepEnsemble(FittedRow):
 
         def compute() -> Tensors:
             dtype = self.context.predictor.model.dtype
-            inputs = [x.to(dtype) if x.is_floating_point() else x for x in shared.on_device.inputs]
             base = map_tensors(lambda x: x.to(dtype), shared.base.output)
-            return stack([base, *(other(*inputs) for other in self.others)])
+            return stack([base, *(other(*shared.inputs) for other in self.others)])
 
         return shared.once((DeepEnsemble, id(self)), compute)
 

@@ -88,8 +88,7 @@ class MeanVariance(FittedRow):
         """Outputs must be numbers, of which a metric measures the distribution."""
         if not any(m.sees == "draws" for m in self.context.task.metrics):
             return "no metric of the task measures a distribution of numbers"
-        trains = any(p.requires_grad for p in self.context.as_built.parameters())
-        return None if trains else "every parameter of the base network is frozen"
+        return self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, with early stopping."""
@@ -133,9 +132,7 @@ class MeanVariance(FittedRow):
 
     def _both(self, shared: SharedPass) -> tuple[Tensor, Tensor]:
         def compute() -> tuple[Tensor, Tensor]:
-            dtype = self.context.predictor.model.dtype
-            inputs = [x.to(dtype) if x.is_floating_point() else x for x in shared.on_device.inputs]
-            mean, log_variance = self.network(*inputs)
+            mean, log_variance = self.network(*shared.inputs)
             return only(mean), only(log_variance)
 
         return shared.once((MeanVariance, id(self)), compute)
