@@ -3,7 +3,6 @@
 Dims: N images, D hidden size.
 """
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.hub import local_folder, unreadable
 from ocd_core.models.parts.extras import quiet_transformers, transformers
 
 HEADS = ("cls_classifier", "distillation_classifier")
@@ -27,6 +27,7 @@ _CONFIG = {
     "layer_norm_eps": None,
     "qkv_bias": None,
 }
+_SOURCE = "base.model.args.source"
 _NAMED = 3  # how many tensors an error names
 
 
@@ -151,12 +152,13 @@ class DeiT(nn.Module):
 
     def _published(self, source: str) -> tuple[Any, dict[str, tuple[int, ...]]]:
         """The network of a source in the library's form, and the published shapes of weights that do not fit it."""
-        library, where = transformers(), _place(source)
+        library, folder = transformers(), local_folder(source, _SOURCE)
+        where = source if folder is None else str(folder)
         try:
             with quiet_transformers():
                 config = library.AutoConfig.from_pretrained(where)
         except Exception as error:  # the library raises many kinds
-            raise _unreadable(source, where, error) from error
+            raise unreadable(source, _SOURCE, folder is not None, error) from error
         self._check_config(source, config)
         config.num_labels = self.cls_classifier.out_features
         try:
@@ -170,7 +172,7 @@ class DeiT(nn.Module):
                     output_loading_info=True,
                 )
         except Exception as error:
-            raise _unreadable(source, where, error) from error
+            raise unreadable(source, _SOURCE, folder is not None, error) from error
         mismatched = {name: tuple(published) for name, published, _ in info["mismatched_keys"]}
         wrong = {
             "missing": sorted(info["missing_keys"]),
@@ -183,33 +185,17 @@ class DeiT(nn.Module):
             if names
         ]
         if problems:
-            raise UserError(
-                f"base.model.args.source: {source} is not a distilled DeiT with two heads: {'; '.join(problems)}"
-            )
+            raise UserError(f"{_SOURCE}: {source} is not a distilled DeiT with two heads: {'; '.join(problems)}")
         return found, mismatched
 
     def _check_config(self, source: str, config: Any) -> None:
         if config.model_type != "deit":
-            raise UserError(f"base.model.args.source: {source} is a {config.model_type}, not a deit")
+            raise UserError(f"{_SOURCE}: {source} is a {config.model_type}, not a deit")
         for key, argument in _CONFIG.items():
             published, own = getattr(config, key), getattr(self.config, key)
             if published != own:
                 remedy = f"set base.model.args.{argument} to it" if argument else "which this network does not support"
-                raise UserError(f"base.model.args.source: {source} has {key} {published}, not {own}; {remedy}")
-
-
-def _place(source: str) -> str:
-    """The folder or the hub id that `source` stands for."""
-    folder = Path(source).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1):
-        raise UserError(f"base.model.args.source: there is no folder {source}")
-    return str(folder) if folder.is_dir() else source
-
-
-def _unreadable(source: str, where: str, error: Exception) -> UserError:
-    kind = "folder" if Path(where).is_dir() else "Hugging Face hub id; it needs the network or the hub's cache"
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"base.model.args.source: cannot load {source!r} ({kind}): {type(error).__name__}: {reason}")
+                raise UserError(f"{_SOURCE}: {source} has {key} {published}, not {own}; {remedy}")
 
 
 MODEL = DeiT

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.hub import local_folder
 from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
 
 Names = dict[str, list[str]]
@@ -50,12 +51,10 @@ def opened(path: str, patterns: Patterns) -> Iterator[tuple[Any, Origin]]:
     Raises:
         UserError: a folder, data set or file does not exist or is not readable, or a file is named twice.
     """
-    folder = Path(path).expanduser()
-    if not folder.is_dir() and (Path(path).is_absolute() or path.startswith((".", "~")) or path.count("/") > 1):
-        raise UserError(f"data.path: there is no folder {path}")
+    folder = local_folder(path, "data.path")
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_quiet())
-        if folder.is_dir():
+        stack.enter_context(quiet_datasets())
+        if folder is not None:
             cache = stack.enter_context(tempfile.TemporaryDirectory())
             tables, files = _load_folder(folder, patterns, cache)
             card: str | None = str(folder / "README.md") if (folder / "README.md").is_file() else None
@@ -186,7 +185,7 @@ def integer_labels(table: Any, column: str, where: str) -> Tensor:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_datasets() -> Iterator[None]:
     """Turn off the library's own progress bars and log lines; ours replace them."""
     import datasets
 

