@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ocd_core.evaluation.noise import choose_noise
+import torch
+
+from ocd_core.evaluation.noise import Noise, choose_noise
 from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.samples import Batch, Tensors, map_tensors
 from ocd_core.tasks.base import Metric, Task
@@ -42,7 +44,8 @@ def choose_adjustments(task: Task, has_classes: bool, seed: int, answers: Iterab
             draws.setdefault(row, []).append(several)
     whole = [row for row, parts in outputs.items() if len(parts) == len(batches)]
     targets = [batch.target for batch in batches]
+    noise = Noise(torch.cat([batch.sample_id for batch in batches]), seed)
     return Adjustments(
         {row: choose_temperature(task, outputs[row], targets) for row in whole} if has_classes else {},
-        {row: choose_noise(score, draws[row], batches, seed) for row in whole} if score is not None else {},
+        {row: choose_noise(score, draws[row], targets, noise) for row in whole} if score is not None else {},
     )

@@ -18,7 +18,7 @@ from ocd_core.evaluation.adjusting import Adjustments, choose_adjustments, score
 from ocd_core.evaluation.answering import Cost, cost_of_answers, with_cost
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring
-from ocd_core.evaluation.noise import widened
+from ocd_core.evaluation.noise import Noise
 from ocd_core.evaluation.params import EvaluateParams
 from ocd_core.evaluation.result import Absent, Result, corrected
 from ocd_core.evaluation.row import Row
@@ -240,18 +240,18 @@ def evaluate(
     done = len(context.split("val"))
     measuring = {row.name: Measuring(metrics, groups) for row in measured.running}
     tempered = {row: Measuring([m for m in metrics if m.sees != "draws"], groups) for row in chosen.temperatures}
-    widened_by_row = {row: Measuring([m for m in metrics if m.sees == "draws"], groups) for row in chosen.noise}
+    widened = {row: Measuring([m for m in metrics if m.sees == "draws"], groups) for row in chosen.noise}
     rho: list[Values] = []
     for batch, shared in _passes(context, "test", lambda n: progress(done + n, "")):
+        noise = Noise(batch.sample_id, context.seed)
         for row, output in measured.answers(shared):
             draws = _draws(context, row, shared)
             measuring[row.name].add(output, batch, draws)
             if row.name in tempered:
                 tempered[row.name].add(task.tempered(output, chosen.temperatures[row.name]), batch)
-            if row.name in widened_by_row:
+            if row.name in widened:
                 several = map_tensors(lambda x: x[None], output) if draws is None else draws
-                points = widened(several, chosen.noise[row.name], batch.sample_id, context.seed)
-                widened_by_row[row.name].add(output, batch, points)
+                widened[row.name].add(output, batch, noise.widened(several, chosen.noise[row.name]))
         estimate = shared.drawn().rho_N
         if estimate is not None:
             rho.append(estimate.double().cpu().numpy())
@@ -270,8 +270,8 @@ def evaluate(
         details={row.name: details for row in running if (details := row.details()) is not None},
         temperatures={row.name: chosen.temperatures[row.name] for row in running if tempered},
         tempered={row.name: tempered[row.name].figures() for row in running if tempered},
-        noise={row.name: chosen.noise[row.name] for row in running if widened_by_row},
-        widened={row.name: widened_by_row[row.name].figures() for row in running if widened_by_row},
+        noise={row.name: chosen.noise[row.name] for row in running if widened},
+        widened={row.name: widened[row.name].figures() for row in running if widened},
         costs=_costs(context, measured),
         chosen_on={row.name: row.chosen_on for row in running},
         costs_as={row.name: row.costs_as or row.family for row in running},

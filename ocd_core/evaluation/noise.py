@@ -10,59 +10,66 @@ Dims: K networks, N samples, M points.
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from ocd_core.rng import sample_normal
-from ocd_core.samples import Batch, Tensors, as_tuple, concatenate, flat, map_tensors
+from ocd_core.samples import Batch, Tensors, concatenate, flat, map_tensors
 from ocd_core.tasks.metric import Metric
 
 POINTS = 200
 _RANGE = (1e-2, 3.0)  # times the rms error of the row's mean
 
 
-def widened(draws_KN: Tensors, deviation: float, sample_id: Tensor, seed: int) -> Tensors:
-    """M points: each network's outputs as often as gives at least `POINTS`, plus Gaussian noise; each (M, N, ...).
-
-    The noise depends only on the seed and the sample.
+class Noise:
+    """Gaussian noise for the points of some samples, drawn once for all rows; it depends on the seed and the sample.
 
     Args:
-        deviation: the noise's standard deviation.
+        sample_id: int64 (N,).
     """
 
-    def points(y_KN: Tensor) -> Tensor:
-        return _repeated(y_KN) + deviation * _noise(y_KN, sample_id, seed)
+    def __init__(self, sample_id: Tensor, seed: int) -> None:
+        self.sample_id, self._seed = sample_id, seed
+        self._drawn: dict[tuple[int, ...], Tensor] = {}
 
-    return map_tensors(points, draws_KN)
+    def widened(self, draws_KN: Tensors, deviation: float) -> Tensors:
+        """M points: each network's outputs as often as gives at least `POINTS`, plus noise; each (M, N, ...).
+
+        Args:
+            deviation: the noise's standard deviation.
+        """
+
+        def points(y_KN: Tensor) -> Tensor:
+            repeats = math.ceil(POINTS / len(y_KN))
+            repeated = y_KN.repeat(repeats, *[1] * (y_KN.dim() - 1))
+            return repeated + deviation * self._standard((len(repeated), *y_KN.shape[2:])).to(y_KN)
+
+        return map_tensors(points, draws_KN)
+
+    def _standard(self, shape: tuple[int, ...]) -> Tensor:
+        """Of each point, float32 (M, N, ...)."""
+        if shape not in self._drawn:
+            drawn_NM = sample_normal(shape, self.sample_id.tolist(), self._seed, "noise of answers")
+            self._drawn[shape] = drawn_NM.transpose(0, 1)
+        return self._drawn[shape]
 
 
-def _repeated(y_KN: Tensor) -> Tensor:
-    return y_KN.repeat(math.ceil(POINTS / len(y_KN)), *[1] * (y_KN.dim() - 1))
-
-
-def _noise(y_KN: Tensor, sample_id: Tensor, seed: int) -> Tensor:
-    """Of each point, (M, N, ...)."""
-    shape = (len(y_KN) * math.ceil(POINTS / len(y_KN)), *y_KN.shape[2:])
-    return sample_normal(shape, sample_id.tolist(), seed, "noise of answers").transpose(0, 1).to(y_KN)
-
-
-def choose_noise(score: Metric, draws: Sequence[Tensors], batches: Sequence[Batch], seed: int) -> float:
+def choose_noise(score: Metric, draws: Sequence[Tensors], targets: Sequence[Tensors], noise: Noise) -> float:
     """The deviation with the best mean score of one row on the validation split; 0 if no noise is better.
 
     Args:
         score: sees draws.
         draws: the outputs of K networks for each batch, each (K, N, ...).
+        targets: of the batches.
+        noise: for the whole split.
     """
     from scipy.optimize import minimize_scalar
 
     y_KN = concatenate(draws, axis=1)
-    batch = Batch((), concatenate([b.target for b in batches]), torch.cat([b.sample_id for b in batches]))
+    batch = Batch((), concatenate(targets), noise.sample_id)
     sign = -1 if score.higher_is_better else 1
-    parts = [(_repeated(part_KN), _noise(part_KN, batch.sample_id, seed)) for part_KN in as_tuple(y_KN)]
 
     def loss(deviation: float) -> float:
-        widened_parts = tuple(repeated + deviation * noise for repeated, noise in parts)
-        points = widened_parts[0] if isinstance(y_KN, Tensor) else widened_parts
+        points = noise.widened(y_KN, deviation)
         return sign * float(score.measure(map_tensors(lambda x: x[0], points), batch, points).double().mean())
 
     mean = map_tensors(lambda x: x.double().mean(0), y_KN)

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ocd_core.evaluation.adjusting import choose_adjustments, score_of_draws
-from ocd_core.evaluation.noise import choose_noise
+from ocd_core.evaluation.noise import Noise, choose_noise
 from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.samples import Batch
 from ocd_core.tasks.regression import regression_metrics
@@ -36,6 +36,7 @@ def test_noise_of_each_row_from_its_own_networks() -> None:
     assert score.name == "crps"
     near = [torch.randn(4, len(b), 1, generator=g) * 0.1 + b.target for b in parts]
     far = [torch.zeros(len(b), 1) for b in parts]
+    targets = [b.target for b in parts]
     answers = [
         (b, [("near", n.mean(0), n), ("far", f, None), *([("failed", f, None)] if i == 0 else [])])
         for i, (b, n, f) in enumerate(zip(parts, near, far, strict=True))
@@ -43,8 +44,8 @@ def test_noise_of_each_row_from_its_own_networks() -> None:
     found = choose_adjustments(task, False, 5, iter(answers))
     assert found.temperatures == {}
     assert found.noise == {
-        "near": choose_noise(score, near, parts, 5),
-        "far": choose_noise(score, [f[None] for f in far], parts, 5),
+        "near": choose_noise(score, near, targets, Noise(torch.arange(40), 5)),
+        "far": choose_noise(score, [f[None] for f in far], targets, Noise(torch.arange(40), 5)),
     }
     assert found.noise["near"] < 0.3 < found.noise["far"]
 

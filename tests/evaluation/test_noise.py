@@ -10,10 +10,11 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.evaluation.noise import POINTS, choose_noise, widened
+from ocd_core.evaluation.noise import POINTS, Noise, choose_noise
 from ocd_core.evaluation.result import Result
 from ocd_core.report.results import merged_results, run_tables
 from ocd_core.report.run_tables import columns_and_rows, notes
+from ocd_core.rng import sample_normal
 from ocd_core.samples import Batch
 from ocd_core.tasks.metric import Metric
 from ocd_core.tasks.regression import covered, crps, regression_metrics
@@ -25,7 +26,7 @@ CRPS = Metric("crps", crps, higher_is_better=False, sees="draws")
 
 def test_every_network_has_as_many_points_and_each_sample_its_own_noise() -> None:
     draws = torch.arange(12, dtype=torch.float64).reshape(3, 4, 1) * 100
-    points = widened(draws, 0.5, torch.arange(4), 0)
+    points = Noise(torch.arange(4), 0).widened(draws, 0.5)
     repeats = math.ceil(POINTS / 3)
     assert points.shape == (3 * repeats, 4, 1)
     noise = (points - draws.repeat(repeats, 1, 1)) / 0.5
@@ -34,9 +35,23 @@ def test_every_network_has_as_many_points_and_each_sample_its_own_noise() -> Non
     assert noise.std() == pytest.approx(1, abs=0.1)
     assert len({float(v) for v in noise[0, :, 0]}) == 4
     # whatever its neighbours
-    torch.testing.assert_close(widened(draws[:, 2:3], 0.5, torch.tensor([2]), 0), points[:, 2:3], rtol=0, atol=0)
-    assert torch.equal(widened(draws, 0.0, torch.arange(4), 0)[:3], draws)
-    assert len(widened(draws.repeat(100, 1, 1), 0.5, torch.arange(4), 0)) == 300
+    torch.testing.assert_close(Noise(torch.tensor([2]), 0).widened(draws[:, 2:3], 0.5), points[:, 2:3], rtol=0, atol=0)
+    assert torch.equal(Noise(torch.arange(4), 0).widened(draws, 0.0)[:3], draws)
+    assert len(Noise(torch.arange(4), 0).widened(draws.repeat(100, 1, 1), 0.5)) == 300
+
+
+def test_noise_is_drawn_once_for_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def counted(shape: Any, *rest: Any) -> torch.Tensor:
+        drawn.append(tuple(shape))
+        return sample_normal(shape, *rest)
+
+    monkeypatch.setattr("ocd_core.evaluation.noise.sample_normal", counted)
+    noise = Noise(torch.arange(4), 0)
+    for networks in (1, 5, 20):  # as many points for each
+        noise.widened(torch.zeros(networks, 4, 1), 0.1 * networks)
+    assert drawn == [(POINTS, 1)]
 
 
 def normal_crps(error: Any, deviation: float) -> Any:
@@ -52,23 +67,22 @@ def test_the_best_noise_of_one_answer_is_the_closed_forms() -> None:
     target = 0.7 * torch.randn(3000, 1, generator=generator, dtype=torch.float64)
     batch = Batch((), target, torch.arange(3000))
     output = torch.zeros(1, 3000, 1, dtype=torch.float64)
-    found = choose_noise(CRPS, [output], [batch], 0)
+    found = choose_noise(CRPS, [output], [target], Noise(batch.sample_id, 0))
     errors = target[:, 0].numpy()
     best = minimize_scalar(lambda s: normal_crps(errors, s).mean(), bounds=(0.1, 3), method="bounded").x
     assert found == pytest.approx(best, rel=0.03)
-    score = float(crps(widened(output, found, batch.sample_id, 0), target).mean())
+    score = float(crps(Noise(batch.sample_id, 0).widened(output, found), target).mean())
     assert score == pytest.approx(normal_crps(errors, best).mean(), rel=0.01)
-    assert float(covered(widened(output, found, batch.sample_id, 0), target).mean()) == pytest.approx(90, abs=3)
+    assert float(covered(Noise(batch.sample_id, 0).widened(output, found), target).mean()) == pytest.approx(90, abs=3)
 
 
 def test_no_noise_where_the_draws_are_the_distribution() -> None:
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(POINTS, 400, 1, generator=generator, dtype=torch.float64)
     target = torch.randn(400, 1, generator=generator, dtype=torch.float64)
-    halves = [Batch((), target[:150], torch.arange(150)), Batch((), target[150:], torch.arange(150, 400))]
-    assert choose_noise(CRPS, [draws[:, :150], draws[:, 150:]], halves, 0) < 0.3
-    exact = Batch((), torch.zeros(5, 1), torch.arange(5))
-    assert choose_noise(CRPS, [torch.zeros(1, 5, 1)], [exact], 0) == 0
+    noise = Noise(torch.arange(400), 0)
+    assert choose_noise(CRPS, [draws[:, :150], draws[:, 150:]], [target[:150], target[150:]], noise) < 0.3
+    assert choose_noise(CRPS, [torch.zeros(1, 5, 1)], [torch.zeros(5, 1)], Noise(torch.arange(5), 0)) == 0
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
+from ocd_core.hub import local_folder
 from ocd_core.tasks.data_files import local_files
 from ocd_core.tasks.hugging_face import Origin, opened, stated_licence
 from ocd_core.tasks.tabular.columns import (
@@ -58,8 +59,8 @@ def read_parts(data: TabularData) -> tuple[dict[str, Table], Origin]:
         return _read_svmlight(Path(str(data.path)).expanduser(), patterns)
     if data.source == "california":
         return {"train": _table(_california(), data, "the data set")}, Origin({}, CALIFORNIA_LICENCE)
-    folder = Path(str(data.path)).expanduser()
-    parts, origin = _read_folder(folder, patterns, data) if folder.is_dir() else _read_hub(data, patterns)
+    folder = local_folder(str(data.path), "data.path")
+    parts, origin = _read_hub(data, patterns) if folder is None else _read_folder(folder, patterns, data)
     names = _wanted(list(parts["train"]), data, "the train part")
     for part, columns in parts.items():
         for name in names:
@@ -185,7 +186,7 @@ def _read_svmlight(folder: Path, patterns: Mapping[str, list[str]]) -> tuple[dic
     except (ValueError, OSError, UnicodeDecodeError) as error:
         named = ", ".join(Path(path).name for path in paths)
         raise UserError(f"data.path: {folder} ({named}) is not in svmlight format: {error}") from error
-    triples = iter(list(zip(loaded[0::3], loaded[1::3], loaded[2::3], strict=True)))
+    triples = zip(loaded[0::3], loaded[1::3], loaded[2::3], strict=True)
     parts = {}
     for part, own in files.items():
         found = [next(triples) for _ in own]
