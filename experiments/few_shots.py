@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments import run
-from experiments.search import experiments
+from experiments.search import done_or_queued, experiments
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.presets.overrides import override
@@ -124,7 +124,7 @@ def queue(
     names = tasks.split(",")
     for task in names:
         metric_names(task)
-    present = {entry["name"] for entry in experiments() if entry["status"] != "failed"}
+    present = done_or_queued(experiments())
     for task in names:
         for draw in range(draws):
             if run_name(task, draw) not in present:

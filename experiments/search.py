@@ -17,6 +17,7 @@ A run is named by its settings (`axis-setting`, joined by `+`), and its results 
 import itertools
 import json
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -138,7 +139,7 @@ def queue(
 ) -> None:
     """Queue these runs, except those that are already done or queued."""
     axes = read_axes(task)
-    present = {entry["name"] for entry in experiments() if entry["status"] != "failed"}
+    present = done_or_queued(experiments())
     for name in names:
         overrides = resolve(axes, name)
         check(task, overrides, name)
@@ -162,6 +163,11 @@ def experiments() -> list[dict[str, Any]]:
             metrics = {path: entry.get("data") or {} for path, entry in (data.get("metrics") or {}).items()}
             found.append({"name": experiment["name"], "status": status, "metrics": metrics})
     return found
+
+
+def done_or_queued(entries: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The names of experiments that need not be queued again: a failed one may."""
+    return {entry["name"] for entry in entries if entry["status"] != "failed"}
 
 
 def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:

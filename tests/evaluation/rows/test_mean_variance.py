@@ -13,20 +13,14 @@ from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.noise import POINTS
 from ocd_core.evaluation.rows.mean_variance import MeanVariance, MeanVarianceNetwork, MeanVarianceParams, _Likelihood
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.network.params import BaseParams
 from ocd_core.network.training import fit_base
 from ocd_core.predictor import Predictor
 from ocd_core.samples import SPLITS, whole_split
 from ocd_core.tasks.regression import regression_metrics
 from tests.support.arrays import ArraySplit, ArrayTask
+from tests.support.params import base_params
 from tests.support.runs import GROUPS, params_of, run_of
 from tests.support.toy import ToyTask, toy_params
-
-BASE: dict[str, Any] = {
-    "model": {"name": "x", "args": {}}, "checkpoint": None, "epochs": 60, "patience": 60, "batch_size": 50,
-    "optimizer": "adam", "lr": 0.01, "weight_decay": 0.0, "momentum": 0.0, "nesterov": False,
-    "lr_schedule": "constant", "lr_steps": [], "lr_factor": 0.1, "warmup": 0, "label_smoothing": 0.0,
-}  # fmt: skip
 
 
 class Lines(ArrayTask):
@@ -42,7 +36,8 @@ def known(count: int, seed: int) -> ArraySplit:
 
 
 def test_it_recovers_a_known_distribution() -> None:
-    found = fit_base(_Likelihood(Lines()), known(3000, 0), known(1000, 1), BaseParams(**BASE), 0).model
+    params = base_params("x", {}, epochs=60, patience=60, batch_size=50, lr=0.01)
+    found = fit_base(_Likelihood(Lines()), known(3000, 0), known(1000, 1), params, 0).model
     assert isinstance(found, MeanVarianceNetwork)
     mean, log_variance = (list(part.parameters()) for part in (found.mean, found.log_variance))
     torch.testing.assert_close(mean[0], torch.tensor([[2.0, 0.0]]), atol=0.1, rtol=0)
