@@ -47,15 +47,20 @@ print(json.dumps({
 """
 
 
-def renderings(way: str, **environment: str) -> dict:
+def in_a_process(program: str, way: str, **environment: str) -> dict:
+    """What a program prints, with nothing in its environment that speaks of malloc but what is given."""
     done = subprocess.run(
-        [sys.executable, "-c", RENDERINGS, way],
+        [sys.executable, "-c", program, way],
         capture_output=True,
         text=True,
-        check=True,
         env={k: v for k, v in os.environ.items() if not k.startswith(("MALLOC_", "GLIBC_TUNABLES"))} | environment,
     )
+    assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+def renderings(way: str, **environment: str) -> dict:
+    return in_a_process(RENDERINGS, way, **environment)
 
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
@@ -103,11 +108,7 @@ print(json.dumps({"given_back": (before - allocator._resident_bytes()) / 2**20, 
 
 @pytest.mark.skipif(not GLIBC, reason="needs glibc")
 def test_holes_between_blocks_are_given_back() -> None:
-    def found(way: str) -> dict:
-        done = subprocess.run([sys.executable, "-c", HOLES, way], capture_output=True, text=True, check=True)
-        return json.loads(done.stdout)
-
-    with_thread, without = found("thread"), found("no thread")
+    with_thread, without = in_a_process(HOLES, "thread"), in_a_process(HOLES, "no thread")
     assert with_thread["given_back"] > 200  # of 300 MiB
     assert without["given_back"] < 50
     assert with_thread["kept"] == without["kept"] == 150 * 2**19

@@ -1,9 +1,11 @@
 """Executors with small jobs, and with the overfit stage: any number of workers, dying or not, gives one store."""
 
 import multiprocessing
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -27,6 +29,7 @@ def cluster() -> Iterator[str]:
     import dask
 
     with (
+        mock.patch.dict(os.environ),  # starting a worker leaves MALLOC_TRIM_THRESHOLD_ there
         dask.config.set({"distributed.scheduler.allowed-failures": 2}),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, memory_limit=0, dashboard_address="127.0.0.1:0"
