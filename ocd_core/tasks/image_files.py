@@ -31,9 +31,18 @@ def read_image(path: Path) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: see `decode_image`; or the file does not exist.
     """
+    return decode_image(image_bytes(path), str(path))
+
+
+def image_bytes(path: Path) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        UserError: the file does not exist.
+    """
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
-    return decode_image(path.read_bytes(), str(path))
+    return path.read_bytes()
 
 
 def decode_image(encoded: bytes, where: str) -> npt.NDArray[np.uint8]:

@@ -1,13 +1,17 @@
 """Small pictures that tell their row, encoded, and in Parquet files as Hugging Face stores them."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
+
+from ocd_core.tasks.images.sources import EncodedPictures, Pictures
 
 
 def picture(row: int, channels: int = 1, size: tuple[int, int] = (4, 6)) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -28,3 +32,8 @@ def write_parquet(path: Path, pictures: list[bytes | None], labels: Any, image_n
     encoded = [None if p is None else {"bytes": p, "path": None} for p in pictures]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     pq.write_table(pa.table({image_name: pa.array(encoded, kind), "label": labels}), path)
+
+
+def decoded(parts: Mapping[str, EncodedPictures]) -> dict[str, Pictures]:
+    """All pictures of each part of a source."""
+    return {name: part.select(torch.arange(len(part))) for name, part in parts.items()}

