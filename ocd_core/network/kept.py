@@ -1,0 +1,66 @@
+"""The prefix's activations as the overfit store keeps them: i_L of each sample, instead of running the prefix again.
+
+A training on the task's loss under θ + Δ meets every sample many times. What its tail needs of a sample is often i_L
+alone, which is a part of I(x) in the store.
+
+Dims: N samples, D values of i_L.
+"""
+
+import torch
+from torch import Tensor
+
+from ocd_core.network.cut import Cut, CutModel
+from ocd_core.network.layers import input_matrix
+from ocd_core.samples import Condition, Split
+from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import draws_inputs
+
+_COMPARED = 4  # samples whose prefix runs
+
+
+class KeptPrefix:
+    """Cuts of a split's samples from i_L.
+
+    Args:
+        layer_input_ND: float32 (N, ...), of every sample of the split in its order, on the CPU.
+        like: a cut of some samples, without context.
+    """
+
+    def __init__(self, model: CutModel, layer_input_ND: Tensor, like: Cut) -> None:
+        self._model, self._layer_input_ND, self._like = model, layer_input_ND, like
+
+    def cut(self, sample_id: Tensor) -> Cut:
+        """What `CutModel.prefix` gives for these samples, on the model's device."""
+        like = self._like
+        value = self._layer_input_ND[sample_id].to(self._model.device)
+        value = value.reshape(len(sample_id), *like.layer_input.shape[1:])
+        if self._model.kind == "linear":  # several layers' inputs are side by side
+            x_NPI = value.reshape(len(value), *like.x_NPI.shape[1:])
+        else:
+            x_NPI = input_matrix(self._model.layers[0], value)
+        return Cut(x_NPI, value, like.parts, ())
+
+
+@torch.no_grad()
+def kept_prefix(task: Task, model: CutModel, split: Split, condition: Condition) -> KeptPrefix | None:
+    """The prefix of a split from I(x) of its samples; None if I(x) does not hold all that the tail needs.
+
+    It does not if overfitting draws new inputs at each step, the tail also reads something else (a connection that
+    skips the layer), the whole network has to run, or the task keeps another i_L. The prefix of some samples runs to
+    find out.
+
+    Args:
+        condition: of every sample in the split's order, as the store has it.
+    """
+    if draws_inputs(task):
+        return None
+    sample_id = torch.arange(min(_COMPARED, len(split)))
+    wanted = model.prefix(split.batch(sample_id).to(model.device).inputs)
+    layer_input = condition.layer_input
+    if wanted.context or layer_input.shape[1:].numel() != wanted.layer_input.shape[1:].numel():
+        return None
+    kept = KeptPrefix(model, layer_input, wanted)
+    found = kept.cut(sample_id).x_NPI
+    if found.shape != wanted.x_NPI.shape or not torch.allclose(found, wanted.x_NPI, rtol=1e-4, atol=1e-5):
+        return None
+    return kept
