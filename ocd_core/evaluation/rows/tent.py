@@ -1,15 +1,16 @@
 """`tent`: the base network adapted to unlabelled test batches by minimising the entropy of its predictions.
 
 There is a variant per number of iterations and mode. Episodic: each batch starts from the base network. Online:
-parameters and optimiser are carried over from batch to batch, in the order of the split. `ocd_core.network.adapting`
-is the method.
+parameters and optimiser are carried over from batch to batch. The batches are drawn from the split in a random order,
+since that of a part of the source may be by class. `ocd_core.network.adapting` is the method.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor
 
@@ -19,7 +20,8 @@ from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.adapting import Adaptation, Moved, moved_parameters
-from ocd_core.samples import Batch, Split, SplitName, Tensors, concatenate, map_tensors, select, whole_split
+from ocd_core.rng import permutation
+from ocd_core.samples import SplitName, Tensors, concatenate, map_tensors, select, whole_split
 from ocd_core.strict import Positive, PositiveInt, StrictModel, distinct
 
 _ONLINE = "_online"
@@ -91,7 +93,8 @@ class Tent(FittedRow):
         Raises:
             UserError: no learning rate gives finite losses.
         """
-        target = concatenate([batch.target for batch in _batches(fitting.split("val"), self.params.batch_size)])
+        val = fitting.split("val")
+        target = concatenate([val.batch(rows).target for rows in torch.split(whole_split(val), self.params.batch_size)])
         found: dict[str, dict[float, float]] = {variant: {} for variant in self.params.variants}
         for variant, losses in found.items():
             for lr in self.params.lrs:
@@ -134,14 +137,17 @@ class Tent(FittedRow):
         iterations, online = _parsed(variant)
         adaptation = Adaptation(context.predictor.model.network, self._moved.names, self._log_probabilities, lr)
         outputs = []
-        for batch in _batches(context.unlabelled(name), self.params.batch_size):
-            inputs = batch.to(context.device).inputs
+        split = context.unlabelled(name)
+        order = permutation(len(split), context.seed, "batches to adapt to")
+        # of nearly equal size: a last one of one sample would break batch normalisation
+        for rows in order.tensor_split(math.ceil(len(split) / self.params.batch_size)):
+            inputs = split.batch(rows).to(context.device).inputs
             if not online:
                 adaptation.reset()
             for _ in range(iterations):
                 adaptation.update(inputs)
             outputs.append(map_tensors(Tensor.cpu, adaptation.output(inputs)))
-        return concatenate(outputs)
+        return select(concatenate(outputs), order.argsort())
 
     def _log_probabilities(self, output: Tensors) -> Tensor:
         found = self.context.task.log_probabilities(output)
@@ -152,12 +158,6 @@ class Tent(FittedRow):
 def _parsed(variant: str) -> tuple[int, bool]:
     """The iterations, and whether the mode is online."""
     return int(variant.removesuffix(_ONLINE)), variant.endswith(_ONLINE)
-
-
-def _batches(split: Split, size: int) -> Iterator[Batch]:
-    """The split in order, in batches of nearly equal size: a last one of one sample would break batch normalisation."""
-    for rows in whole_split(split).tensor_split(math.ceil(len(split) / size)):
-        yield split.batch(rows)
 
 
 def _best(losses: Mapping[float, float], variant: str) -> float:

@@ -21,6 +21,7 @@ from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.row import Saved
 from ocd_core.evaluation.rows.tent import Tent, TentParams
+from ocd_core.rng import permutation
 from ocd_core.samples import Batch
 from tests.support.arrays import ArraySplit, ArrayTask
 from tests.support.runs import context_of, params_of
@@ -40,6 +41,9 @@ class Classifier(ArrayTask):
 
     def log_probabilities(self, output: Tensor) -> Tensor | None:
         return F.log_softmax(output, -1)
+
+
+ORDER = permutation(21, 0, "batches to adapt to")  # of the test split
 
 
 def net(norm: nn.Module | None = None) -> nn.Module:
@@ -88,10 +92,11 @@ def answers(found: Tent, ids: Tensor) -> Tensor:
 
 
 def by_hand(network: nn.Module, moved: list[str], x: Tensor, size: int, variant: str, lr: float) -> Tensor:
-    """torch.optim.Adam on named parameters of a copy, the entropy written out."""
+    """torch.optim.Adam on named parameters of a copy, the entropy written out, on batches in the seeded order."""
+    order = permutation(len(x), 0, "batches to adapt to")
     iterations, online = int(variant.split("_")[0]), variant.endswith("online")
     found, own = [], None
-    for part in x.tensor_split(math.ceil(len(x) / size)):
+    for part in x[order].tensor_split(math.ceil(len(x) / size)):
         if own is None or not online:
             own = copy.deepcopy(network).eval()
             for module in own.modules():
@@ -104,7 +109,9 @@ def by_hand(network: nn.Module, moved: list[str], x: Tensor, size: int, variant:
             (-(p_NC * p_NC.log()).sum(1)).mean().backward()
             optimizer.step()
         found.append(own(part).detach())
-    return torch.cat(found)
+    outputs = torch.empty(len(x), found[0].shape[1])
+    outputs[order] = torch.cat(found)
+    return outputs
 
 
 @pytest.mark.parametrize(
@@ -133,11 +140,18 @@ def test_it_adapts_to_batches_of_the_split(variant: str, norm: nn.Module | None,
 
 @pytest.mark.parametrize(("variant", "depends"), [("3", False), ("3_online", True)])
 def test_only_online_batches_depend_on_those_before(variant: str, depends: bool) -> None:
-    order = torch.cat([torch.arange(7, 21), torch.arange(7)])  # the first batch of seven comes last
+    order = torch.empty_like(ORDER)
+    order[ORDER] = ORDER.roll(-7)  # the first batch of seven comes last
     task = Classifier(net(nn.LayerNorm(6)))
-    first = answers(row(task, variant, 0.05), torch.arange(7))
-    last = answers(row(task, variant, 0.05, **splits(order)), torch.arange(14, 21))
+    first = answers(row(task, variant, 0.05), ORDER[:7])
+    last = answers(row(task, variant, 0.05, **splits(order)), ORDER[14:])
     assert torch.allclose(first, last, atol=1e-6) != depends
+
+
+def test_a_split_sorted_by_class_is_not_adapted_to_class_by_class() -> None:
+    y = splits()["test"].y
+    batches = y.sort().values[ORDER].tensor_split(3)
+    assert all(len(batch.unique()) > 1 for batch in batches)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -163,7 +177,7 @@ def test_each_variant_has_the_learning_rate_with_the_lowest_validation_loss() ->
     params = PARAMS.model_copy(update={"lrs": [1e-3, 0.05, 1.0]})
     task, x = Classifier(network), splits()["val"].x
     label = network(x).argmax(1)
-    val = ArraySplit(x, torch.cat([label[:-4], (label[-4:] + 1) % 3]))  # the network is right about most
+    val = ArraySplit(x, torch.cat([label[:-6], (label[-6:] + 1) % 3]))  # the network is right about most
     fitting = of(Fitting, task, params, val=val)
     fitted = Tent("tent", fitting)
     fit = fitted.fit(fitting)
