@@ -1,4 +1,4 @@
-"""Make the bundle that comes with the package, `ocd_core/bundles/digits`, and the numbers that its test expects.
+"""Make the bundle that comes with the package, `ocd_core/bundles/mnist5k-conv2`, and the numbers that its test expects.
 
     python -m experiments.bundled     # two minutes on one core; the files are then committed
 
@@ -24,7 +24,7 @@ from ocd_core.report.run_export import export_run
 
 app = typer.Typer(add_completion=False)
 ROOT = Path(__file__).parents[1]
-NAME = "digits"
+NAME = "mnist5k-conv2"
 SETTINGS: dict[str, Any] = {
     "layer.select": "conv2",
     "layer.candidates": {"names": ["conv2"], "kinds": ["conv"]},

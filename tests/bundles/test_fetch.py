@@ -23,9 +23,9 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The digits at a URL, and an empty cache."""
     monkeypatch.setenv("OCD_CACHE", str(tmp_path / "cache"))
     fs = fsspec.filesystem("memory")
-    for path in bundle_folder("digits").rglob("*"):
+    for path in bundle_folder("mnist5k-conv2").rglob("*"):
         if path.is_file():
-            fs.pipe_file(f"/bundles/digits/{path.relative_to(bundle_folder('digits'))}", path.read_bytes())
+            fs.pipe_file(f"/bundles/digits/{path.relative_to(bundle_folder('mnist5k-conv2'))}", path.read_bytes())
     yield fs
     fs.rm("/bundles", recursive=True)
 
@@ -58,7 +58,7 @@ class Hub:
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     found = Hub(tmp_path)
-    shutil.copytree(bundle_folder("digits"), tmp_path / "owner" / "digits")
+    shutil.copytree(bundle_folder("mnist5k-conv2"), tmp_path / "owner" / "digits")
     (tmp_path / "owner" / "digits" / "large.bin").write_text("of no use here")
     for name in ("hf_hub_download", "snapshot_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(found, name))
@@ -71,7 +71,7 @@ def answer(location: Any, **options: Any) -> torch.Tensor:
 
 
 def test_folders_by_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = Path(shutil.copytree(bundle_folder("digits"), tmp_path / "deep" / "mine"))
+    folder = Path(shutil.copytree(bundle_folder("mnist5k-conv2"), tmp_path / "deep" / "mine"))
     monkeypatch.chdir(tmp_path)
     for location in (folder, str(folder), "deep/mine", "./deep/mine/"):
         assert bundle_folder(location).resolve() == folder.resolve()
@@ -81,18 +81,18 @@ def test_folders_by_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_comes_before_a_bundle_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "digits" in own_bundles()
-    assert bundle_folder("digits").parent.name == "bundles"
-    (tmp_path / "digits").mkdir()
+    assert "mnist5k-conv2" in own_bundles()
+    assert bundle_folder("mnist5k-conv2").parent.name == "bundles"
+    (tmp_path / "mnist5k-conv2").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert bundle_folder("digits") == Path("digits")
-    with pytest.raises(UserError, match=r"there is no folder numbers, and no such bundle comes with .*it has digits"):
+    assert bundle_folder("mnist5k-conv2") == Path("mnist5k-conv2")
+    with pytest.raises(UserError, match=r"there is no folder numbers, and no such bundle .*it has mnist5k-conv2"):
         bundle_folder("numbers")
 
 
 def test_a_url_is_downloaded_once(remote: Any, tmp_path: Path) -> None:
     first = answer(f"{URL}/")
-    assert torch.equal(first, answer("digits"))
+    assert torch.equal(first, answer("mnist5k-conv2"))
     (cached,) = (path for path in (tmp_path / "cache").iterdir())
     remote.rm("/bundles/digits/diffusion/model.safetensors")
     assert torch.equal(answer(URL), first)
@@ -105,7 +105,7 @@ def test_a_url_is_downloaded_once(remote: Any, tmp_path: Path) -> None:
 def test_a_damaged_copy_is_downloaded_again(remote: Any) -> None:
     folder = bundle_folder(URL)
     (folder / "base" / "model.safetensors").write_bytes(b"")
-    assert torch.equal(answer(URL), answer("digits"))
+    assert torch.equal(answer(URL), answer("mnist5k-conv2"))
 
 
 def test_what_is_wrong_at_a_url_is_named_there(remote: Any, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_what_is_wrong_at_a_url_is_named_there(remote: Any, tmp_path: Path) -> N
 
 
 def test_a_hub_id(hub: Hub) -> None:
-    assert torch.equal(answer("owner/digits", revision="v1"), answer("digits"))
+    assert torch.equal(answer("owner/digits", revision="v1"), answer("mnist5k-conv2"))
     assert hub.asked == [("owner/digits", "bundle.json", "v1"), ("owner/digits", "snapshot", "v1")]
     assert not (hub.folder / "snapshots" / "owner" / "digits" / "large.bin").exists()
 

@@ -16,7 +16,7 @@ WEIGHTS = "diffusion/model.safetensors"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundle_folder("digits"), tmp_path / "bundle"))
+    return Path(shutil.copytree(bundle_folder("mnist5k-conv2"), tmp_path / "bundle"))
 
 
 def refusal(folder: Path) -> str:
@@ -48,7 +48,7 @@ def test_a_flipped_bit_and_an_edited_config(bundle: Path) -> None:
     data[-1] ^= 1
     path.write_bytes(data)
     assert f"{path} was changed: its sha256 is not the one in bundle.json" in refusal(bundle)
-    shutil.copy(bundle_folder("digits") / WEIGHTS, path)
+    shutil.copy(bundle_folder("mnist5k-conv2") / WEIGHTS, path)
     (bundle / "config.json").write_text((bundle / "config.json").read_text().replace("ddim", "dpmm"))
     assert "config.json was changed" in refusal(bundle)
 

@@ -12,7 +12,7 @@ from tests.bundles.support import edit_json
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "config.json").write_text((bundle_folder("digits") / "config.json").read_text())
+    (tmp_path / "config.json").write_text((bundle_folder("mnist5k-conv2") / "config.json").read_text())
     return tmp_path
 
 
@@ -22,7 +22,7 @@ def test_the_task_and_the_run_are_those_of_the_file(folder: Path) -> None:
     assert isinstance(task, ImageClassification)
     assert task.data.height == 28
     run = params.run(folder)
-    assert (run.task, run.seed, run.rank, run.diffusion) == ("digits", 0, 1, folder / "diffusion")
+    assert (run.task, run.seed, run.rank, run.diffusion) == ("mnist5k-conv2", 0, 1, folder / "diffusion")
     assert params.model_dump(mode="json") == json.loads((folder / "config.json").read_text())
 
 

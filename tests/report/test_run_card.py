@@ -5,11 +5,11 @@ from ocd_core.bundles.layout import check_bundle
 
 
 def test_what_a_reader_and_the_hub_need() -> None:
-    folder = bundle_folder("digits")
+    folder = bundle_folder("mnist5k-conv2")
     text = (folder / "README.md").read_text()
     front, body = text.split("---\n")[1], text.split("---\n", 2)[2]
     assert "library_name: ocd-core" in front
-    assert "# OCD: digits" in body
+    assert "# OCD: mnist5k-conv2" in body
     assert "`conv2`\n(16 × 150) of `lenet5`" in body
     size = sum(file.bytes for file in check_bundle(folder).files.values())
     assert f"{size / 1e6:.2f} MB" in body

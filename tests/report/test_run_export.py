@@ -142,7 +142,7 @@ def test_every_name_of_the_params_has_its_place() -> None:
 def test_a_bundle_runs_no_code(key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "of_a_stranger.py").write_text("raise AssertionError('a bundle has imported code')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    bundle = Path(shutil.copytree(bundle_folder("digits"), tmp_path / "bundle"))
+    bundle = Path(shutil.copytree(bundle_folder("mnist5k-conv2"), tmp_path / "bundle"))
     for name in ("of_a_stranger:Class", "os:system", f"{__name__}:boom"):
         edit_json(bundle / PLACES[key][0], PLACES[key][1], name)
         with pytest.raises(UserError, match=r"names code of its own, the \w+ '.*trust_remote_code=True") as error:

@@ -12,7 +12,7 @@ from ocd_core.bundles.fetch import bundle_folder, own_bundles
 from ocd_core.params_files import read_yaml
 from tests.support.repository import REPO, repository_files
 
-EXPECTED = json.loads((Path(__file__).parent / "digits.json").read_text())
+EXPECTED = json.loads((Path(__file__).parent / "mnist5k-conv2.json").read_text())
 
 
 def test_it_predicts_the_numbers_of_its_evaluation(
@@ -20,7 +20,7 @@ def test_it_predicts_the_numbers_of_its_evaluation(
 ) -> None:
     """The first test samples' losses, as the stage `evaluate` wrote them, from a folder with nothing in it."""
     monkeypatch.chdir(tmp_path)
-    predictor = Predictor.from_pretrained("digits")
+    predictor = Predictor.from_pretrained("mnist5k-conv2")
     count = len(EXPECTED["base_cross_entropy"])
     assert count == 40
     batch = predictor.task.open(mnist5k_prepared, "test").batch(torch.arange(count))
@@ -37,7 +37,7 @@ def test_it_predicts_the_numbers_of_its_evaluation(
 
 def test_the_splits_are_those_of_mnist5k() -> None:
     """So that the test samples here are samples that the run has not seen."""
-    config = json.loads((bundle_folder("digits") / "config.json").read_text())
+    config = json.loads((bundle_folder("mnist5k-conv2") / "config.json").read_text())
     assert config["data"] == read_yaml(REPO / "params" / "mnist5k.yaml")["data"]
 
 
