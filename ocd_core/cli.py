@@ -71,17 +71,25 @@ def inspect(
 
 @app.command()
 def export(
-    store: StoreArgument,
+    source: Annotated[
+        str, typer.Argument(help="A run, data/<task>/seed<k>/rank<r>, or an overfit store (a folder or an fsspec URL).")
+    ],
     dest: Annotated[str, typer.Argument(help="A folder or fsspec URL that does not exist yet.")],
     base: Annotated[
-        Path | None, typer.Option(help="The folder of the base network (default: the one of the store's run).")
+        Path | None, typer.Option(help="The folder of a store's base network (default: the one of the store's run).")
     ] = None,
 ) -> None:
-    """Copy a store with its card and base weights to another place, completely or not at all."""
+    """Copy a run as a bundle that predicts anywhere, or a store with its card: completely or not at all."""
+    from ocd_core.report.run_export import export_run, is_run
     from ocd_core.report.store_export import export_store
 
-    files = export_store(store, dest, base)["files"]
-    print(f"{dest}: {len(files)} files, {sum(f['bytes'] for f in files.values()) / 1e6:.1f} MB")
+    if is_run(source):
+        if base is not None:
+            raise UserError("--base is for stores; a run has its own base network")
+        sizes = [file.bytes for file in export_run(source, dest).files.values()]
+    else:
+        sizes = [file["bytes"] for file in export_store(source, dest, base)["files"].values()]
+    print(f"{dest}: {len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
 
 
 @app.command()
@@ -100,20 +108,29 @@ def verify(store: StoreArgument) -> None:
 
 @app.command()
 def predict(
-    task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")],
+    task: Annotated[
+        str, typer.Argument(help="A task whose pipeline has run here, or a bundle: a folder, URL, hub id or name.")
+    ],
     inputs: Annotated[list[Path], typer.Argument(help="Files with one input each, in a format that the task reads.")],
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
+    trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle names.")] = False,
 ) -> None:
     """Predict with weights drawn for each input, and print one JSON object per input."""
     import torch
 
     from ocd_core.artifacts import Artifacts
+    from ocd_core.params_files import task_names
     from ocd_core.predictor import Predictor
     from ocd_core.samples import one_sample
 
-    predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir)
+    run = Artifacts(task, seed, rank)
+    here = "/" not in task and (run.task_dir.is_dir() or task in task_names())
+    if here:
+        predictor = Predictor.from_artifacts(run.rank_dir)
+    else:
+        predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code)
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path} does not exist")

@@ -1,6 +1,7 @@
 """Prediction with drawn weights (Alg. 2): Δ is drawn for an unseen x, and the network answers with θ + Δ."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,18 +10,23 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.bundles.fetch import bundle_folder
+from ocd_core.bundles.layout import check_bundle
+from ocd_core.bundles.params import read_bundle_params
 from ocd_core.config import Params, parse_params
 from ocd_core.diffusion.draw import Drawer
 from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
-from ocd_core.network.cut import CutModel
+from ocd_core.network.cut import CutModel, Precision
 from ocd_core.network.loading import load_cut_model
 from ocd_core.network.moves import BasePass, Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.pipeline import maker
 from ocd_core.provenance import check_files
+from ocd_core.registry import without_references
 from ocd_core.samples import Batch, Condition, Tensors, concatenate, map_tensors, stack
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.tasks.base import Task
@@ -75,7 +81,9 @@ class Predictor:
 
     @classmethod
     def from_artifacts(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Predictor":
-        """Load a run's folder, `data/<task>/seed<k>/rank<r>`, onto a device.
+        """Load a run of your own, `data/<task>/seed<k>/rank<r>`, onto a device.
+
+        Its config may name code (`module:Class`), which is imported; what comes from others is for `from_pretrained`.
 
         Raises:
             UserError: something in it is missing, damaged, or belongs to another network.
@@ -102,15 +110,68 @@ class Predictor:
         """
         task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
-        model = load_cut_model(run, task, device, params.evaluate.precision)
+        self = cls._loaded(run, task, params.evaluate.precision, params.sampling, gain, device)
+        if gain is not None:
+            refuse_another_base(run.controls, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
+        return self
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        location: Path | str,
+        *,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        device: torch.device | str = "cpu",
+    ) -> "Predictor":
+        """Load a bundle, which `ocd export` made of a run; the pipeline is not needed.
+
+        Args:
+            location: a folder, a URL that fsspec knows, a Hugging Face hub id, or the name of a bundle that comes with
+                the package (`ocd_core.bundles.fetch.own_bundles`).
+            revision: of a hub id: a branch, a tag or a commit.
+            trust_remote_code: import the code that the bundle names as `module:Class` (a domain or network of its
+                maker's own, whose package must be installed). Everything else in a bundle is data.
+            device: where the networks run.
+
+        Raises:
+            UserError: there is no such bundle; something in it is missing, damaged or changed; or it names code and
+                `trust_remote_code` is false.
+        """
+        folder = bundle_folder(location, revision)
+        manifest = check_bundle(folder)
+        with nullcontext() if trust_remote_code else without_references(str(location)):
+            try:
+                params = read_bundle_params(folder)
+                run = params.run(folder)
+                task = params.build_task(run.prepared)
+                return cls._loaded(run, task, params.precision, params.sampling, params.gain, device)
+            except UserError as error:
+                if manifest.code_version == __version__:
+                    raise
+                made, here = manifest.code_version, __version__
+                raise UserError(f"{error} (made by ocd-core {made}, this is {here}: try that version)") from error
+
+    @classmethod
+    def _loaded(
+        cls,
+        run: Artifacts,
+        task: Task,
+        precision: Precision,
+        sampling: SamplingParams,
+        gain: float | None,
+        device: torch.device | str,
+    ) -> "Predictor":
+        """The networks of a run, which must belong together."""
+        model = load_cut_model(run, task, device, precision)
         diffusion = DiffusionModel.load(run.need(run.diffusion, "train_diffusion")).to(device)
         scale = ScaleNetwork.load(run.need(run.scale, "train_scale"))
         if scale is None and diffusion.representation.uses_scale:
             raise UserError(f"{run.scale} holds no scale network, which the diffusion model needs; run 'dvc repro'")
         base = BaseId.of(run.base / WEIGHTS, model.layer_name)
-        for folder in (run.diffusion, run.scale, *(() if gain is None else (run.controls,))):
+        for folder in (run.diffusion, run.scale):
             refuse_another_base(folder, base)
-        return cls(task, model, diffusion, None if scale is None else scale.to(device), params.sampling, run.seed, gain)
+        return cls(task, model, diffusion, None if scale is None else scale.to(device), sampling, run.seed, gain)
 
     def predict(
         self,

@@ -1,9 +1,13 @@
 """Members of a package, by name: the member `name` is the attribute with a fixed name of the module `<package>.<name>`.
 
 Members are found by file name and imported only on demand, so a new member is one file and changes no shared file. Your
-own package can add members with entry points; a `module:attribute` can be used as a name directly.
+own package can add members with entry points; a `module:attribute` can be used as a name directly, except in what comes
+from someone else (`without_references`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -11,6 +15,39 @@ from pkgutil import iter_modules
 from typing import Any
 
 from ocd_core.errors import UserError
+
+_REFUSED: ContextVar[str | None] = ContextVar("refused", default=None)
+
+
+@contextmanager
+def without_references(where: str) -> Iterator[None]:
+    """Inside the block, a name of the form `module:attribute` is refused: data must not choose which code runs.
+
+    Names of this package and of installed packages' entry points are still found.
+
+    Args:
+        where: the data that holds the names, for messages.
+    """
+    token = _REFUSED.set(where)
+    try:
+        yield
+    finally:
+        _REFUSED.reset(token)
+
+
+def check_reference(kind: str, reference: str) -> str:
+    """A `module:attribute`, if it may be imported now.
+
+    Raises:
+        UserError: see `without_references`.
+    """
+    where = _REFUSED.get()
+    if where is not None:
+        raise UserError(
+            f"{where} names code of its own, the {kind} {reference!r}, which is not imported; if you trust whoever "
+            "made it, and have that package, pass trust_remote_code=True (--trust-remote-code)"
+        )
+    return reference
 
 
 @dataclass(frozen=True)
@@ -41,10 +78,10 @@ class Registry:
         """The `module:attribute` of a member; a name of the form `module:attribute` is returned unchanged.
 
         Raises:
-            UserError: unknown name.
+            UserError: unknown name, or a `module:attribute` that is refused (see `without_references`).
         """
         if ":" in name:
-            return name
+            return check_reference(self.kind, name)
         if name in self.own():
             return f"{self.package}.{name}:{self.attribute}"
         for point in entry_points(group=self.group):

@@ -11,6 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from ocd_core.cli import main
+from tests.support.pictures import picture, png
 from tests.support.repository import REPO
 from tests.support.stores import class_store
 from tests.support.toy import PLANE as PARAMS
@@ -93,6 +94,11 @@ def test_the_command_itself(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no store at none.zarr\n")
+
+
+def write_png(path: Path) -> None:
+    """A grey picture of 28 × 28."""
+    path.write_bytes(png(picture(3, size=(28, 28))))
 
 
 def test_help_and_unknown_words(ocd):
@@ -187,6 +193,25 @@ def test_export(ocd, in_run, tmp_path):
     assert ocd("verify", tmp_path / "public/test.zarr").status == 0
     ocd("export", in_run, tmp_path / "public").refused("exists already")
     ocd("export", tmp_path / "none.zarr", tmp_path / "b").refused("no store")
+
+
+def test_export_of_a_run_and_predict_with_its_bundle(ocd, in_run, toy_run, tmp_path):
+    done = ocd("export", "data/toy/seed0/rank1", tmp_path / "bundle")
+    assert done.status == 0, done.err
+    assert done.out.startswith(f"{tmp_path / 'bundle'}: 11 files, 0.")
+    ocd("export", "data/toy/seed0/rank1", tmp_path / "bundle").refused("exists already")
+    ocd("export", "data/toy/seed0/rank1", tmp_path / "b", "--base", tmp_path).refused("--base is for stores")
+    (tmp_path / "a.json").write_text("[1.0, 0.5]")
+    ocd("predict", tmp_path / "bundle", tmp_path / "a.json").refused("toy:PlaneTask", "--trust-remote-code")
+    found = ocd("predict", tmp_path / "bundle", tmp_path / "a.json", "--draws", 3, "--trust-remote-code")
+    assert found.out == ocd("predict", "toy", tmp_path / "a.json", "--draws", 3).out
+
+
+def test_predict_with_the_bundle_of_the_package(ocd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_png(Path("digit.png"))
+    done = ocd("predict", "mnist5k-conv2", "digit.png", "--draws", 2)
+    assert set(json.loads(done.out)["ocd"]) == {"class", "probability"}, done.err
 
 
 def test_each_store_has_a_card_in_the_report(ocd, in_run, toy_run):

@@ -7,7 +7,8 @@ import pytest
 
 from ocd_core import registry as module
 from ocd_core.errors import UserError
-from ocd_core.registry import Registry
+from ocd_core.registry import Registry, check_reference, without_references
+from ocd_core.tasks import domain_target
 
 
 @pytest.fixture
@@ -69,3 +70,14 @@ def test_other_packages_add_members_and_hide_none(zoo, monkeypatch):
     assert zoo.names() == ["broken", "cat", "lion", "puma"]
     assert zoo.load("puma") == "roar"
     assert zoo.load("cat") == "meow"
+
+
+def test_names_in_what_comes_from_others(zoo):
+    with without_references("the data"):
+        assert zoo.load("cat") == "meow"
+        with pytest.raises(UserError, match=r"the data names code of its own, the animal 'os:system', .*trust_remote"):
+            zoo.check("os:system")
+        with pytest.raises(UserError, match="domain 'os:system'"):
+            domain_target("os:system")
+    assert zoo.load("zoo_of_tests.cat:ANIMAL") == "meow"  # afterwards, one's own names count again
+    assert check_reference("animal", "os:system") == "os:system"

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ocd_core._version import __version__
-from ocd_core.artifacts import replaced_folder
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, locked, put_file
+from ocd_core.files import filesystem, is_url, put_file
+from ocd_core.report.exporting import write_whole
 from ocd_core.report.store_card import card_files
 from ocd_core.store import OverfitStore, copy_store
 from ocd_core.store.source import Source, read_node
@@ -46,40 +46,9 @@ def export_store(store: Path | str, dest: str, base: Path | str | None = None) -
     place = PurePosixPath(from_root)
     card = {name: text.encode() for name, text in card_files(OverfitStore(store)).items()}
     checkpoint = _base(from_fs, place, attributes, base)
-    fs, root = filesystem(dest)
-    if fs.exists(root):
-        manifest = fs.exists(f"{root}/{MANIFEST}")
-        what = "exists already" if manifest else f"exists, and is no complete export (it has no {MANIFEST})"
-        raise UserError(f"{dest} {what}; choose another place or remove it")
-    if "file" not in (fs.protocol if isinstance(fs.protocol, tuple) else (fs.protocol,)):
-        return _write_remote(str(store), dest.rstrip("/"), place.name, card, checkpoint)
-    final = Path(root)
-    if source.local and final.resolve().is_relative_to(Path(place).resolve()):
+    if source.local and not is_url(dest) and Path(dest).resolve().is_relative_to(Path(place).resolve()):
         raise UserError(f"{dest} is inside the store itself; choose another place")
-    return _write_local(str(store), final, place.name, card, checkpoint)
-
-
-def _write_local(location: str, final: Path, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
-    """Into a hidden folder beside `final`, which then takes that name."""
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        lock = final.parent / f".{final.name}.lock"
-        with locked(lock, str(final)), replaced_folder(final, only_new=True) as work:
-            manifest = _write(location, str(work), name, card, checkpoint)
-    except OSError as error:
-        raise UserError(f"{final} cannot be written: {error.strerror or error}") from error
-    return manifest
-
-
-def _write_remote(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
-    """To `dest` itself; what an error leaves there is removed."""
-    fs, root = filesystem(dest)
-    try:
-        return _write(location, dest, name, card, checkpoint)
-    except BaseException:
-        if fs.exists(root) and not fs.exists(f"{root}/{MANIFEST}"):
-            fs.rm(root, recursive=True)
-        raise
+    return write_whole(dest, MANIFEST, lambda to: _write(str(store), to, place.name, card, checkpoint))
 
 
 def _write(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from importlib.metadata import entry_points
 from pkgutil import iter_modules
 
 from ocd_core.errors import UserError
+from ocd_core.registry import check_reference
 from ocd_core.samples import Batch, Condition, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
@@ -40,7 +41,7 @@ def domain_names() -> dict[str, str]:
 
 def domain_target(domain: str) -> str:
     """The `module:Class` of a domain (a name of the form `module:Class` is returned unchanged)."""
-    target = domain if ":" in domain else domain_names().get(domain)
+    target = check_reference("domain", domain) if ":" in domain else domain_names().get(domain)
     if target is None:
         raise UserError(
             f"unknown domain {domain!r}; known are {', '.join(sorted(domain_names()))}. "

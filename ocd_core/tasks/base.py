@@ -72,6 +72,13 @@ class Task(ABC):
         It is called once, before everything except `prepare`. By default it does nothing.
         """
 
+    def travelling(self, prepared: Path) -> dict[str, Path]:
+        """The files that `bind` and `read_input` need, {path below `prepared`: file}; by default none.
+
+        `ocd export` puts them into the bundle of a run. The splits are not among them.
+        """
+        return {}
+
     @abstractmethod
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote."""

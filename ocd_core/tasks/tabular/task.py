@@ -22,7 +22,7 @@ from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.division import divide, grouped_order, stratified_order
 from ocd_core.tasks.prepared import need_file, split_file, split_tensors
 from ocd_core.tasks.tabular.columns import is_missing, read_file
-from ocd_core.tasks.tabular.features import PREPARE_AGAIN, Features
+from ocd_core.tasks.tabular.features import DESCRIPTION, PREPARE_AGAIN, TENSORS, Features
 from ocd_core.tasks.tabular.params import TabularData
 from ocd_core.tasks.tabular.ranking import check_relevance
 from ocd_core.tasks.tabular.sources import Table, read_parts
@@ -126,6 +126,10 @@ class Tabular(Task):
         path = need_file(prepared / _TARGETS)
         with described_by(path, PREPARE_AGAIN):
             self.targets = restored(self.data.kind, read_json(path))
+
+    def travelling(self, prepared: Path) -> dict[str, Path]:
+        """The fitted transforms of features and targets."""
+        return {name: prepared / name for name in (DESCRIPTION, TENSORS, _TARGETS)}
 
     @property
     def features(self) -> Features:

@@ -81,6 +81,11 @@ def _folder(name: str) -> Path | None:
     return local_folder(name, _KEY)
 
 
+def own_folder(name: str) -> Path | None:
+    """The folder of an encoder that only this machine has; None for a hub id, or one that comes with a package."""
+    return None if name == MINILM else local_folder(name, _KEY)
+
+
 def encode(encoder: Any, texts: Sequence[str], known: dict[str, Tensor], what: str) -> Tensor:
     """Embeddings, float32 (N, D), each text encoded once.
 

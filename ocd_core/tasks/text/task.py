@@ -25,7 +25,7 @@ from ocd_core.tasks.base import Metric
 from ocd_core.tasks.classification import Classification, matthews
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
 from ocd_core.tasks.prepared import split_file, split_tensors
-from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder
+from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder, own_folder
 from ocd_core.tasks.text.params import TextData
 from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, subset_of_test
 from ocd_core.weights import save_tensors
@@ -138,6 +138,16 @@ class TextClassification(Classification):
             raise UserError(f"{path} does not describe prepared texts; run the stage prepare again")
         self._prepared, self._about = prepared, about
 
+    def travelling(self, prepared: Path) -> dict[str, Path]:
+        """The widths, and the encoder if it is a folder here; otherwise its name in the params is enough."""
+        tuned = self.data.finetune.method != "none"
+        folder = prepared / TUNED if tuned else own_folder(self.data.encoder)
+        found = {ABOUT: prepared / ABOUT}
+        if folder is not None:
+            files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+            found |= {f"{TUNED}/{path.relative_to(folder).as_posix()}": path for path in files}
+        return found
+
     @property
     def about(self) -> dict[str, Any]:
         """What `prepare` wrote of the encoder."""
@@ -203,9 +213,9 @@ class TextClassification(Classification):
             raise UserError(f"{path} is not a readable text file in UTF-8: {error}") from error
         if not text:
             raise UserError(f"{path} is empty")
-        tuned = self.data.finetune.method != "none"
         assert self._prepared is not None, "call bind first"
-        name = str((self._prepared / TUNED).absolute()) if tuned else self.data.encoder
+        own = self._prepared / TUNED  # fine-tuned, or a folder that came with a bundle
+        name = str(own.absolute()) if own.is_dir() else self.data.encoder
         return (encode(load_encoder(name, self.data.max_tokens), [text], {}, "the text"),)
 
 

@@ -36,6 +36,7 @@ from ocd_core.weights import save_tensors
 _VAL_FRACTION = 10  # a tenth of train becomes val if the source has none
 _ENCODER_GRIDS = (16, 4)  # of the fixed encoder: averages of the rendering on grids of these sizes
 _SUMMARY_GRID = 4
+_VGG11 = "vgg11"  # the weights' name in a bundle; what kind of file they are, their content says
 # per step of overfitting: the activations of this many rays (32 depths, 128 units) stay in the cache of a core
 _RAYS_AT_ONCE = 250
 
@@ -56,6 +57,7 @@ class ViewSynthesis(DrawsInputs):
                 f"data.background is {self.data.background}, but base.model.args.background is {modelled}; "
                 "make them the same"
             )
+        self._vgg11_path = None if self.data.vgg11 is None else Path(self.data.vgg11)
 
     @property
     def encoder(self) -> str:
@@ -123,6 +125,15 @@ class ViewSynthesis(DrawsInputs):
             rows = torch.arange(len(views))
             return {"train": views.select(rows[: -data.test_views]), "test": views.select(rows[-data.test_views :])}
         return read_blender(Path(data.path), background, data.size)
+
+    def bind(self, prepared: Path) -> None:
+        """Take VGG11's weights from the prepared data if they are there, as in a bundle, instead of `data.vgg11`."""
+        if self.data.vgg11 is not None and (prepared / _VGG11).is_file():
+            self._vgg11_path = prepared / _VGG11
+
+    def travelling(self, prepared: Path) -> dict[str, Path]:
+        """VGG11's weights, if I(x) is made with them."""
+        return {} if self._vgg11_path is None else {_VGG11: self._vgg11_path}
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote.
@@ -221,7 +232,7 @@ class ViewSynthesis(DrawsInputs):
 
     @cached_property
     def _vgg11(self) -> VGG11Features | None:
-        return None if self.data.vgg11 is None else load_vgg11_features(Path(self.data.vgg11))
+        return None if self._vgg11_path is None else load_vgg11_features(self._vgg11_path)
 
     @staticmethod
     def _mean_activation(batch: Batch, activation: Tensor, model: nn.Module | None) -> Tensor:

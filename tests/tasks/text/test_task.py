@@ -1,6 +1,7 @@
 """The domain text: what is prepared and by which rows, the network that starts as its head, Δ by plain autograd."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,33 @@ def test_files_that_are_not_one_text(
         (tmp_path / "one.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
         text_task(folder, encoder).read_input(tmp_path / "one.txt")
+
+
+@pytest.mark.parametrize("method", ["none", "setfit"])
+def test_what_travels_reads_texts_elsewhere(folder: Path, encoder: Path, tmp_path: Path, method: str) -> None:
+    """With the encoder's own folder gone, whether it was fine-tuned or only lay on this machine."""
+    own = shutil.copytree(encoder, tmp_path / "own")
+    finetune = {**TUNE, "method": method}
+    domain = text_task(folder, own, finetune=finetune)
+    domain.prepare(tmp_path / "prepared")
+    domain.bind(tmp_path / "prepared")
+    (tmp_path / "one.txt").write_text("a good word\n", encoding="utf-8")
+    (wanted,) = domain.read_input(tmp_path / "one.txt")
+    for name, source in domain.travelling(tmp_path / "prepared").items():
+        dest = tmp_path / "elsewhere" / name
+        dest.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, dest)
+    shutil.rmtree(own)
+    shutil.rmtree(tmp_path / "prepared")
+    there = text_task(folder, own, finetune=finetune)
+    there.bind(tmp_path / "elsewhere")
+    assert torch.equal(there.read_input(tmp_path / "one.txt")[0], wanted)
+    assert there.build_model().state_dict().keys() == domain.build_model().state_dict().keys()
+
+
+def test_an_encoder_with_a_name_travels_by_its_name(folder: Path, tmp_path: Path) -> None:
+    for name in ("minilm", "owner/name"):
+        assert set(text_task(folder, name).travelling(tmp_path)) == {"encoder.json"}
 
 
 def test_nothing_is_left_of_a_prepare_that_fails(folder: Path, encoder: Path, tmp_path: Path) -> None:

@@ -285,6 +285,16 @@ def test_condition_with_vgg11_weights(prepared, net, tmp_path):
     assert found.condition.layer_input.shape == (1, 2048)
     torch.testing.assert_close(found.condition.layer_input, expected, atol=1e-5, rtol=1e-4)
     assert "no VGG11 weights" in make_task(DEMO).encoder
+    # in a bundle, the weights lie beside what else is prepared, whatever the params call them
+    assert make_task(DEMO).travelling(prepared) == {}
+    ((name, source),) = task.travelling(prepared).items()
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    source.rename(there / name)
+    moved = make_task(DEMO, vgg11=str(tmp_path / "vgg11.pth"))
+    moved.bind(there)
+    again = base_pass(moved, CutModel(net, "layer1"), batch)
+    assert torch.equal(again.condition.layer_input, found.condition.layer_input)
 
 
 def test_loss_and_psnr_match_their_definitions(prepared):

@@ -1,0 +1,73 @@
+"""What prediction needs of a run's params: `config.json` of a bundle.
+
+It is not the whole params file, so that a new param of some other stage does not make bundles unreadable.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from ocd_core.artifacts import read_json
+from ocd_core.bundles.layout import AGAIN, PARAMS, BundledRun
+from ocd_core.diffusion.sampling_params import SamplingParams
+from ocd_core.errors import UserError
+from ocd_core.network.params import ModelParams
+from ocd_core.strict import StrictModel
+from ocd_core.tasks import task_class
+from ocd_core.tasks.base import Task
+
+
+class BundleParams(StrictModel):
+    """The run, its domain and base network, and how Δ is drawn.
+
+    gain: the factor of every drawn Δ; None: Δ as drawn.
+    """
+
+    task: str
+    seed: int
+    rank: int
+    domain: str
+    data: dict[str, Any]
+    model: ModelParams
+    precision: Literal["float32", "float64"]
+    sampling: SamplingParams
+    gain: float | None
+
+    def run(self, folder: Path) -> BundledRun:
+        """The paths of the bundle in a folder."""
+        return BundledRun(self.task, self.seed, self.rank, folder)
+
+    def build_task(self, prepared: Path) -> Task:
+        """The task, bound to what the bundle has of its prepared data.
+
+        Raises:
+            UserError: the domain is unknown or its params have changed, or something of the prepared data is missing.
+        """
+        found = task_class(self.domain)
+        try:
+            data = found.Data.model_validate(self.data)
+        except ValidationError as error:
+            raise UserError(f"{prepared.parent / PARAMS}: data.{_first(error)}; {AGAIN}") from error
+        task = found(data, self.model.name, self.model.args)
+        task.bind(prepared)
+        return task
+
+
+def read_bundle_params(folder: Path) -> BundleParams:
+    """The params of the bundle in a folder.
+
+    Raises:
+        UserError: they are missing or damaged.
+    """
+    path = folder / PARAMS
+    try:
+        return BundleParams.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: {_first(error)}; {AGAIN}") from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first problem: its key and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"

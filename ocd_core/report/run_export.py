@@ -1,0 +1,112 @@
+"""Publishing a trained run as a bundle (`ocd_core.bundles.layout`), at a folder or an fsspec URL."""
+
+import tempfile
+from pathlib import Path
+
+from ocd_core._version import __version__
+from ocd_core.artifacts import Artifacts, json_text, read_json, write_json, write_text
+from ocd_core.bundles.layout import CARD, FORMAT, MANIFEST, PARTS, PREPARED, VERSION, FileHash, Manifest
+from ocd_core.bundles.layout import PARAMS as BUNDLE_PARAMS
+from ocd_core.bundles.params import BundleParams
+from ocd_core.config import Params, parse_params
+from ocd_core.errors import UserError
+from ocd_core.files import filesystem, put_file, sha256_files
+from ocd_core.pipeline import maker
+from ocd_core.predictor import Predictor
+from ocd_core.provenance import MANIFEST as MADE
+from ocd_core.provenance import check_files
+from ocd_core.report.exporting import write_whole
+from ocd_core.report.run_card import run_card
+
+
+def is_run(source: str) -> bool:
+    """Whether a path is a run's folder, `data/<task>/seed<k>/rank<r>`."""
+    try:
+        return Path(source).is_dir() and Artifacts.from_folder(source).rank_dir.is_dir()
+    except UserError:
+        return False
+
+
+def export_run(folder: Path | str, dest: str) -> Manifest:
+    """Check a run and write its bundle, completely or not at all; returns what `bundle.json` says.
+
+    Args:
+        folder: of the run, `data/<task>/seed<k>/rank<r>`, whose pipeline has reached the evaluation.
+        dest: a path or fsspec URL at which nothing is yet.
+
+    Raises:
+        UserError: something of the run is missing or damaged; the bundle would lack what its task needs; `dest` exists
+            or cannot be written.
+    """
+    predictor = Predictor.from_artifacts(folder)
+    run = Artifacts.from_folder(folder)
+    where = run.evaluation / "config.json"
+    params = parse_params(read_json(where), str(where))
+    return write_whole(dest, MANIFEST, lambda to: _write(run, params, predictor, to))
+
+
+def _write(run: Artifacts, params: Params, predictor: Predictor, dest: str) -> Manifest:
+    """Made on this machine and loaded as a proof before anything goes to `dest`."""
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        manifest = _make(run, params, predictor, work)
+        try:
+            Predictor.from_pretrained(work, trust_remote_code=True)
+        except UserError as error:
+            reason = str(error).replace(str(work), "the bundle")
+            raise UserError(
+                f"the bundle of {run.rank_dir} would not load: {reason}. If the task is your own, name what `bind` "
+                "needs in Task.travelling"
+            ) from error
+        fs, root = filesystem(dest)
+        for name in (*manifest.files, CARD, MANIFEST):
+            data = (work / name).read_bytes()
+            put_file(fs, f"{root}/{name}", data)
+            if fs.cat_file(f"{root}/{name}") != data:
+                raise UserError(f"{dest}/{name} did not arrive whole; export again")
+    return manifest
+
+
+def _make(run: Artifacts, params: Params, predictor: Predictor, work: Path) -> Manifest:
+    for part in PARTS:
+        source = run.path(part.artifact)
+        if part.optional and not source.exists():
+            continue
+        made = check_files(run.need(source, maker(part.artifact)))
+        _copy({name: source / name for name in part.files if name != MADE}, work / part.artifact)
+        kept = {name: sha for name, sha in made["files"].items() if name in part.files}
+        write_json(work / part.artifact / MADE, {**made, "files": kept})
+    travelling = predictor.task.travelling(run.prepared)
+    _copy(travelling, work / PREPARED)
+    described = BundleParams(
+        task=run.task,
+        seed=run.seed,
+        rank=run.rank,
+        domain=params.domain,
+        data=params.plain()["data"],
+        model=params.base.model,
+        precision=params.evaluate.precision,
+        sampling=params.sampling,
+        gain=predictor.gain,
+    )
+    write_json(work / BUNDLE_PARAMS, described.model_dump(mode="json"))
+    manifest = Manifest(
+        format=FORMAT,
+        version=VERSION,
+        code_version=__version__,
+        files={
+            name: FileHash(bytes=(work / name).stat().st_size, sha256=sha) for name, sha in sha256_files(work).items()
+        },
+    )
+    write_text(work / CARD, run_card(run, params, predictor, manifest))
+    write_text(work / MANIFEST, json_text(manifest.model_dump()))
+    return manifest
+
+
+def _copy(files: dict[str, Path], dest: Path) -> None:
+    for name, source in files.items():
+        if not source.is_file():
+            raise UserError(f"{source} is missing, which the bundle needs")
+        path = dest / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.read_bytes())
