@@ -100,7 +100,8 @@ def _resampled(wave: Wave, old: int, new: int) -> Wave:
 def is_clipped(wave: npt.NDArray[Any]) -> bool:
     """Whether some samples in a row are at full scale, float in ±1."""
     full = np.abs(wave) >= _FULL_SCALE
-    return bool(np.convolve(full, np.ones(_IN_A_ROW), "valid").max(initial=0) >= _IN_A_ROW)
+    starts = len(full) - _IN_A_ROW + 1
+    return any(full[at : at + _IN_A_ROW].all() for at in np.flatnonzero(full) if at < starts)
 
 
 def write_audio(path: Path, wave: npt.NDArray[Any], rate: int) -> None:

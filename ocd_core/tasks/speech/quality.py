@@ -44,7 +44,7 @@ def pairwise_si_sdr(estimate_NDT: Tensor, source_NCT: Tensor) -> Tensor:
 
 
 def _decibels(part: Tensor, noise: Tensor) -> Tensor:
-    tiny = torch.finfo(part.dtype).tiny  # an estimate of zeros has neither
+    tiny = torch.finfo(part.dtype).tiny ** 0.5  # an estimate of zeros has neither; the gradient divides by its square
     return 10 * torch.log10(part / (noise + _EPS * part + tiny) + _EPS)
 
 

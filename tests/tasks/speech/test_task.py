@@ -1,18 +1,11 @@
 """The domain as a whole: the protocol, its loss and metrics in use, ensembles, files for `ocd predict`."""
 
-import itertools
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
-import torch
 
-from ocd_core.errors import UserError
-from ocd_core.samples import Batch, whole_split
-from ocd_core.tasks.speech.split import MixtureSplit
 from ocd_core.testing import check_task
-from tests.tasks.speech.recordings import NETWORK, RATE, SOURCES, task, voices, write_folder
+from tests.tasks.speech.recordings import task, write_folder
 
 LAST = "separator.rnn_model.cols_grnn.1.block_projection"
 
