@@ -21,6 +21,7 @@ from ocd_core.errors import UserError
 from ocd_core.progress import progress_bar
 from ocd_core.rng import numpy_generator
 from ocd_core.tasks.speech.audio import read_audio, write_audio
+from ocd_core.tasks.speech.sources import LICENCE
 
 SOURCES = 5
 RATE = 8000
@@ -30,6 +31,8 @@ _LEVELS = (-27.5, -22.5)  # dB of full scale (rms), the range of a source's leve
 _PEAK = 0.9  # of a mixture, at most
 _DEV_INDEX = range(5, 9)  # recordings of each speaker and digit; 0 to 4 are the data set's test recordings
 PARTS = {"train": 600, "dev": 60, "test": 120}
+
+_LICENCE = "CC BY-SA 4.0 (Free Spoken Digit Dataset, Jakobovski et al.)"
 
 Wave = npt.NDArray[np.float64]
 
@@ -65,6 +68,8 @@ def write_mixtures(source: Path, dest: Path, seed: int = 0, counts: dict[str, in
     if dest.exists():
         raise UserError(f"{dest} exists; name a new folder")
     parts = read_recordings(source)
+    dest.mkdir(parents=True)
+    (dest / LICENCE).write_text(f"{_LICENCE}\n", encoding="utf-8")
     with progress_bar("mixtures", sum(counts.values())) as progress:
         done = 0
         for part, count in counts.items():

@@ -145,8 +145,8 @@ def _page(sections: Sequence[str]) -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Separated voices</title>\n'
         f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>Separated voices</h1>\n"
-        "<p>SI-SDR of each voice, in the order, level and sign of its source. OCD is one draw; the bound was overfitted "
-        f"on the mixture itself, with its sources.</p>\n{body}\n</body>\n</html>\n"
+        "<p>SI-SDR of each voice, in the order, level and sign of its source. OCD is one draw; the bound was "
+        f"overfitted on the mixture itself, with its sources.</p>\n{body}\n</body>\n</html>\n"
     )
 
 

@@ -21,7 +21,7 @@ from ocd_core.errors import UserError
 from ocd_core.tasks.speech.audio import audio_info, check_rate, is_clipped, read_audio
 from ocd_core.tasks.speech.params import SpeechData
 
-_LICENCE = "LICENCE.txt"
+LICENCE = "LICENCE.txt"
 SHORTEST = 1024  # samples: a window of the spectrogram, from which I(x) is made
 
 
@@ -51,7 +51,7 @@ class Counts:
 
 def licence_of(data: SpeechData) -> str | None:
     """The first line of the folder's licence file, if it has one."""
-    path = Path(data.path) / _LICENCE
+    path = Path(data.path) / LICENCE
     return path.read_text(encoding="utf-8").splitlines()[0] if path.is_file() else None
 
 

@@ -42,7 +42,7 @@ def test_another_rate_is_an_error_unless_it_may_be_resampled(tmp_path: Path) -> 
     ("content", "message"),
     [
         (None, "does not exist or is not a file"),
-        (b"", "not a readable audio file"),
+        (b"", "not a readable audio"),
         (b"no audio" * 40, "not a readable"),
     ],
 )
@@ -53,16 +53,12 @@ def test_files_that_are_no_audio(tmp_path: Path, content: bytes | None, message:
         read_audio(tmp_path / "a.wav", RATE)
 
 
-def test_a_file_that_ends_early_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_ends_early_is_shorter_than_its_mixture(tmp_path: Path) -> None:
+    """The library trusts what is left of a wav file; `check_heads` then finds its length to be another one."""
     path = tmp_path / "a.wav"
     write_audio(path, tone(RATE), RATE)
     path.write_bytes(path.read_bytes()[:3000])
-    try:
-        found = read_audio(path, RATE)
-    except UserError as error:
-        assert "a.wav" in str(error)
-    else:  # the library may trust the shorter file's own length, which its mixture then contradicts
-        assert len(found) < 4000
+    assert len(read_audio(path, RATE)) == audio_info(path).length < 1500
 
 
 def test_stereo_is_refused(tmp_path: Path) -> None:

@@ -125,7 +125,7 @@ def test_silent_sources_are_counted_and_mixtures_of_silence_refused(root: Path) 
     soundfile.write(first(root, "s2"), np.zeros(1600), RATE)
     assert read_all(root)[3] == Counts(silent=1)
     soundfile.write(first(root, "s1"), np.zeros(1600), RATE)
-    with pytest.raises(UserError, match="every source of .* is silent; there is nothing to separate"):
+    with pytest.raises(UserError, match=r"every source of .* is silent; there is nothing to separate"):
         read_all(root)
 
 

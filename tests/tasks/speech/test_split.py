@@ -54,7 +54,7 @@ def test_parts_are_cut_at_one_place_of_mixture_and_sources(tmp_path: Path) -> No
     begins = set()
     for epoch in range(90):
         batch = found.parts(torch.tensor([1, 0]), 40, seed=3, epoch=epoch)
-        begin = int(round(float(batch.inputs[0][0, 0]) * 2**15)) - 1000
+        begin = round(float(batch.inputs[0][0, 0]) * 2**15) - 1000
         begins.add(begin)
         np.testing.assert_array_equal(batch.inputs[0][0], waves()[1][0, begin : begin + 40])
         np.testing.assert_array_equal(batch.target[0], waves()[1][1:, begin : begin + 40])
@@ -73,7 +73,7 @@ def test_new_mixtures_are_sums_of_different_speakers(tmp_path: Path) -> None:
         batch = found.new_mixtures(torch.arange(3), 20, seed=0, epoch=epoch)
         torch.testing.assert_close(batch.inputs[0], batch.target.sum(1))
         for sources in batch.target:
-            steps = [int(round(float(wave[0]) * 2**15)) for wave in sources]
+            steps = [round(float(wave[0]) * 2**15) for wave in sources]
             rows = [(step // 1000, step % 1000 // 100 - 1) for step in steps]
             names = [SPEAKERS[row][source] for row, source in rows]
             assert len(set(names)) == 2
