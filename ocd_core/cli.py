@@ -116,6 +116,7 @@ def predict(
     rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
     trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle names.")] = False,
+    out: Annotated[Path, typer.Option(help="A folder for outputs that are files (separated voices).")] = Path(),
 ) -> None:
     """Predict with weights drawn for each input, and print one JSON object per input."""
     import torch
@@ -125,6 +126,8 @@ def predict(
     from ocd_core.predictor import Predictor
     from ocd_core.samples import one_sample
 
+    if not out.is_dir():
+        raise UserError(f"--out {out} is not a folder")
     run = Artifacts(task, seed, rank)
     here = "/" not in task and (run.task_dir.is_dir() or task in task_names())
     if here:
@@ -135,12 +138,16 @@ def predict(
         if not path.exists():
             raise UserError(f"{path} does not exist")
         result = predictor.predict(predictor.task.read_input(path), draws, sample_id=torch.zeros(1, dtype=torch.int64))
+        output = one_sample(result.output, 0)
         line = {
             "input": str(path),
-            "ocd": predictor.task.describe_output(one_sample(result.output, 0)),
+            "ocd": predictor.task.describe_output(output),
             "base": predictor.task.describe_output(one_sample(result.base_output, 0)),
             "draws": draws,
         }
+        files = predictor.task.write_output(output, out, path.stem)
+        if files:
+            line["files"] = [str(file) for file in files]
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
         print(json.dumps(line, ensure_ascii=False))

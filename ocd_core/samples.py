@@ -111,7 +111,7 @@ class Split(Protocol):
     """One part of the prepared data: rows 0 .. len-1.
 
     An attribute `groups`, which `groups_of` reads, says which samples belong together (the documents of a query, the
-    recordings of a speaker).
+    recordings of a speaker). An attribute `one_by_one`, which `rows_at_once` reads, says that samples differ in shape.
     """
 
     def __len__(self) -> int: ...
@@ -134,6 +134,14 @@ def groups_of(split: Split) -> Tensor | None:
         found = f"{groups.dtype} {tuple(groups.shape)}" if isinstance(groups, Tensor) else type(groups).__name__
         raise UserError(f"groups of a split must be an int64 tensor of shape ({len(split)},), not {found}")
     return groups
+
+
+def rows_at_once(split: Split, rows: int) -> int:
+    """`rows`, or 1 if samples differ in shape and each must be alone in what is measured or stored of it.
+
+    A split says so by an attribute `one_by_one`. Its batches of several samples may leave parts of them out.
+    """
+    return 1 if getattr(split, "one_by_one", False) else rows
 
 
 def rows_by_group(groups: Tensor) -> list[Tensor]:

@@ -26,7 +26,7 @@ from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import Values
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.progress import Progress, no_progress
-from ocd_core.samples import Batch, SplitName, Tensors, groups_of, is_finite, map_tensors, whole_split
+from ocd_core.samples import Batch, SplitName, Tensors, groups_of, is_finite, map_tensors, rows_at_once, whole_split
 from ocd_core.tasks.base import Metric
 
 BASE, BOUND = "base", "bound"  # the gap between these rows is what others close
@@ -292,8 +292,9 @@ def _passes(
 def _chunk_rows(context: Context, name: SplitName) -> int:
     # matrices: the codes of all draws, float32, and two Δ
     matrices = 2 + context.draws // 2
-    example = context.split(name).batch(torch.zeros(1, dtype=torch.int64))
-    return rows_within(context.predictor.model, example, _MEMORY_MB, matrices)
+    split = context.split(name)
+    example = split.batch(torch.zeros(1, dtype=torch.int64))
+    return rows_at_once(split, rows_within(context.predictor.model, example, _MEMORY_MB, matrices))
 
 
 def _adjustments(context: Context, measured: _Rows, progress: Progress) -> Adjustments:

@@ -12,7 +12,7 @@ import torch
 
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, Split
+from ocd_core.samples import Batch, Split, rows_at_once
 
 _SINGLE = 20  # samples that are timed one by one
 _BATCH = 256  # samples of the timed batch
@@ -46,8 +46,9 @@ def inference_times(predictor: Predictor, split: Split) -> dict[str, dict[str, A
             break
     one_by_one = _medians(single)
     size, longest = 1, max(one_by_one["base_ms"], one_by_one["ocd_ms"])
-    while size < min(_BATCH, count) and longest <= 1000 * _BATCH_SECONDS / 2:
-        size = min(2 * size, _BATCH, count)
+    largest = rows_at_once(split, min(_BATCH, count))
+    while size < largest and longest <= 1000 * _BATCH_SECONDS / 2:
+        size = min(2 * size, largest)
         batch = split.batch(torch.arange(size))
         longest = max(size * timed.milliseconds(name, batch) for name in _CALLS)
     if size == 1:

@@ -16,7 +16,7 @@ from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rules import MATRICES
 from ocd_core.overfit.steps import StepPart, one_position, overfit, within_float32
 from ocd_core.progress import Progress, no_progress
-from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors
+from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors, rows_at_once
 from ocd_core.store import StoreSchema
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
@@ -48,7 +48,7 @@ class RowBuilder:
         change = draws_inputs(task)
         check_layout(cut_model, cut, params, change)
         matrices = 0 if one_position(cut, change) else MATRICES[params.optimizer]
-        self.batch_rows = rows_within(cut_model, split.batch(zero), batch_mb, matrices)
+        self.batch_rows = rows_at_once(split, rows_within(cut_model, split.batch(zero), batch_mb, matrices))
 
     def classes(self) -> int | None:
         """C if `base_output` is C scores and the largest is the predicted class, else None; tested on some samples."""

@@ -189,3 +189,10 @@ class Task(ABC):
     def describe_output(self, output: Any) -> dict[str, str | float]:
         """One sample's output in words, for `ocd predict`."""
         return {f"y{i}": float(v) for i, v in enumerate(flat(map_tensors(lambda x: x[None], output))[0, :8])}
+
+    def write_output(self, output: Any, dest: Path, name: str) -> list[Path]:
+        """Write one sample's output into files of the folder `dest` whose names begin with `name`, for `ocd predict`.
+
+        Returns their paths; by default none, for outputs that `describe_output` says in full.
+        """
+        return []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.samples import Batch, Split, as_tuple, groups_of
+from ocd_core.samples import Batch, Split, as_tuple, groups_of, rows_at_once
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.testing.common import SEED, described, equal, finite, require, row, some_ids
@@ -45,6 +45,8 @@ def check_split(split: Split, name: str) -> None:
     require(isinstance(split, Split), f"open(..., {name!r}) must return a Split: __len__ and batch(sample_id)")
     require(len(split) > 0, f"the {name} split is empty")
     ids = some_ids(split)
+    if rows_at_once(split, len(ids)) < len(ids):
+        ids = ids[:1]  # samples that differ in shape are whole only alone
     batch = split.batch(ids)
     _check_batch(batch, ids, f"the {name} split's batch")
     for i, sample in enumerate(ids):

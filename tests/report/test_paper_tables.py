@@ -169,6 +169,8 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
         "cifar10": "CIFAR10",
         "cifar10_small": "CIFAR10",
         "letor": "Microsoft LETOR4.0",
+        "libri5mix": "Libri5Mix",
+        "speech_small": "Libri5Mix",
         "amazon_counterfactual_en": "AmazonCF",
         "cr": "CR",
         "emotion": "Emotion",
@@ -185,6 +187,8 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
         "cifar10": "GoogleNet",
         "cifar10_small": "GoogleNet",
         "letor": "MLP",
+        "libri5mix": "Gated-LSTM",
+        "speech_small": "Gated-LSTM",
         **dict.fromkeys(("amazon_counterfactual_en", "cr", "emotion", "enron_spam", "sst5"), "SetFit"),
         "mnist": "LeNet5",
         "mnist5k": "LeNet5",
@@ -200,6 +204,7 @@ def test_tasks_and_the_data_sets_they_are_compared_with() -> None:
     assert found["tinynerf_demo"] is found["my_own"] is None
     assert "5,000" in found["mnist5k"].note
     assert "25,000" in found["cifar10_small"].note
+    assert "spoken digits" in found["speech_small"].note
     assert "a tenth" in found["tiny_imagenet_small"].note
     assert {t.dataset for t in found.values() if t is not None} <= set(paper_datasets())
 

@@ -8,12 +8,19 @@ from ocd_core import tasks as module
 from ocd_core.errors import UserError
 from ocd_core.tasks import domain_names, domain_target, task_class
 from ocd_core.tasks.images.task import ImageClassification
+from ocd_core.tasks.speech.task import SpeechSeparation
 from ocd_core.tasks.tabular.task import Tabular
 from ocd_core.tasks.text.task import TextClassification
 from ocd_core.tasks.views.task import ViewSynthesis
 from tests.support.arrays import ArrayTask
 
-OWN = {"images": ImageClassification, "tabular": Tabular, "text": TextClassification, "views": ViewSynthesis}
+OWN = {
+    "images": ImageClassification,
+    "speech": SpeechSeparation,
+    "tabular": Tabular,
+    "text": TextClassification,
+    "views": ViewSynthesis,
+}
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -23,7 +23,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, torch_generator
-from ocd_core.samples import Batch, Condition
+from ocd_core.samples import Batch, Condition, rows_at_once
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, step_batch
 from ocd_core.training.loop import Row, Settings, optimise
@@ -127,7 +127,8 @@ class _Objective:
     ) -> None:
         self.task, self.model, self.space, self.network = task, model, space, network
         self.train, self.val, self.params, self.seed = train, val, params, seed
-        self.rows = rows_within(model, self._batch(val, torch.zeros(1, dtype=torch.int64), 0), _MEMORY_MB, matrices=2)
+        example = self._batch(val, torch.zeros(1, dtype=torch.int64), 0)
+        self.rows = rows_at_once(val.split, rows_within(model, example, _MEMORY_MB, matrices=2))
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
         generator = torch_generator(self.seed, "hypernetwork update", update)

@@ -16,7 +16,7 @@ from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.moves import Move, row_chunks, rows_within
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Split, Tensors, whole_split
+from ocd_core.samples import Split, Tensors, rows_at_once, whole_split
 from ocd_core.strict import Positive, StrictModel
 
 _MEMORY_MB = 512
@@ -84,7 +84,8 @@ def losses_by_gain(predictor: Predictor, split: Split, gains: Sequence[float]) -
     """The loss of each sample of a split under one drawn Δ times each of G factors, float64 (G, N); 0 is the base."""
     losses_GN = torch.empty(len(gains), len(split), dtype=torch.float64)
     example = split.batch(torch.zeros(1, dtype=torch.int64))
-    for rows in row_chunks(len(split), rows_within(predictor.model, example, _MEMORY_MB, matrices=2)):
+    size = rows_at_once(split, rows_within(predictor.model, example, _MEMORY_MB, matrices=2))
+    for rows in row_chunks(len(split), size):
         batch = split.batch(whole_split(split)[rows])
         shared = SharedPass(predictor, batch, "val")
         target = batch.to(predictor.device).target

@@ -1,0 +1,43 @@
+"""A run of speech separation that is quick enough for a test."""
+
+from pathlib import Path
+from typing import Any
+
+from ocd_core.artifacts import Artifacts
+from ocd_core.params_files import read_yaml
+from tests.support.repository import REPO
+from tests.support.runs import run_of
+from tests.tasks.speech.recordings import NETWORK, SOURCES, write_folder
+
+LAST = "separator.rnn_model.cols_grnn.1.block_projection"
+
+
+def speech_params(folder: Path, task: str = "speech_small") -> dict[str, Any]:
+    """The params of a task for two voices, the small network of the tests and a few updates."""
+    values = read_yaml(REPO / "params" / f"{task}.yaml")
+    changes = {
+        "data": {"path": str(folder), "sources": SOURCES, "train_seconds": 0.15, "train_part": "train",
+                 "val_part": "dev", "test_part": "test"},
+        "base": {"epochs": 2, "model": {"name": "gated_lstm", "args": NETWORK}},
+        "layer": {"select": LAST, "candidates": {"names": [LAST, "separator.rnn_model.rows_grnn.0.rnn_proj"],
+                                                 "kinds": ["linear"]}},
+        "scoring": {"samples": 2, "draws": 10},
+        "diffusion": {"updates": 4, "validate_every": 2, "batch_size": 8, "embedding": 8,
+                      "representation": {"name": "pca", "components": 3}},
+        "scale": {"updates": 4, "validate_every": 2},
+        "evaluate": {"draws": [2], "bootstrap": 100},
+    }  # fmt: skip
+    for group, keys in changes.items():
+        values[group].update(keys)
+    values["diffusion"]["denoiser"].update(width=8, depth=1)
+    values["controls"]["hypernetwork"].update(width=8, updates=2, validate_every=1)
+    values["controls"]["base_further"]["epochs"] = 1
+    return values
+
+
+def speech_run(root: Path, lengths: tuple[int, ...] = (1600,), **data: Any) -> Artifacts:
+    """All stages of speech_small on mixtures of two voices; `data` changes its group of params."""
+    folder = write_folder(root / "mixtures", lengths=lengths)
+    values = speech_params(folder)
+    values["data"].update(data)
+    return run_of(root, "speech", values)
