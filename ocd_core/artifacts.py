@@ -92,6 +92,11 @@ class Artifacts:
         return self.rank_dir / "scale"
 
     @property
+    def tuned(self) -> Path:
+        """The diffusion model after its further training on the task's loss."""
+        return self.rank_dir / "tuned"
+
+    @property
     def controls(self) -> Path:
         """The controls that could explain a gain without diffusion."""
         return self.rank_dir / "controls"

@@ -18,12 +18,14 @@ from ocd_core.tasks.base import Task
 if TYPE_CHECKING:
     from ocd_core.diffusion.params import DiffusionParams
     from ocd_core.diffusion.sampling_params import SamplingParams
+    from ocd_core.diffusion.tuning_params import TuningParams
     from ocd_core.evaluation.params import ControlsParams, EvaluateParams
     from ocd_core.network.params import BaseParams
     from ocd_core.overfit.params import OverfitParams
     from ocd_core.scale.params import ScaleParams
     from ocd_core.scoring.params import LayerParams, ScoringParams
 
+_UP_TO_SAMPLING = ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling")
 GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline: groups, or dotted keys of single params
     "prepare": ("domain", "data"),
     "base": ("domain", "data", "base"),
@@ -31,21 +33,10 @@ GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline:
     "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
     "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion.representation.name", "scale"),
-    "controls": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls"),
-    "evaluation": (
-        "domain",
-        "data",
-        "base",
-        "layer",
-        "scoring",
-        "overfit",
-        "diffusion",
-        "scale",
-        "sampling",
-        "controls",
-        "evaluate",
-    ),
-    "pictures": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling", "controls"),
+    "tuned": (*_UP_TO_SAMPLING[:-1], "sampling.renormalise", "tuning"),
+    "controls": (*_UP_TO_SAMPLING, "tuning", "controls"),
+    "evaluation": (*_UP_TO_SAMPLING, "tuning", "controls", "evaluate"),
+    "pictures": (*_UP_TO_SAMPLING, "controls"),
 }
 
 
@@ -61,6 +52,7 @@ class Params(StrictModel):
     diffusion: "DiffusionParams"
     scale: "ScaleParams"
     sampling: "SamplingParams"
+    tuning: "TuningParams"
     controls: "ControlsParams"
     evaluate: "EvaluateParams"
 
@@ -75,6 +67,11 @@ class Params(StrictModel):
             raise ValueError(
                 f"sampling.steps is {self.sampling.steps}, but the diffusion has only {self.diffusion.timesteps} "
                 "timesteps (diffusion.timesteps); lower it"
+            )
+        if self.tuning.sampler_steps > self.diffusion.timesteps:
+            raise ValueError(
+                f"tuning.steps is {self.tuning.steps}, but the diffusion has only {self.diffusion.timesteps} timesteps "
+                "(diffusion.timesteps); lower it"
             )
         self.controls.serve(self.evaluate.rows)
         if self.scale.gain == "validated" and "ocd_gain" not in self.controls.fit:

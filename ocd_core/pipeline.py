@@ -35,11 +35,18 @@ STAGES = {
     "overfit": Stage("overfit", (*_LAYER, "overfit"), _NETWORK),
     "train_diffusion": Stage("diffusion", ("diffusion",), _STORES),
     "train_scale": Stage("scale", ("diffusion.representation.name", "scale"), _STORES),
-    "train_controls": Stage("controls", (*_ALL, "evaluate.precision"), (*_NETWORK, *_STORES, "diffusion", "scale")),
+    "tune_diffusion": Stage(
+        "tuned",
+        (*_DATA, "base.model", "sampling.renormalise", "tuning"),
+        (*_NETWORK, *_STORES, "diffusion", "scale"),
+    ),
+    "train_controls": Stage(
+        "controls", (*_ALL, "tuning", "evaluate.precision"), (*_NETWORK, *_STORES, "diffusion", "scale", "tuned")
+    ),
     "evaluate": Stage(
         "evaluation",
-        (*_ALL, "evaluate"),
-        (*_NETWORK, *_STORES, "overfit/test", "diffusion", "scale", "controls"),
+        (*_ALL, "tuning", "evaluate"),
+        (*_NETWORK, *_STORES, "overfit/test", "diffusion", "scale", "tuned", "controls"),
     ),
     "illustrate": Stage(
         "pictures", (*_ALL, "evaluate.precision"), (*_NETWORK, "overfit/test", "diffusion", "scale", "controls")
@@ -54,6 +61,7 @@ CONTENT = {
     "layers": ("layers.json",),
     "diffusion": ("model.safetensors", "config.json", "metrics.json"),
     "scale": ("model.safetensors", "config.json", "metrics.json"),
+    "tuned": ("model.safetensors", "config.json", "metrics.json"),
     "controls": ("model.safetensors", "config.json", "metrics.json"),
 }
 
@@ -68,6 +76,7 @@ GROUP_MODULES = {
     "diffusion.representation": "ocd_core.codes.params:RepresentationParams",
     "scale": "ocd_core.scale.params:ScaleParams",
     "sampling": "ocd_core.diffusion.sampling_params:SamplingParams",
+    "tuning": "ocd_core.diffusion.tuning_params:TuningParams",
     "controls": "ocd_core.evaluation.params:ControlsParams",
     "evaluate": "ocd_core.evaluation.params:EvaluateParams",
 }

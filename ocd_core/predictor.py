@@ -80,20 +80,26 @@ class Predictor:
         self._sizes: dict[tuple[torch.Size, ...], int] = {}  # samples at once, by the shapes of their inputs
 
     @classmethod
-    def from_artifacts(cls, folder: Path | str, device: torch.device | str = "cpu") -> "Predictor":
+    def from_artifacts(
+        cls, folder: Path | str, device: torch.device | str = "cpu", *, tuned: bool = False
+    ) -> "Predictor":
         """Load a run of your own, `data/<task>/seed<k>/rank<r>`, onto a device.
 
         Its config may name code (`module:Class`), which is imported; what comes from others is for `from_pretrained`.
+
+        Args:
+            tuned: draw with the tuned diffusion model.
 
         Raises:
             UserError: something in it is missing, damaged, or belongs to another network.
         """
         run = Artifacts.from_folder(folder)
-        for name in ("prepared", "evaluation", "diffusion", "scale"):
+        for name in ("prepared", "evaluation", "diffusion", "scale", *(("tuned",) if tuned else ())):
             check_files(run.need(run.path(name), maker(name)))
         config = read_json(run.evaluation / "config.json")
         params = parse_params(config, str(run.evaluation / "config.json"))
-        return cls.from_run(run, params, device=device)
+        predictor = cls.from_run(run, params, device=device)
+        return predictor.tuned(run, params) if tuned else predictor
 
     @classmethod
     def from_run(
@@ -172,6 +178,25 @@ class Predictor:
         for folder in (run.diffusion, run.scale):
             refuse_another_base(folder, base)
         return cls(task, model, diffusion, None if scale is None else scale.to(device), sampling, run.seed, gain)
+
+    def tuned(self, run: Artifacts, params: Params) -> "Predictor":
+        """The same with the run's tuned diffusion model, which draws as it was tuned and has no gain.
+
+        Raises:
+            UserError: the model is missing, was not tuned, or belongs to another network.
+        """
+        folder = run.need(run.tuned, "tune_diffusion")
+        if not params.tuning.updates:
+            raise UserError(
+                f"{folder} holds the untuned model, because tuning.updates is 0; raise it, then 'dvc repro'"
+            )
+        refuse_another_base(folder, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
+        diffusion = DiffusionModel.load(folder).to(self.device)
+        return self.with_diffusion(diffusion, params.tuning.sampling(params.sampling))
+
+    def with_diffusion(self, diffusion: DiffusionModel, sampling: SamplingParams) -> "Predictor":
+        """The same with another diffusion model on the same device, without a gain."""
+        return Predictor(self.task, self.model, diffusion, self.scale, sampling, self.seed)
 
     def predict(
         self,

@@ -177,3 +177,11 @@ class Condition:
 def whole_split(split: Split) -> Tensor:
     """All rows of a split, int64."""
     return torch.arange(len(split))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A split with I(x) of each of its samples, in the split's order."""
+
+    split: Split
+    condition: Condition

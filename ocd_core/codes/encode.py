@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,6 +47,12 @@ def encode_store(representation: Representation, store: OverfitStore) -> tuple[T
         codes.append(code[kept])
         rows.append(index[kept])
     return torch.cat(codes), store.condition().select(torch.cat(rows))
+
+
+def condition_of_samples(store: OverfitStore) -> Condition:
+    """I(x) of each sample once (its first replica), in the split's order."""
+    first = np.flatnonzero(store.read("replica") == 0)
+    return store.condition(first[np.argsort(store.read("sample_id")[first])])
 
 
 def read_deltas(store: OverfitStore) -> Iterator[tuple[slice, Tensor, Tensor | None]]:

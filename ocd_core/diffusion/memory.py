@@ -118,9 +118,16 @@ def available_memory(device: torch.device | str) -> int | None:
 
 
 def refuse_impossible(
-    params: DiffusionParams, shape: Sequence[int], device: torch.device | str, processes: int = 1
+    params: DiffusionParams,
+    shape: Sequence[int],
+    device: torch.device | str,
+    processes: int = 1,
+    group: str = "diffusion",
 ) -> None:
     """Raise if the training of one of several processes cannot fit in the free memory of its device.
+
+    Args:
+        group: of the params that has `accumulate`.
 
     Raises:
         UserError: it cannot; the message names the denoiser, the estimate, the free memory and the params to change.
@@ -128,7 +135,7 @@ def refuse_impossible(
     need, free = training_memory(params, shape, device, processes), available_memory(device)
     if free is None or need.total <= free:
         return
-    remedy = f"raise diffusion.accumulate (now {params.accumulate})" if need.weights < free else "lower denoiser.width"
+    remedy = f"raise {group}.accumulate (now {params.accumulate})" if need.weights < free else "lower denoiser.width"
     raise UserError(
         f"training denoiser {params.denoiser.name} on codes of shape {tuple(shape)} takes at least {_gb(need.total)} "
         f"of memory ({_gb(need.weights)} for the weights and their optimiser, {_gb(need.activations)} for a part of a "

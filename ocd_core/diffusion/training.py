@@ -98,7 +98,7 @@ def train_diffusion(
             "need the same kind of processor"
         )
     model = _fresh_model(cond, params, representation, seed).to(device)
-    objective = _Objective(model, codes, cond, val_codes, val_cond, seed, processes)
+    objective = DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes)
     checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
     found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
     return DiffusionTraining(model, found.curve, _metrics(objective, found))
@@ -126,7 +126,7 @@ def _settings(params: DiffusionParams) -> Settings:
     )
 
 
-def _metrics(objective: "_Objective", found: Optimised) -> dict[str, float]:
+def _metrics(objective: "DenoisingLoss", found: Optimised) -> dict[str, float]:
     """See `DiffusionTraining`; the model holds its best weights."""
     model = objective.model
     best = next(r for r in found.curve if r["update"] == found.best_update)
@@ -165,8 +165,11 @@ class _Noisy(NamedTuple):
     omega_t: Tensor
 
 
-class _Objective:
-    """Eq. 7 on batches drawn by (seed, update), and on a validation set with fixed timesteps and noise."""
+class DenoisingLoss:
+    """Eq. 7 on batches drawn by (seed, update), and on a validation set with fixed timesteps and noise.
+
+    first: the first timestep that is drawn; T is the last.
+    """
 
     def __init__(
         self,
@@ -177,8 +180,10 @@ class _Objective:
         val_cond: Condition,
         seed: int,
         processes: Processes = ALONE,
+        first: int = 1,
     ) -> None:
         self.model, self.params, self.seed, self.processes = model, model.params, seed, processes
+        self.first = first
         self.codes, self.cond, self.val_codes, self.val_cond = codes, cond, val_codes, val_cond
         bars = model.schedule.alphas_bar
         self.signal = bars.sqrt().float().to(model.device)
@@ -189,12 +194,14 @@ class _Objective:
         steps = model.schedule.timesteps
         rows = len(val_codes) * math.ceil(VALIDATION_ROWS / len(val_codes))
         order_V = permutation(rows, seed, "validation timesteps")
-        self.val_t = 1 + (order_V * steps) // rows  # each timestep equally often
+        self.val_t = first + (order_V * (steps + 1 - first)) // rows  # each timestep equally often
 
-    def with_other_conditions(self) -> "_Objective":
+    def with_other_conditions(self) -> "DenoisingLoss":
         """The same objective with each validation sample's I(x) exchanged for another's."""
         swapped = self.val_cond.select(other_rows(len(self.val_codes), self.seed))
-        return _Objective(self.model, self.codes, self.cond, self.val_codes, swapped, self.seed, self.processes)
+        return DenoisingLoss(
+            self.model, self.codes, self.cond, self.val_codes, swapped, self.seed, self.processes, self.first
+        )
 
     def draw(self, update: int) -> tuple[Tensor, Tensor, Tensor]:
         """(rows, t, ε) of one update's batch (Alg. 1, lines 2 and 7)."""
@@ -202,17 +209,19 @@ class _Objective:
             generator = torch_generator(self.seed, "diffusion update", update)
             count = (self.params.batch_size,)
             rows = torch.randint(len(self.codes), count, generator=generator)
-            t = torch.randint(1, self.model.schedule.timesteps + 1, count, generator=generator)
+            t = torch.randint(self.first, self.model.schedule.timesteps + 1, count, generator=generator)
             epsilon = torch.randn((*count, *self.model.shape), generator=generator)
             self.drawn = update, (rows, t, epsilon)
         return self.drawn[1]
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
+        """The part's share of the batch's mean loss."""
         rows, t, epsilon = (x.tensor_split(parts)[part] for x in self.draw(update))
         noisy = self.add_noise(self.codes[rows], t, epsilon)
         return self.per_sample(noisy, self.predict(noisy, self.cond.select(rows))).sum() / self.params.batch_size
 
     def add_noise(self, x0: Tensor, t: Tensor, epsilon: Tensor) -> "_Noisy":
+        """Ω_t of codes, all on the model's device."""
         device = self.model.device
         x0, t, epsilon = x0.to(device), t.to(device), epsilon.to(device)
         per_sample = (len(t), *[1] * len(self.model.shape))
@@ -220,6 +229,7 @@ class _Objective:
         return _Noisy(x0, t, epsilon, signal, noise, add_noise(x0, epsilon, signal, noise))
 
     def predict(self, noisy: "_Noisy", cond: Condition) -> Tensor:
+        """The denoiser's output."""
         return self.model.predict(noisy.omega_t, noisy.t, self.model.embed(cond.to(self.model.device)))
 
     def per_sample(self, noisy: "_Noisy", output: Tensor) -> Tensor:

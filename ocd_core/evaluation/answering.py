@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ocd_core.evaluation.costs import flops
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch, Tensors
+from ocd_core.training.flops import flops
 
 _COUNTED = 2  # samples on which operations are counted
 

@@ -10,29 +10,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.codes.encode import condition_of_samples
 from ocd_core.config import Params
 from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, Condition, Split, SplitName
+from ocd_core.samples import Batch, Condition, Samples, Split, SplitName
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
 T = TypeVar("T")
 WITHOUT_TEST: tuple[SplitName, ...] = ("train", "val")
-
-
-@dataclass(frozen=True)
-class Samples:
-    """A split with I(x) of each of its samples, in the split's order."""
-
-    split: Split
-    condition: Condition
 
 
 @dataclass(frozen=True)
@@ -98,6 +90,16 @@ class Context:
         """Why no row can train the base network further; None if some parameter trains."""
         trains = any(p.requires_grad for p in self.as_built.parameters())
         return None if trains else "every parameter of the base network is frozen"
+
+    @property
+    def untuned(self) -> str | None:
+        """Why no row can have the tuned diffusion model; None if it was tuned."""
+        return None if self.params.tuning.updates else "the diffusion model was not tuned (tuning.updates is 0)"
+
+    @property
+    def tuned(self) -> Predictor:
+        """The predictor with the tuned diffusion model."""
+        return self.once("tuned", lambda: self.predictor.tuned(self.run, self.params))
 
     @property
     def has_classes(self) -> bool:
@@ -177,7 +179,7 @@ class Fitting(Context):
 
     @cached_property
     def ocd_flops(self) -> dict[str, int]:
-        """The floating-point operations of OCD's own trainings, by part and in total."""
+        """The floating-point operations of OCD's own trainings without tuning, by part and in total."""
         predictor, params = self.predictor, self.params
         cond = self.store("train").condition(slice(0, 1))
         parts = {
@@ -189,22 +191,26 @@ class Fitting(Context):
             parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, _updates(self.run.scale))
         return {**parts, "total": sum(parts.values())}
 
+    @cached_property
+    def tuned_flops(self) -> dict[str, int]:
+        """The same with tuning."""
+        parts = {name: count for name, count in self.ocd_flops.items() if name != "total"}
+        parts["tuning"] = int(read_json(self.run.need(self.run.tuned, "tune_diffusion") / "metrics.json")["flops"])
+        return {**parts, "total": sum(parts.values())}
+
     def affordable(self, task: Task, networks: int = 1) -> tuple[int, int]:
         """The operations of one epoch of a task's network, and the epochs that cost as much as OCD's training.
+
+        That includes the tuning, if there is any.
 
         Args:
             networks: how many share the cost; each has the number of epochs that is returned, at least one.
         """
         epoch = base_epoch_flops(task, self.split("train"), self.seed)
-        return epoch, max(math.ceil(self.ocd_flops["total"] / (epoch * networks)), 1)
+        budget = self.ocd_flops if self.untuned else self.tuned_flops
+        return epoch, max(math.ceil(budget["total"] / (epoch * networks)), 1)
 
 
 def _updates(folder: Path) -> int:
     """How many updates the training of an artifact took."""
     return int(read_json(folder / "metrics.json")["updates"])
-
-
-def condition_of_samples(store: OverfitStore) -> Condition:
-    """I(x) of each sample once (its first replica), in the split's order."""
-    first = np.flatnonzero(store.read("replica") == 0)
-    return store.condition(first[np.argsort(store.read("sample_id")[first])])

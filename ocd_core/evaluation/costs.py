@@ -5,9 +5,6 @@ samples and multiplied by the number of samples, so that equal runs give equal n
 validation samples are not counted, for any method.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -19,15 +16,7 @@ from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Condition, Split
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.tasks.base import Task
-
-
-def flops(run: Callable[[], Any]) -> int:
-    """Floating-point operations of the matrix products and convolutions in a call."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        run()
-    return int(counter.get_total_flops())
+from ocd_core.training.flops import flops
 
 
 def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:

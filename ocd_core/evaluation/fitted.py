@@ -74,6 +74,8 @@ def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: No
         started: called with the name of each row before it is fitted.
     """
     result = FittedRows([], {}, {}, {"ocd": fitting.ocd_flops})
+    if fitting.untuned is None:
+        result.cost_flops["ocd_tuned"] = fitting.tuned_flops
     for name in fitting.params.controls.fit:
         started(name)
         row = row_class(name)(name, fitting)

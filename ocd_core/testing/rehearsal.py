@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ocd_core.artifacts import Artifacts, write_json
-from ocd_core.codes.encode import encode_store, fit_to_store
+from ocd_core.codes.encode import condition_of_samples, encode_store, fit_to_store
 from ocd_core.config import Params
 from ocd_core.diffusion.training import train_diffusion
+from ocd_core.diffusion.tuning import tune
 from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.evaluate import evaluate
 from ocd_core.evaluation.fitted import fit_rows, load_rows
@@ -27,7 +28,7 @@ from ocd_core.overfit.build import build_store
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.predictor import Predictor
 from ocd_core.progress import no_progress
-from ocd_core.samples import SPLITS, Split, SplitName, as_tuple, groups_of
+from ocd_core.samples import SPLITS, Samples, Split, SplitName, as_tuple, groups_of
 from ocd_core.scale.training import train_scale
 from ocd_core.scoring.scores import score_layers
 from ocd_core.store import OverfitStore
@@ -60,6 +61,10 @@ _PARAMS: dict[str, Any] = {
     },
     "scale": {**_SMALL, "gain": "none", "loss": "eq8", "warm_start": {"updates": 0, "lr": 1e-3}},
     "sampling": {"sampler": "ddim", "steps": 2, "eta": 0.0, "renormalise": True},
+    "tuning": {
+        "updates": 1, "through": "last", "steps": 2, "draws": 2, "delta_weight": 0.0, "delta_timesteps": "all",
+        "lrs": [1e-3], "batch_size": 4, "accumulate": 1, "ema": 0.0, "clip": None, "validate_every": 1, "patience": 1,
+    },
 }  # fmt: skip
 
 
@@ -86,6 +91,8 @@ def rehearse(task: Task, prepared: Path, layer: str, folder: Path) -> None:
         stores = {name: _overfit(task, network, layer, split, name, run, params) for name, split in splits.items()}
     with _stage("train_diffusion and train_scale"):
         predictor = _predictor(task, network, layer, stores, run, params)
+    with _stage("tune_diffusion"):
+        _tune(predictor, splits, stores, run, params)
     with _stage("train_controls"):
         fitted = fit_rows(Fitting(run, params, predictor))
         run.controls.mkdir(parents=True)
@@ -202,3 +209,16 @@ def _predictor(
         folder.mkdir(parents=True)
         write_json(folder / "metrics.json", cast(dict[str, Any], found))
     return Predictor(task, CutModel(network, layer), diffusion.model, scale.network, params.sampling, SEED)
+
+
+def _tune(
+    predictor: Predictor, splits: dict[SplitName, Split], stores: dict[SplitName, OverfitStore], run: Artifacts,
+    params: Params,
+) -> None:  # fmt: skip
+    base, rho = predictor.model, predictor.scale
+    train, val = (Samples(splits[name], condition_of_samples(stores[name])) for name in ("train", "val"))
+    model = copy.deepcopy(predictor.diffusion)
+    cut = CutModel(base.network, base.layer_name, "float32")
+    found = tune(predictor.task, cut, model, rho, train, val, params.tuning, params.sampling.renormalise, SEED)
+    model.save(run.tuned, BaseId.of(run.base / WEIGHTS, base.layer_name))
+    write_json(run.tuned / "metrics.json", found.metrics)

@@ -1,4 +1,4 @@
-"""The training loop that the diffusion model and the scale network share.
+"""The training loop that the diffusion model, the scale network and hypernetworks share.
 
 Adam, clipping, gradient accumulation, learning-rate schedule, bf16 autocast, an exponential moving average of the
 weights (what is validated and kept), early stopping at a plateau of the validation loss, and checkpoints from which
@@ -31,6 +31,14 @@ from ocd_core.training.rates import learning_rate
 
 Row = dict[str, float]
 ALONE = Processes()
+
+
+class DivergedError(UserError):
+    """A loss of a training is no longer a number; update: how many updates it took."""
+
+    def __init__(self, text: str, update: int) -> None:
+        super().__init__(text)
+        self.update = update
 
 
 class Objective(Protocol):
@@ -136,7 +144,8 @@ def optimise(
         processes: the processes that train together; each has its own `module`, with the same weights.
 
     Raises:
-        UserError: the loss is no longer a number, or the processes read different checkpoints.
+        DivergedError: the loss is no longer a number.
+        UserError: the processes read different checkpoints.
     """
     run = _Run(module, objective, settings, seed, what, processes)
     state = run.state
@@ -190,9 +199,10 @@ class _Run:
         loss = self._gradients(update)
         norm = nn.utils.clip_grad_norm_(self.params, settings.clip)
         if not math.isfinite(loss):
-            raise UserError(
+            raise DivergedError(
                 f"the loss of the {self.what} became {loss} at update {update + 1}: lower its lr (now "
-                f"{settings.lr:g}) or clip, and check that the inputs are finite"
+                f"{settings.lr:g}) or clip, and check that the inputs are finite",
+                update + 1,
             )
         self.adam.step()
         with torch.no_grad():
@@ -225,9 +235,10 @@ class _Run:
             row = self._measure()
         self.module.train()
         if not math.isfinite(row["val_loss"]):
-            raise UserError(
+            raise DivergedError(
                 f"the validation loss of the {self.what} became {row['val_loss']} at update {state.update}: lower its "
-                "lr or clip, and check that the validation inputs are finite"
+                "lr or clip, and check that the validation inputs are finite",
+                state.update,
             )
         loss = state.loss_sum / state.loss_count
         state.loss_sum, state.loss_count = 0.0, 0

@@ -10,7 +10,7 @@ from ocd_core.codes.representations.dense import Dense
 from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.diffusion.training import _Objective
+from ocd_core.diffusion.training import DenoisingLoss
 from tests.support.arrays import condition
 from tests.support.params import preset_params
 
@@ -37,7 +37,7 @@ def test_presets_build_learn_a_batch_and_sample(preset, task, width, single, lev
     cond, codes = condition(4), space.encode(torch.randn(4, 32, 32, generator=g))
     torch.manual_seed(0)
     model = DiffusionModel(ConditionEncoder.from_condition(cond, params.embedding), space, params)
-    objective = _Objective(model, codes, cond, codes, cond, 0)
+    objective = DenoisingLoss(model, codes, cond, codes, cond, 0)
     adam = torch.optim.Adam(model.parameters(), lr=3e-4 * 128 / width, fused=True)
     first = None
     for _ in range(80):

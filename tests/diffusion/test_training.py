@@ -8,7 +8,7 @@ from ocd_core.codes.representations.factored import Factored
 from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.diffusion.schedules import make_schedule
-from ocd_core.diffusion.training import _Objective, other_rows, train_diffusion
+from ocd_core.diffusion.training import DenoisingLoss, other_rows, train_diffusion
 from ocd_core.errors import UserError
 from ocd_core.samples import Condition
 from tests.support.arrays import condition, unit_codes
@@ -47,7 +47,7 @@ def test_the_loss_is_eq_7_by_hand():
             model = train(
                 codes, cond, schedule="released", prediction=kind, loss=loss, updates=1, batch_size=5, timesteps=30
             ).model
-            objective = _Objective(model, codes, cond, codes, cond, seed=11)
+            objective = DenoisingLoss(model, codes, cond, codes, cond, seed=11)
             rows, t, epsilon = objective.draw(7)
             bars = make_schedule("released", 30).alphas_bar
             losses = []
@@ -72,16 +72,16 @@ def test_the_loss_is_eq_7_by_hand():
 def test_batches_are_drawn_by_update_and_seed_and_cover_all_timesteps():
     model = train(updates=1, batch_size=400, timesteps=20).model
     codes, cond = unit_codes(ROWS, 6), condition(ROWS)
-    objective = _Objective(model, codes, cond, codes, cond, seed=1)
+    objective = DenoisingLoss(model, codes, cond, codes, cond, seed=1)
     rows, t, epsilon = objective.draw(5)
     assert (int(t.min()), int(t.max())) == (1, 20)
     assert set(rows.tolist()) == set(range(ROWS))
     assert abs(float(epsilon.mean())) < 0.1
     assert float(epsilon.std()) == pytest.approx(1.0, abs=0.05)
-    again = _Objective(model, codes, cond, codes, cond, seed=1)
+    again = DenoisingLoss(model, codes, cond, codes, cond, seed=1)
     assert all(torch.equal(a, b) for a, b in zip(again.draw(5), (rows, t, epsilon), strict=True))
     assert not torch.equal(objective.draw(6)[2], epsilon)
-    assert not torch.equal(_Objective(model, codes, cond, codes, cond, seed=2).draw(5)[2], epsilon)
+    assert not torch.equal(DenoisingLoss(model, codes, cond, codes, cond, seed=2).draw(5)[2], epsilon)
     counts = torch.bincount(objective.val_t, minlength=21)[1:]
     assert counts.max() - counts.min() <= 1  # validation sees each timestep equally often
 
@@ -116,7 +116,7 @@ def test_the_best_validated_average_is_kept_and_training_stops_at_a_plateau():
     assert found.metrics["updates"] == 5 * len(losses) < 400
     codes, cond = unit_codes(ROWS, 6), condition(ROWS)
     held = slice(0, 8)
-    objective = _Objective(found.model, codes, cond, codes[held], cond.select(held), 0)
+    objective = DenoisingLoss(found.model, codes, cond, codes[held], cond.select(held), 0)
     with torch.no_grad():
         assert objective.validate()["val_loss"] == pytest.approx(losses[best], rel=1e-6)
 
@@ -141,7 +141,7 @@ def test_the_permuted_loss_is_that_of_other_samples_conditions():
     other = other_rows(8, 0)
     assert sorted(other.tolist()) == list(range(8))
     assert not (other == torch.arange(8)).any()
-    objective = _Objective(found.model, codes, cond, codes[:8], cond.select(slice(8)), 0)
+    objective = DenoisingLoss(found.model, codes, cond, codes[:8], cond.select(slice(8)), 0)
     objective.val_cond = Condition(*(torch.stack([part[i] for i in other]) for part in cond.parts()))
     with torch.no_grad():
         assert objective.validate()["val_loss"] == found.metrics["val_loss_permuted"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ocd_core.artifacts import Artifacts
-from ocd_core.evaluation.context import Fitting, condition_of_samples
+from ocd_core.codes.encode import condition_of_samples
+from ocd_core.evaluation.context import Fitting
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import whole_split

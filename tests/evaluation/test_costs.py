@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts
-from ocd_core.evaluation.costs import base_epoch_flops, flops, overfit_flops
+from ocd_core.evaluation.costs import base_epoch_flops, overfit_flops
 from ocd_core.network.cut import CutModel
 from ocd_core.samples import Batch
+from ocd_core.training.flops import flops
 from tests.support.runs import params_of
 from tests.support.toy import PointSet, ToyData, ToyTask
 

@@ -15,7 +15,16 @@ from ocd_core.predictor import Predictor
 from ocd_core.store import OverfitStore
 from ocd_core.training.loop import Checkpoints, Settings, optimise
 from ocd_core.weights import read_tensors
-from stages import evaluate, illustrate, report, train_base, train_controls, train_diffusion, train_scale
+from stages import (
+    evaluate,
+    illustrate,
+    report,
+    train_base,
+    train_controls,
+    train_diffusion,
+    train_scale,
+    tune_diffusion,
+)
 from stages._training import followed
 from tests.diffusion.together import torchrun
 from tests.support.toy import run_stages, write_toy_params
@@ -147,7 +156,7 @@ def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, ca
     assert artifacts.read_json(toy.scale / "metrics.json") == {"unused": why}
     assert read_tensors(toy.scale / "model.safetensors") == {}
     assert read_table(toy.scale / "curve.tsv") == []
-    for stage in (train_controls, evaluate, illustrate, report):
+    for stage in (tune_diffusion, train_controls, evaluate, illustrate, report):
         stage.main("toy")
     assert list(artifacts.read_json(toy.controls / "metrics.json")["cost_flops"]["ocd"]) == [
         "overfit", "diffusion", "total",
@@ -169,7 +178,7 @@ def test_a_model_that_needs_a_scale_refuses_a_run_without(toy, monkeypatch):
         Predictor.from_run(toy, load_params("toy"))
 
 
-@pytest.mark.parametrize("stage", [train_base, train_diffusion, train_scale, train_controls, evaluate])
+@pytest.mark.parametrize("stage", [train_base, train_diffusion, train_scale, tune_diffusion, train_controls, evaluate])
 def test_a_gpu_that_is_not_there_is_refused(toy, monkeypatch, stage):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match=r"--device cuda \(OCD_DEVICE\): torch sees no GPU here"):
@@ -191,3 +200,89 @@ def test_torchrun_trains_with_two_processes_and_one_writes(toy):
     for mine, theirs in zip(two, rows, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
     assert list(toy.work.iterdir()) == []
+
+
+TUNING = {"updates": 12, "validate_every": 4, "batch_size": 11, "lrs": [1e-2, 1e-3], "draws": 2, "accumulate": 2}
+ROWS = ["base", "ocd", "ocd_tuned", "ocd_tuned_ensemble", "bound"]
+
+
+def write_tuned_params(**tuning):
+    write_toy_params(
+        Path(), diffusion={"updates": 30, "validate_every": 8, "batch_size": 11}, tuning=tuning,
+        controls={"fit": []}, evaluate={"rows": ROWS, "draws": [2], "bootstrap": 100},
+    )  # fmt: skip
+
+
+def test_without_updates_the_tuned_model_is_the_diffusion_model(toy, monkeypatch):
+    write_tuned_params(updates=0)
+    train_diffusion.main("toy")
+    train_scale.main("toy")
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_diffusion, "tune", forbidden)
+        tune_diffusion.main("toy")
+    for name in ("model.safetensors", "config.json"):
+        assert (toy.tuned / name).read_bytes() == (toy.diffusion / name).read_bytes()
+    assert read_table(toy.tuned / "curve.tsv") == []
+    for stage in (train_controls, evaluate):
+        stage.main("toy")
+    table = artifacts.read_json(toy.evaluation / "table.json")
+    why = {a["row"]: a["why"] for a in table["absent"]}
+    assert why == dict.fromkeys(ROWS[2:4], "the diffusion model was not tuned (tuning.updates is 0)")
+    assert list(table["cost_flops"]) == ["ocd"]
+    with pytest.raises(UserError, match=r"holds the untuned model, because tuning\.updates is 0"):
+        Predictor.from_artifacts(toy.rank_dir, tuned=True)
+
+
+def test_tuning_stops_and_goes_on_and_its_rows_are_in_the_table(toy, monkeypatch):
+    write_tuned_params(**TUNING)
+    train_diffusion.main("toy")
+    train_scale.main("toy")
+    assert tune_diffusion.main("toy") == {"resumed": False}
+    files = {p.name: p.read_bytes() for p in toy.tuned.iterdir()}
+    assert set(files) == SCALE_FILES - {"comparison.tsv"}
+    real = tune_diffusion.tune
+
+    def interrupted(*args, **kwargs):
+        def progress(done, _text):
+            if done == 17:
+                raise InterruptedError
+
+        return real(*args[:10], progress, *args[11:], **kwargs)
+
+    monkeypatch.setattr(tune_diffusion, "CHECKPOINT_EVERY", 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_diffusion, "tune", interrupted)
+        with pytest.raises(InterruptedError):
+            tune_diffusion.main("toy")
+    assert tune_diffusion.main("toy") == {"resumed": True}
+    assert {p.name: p.read_bytes() for p in toy.tuned.iterdir()} == files
+    assert list(toy.work.iterdir()) == []
+    for stage in (train_controls, evaluate):
+        stage.main("toy")
+    table = artifacts.read_json(toy.evaluation / "table.json")
+    results = {r["row"]: r for r in table["results"]}
+    assert list(results) == ROWS
+    flops, cost = artifacts.read_json(toy.tuned / "metrics.json")["flops"], table["cost_flops"]
+    assert cost["ocd_tuned"]["total"] == cost["ocd"]["total"] + flops == results["ocd_tuned_ensemble"]["fit_flops"]
+    predictor = Predictor.from_artifacts(toy.rank_dir, tuned=True)
+    split = predictor.task.open(toy.prepared, "test")
+    batch = split.batch(torch.arange(len(split)))
+    losses = [predictor.task.loss(predictor.predict(batch.inputs, k).output, batch.target).mean() for k in (1, 2)]
+    for row, loss in zip(ROWS[2:4], losses, strict=True):
+        assert results[row]["mean"] == pytest.approx(float(loss) ** 0.5, rel=1e-5)
+    assert results["ocd_tuned"]["mean"] != results["ocd"]["mean"]
+
+
+def test_two_processes_tune_as_one(toy):
+    write_tuned_params(**TUNING, delta_weight=0.3)
+    train_diffusion.main("toy")
+    train_scale.main("toy")
+    tune_diffusion.main("toy")
+    one, rows = read_tensors(toy.tuned / "model.safetensors"), read_table(toy.tuned / "curve.tsv")
+    shutil.rmtree(toy.tuned)
+    status, output = torchrun("stages.tune_diffusion", "--task", "toy", cwd=".")
+    assert status == 0, output
+    assert output.count("world_size 2, device cpu") == 1
+    torch.testing.assert_close(read_tensors(toy.tuned / "model.safetensors"), one, rtol=1e-3, atol=1e-5)
+    for mine, theirs in zip(read_table(toy.tuned / "curve.tsv"), rows, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-3)

@@ -10,13 +10,13 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.codes.representations.dense import Dense
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.evaluation.costs import flops
 from ocd_core.evaluation.result import Absent
 from ocd_core.params_files import read_yaml
 from ocd_core.presets import apply_preset
 from ocd_core.report import preset_costs
 from ocd_core.report.preset_costs import preset_flops, presets_not_run
 from ocd_core.samples import Condition
+from ocd_core.training.flops import flops
 from tests.support.params import denoiser_params
 from tests.support.repository import REPO
 from tests.support.stores import class_store

@@ -5,6 +5,7 @@ from typing import Any
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.config import Params
 from ocd_core.diffusion.params import DenoiserParams, DiffusionParams
+from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.network.params import BaseParams
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.presets import apply_preset
@@ -90,3 +91,22 @@ def scale_params(warm=0, **changes):
 
 def representation_params(name: str, components: int = 2) -> RepresentationParams:
     return RepresentationParams(name=name, components=components)
+
+
+def tuning_params(**changes: Any) -> TuningParams:
+    values = {
+        "updates": 20,
+        "through": "last",
+        "steps": 3,
+        "draws": 2,
+        "delta_weight": 0.0,
+        "delta_timesteps": "all",
+        "lrs": [1e-3],
+        "batch_size": 8,
+        "accumulate": 1,
+        "ema": 0.5,
+        "clip": 1.0,
+        "validate_every": 5,
+        "patience": 100,
+    }
+    return TuningParams.model_validate({**values, **changes})

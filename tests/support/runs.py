@@ -23,9 +23,11 @@ from stages import evaluate as evaluate_stage
 from stages import train_controls
 from tests.support.toy import ToyTask, run_stages, write_toy_params
 
+TUNING = {"updates": 6, "draws": 2, "lrs": [1e-2], "batch_size": 8, "validate_every": 3}
 GROUPS: dict[str, dict[str, Any]] = {
-    "head": {"layer": {"select": "head"}, "overfit": {"memory_mb": 8, "shard_mb": 1, "replicas": 2}},
+    "head": {"tuning": TUNING, "layer": {"select": "head"}, "overfit": {"memory_mb": 8, "shard_mb": 1, "replicas": 2}},
     "embed": {
+        "tuning": {**TUNING, "through": "sampler", "steps": 2},
         "layer": {"select": "embed"},
         "diffusion": {
             "representation": {"name": "pca", "components": 5},
@@ -51,7 +53,7 @@ def toy_run(root: Path, layer: str) -> Artifacts:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        run_stages("train_scale")
+        run_stages("tune_diffusion")
         shutil.move(run.overfit("test"), root / "hidden")
         patch.setattr(ToyTask, "open", without_test)
         train_controls.main("toy")

@@ -34,7 +34,22 @@ def test_what_is_not_there_is_refused(monkeypatch):
         local_device("gpu")
 
 
-DEVICE_STAGES = ("train_base", "overfit", "train_diffusion", "train_scale", "train_controls", "evaluate")
+DEVICE_STAGES = (
+    "train_base",
+    "overfit",
+    "train_diffusion",
+    "train_scale",
+    "tune_diffusion",
+    "train_controls",
+    "evaluate",
+)
+TUNED = {"updates": 4, "validate_every": 2, "batch_size": 8, "lrs": [1e-3], "delta_weight": 0.1}
+
+
+def with_tuning(values):
+    values["tuning"].update(TUNED)
+    values["evaluate"]["rows"][-1:-1] = ["ocd_tuned", "ocd_tuned_ensemble"]
+    return values
 
 
 def evaluated(run: Artifacts) -> dict[str, dict[str, float]]:
@@ -46,15 +61,15 @@ def test_stages_with_a_gpu_leave_nothing_behind_on_the_cpu(case, tmp_path, monke
     """On a device that refuses to mix its tensors with the CPU's, and has the CPU's arithmetic: same results."""
     monkeypatch.chdir(tmp_path)
     if case == "views":
-        run = views_run(tmp_path, "evaluate")
+        run = views_run(tmp_path, "evaluate", with_tuning)
     else:
         unet = {"name": "unet", "width": 4, "depth": 1, "multipliers": [1], "dropout": 0.1}
         dense = {"representation": {"name": "dense", "components": 2}, "denoiser": unet, "updates": 4, "batch_size": 8}
-        write_toy_params(tmp_path, **({} if case == "factored" else {"diffusion": dense}))
+        write_toy_params(tmp_path, **({"tuning": TUNED} if case == "factored" else {"diffusion": dense}))
         run_stages("evaluate")
         run = Artifacts("toy")
     cpu = evaluated(run)
-    for folder in (run.base, run.overfit("train"), run.diffusion, run.scale, run.controls, run.evaluation):
+    for folder in (run.base, run.overfit("train"), run.diffusion, run.scale, run.tuned, run.controls, run.evaluation):
         shutil.rmtree(folder)
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.fake_gpu", run.task, *DEVICE_STAGES],

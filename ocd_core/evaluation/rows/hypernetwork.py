@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import ConditionEncoder
-from ocd_core.evaluation.context import Fitting, Samples
+from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.space import DeltaSpace
@@ -23,7 +23,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, torch_generator
-from ocd_core.samples import Batch, Condition, rows_at_once
+from ocd_core.samples import Batch, Condition, Samples, rows_at_once
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, step_batch
 from ocd_core.training.loop import Row, Settings, optimise

@@ -5,12 +5,11 @@ from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.codes.representations.factored import Factored
-from ocd_core.evaluation.context import Samples
 from ocd_core.evaluation.rows.hypernetwork import Hypernetwork, HypernetworkParams, train_hypernetwork
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass
-from ocd_core.samples import Batch, whole_split
+from ocd_core.samples import Batch, Samples, whole_split
 from ocd_core.tasks.base import Metric
 from tests.support.arrays import ArrayTask
 from tests.support.runs import assert_same_outputs, moved_by_hand, row_of

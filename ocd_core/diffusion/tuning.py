@@ -1,0 +1,188 @@
+"""Tune a trained diffusion model: train it further on the task's own loss under θ + Δ, Δ being what it draws.
+
+Gradients pass through the sampler and the base network's tail. A draw in one step from Ω_T is a hypernetwork with noise
+as a further input; the diffusion model that it starts from has learned from Δ what the loss alone does not teach.
+
+Dims: N samples, K draws, E dims of e.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ocd_core.diffusion.memory import refuse_impossible
+from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.diffusion.samplers.ddim import ddim
+from ocd_core.diffusion.training import DenoisingLoss
+from ocd_core.diffusion.tuning_params import TuningParams
+from ocd_core.errors import UserError
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moved_loss import MovedLoss
+from ocd_core.network.moves import Move
+from ocd_core.progress import Progress
+from ocd_core.rng import derive_seed, sample_normal
+from ocd_core.samples import Condition, Samples
+from ocd_core.tasks.base import Task
+from ocd_core.training.flops import backward_flops
+from ocd_core.training.loop import ALONE, Row, Settings
+from ocd_core.training.processes import Processes
+from ocd_core.training.tried import Resume, Tried, optimise_with_rates
+
+Rho = Callable[[Condition], Tensor]
+Coded = tuple[Tensor, Condition]  # codes of Δ (M, *shape), and I(x) of the same M rows
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The result of `tune`.
+
+    curve: see `Tried`; with `delta_weight`, val_delta_loss is the diffusion's own loss. metrics: plain numbers.
+    """
+
+    curve: list[Row]
+    metrics: dict[str, float]
+
+
+class DrawnMoves:
+    """K draws of Δ for each sample, differentiable in the model; see `ocd_core.network.moved_loss.GivesMoves`.
+
+    Args:
+        rho: the scale network's estimate, not trained; None if the representation has no separate scale.
+        steps: of DDIM. renormalise: as in `SamplingParams`.
+    """
+
+    def __init__(
+        self, model: DiffusionModel, rho: Rho | None, draws: int, steps: int, renormalise: bool, seed: int
+    ) -> None:
+        assert rho is not None or not model.representation.uses_scale
+        self.model, self.rho, self.draws, self.steps = model, rho, draws, steps
+        self.renormalise, self.seed = renormalise, seed
+
+    def __call__(
+        self, cond: Condition, layer_input_NI: Tensor | None, counter: Tensor, update: int | None
+    ) -> Iterator[Move]:
+        """K moves of each of N samples; the noise depends on (seed, update, draw, counter)."""
+        model, ids = self.model, counter.tolist()
+        e0_NE = model.embed(cond)
+        rho_N = self._scale(cond)
+        purpose = ("tuning validation",) if update is None else ("tuning", update)
+
+        def noise(draw: int, k: int) -> Tensor:
+            return sample_normal(model.shape, ids, self.seed, *purpose, draw, k).to(model.device)
+
+        def denoise(omega_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            at = torch.full((1,), t, dtype=torch.int64, device=model.device)
+            return model.split(model.predict(omega_t, at, e0_NE), omega_t, t)
+
+        for draw in range(self.draws):
+            code = ddim(denoise, partial(noise, draw), model.schedule, self.steps)
+            if self.renormalise:
+                code = model.representation.normalise(code)
+            yield model.representation.move(code, rho_N, layer_input_NI)
+
+    @torch.no_grad()
+    def _scale(self, cond: Condition) -> Tensor | None:
+        return None if self.rho is None else self.rho(cond)
+
+
+class TuningLoss:
+    """The task's loss plus λ times the diffusion's own; early stopping looks at the task's alone."""
+
+    def __init__(self, moved: MovedLoss, denoising: DenoisingLoss | None, weight: float) -> None:
+        self.moved, self.denoising, self.weight = moved, denoising, weight
+
+    def loss(self, update: int, part: int, parts: int) -> Tensor:
+        """The part's share of the batch's loss."""
+        loss = self.moved.loss(update, part, parts)
+        return loss if self.denoising is None else loss + self.weight * self.denoising.loss(update, part, parts)
+
+    def validate(self) -> Row:
+        """`val_loss` is the task's."""
+        row = self.moved.validate()
+        if self.denoising is not None:
+            row["val_delta_loss"] = self.denoising.validate()["val_loss"]
+        return row
+
+
+def tune(
+    task: Task,
+    base: CutModel,
+    model: DiffusionModel,
+    rho: Rho | None,
+    train: Samples,
+    val: Samples,
+    params: TuningParams,
+    renormalise: bool,
+    seed: int,
+    deltas: tuple[Coded, Coded] | None = None,
+    progress: Progress | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    resume: Resume | None = None,
+    processes: Processes = ALONE,
+) -> Tuning:
+    """Train a diffusion model on the mean of `task.loss` under θ + Δ, from its present weights, in place.
+
+    Early stopping, the best learning rate and the average of the weights are chosen on the validation split, where the
+    present weights are a candidate too: the result is never worse there. Everything random is a function of (seed,
+    update), so that an interrupted run ends with the same bits.
+
+    Args:
+        base: the base network cut at the layer; on the model's device, in the precision of the training.
+        rho: see `DrawnMoves`.
+        train, val: the splits with I(x) of each sample.
+        params: `updates` is at least 1.
+        renormalise: see `SamplingParams`.
+        deltas: of train and val, needed if `delta_weight` is above 0.
+        progress: called with the number of updates done, out of `updates` times the number of learning rates.
+        on_row: called with each row of the curve.
+        processes: the processes that train together.
+
+    Raises:
+        UserError: the loss is no longer a number with any learning rate, the memory does not suffice, a batch has fewer
+            samples than parts, or the processes do not have the same inputs.
+    """
+    processes.check_batch(params.batch_size, params.accumulate, "tuning")
+    if not processes.agree(f"{'' if resume is None else resume.fingerprint} {torch.__version__}"):
+        raise UserError("the processes have different params, code, artifacts or versions of torch")
+    drawn = params.batch_size * params.draws * params.sampler_steps
+    sizes = {"batch_size": drawn, "accumulate": params.accumulate, "precision": "float32"}
+    refuse_impossible(model.params.model_copy(update=sizes), model.shape, model.device, processes.count, "tuning")
+    own = derive_seed(seed, "tuning")
+    moves = DrawnMoves(model, rho, params.draws, params.sampler_steps, renormalise, own)
+    moved = MovedLoss(task, base, moves, train, val, params.batch_size, own, "tuning", processes)
+    objective = TuningLoss(moved, _denoising(model, deltas, params, own, processes), params.delta_weight)
+    settings = Settings(
+        updates=params.updates,
+        lr=params.lrs[0],
+        validate_every=params.validate_every,
+        patience=params.patience,
+        clip=math.inf if params.clip is None else params.clip,
+        ema=params.ema,
+        accumulate=params.accumulate,
+    )
+    update_flops = backward_flops(lambda: objective.loss(0, 0, 1), list(model.parameters()))
+    tried = optimise_with_rates(
+        model, objective, settings, params.lrs, own, "tuning", progress, on_row, resume, processes
+    )
+    return Tuning(tried.curve, {**_metrics(tried), "flops": float(update_flops * tried.updates)})
+
+
+def _metrics(tried: Tried) -> dict[str, float]:
+    """What was chosen, and the best validation loss with each learning rate that did not diverge."""
+    by_rate = {f"val_loss_lr_{lr:g}": loss for lr, loss in tried.losses.items() if math.isfinite(loss)}
+    return {**tried.metrics(), **by_rate}
+
+
+def _denoising(
+    model: DiffusionModel, deltas: tuple[Coded, Coded] | None, params: TuningParams, seed: int, processes: Processes
+) -> DenoisingLoss | None:
+    if not params.delta_weight:
+        return None
+    assert deltas is not None
+    first = 1 if params.delta_timesteps == "all" else math.ceil(model.schedule.timesteps / 2)
+    (codes, cond), (val_codes, val_cond) = deltas
+    return DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes, first)
