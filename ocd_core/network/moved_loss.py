@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.network.cut import CutModel
+from ocd_core.network.kept import kept_prefix
 from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
 from ocd_core.rng import torch_generator
 from ocd_core.samples import Batch, Condition, Samples, stack
@@ -46,7 +47,7 @@ class MovedLoss:
     Args:
         model: the base network cut at the layer. Training is on its device.
         moves: gives the Δ.
-        train, val: on the inputs that overfitting sees.
+        train, val: on the inputs that overfitting sees. Their prefix runs only if I(x) does not hold what the tail needs.
         batch_size: samples per update, of all processes together.
         what: what is trained, as the purpose of the batches' randomness.
         processes: they divide the validation split among themselves.
@@ -67,6 +68,7 @@ class MovedLoss:
         self.task, self.model, self.moves = task, model, moves
         self.train, self.val, self.batch_size = train, val, batch_size
         self.seed, self.what, self.processes = seed, what, processes
+        self._kept = {id(part): kept_prefix(task, model, part.split, part.condition) for part in (train, val)}
         self.rows = rows_within(model, self._batch(val, torch.zeros(1, dtype=torch.int64), 0), _MEMORY_MB, matrices=2)
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
@@ -92,7 +94,8 @@ class MovedLoss:
     def losses(self, samples: Samples, sample_id: Tensor, counter: Tensor, update: int | None) -> Tensor:
         """The loss of each sample, (B,); for `counter` and `update` see `GivesMoves`."""
         batch = self._batch(samples, sample_id, update or 0)
-        cut = self.model.prefix(batch.inputs)
+        kept = self._kept[id(samples)]
+        cut = self.model.prefix(batch.inputs) if kept is None else kept.cut(sample_id)
         cond = samples.condition.select(sample_id).to(self.model.device)
         outputs = [
             outputs_with_move(self.model, cut, move) for move in self.moves(cond, cut.layer_input_NI, counter, update)

@@ -6,12 +6,13 @@ Values and gradients are compared with loops over samples in tests/diffusion/tes
 import pytest
 import torch
 
+from ocd_core.network.cut import CutModel
 from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import base_pass
 from ocd_core.rng import torch_generator
 from ocd_core.samples import Samples, whole_split
 from ocd_core.training.processes import Processes
-from tests.support.arrays import MODEL, Noisy, Rows
+from tests.support.arrays import MODEL, ArrayTask, Noisy, Rows
 
 
 class Spy:
@@ -63,3 +64,14 @@ def test_processes_divide_the_validation_split(monkeypatch):
     monkeypatch.undo()
     whole, *_ = moved()
     assert sum(totals) / 13 == pytest.approx(whole.validate()["val_loss"], rel=1e-6)
+
+
+def test_the_prefix_does_not_run_again_for_inputs_that_stay(monkeypatch):
+    """What the tail needs of a sample is in I(x)."""
+    loss, _, split, task = moved(task=ArrayTask())
+    monkeypatch.setattr(CutModel, "prefix", lambda *_: pytest.fail("the prefix ran"))
+    batch = split.batch(whole_split(split))
+    expected = task.loss(MODEL.network(batch.inputs[0]), batch.target)
+    assert loss.validate()["val_loss"] == pytest.approx(float(expected.mean()), rel=1e-5)
+    ids = torch.randint(13, (6,), generator=torch_generator(3, "toy update", 4))
+    assert float(loss.loss(4, 0, 1)) == pytest.approx(float(expected[ids].mean()), rel=1e-5)
