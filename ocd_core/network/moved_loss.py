@@ -47,7 +47,7 @@ class MovedLoss:
     Args:
         model: the base network cut at the layer. Training is on its device.
         moves: gives the Δ.
-        train, val: on the inputs that overfitting sees. Their prefix runs only if I(x) does not hold what the tail needs.
+        train, val: on the inputs that overfitting sees. Their prefix runs only if I(x) has not all that the tail needs.
         batch_size: samples per update, of all processes together.
         what: what is trained, as the purpose of the batches' randomness.
         processes: they divide the validation split among themselves.

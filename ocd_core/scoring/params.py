@@ -8,9 +8,9 @@ from ocd_core.strict import Positive, PositiveInt, StrictModel
 
 
 class CandidateParams(StrictModel):
-    """Which layers can be selected; which layers are scored does not depend on `kinds`."""
+    """Which layers can be selected; which layers are scored depends on `names`, but not on `kinds`."""
 
-    names: list[str] | None  # null: every layer of `kinds`
+    names: list[str] | None  # only these are scored; null: every layer of `kinds`
     kinds: Annotated[list[Literal["linear", "conv"]], Field(min_length=1)]
 
 

@@ -135,9 +135,9 @@ def scoring_steps(layers: Sequence[str], split: Split, params: ScoringParams) ->
 
 
 def layers_to_score(model: nn.Module, params: LayerParams) -> list[str]:
-    """The names of the layers that are scored: those that are not frozen, and those that the params name.
+    """The names of the layers that are scored: those that the params name; if there are none, all that are not frozen.
 
-    If all layers of a network are frozen, all are scored.
+    If all layers of a network are frozen, all are scored. A layer that `select` names is always scored.
 
     Raises:
         UserError: the params name an unknown layer; see `find_layers`.
@@ -148,7 +148,8 @@ def layers_to_score(model: nn.Module, params: LayerParams) -> list[str]:
     named.pop("auto", None)
     for name in named:
         find_layers(model, name)
-    return list(dict.fromkeys([*(n for n in layers if n in (trained or layers) or n in named), *named]))
+    others = [] if params.candidates.names else trained or list(layers)
+    return list(dict.fromkeys([*(n for n in layers if n in others or n in named), *named]))
 
 
 def _score(model: CutModel, losses_ND: Doubles, scale: float) -> LayerScore:

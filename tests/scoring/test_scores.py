@@ -91,8 +91,15 @@ def frozen_but(*names):
 def test_frozen_layers_are_scored_only_if_they_are_named():
     assert layers_to_score(frozen_but("layers.1", "layers.2"), layer()) == ["layers.1", "layers.2"]
     assert layers_to_score(frozen_but("layers.1"), layer("layers.0")) == ["layers.0", "layers.1"]
-    assert layers_to_score(frozen_but("layers.1"), layer(names=["layers.2"])) == ["layers.1", "layers.2"]
+    assert layers_to_score(frozen_but("layers.1"), layer(names=["layers.2"])) == ["layers.2"]
     assert layers_to_score(frozen_but(), layer()) == ["layers.0", "layers.1", "layers.2"]
+
+
+def test_only_named_candidates_are_scored():
+    """A network may have dozens of layers, each of which takes as long as one that matters."""
+    model = MLP(3, 2, [4, 5])
+    assert layers_to_score(model, layer(names=["layers.2", "layers.0"])) == ["layers.0", "layers.2"]
+    assert layers_to_score(model, layer("layers.1", names=["layers.2"])) == ["layers.1", "layers.2"]
 
 
 def test_layers_that_move_as_one_are_scored_beside_the_others():
