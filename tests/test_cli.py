@@ -235,6 +235,7 @@ def test_predict(ocd, in_run, tmp_path):
     assert first["rho"] > 0
     assert first["base"] != second["base"]
     assert set(first["ocd"]) == set(first["base"]) == {"y0", "y1"}
+    assert "files" not in first
     assert ocd("predict", "toy", tmp_path / "a.json", "--draws", 3).out == done.out.splitlines()[0] + "\n"
 
 
@@ -247,6 +248,7 @@ def test_predict_refusals(ocd, in_run, tmp_path):
     ocd("predict", "toy", good, "--rank", 0).refused("rank at least 1")
     ocd("predict", "toy", good, "--draws", 0).refused("draws=0")
     ocd("predict", "toy", tmp_path / "none.json").refused("none.json does not exist")
+    ocd("predict", "toy", good, "--out", tmp_path / "nowhere").refused("--out", "nowhere is not a folder")
     (tmp_path / "bad.json").write_text("{")
     ocd("predict", "toy", tmp_path / "bad.json").refused("bad.json", "not a JSON list")
 

@@ -13,6 +13,7 @@ from ocd_core.samples import (
     is_finite,
     map_tensors,
     only,
+    rows_at_once,
     rows_by_group,
     select,
     stack,
@@ -84,3 +85,9 @@ def test_groups_of_another_form_are_refused(groups):
 def test_rows_by_group_are_ascending():
     rows = rows_by_group(torch.tensor([5, -1, 5, 2, -1]))
     assert [r.tolist() for r in rows] == [[1, 4], [3], [0, 2]]
+
+
+def test_samples_that_differ_in_shape_are_taken_one_by_one():
+    assert rows_at_once(Grouped(), 7) == 7
+    assert rows_at_once(Grouped(one_by_one=False), 7) == 7
+    assert rows_at_once(Grouped(one_by_one=True), 7) == 1

@@ -89,9 +89,10 @@ def test_an_output_in_words_is_its_first_numbers() -> None:
     assert TASK.describe_output((torch.tensor([[1.0], [2.0]]), torch.tensor(3.0))) == {"y0": 1, "y1": 2, "y2": 3}
 
 
-def test_a_domain_reads_no_files_and_has_no_classes_pictures_or_remarks() -> None:
+def test_a_domain_reads_and_writes_no_files_and_has_no_classes_pictures_or_remarks() -> None:
     with pytest.raises(UserError, match="OfPairs cannot read single inputs from files"):
         TASK.read_input(Path("a.png"))
+    assert TASK.write_output(torch.zeros(2), Path("nowhere"), "a") == []
     assert TASK.predicted_class(torch.zeros(2, 2)) is None
     assert TASK.log_probabilities(torch.zeros(2, 2)) is None
     assert (TASK.pictures, TASK.remarks()) == (None, [])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.tasks.draws_inputs import DrawsInputs
+from ocd_core.testing.data import check_split
 from tests.support.arrays import ArraySplit
 from tests.testing.broken import Cases
 from tests.testing.good import Drawing, Good
@@ -166,3 +167,24 @@ class TooFewGroups(Good):
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_task_is_refused(name: str, tmp_path: Path) -> None:
     CASES.refused(name, tmp_path)
+
+
+class Ragged:
+    """Samples of different lengths; a batch is as long as its shortest."""
+
+    def __init__(self, one_by_one: bool) -> None:
+        self.one_by_one = one_by_one
+
+    def __len__(self) -> int:
+        return 4
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        length = int(sample_id.min()) + 3
+        x = sample_id[:, None] + torch.linspace(0, 1, 8)[:length]
+        return Batch((x,), x, sample_id)
+
+
+def test_samples_that_differ_in_shape_need_be_whole_only_alone() -> None:
+    check_split(Ragged(one_by_one=True), "train")
+    with pytest.raises(AssertionError, match="whatever its neighbours"):
+        check_split(Ragged(one_by_one=False), "train")
