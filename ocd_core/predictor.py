@@ -306,6 +306,11 @@ class Predictor:
         move: Move = self.diffusion.representation.move(code, rho_N, base.cut.layer_input_NI)
         return move if self.gain is None else self.gain * move
 
+    def delta(self, base: BasePass, code: Tensor, rho_N: Tensor | None) -> Tensor:
+        """A drawn code as Δ, float32 (N, O, I), times the gain."""
+        delta_NOI: Tensor = self.diffusion.representation.decode(code, rho_N, base.cut.layer_input_NI)
+        return delta_NOI if self.gain is None else self.gain * delta_NOI
+
 
 def validated_gain(run: Artifacts) -> float:
     """The factor of a drawn Δ that the control `ocd_gain` chose on the validation split.

@@ -27,7 +27,15 @@ FEWER = {
     "scale": {"updates": 40, "validate_every": 20},
     "evaluate": {"draws": [2], "bootstrap": 100},
     "controls": {
-        "hypernetwork": {"width": 16, "updates": 10, "batch_size": 16, "lr": 1e-3, "validate_every": 5, "patience": 5}
+        "hypernetwork": {
+            "widths": [16],
+            "updates": 10,
+            "batch_size": 16,
+            "lrs": [1e-3],
+            "ema": 0.0,
+            "validate_every": 5,
+            "patience": 5,
+        }
     },
 }
 

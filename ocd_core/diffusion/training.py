@@ -97,14 +97,14 @@ def train_diffusion(
             "the processes have different params, code, stores or versions of torch; with representation pca they also "
             "need the same kind of processor"
         )
-    model = _fresh_model(cond, params, representation, seed).to(device)
+    model = fresh_model(cond, params, representation, seed).to(device)
     objective = DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes)
     checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
     found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
     return DiffusionTraining(model, found.curve, _metrics(objective, found))
 
 
-def _fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:
+def fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:
     """A model with initial weights from the seed, independent of torch's global generator."""
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "diffusion weights"))

@@ -99,6 +99,7 @@ class Evaluation:
                 plain = adjusted and m.kind == "over_split"
                 for row in rows:
                     cost = self.costs.get(row)
+                    fitting = cost_flops.get(row) or cost_flops.get(self.costs_as.get(row, row)) or {}
                     found.append(
                         Result(
                             row=row,
@@ -113,7 +114,7 @@ class Evaluation:
                             gap_closed=self.gap_closed(row) if m is self.metrics[0] and not adjusted else None,
                             seconds=None,
                             flops=None if cost is None else cost.flops,
-                            fit_flops=cost_flops.get(self.costs_as.get(row, row), {}).get("total"),
+                            fit_flops=fitting.get("total"),
                             preset=preset,
                             chosen_on=self.chosen_on.get(row, ""),
                             **_compare(figures[row][m.name], figures[BASE][m.name], params, seed, plain),

@@ -91,6 +91,7 @@ def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: No
             result.curves[name] = fit.curve
         if fit.flops is not None:
             result.cost_flops[name] = fit.flops
+        result.cost_flops.update({f"{name}_{variant}": cost for variant, cost in fit.flops_of_variants.items()})
     return result
 
 

@@ -131,11 +131,13 @@ class Fit:
     """The report of a fit.
 
     metrics: plain numbers. curve: one entry per validation of a training. flops: the operations it took.
+    flops_of_variants: {variant: the operations that it needs}, if variants need less than all of the fit.
     """
 
     metrics: dict[str, Any]
     curve: list[dict[str, float]] = field(default_factory=list)
     flops: dict[str, int] | None = None
+    flops_of_variants: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,10 @@ class Drawn:
         """
         return self._predictor.move(self._base, self.code(k), self.rho_N if rho_N is None else rho_N)
 
+    def delta(self, k: int) -> Tensor:
+        """Draw k as Δ itself, (N, O, I), whatever is cheaper; it is not kept."""
+        return self._predictor.delta(self._base, self.code(k), self.rho_N)
+
     def output(self, k: int) -> Tensors:
         """f(x; θ + Δ) under draw k, each (N, ...)."""
         if k not in self._outputs:

@@ -16,7 +16,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.kept import kept_prefix
 from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_within
 from ocd_core.rng import torch_generator
-from ocd_core.samples import Batch, Condition, Samples, stack
+from ocd_core.samples import Batch, Condition, Samples, rows_at_once, stack
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, step_batch
 from ocd_core.training.loop import ALONE, Row
@@ -69,7 +69,8 @@ class MovedLoss:
         self.train, self.val, self.batch_size = train, val, batch_size
         self.seed, self.what, self.processes = seed, what, processes
         self._kept = {id(part): kept_prefix(task, model, part.split, part.condition) for part in (train, val)}
-        self.rows = rows_within(model, self._batch(val, torch.zeros(1, dtype=torch.int64), 0), _MEMORY_MB, matrices=2)
+        example = self._batch(val, torch.zeros(1, dtype=torch.int64), 0)
+        self.rows = rows_at_once(val.split, rows_within(model, example, _MEMORY_MB, matrices=2))
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
         """The part's share of the batch's mean loss."""

@@ -130,6 +130,16 @@ class Task(ABC):
         """A batch for training the base (override for augmentation or jitter)."""
         return split.batch(sample_id)
 
+    def augmented(self, kind: str) -> "Task | None":
+        """A copy whose training batches are augmented in another way, for the row `base_further_augmented`.
+
+        None if the domain has no augmentation, as by default.
+
+        Raises:
+            UserError: the domain does not know this kind.
+        """
+        return None
+
     def remarks(self) -> list[str]:
         """Sentences that must accompany every result (for example, what replaces a pretrained encoder)."""
         return []

@@ -90,7 +90,7 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
     """A run of a task with metrics of distributions, and the three rows that give others."""
     values = toy_params(**GROUPS["head"])
     values["controls"] |= {
-        "deep_ensemble": {"members": 3, "epochs": 4},
+        "deep_ensemble": {"members": [3], "epochs": 4},
         "mean_variance": {"epochs": 20, "patience": 20, "lr": 0.01},
     }
     values["controls"]["fit"] = [*values["controls"]["fit"], "deep_ensemble", "mean_variance"]

@@ -17,6 +17,11 @@ TASKS = sorted(path.stem for path in files_in("params", ".yaml"))
 SHIPPED = ["base", "base_further", "mean_delta", "neighbour", "ridge", "hypernetwork", "ocd_no_scale", "ocd",
            "ocd_gain", "ocd_mean_network", "ocd_ensemble", "bound"]  # fmt: skip
 
+OTHERS = ["base_further_augmented", "deep_ensemble", "hypernetwork_pretrained", "hypernetwork_stochastic",
+          "layer_further", "ocd_permuted", "ocd_tuned", "ocd_tuned_ensemble", "random_delta", "regression", "tent",
+          "weight_noise"]  # fmt: skip
+FITTED = ["mean_delta", "base_further", "ridge", "hypernetwork", "ocd_gain"]
+
 
 @pytest.fixture(autouse=True)
 def in_the_repository(monkeypatch):
@@ -48,10 +53,8 @@ def test_one_command_runs_everything_up_to_the_report():
         "tasks": ["tinynerf_demo", "mnist5k"],
         "seeds": [0, 1, 2],
         "layer_ranks": [1, 2],
-        "params/mnist5k.yaml:evaluate.rows": [*SHIPPED[:-1], "tent", "bound", "bound_all_layers"],
-        "params/mnist5k.yaml:controls.fit": [
-            "mean_delta", "base_further", "ridge", "hypernetwork", "ocd_gain", "tent",
-        ],
+        "params/mnist5k.yaml:evaluate.rows": [*SHIPPED[:-1], *OTHERS, "bound", "bound_all_layers"],
+        "params/mnist5k.yaml:controls.fit": [*FITTED, *(name for name in OTHERS if row_class(name).fitted)],
         "params/mnist5k.yaml:evaluate.draws": [5],
     }  # fmt: skip
 
@@ -86,7 +89,7 @@ def test_the_order_of_the_file_is_kept():
     assert found["evaluate.rows"][0] == "ocd"
     assert found["evaluate.rows"][-3:] == ["bound", "base", "bound_all_layers"]
     assert found["controls.fit"][:2] == fit
-    assert {*found["controls.fit"]} == {"mean_delta", "base_further", "ridge", "hypernetwork", "ocd_gain", "tent"}
+    assert {*found["controls.fit"]} == {*FITTED, *(name for name in OTHERS if row_class(name).fitted)}
     without = tables.possible_rows(params("mnist5k", evaluate={"rows": ["base"]}))
     assert without[0] == "base"
     assert without[-2:] == ["bound", "bound_all_layers"]

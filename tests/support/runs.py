@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params, load_params
-from ocd_core.evaluation.context import Context
+from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.evaluate import Evaluation, evaluate
 from ocd_core.evaluation.fitted import load_rows
-from ocd_core.evaluation.row import Row
+from ocd_core.evaluation.row import Fit, FittedRow, Row, Saved
+from ocd_core.evaluation.rows import row_class
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
@@ -144,3 +145,26 @@ def count_answers(monkeypatch: pytest.MonkeyPatch) -> list[Predictor]:
 
     monkeypatch.setattr(Predictor, "answer", counted)
     return calls
+
+
+def fit_row(run: Artifacts, name: str, variant: str = "", **values: Any) -> tuple[Any, Fitting, Fit]:
+    """A row fitted with these params of its own, beside its quick ones, and what it was fitted with and reports."""
+    cls, params = row_class(name), params_of(run)
+    assert cls.Params is not None
+    own = cls.Params.model_validate({**cls.quick, **values})
+    params = params.model_copy(update={"controls": params.controls.model_copy(update={name: own, "fit": [name]})})
+    fitting = Fitting(run, params, Predictor.from_run(run, params, with_gain=False))
+    row = cls(name, fitting)
+    assert isinstance(row, FittedRow)
+    assert row.left_out() is None
+    fit = row.fit(fitting)
+    loaded = cls(name, fitting, variant)
+    assert isinstance(loaded, FittedRow)
+    loaded.load(Saved({k: v.clone() for k, v in row.tensors().items()}, row.config(), run.controls, name, row.space))
+    return loaded, fitting, fit
+
+
+def val_pass(fitting: Fitting) -> SharedPass:
+    """One pass over the whole validation split."""
+    split = fitting.split("val")
+    return SharedPass(fitting.predictor, split.batch(whole_split(split)), "val")

@@ -105,10 +105,10 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
         "sampling": {"steps": 3},
         "controls": {
             "components": 2, "ocd_gain": {"gains": [0.5, 1.0]},
-            "base_further": {"epochs": 3, "patience": 3, "lr": 1e-3},
+            "base_further": {"epochs": 3, "patience": 3, "lrs": [1e-3]},
             "ridge": {"rows": 40, "folds": 3, "widths": [1.0, 3.0], "penalties": [0.1, 1.0]},
-            "hypernetwork": {"width": 8, "updates": 20, "batch_size": 8, "lr": 1e-3, "validate_every": 10,
-                             "patience": 5},
+            "hypernetwork": {"widths": [8], "updates": 20, "batch_size": 8, "lrs": [1e-3], "ema": 0.0,
+                             "validate_every": 10, "patience": 5},
         },
         "evaluate": {"draws": [3], "bootstrap": 100},
     }  # fmt: skip

@@ -31,7 +31,7 @@ def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = l
     for group, keys in changes.items():
         values[group].update(keys)
     values["diffusion"]["denoiser"].update(width=8, depth=1)
-    values["controls"]["hypernetwork"].update(width=8, updates=2, validate_every=1)
+    values["controls"]["hypernetwork"].update(widths=[8], updates=2, validate_every=1)
     values["controls"]["base_further"]["epochs"] = 1
     (root / "params").mkdir()
     with (root / "params" / "views.yaml").open("w") as file:

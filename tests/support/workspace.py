@@ -16,9 +16,17 @@ SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "diffusion": {"updates": 60, "validate_every": 30},
     "scale": {"updates": 60, "validate_every": 30},
     "controls": {
-        "base_further": {"epochs": 1, "patience": 1, "lr": 1e-4},
+        "base_further": {"epochs": 1, "patience": 1, "lrs": [1e-4]},
         "ridge": {"rows": 200, "folds": 2, "widths": [1.0], "penalties": [0.1]},
-        "hypernetwork": {"width": 16, "updates": 10, "batch_size": 16, "lr": 1e-3, "validate_every": 5, "patience": 5},
+        "hypernetwork": {
+            "widths": [16],
+            "updates": 10,
+            "batch_size": 16,
+            "lrs": [1e-3],
+            "ema": 0.0,
+            "validate_every": 5,
+            "patience": 5,
+        },
     },
     "evaluate": {"draws": [2], "bootstrap": 100},
 }

@@ -1,28 +1,30 @@
 """`deep_ensemble`: the base and networks trained like it from other fresh weights (Lakshminarayanan et al., 2017).
 
 It shows what the same compute gives without OCD: unless its params say otherwise, the other networks may take as many
-epochs together as cost the same as OCD's training.
+epochs together as cost the same as OCD's training. Ensembles of several sizes share their members.
 """
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from ocd_core.config import Params as RunParams
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.training import fit_base
 from ocd_core.rng import derive_seed
 from ocd_core.samples import Tensors, map_tensors, stack
-from ocd_core.strict import PositiveInt, StrictModel
+from ocd_core.strict import PositiveInt, StrictModel, distinct
 
 
 class DeepEnsembleParams(StrictModel):
     """`controls.deep_ensemble`."""
 
-    members: Annotated[int, Field(ge=2)]  # the base network is one of them
+    # the numbers of networks, the base is one of them; each number gives a row of its own
+    members: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1), AfterValidator(distinct)]
     # of each, at most; null: as many as let all cost the same as OCD's training, and at most base.epochs
     epochs: PositiveInt | None
 
@@ -31,14 +33,26 @@ class DeepEnsemble(FittedRow):
     """The combined outputs of the members, in the precision of the tail."""
 
     Params = DeepEnsembleParams
-    quick: ClassVar[Mapping[str, Any]] = {"members": 2, "epochs": 1}
+    quick: ClassVar[Mapping[str, Any]] = {"members": [2, 3], "epochs": 1}
     params: DeepEnsembleParams
     others: nn.ModuleList
+
+    @classmethod
+    def variants(cls, params: RunParams) -> tuple[str, ...]:
+        """The numbers of members, if there are several."""
+        own = params.controls.of_row("deep_ensemble")
+        assert isinstance(own, DeepEnsembleParams)
+        return tuple(str(count) for count in own.members) if len(own.members) > 1 else ("",)
+
+    @property
+    def members(self) -> int:
+        """How many networks answer."""
+        return int(self.variant) if self.variant else max(self.params.members)
 
     @property
     def title(self) -> str:
         """The title says how many members there are."""
-        return f"deep ensemble of {self.params.members}"
+        return f"deep ensemble of {self.members}"
 
     def left_out(self) -> str | None:
         """Members must differ."""
@@ -46,7 +60,7 @@ class DeepEnsemble(FittedRow):
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train each member as the base was trained, with early stopping, on the run's device."""
-        count = self.params.members - 1
+        count = max(self.params.members) - 1
         epoch_flops, affordable = fitting.affordable(fitting.task, count)
         base = fitting.params.base
         epochs = min(affordable, base.epochs) if self.params.epochs is None else self.params.epochs
@@ -64,18 +78,27 @@ class DeepEnsemble(FittedRow):
         ]
         self.others = nn.ModuleList(training.model for training in trained)
         metrics = {f"member_{i}": dict(training.metrics) for i, training in enumerate(trained)}
-        used = epoch_flops * sum(int(training.metrics["epochs"]) for training in trained)
-        return Fit(metrics, [], {"allowed": epoch_flops * epochs * count, "total": used})
+        used = [epoch_flops * int(training.metrics["epochs"]) for training in trained]
+
+        def cost(members: int) -> dict[str, int]:
+            return {"allowed": epoch_flops * epochs * (members - 1), "total": sum(used[: members - 1])}
+
+        several = self.params.members if len(self.params.members) > 1 else []
+        return Fit(metrics, [], cost(count + 1), {str(members): cost(members) for members in several})
 
     def tensors(self) -> Mapping[str, Tensor]:
         """All weights of the other members."""
         return self.others.state_dict()
 
     def load(self, saved: Saved) -> None:
-        """Load into networks that the task builds."""
-        self.others = nn.ModuleList(self.context.task.build_model() for _ in range(self.params.members - 1))
-        saved.load_into(self.others)
-        self.others.to(self.context.device, self.context.predictor.model.dtype)
+        """Load into networks that the task builds, once for all variants."""
+
+        def others() -> nn.ModuleList:
+            found = nn.ModuleList(self.context.task.build_model() for _ in range(max(self.params.members) - 1))
+            saved.load_into(found)
+            return found.to(self.context.device, self.context.predictor.model.dtype)
+
+        self.others = self.context.once((DeepEnsemble, self.family), others)
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """`Task.combine` of the members' outputs."""
@@ -84,13 +107,15 @@ class DeepEnsemble(FittedRow):
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The members' outputs, each (K, N, ...)."""
+        return stack([self._output(shared, k) for k in range(self.members)])
 
-        def compute() -> Tensors:
-            dtype = self.context.predictor.model.dtype
-            base = map_tensors(lambda x: x.to(dtype), shared.base.output)
-            return stack([base, *(other(*shared.inputs) for other in self.others)])
-
-        return shared.once((DeepEnsemble, id(self)), compute)
+    def _output(self, shared: SharedPass, k: int) -> Tensors:
+        """The base's output, or that of the k-th other network, which runs once for all variants."""
+        if k == 0:
+            return map_tensors(lambda x: x.to(self.context.predictor.model.dtype), shared.base.output)
+        other = self.others[k - 1]
+        found: Tensors = shared.once((DeepEnsemble, id(other)), lambda: other(*shared.inputs))
+        return found
 
 
 ROW = DeepEnsemble

@@ -33,7 +33,7 @@ class ImageData(StrictModel):
     mean: list[float] | None  # of each channel, subtracted from pixels in 0..1
     std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides the difference
     storage: Literal["pixels", "encoded"]  # of prepared images, see ocd_core.tasks.images.splits
-    augment: Literal["none", "crop_flip"]  # while the base is trained, see ocd_core.tasks.images.augment
+    augment: Literal["none", "crop_flip", "affine"]  # while the base is trained, see ocd_core.tasks.images.augment
 
     @model_validator(mode="after")
     def _consistent(self) -> "ImageData":

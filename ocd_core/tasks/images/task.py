@@ -4,6 +4,7 @@ Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from ocd_core.tasks.classification import Classification
 from ocd_core.tasks.division import divide, stratified_order
 from ocd_core.tasks.hugging_face import Origin
 from ocd_core.tasks.image_files import read_image
-from ocd_core.tasks.images.augment import crop_flip
+from ocd_core.tasks.images.augment import AUGMENTATIONS
 from ocd_core.tasks.images.folders import read_folders
 from ocd_core.tasks.images.params import ImageData
 from ocd_core.tasks.images.sources import (
@@ -111,7 +112,16 @@ class ImageClassification(Classification):
             return batch
         (x_NCHW,) = batch.inputs
         black_C = normalised(torch.zeros(1, self.data.channels, 1, 1), self.data).flatten()
-        return replace(batch, inputs=(crop_flip(x_NCHW, black_C, sample_id, seed, epoch),))
+        augment = AUGMENTATIONS[self.data.augment]
+        return replace(batch, inputs=(augment(x_NCHW, black_C, sample_id, seed, epoch),))
+
+    def augmented(self, kind: str) -> "ImageClassification":
+        """See `Task.augmented`; the kinds are those of `data.augment`."""
+        if kind not in AUGMENTATIONS:
+            raise UserError(f"unknown augmentation {kind!r}; known are {', '.join(AUGMENTATIONS)}")
+        found = copy.copy(self)
+        found.data = self.data.model_copy(update={"augment": kind})
+        return found
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).

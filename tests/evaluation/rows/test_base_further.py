@@ -57,7 +57,7 @@ def test_where_further_training_only_hurts_the_base_is_kept(run: Artifacts) -> N
 @pytest.mark.parametrize("epochs", [None, 2])
 def test_its_budget_is_what_ocd_costs_unless_the_params_say_otherwise(run: Artifacts, monkeypatch, epochs) -> None:
     fitting = Fitting(run, params_of(run), Predictor.from_run(run, params_of(run)))
-    monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 10_000})
+    monkeypatch.setitem(vars(fitting), "tuned_flops", {"total": 10_000})
     monkeypatch.setattr("ocd_core.evaluation.context.base_epoch_flops", lambda *_: 3_000)
     row = BaseFurther("base_further", fitting)
     row.params = row.params.model_copy(update={"epochs": epochs, "patience": None})
@@ -83,10 +83,10 @@ def test_what_is_frozen_stays_so(run: Artifacts, monkeypatch) -> None:
     predictor.model.network = base.requires_grad_(False)  # as a cut network is
     monkeypatch.setattr(ToyTask, "build_model", lambda _self: HalfFrozen())
     fitting = Fitting(run, params_of(run), predictor)
-    monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 1})
+    monkeypatch.setitem(vars(fitting), "tuned_flops", {"total": 1})
     row = BaseFurther("base_further", fitting)
     assert row.left_out() is None
-    row.params = row.params.model_copy(update={"epochs": 1, "lr": 1e-3})
+    row.params = row.params.model_copy(update={"epochs": 1, "lrs": [1e-3]})
     row.fit(fitting)
     for name, value in row.network.state_dict().items():
         if not name.startswith("head"):

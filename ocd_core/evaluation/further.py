@@ -1,0 +1,85 @@
+"""Training the base network further: what the rows `base_further`, `base_further_augmented`, `layer_further` share."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from torch import Tensor, nn
+
+from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.row import Fit, FittedRow, Saved
+from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.training import BaseTraining, fit_base
+from ocd_core.rng import derive_seed
+from ocd_core.samples import Tensors
+from ocd_core.strict import Positive, PositiveInt, StrictModel, distinct
+from ocd_core.tasks.base import Task
+
+
+class FurtherParams(StrictModel):
+    """Epochs, early stopping and learning rates of a training that starts from the base."""
+
+    epochs: PositiveInt | None  # at most, with each learning rate; null: all cost as much as OCD's training
+    patience: PositiveInt | None  # epochs without a better validation loss before it stops; null: it does not stop
+    lrs: Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]  # the best on val is kept
+
+
+class FurtherRow(FittedRow):
+    """The whole network with new weights, in the precision of the tail."""
+
+    params: FurtherParams
+    network: nn.Module
+
+    def left_out(self) -> str | None:
+        """A network whose parameters are all frozen has nothing to train."""
+        return self.context.all_frozen
+
+    @abstractmethod
+    def task(self, fitting: Fitting) -> Task:
+        """The task to train on; what its `build_model` freezes stays frozen."""
+
+    def fit(self, fitting: Fitting) -> Fit:
+        """Train on the run's device, with the samples in orders that the base training did not use."""
+        task, params = self.task(fitting), self.params
+        epoch_flops, affordable = fitting.affordable(task, len(params.lrs))
+        epochs = affordable if params.epochs is None else params.epochs
+        trained = {lr: self._train(fitting, task, epochs, lr) for lr in params.lrs}
+        lr = min(trained, key=lambda each: trained[each].metrics["val_loss"])
+        self.network = trained[lr].model
+        several = len(trained) > 1
+        curve = [
+            {**row, **({"tried_lr": rate} if several else {})} for rate, each in trained.items() for row in each.curve
+        ]
+        used = epoch_flops * sum(int(each.metrics["epochs"]) for each in trained.values())
+        cost = {"allowed": epoch_flops * epochs * len(trained), "total": used}
+        return Fit({**trained[lr].metrics, "lr": lr}, curve, cost)
+
+    def _train(self, fitting: Fitting, task: Task, epochs: int, lr: float) -> BaseTraining:
+        patience = epochs if self.params.patience is None else self.params.patience
+        return fit_base(
+            task,
+            fitting.split("train"),
+            fitting.split("val"),
+            fitting.params.base.model_copy(
+                update={"checkpoint": None, "epochs": epochs, "patience": patience, "lr": lr}
+            ),
+            derive_seed(fitting.seed, "base further"),
+            start=fitting.predictor.model.network,
+            device=fitting.device,
+        )
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """All weights."""
+        return self.network.state_dict()
+
+    def load(self, saved: Saved) -> None:
+        """Load into a network that the task builds."""
+        self.network = self.context.task.build_model()
+        saved.load_into(self.network)
+        self.network.to(self.context.device, self.context.predictor.model.dtype)
+
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """The outputs of the network that was trained further."""
+        output: Tensors = self.network(*shared.inputs)
+        return output
