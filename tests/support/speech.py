@@ -12,9 +12,9 @@ from tests.tasks.speech.recordings import NETWORK, SOURCES, write_folder
 LAST = "separator.rnn_model.cols_grnn.1.block_projection"
 
 
-def speech_params(folder: Path, task: str = "speech_small") -> dict[str, Any]:
-    """The params of a task for two voices, the small network of the tests and a few updates."""
-    values = read_yaml(REPO / "params" / f"{task}.yaml")
+def speech_params(folder: Path) -> dict[str, Any]:
+    """The params of speech_small for two voices, the small network of the tests and a few updates."""
+    values = read_yaml(REPO / "params" / "speech_small.yaml")
     changes = {
         "data": {"path": str(folder), "sources": SOURCES, "train_seconds": 0.15, "train_part": "train",
                  "val_part": "dev", "test_part": "test"},
@@ -30,8 +30,12 @@ def speech_params(folder: Path, task: str = "speech_small") -> dict[str, Any]:
     for group, keys in changes.items():
         values[group].update(keys)
     values["diffusion"]["denoiser"].update(width=8, depth=1)
-    values["controls"]["hypernetwork"].update(width=8, updates=2, validate_every=1)
-    values["controls"]["base_further"]["epochs"] = 1
+    values["tuning"].update(updates=2, lrs=[1e-3], validate_every=1, draws=2)
+    controls = values["controls"]
+    for row in ("regression", "hypernetwork", "hypernetwork_pretrained"):
+        controls[row].update(widths=[8], lrs=[1e-3], updates=2, validate_every=1)
+    controls["hypernetwork_pretrained"]["regression"]["updates"] = 2
+    controls["base_further"]["epochs"] = 1
     return values
 
 
