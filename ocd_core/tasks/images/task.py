@@ -3,6 +3,7 @@
 Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -199,6 +200,13 @@ class ImageClassification(Classification):
             raise UserError(f"{path} does not hold {data.shape} images with labels; run the stage prepare again")
         check_labels(label, data.classes, str(path))
         return ImageSplit(Pictures(image, label), data)
+
+    def shown(self, prepared: Path, split: SplitName, sample_id: Sequence[int]) -> list[Tensor]:
+        """The images themselves."""
+        opened = self.open(prepared, split)
+        assert isinstance(opened, ImageSplit)
+        image_NHWC = opened.pictures.image_NCHW[torch.as_tensor(sample_id)].movedim(1, -1).float() / 255
+        return list(image_NHWC if self.data.channels == 3 else image_NHWC[..., 0])
 
     def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
         """A batch for training the base, augmented as `data.augment` says; what is outside of an image is black."""
