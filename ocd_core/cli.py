@@ -154,12 +154,38 @@ def predict(
 
 
 @app.command()
-def report(task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k") -> None:
-    """Write reports/<task> from the artifacts, and show the table."""
+def report(
+    task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k",
+    show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Write reports/<task> from the artifacts, and show the table; index.html is the whole report as one page."""
+    import webbrowser
+
+    from ocd_core.artifacts import Artifacts
     from ocd_core.report.run_report import write_report
     from ocd_core.report.run_tables import print_tables
 
     print_tables(write_report(task))
+    page = Artifacts(task).report / "index.html"
+    print(f"page: {page}")
+    if show and not webbrowser.open(page.resolve().as_uri()):
+        raise UserError(f"no browser can be started here; open {page} yourself")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, of any folder; at least two.")],
+    html: Annotated[Path | None, typer.Option(help="Also write a page that opens offline.")] = None,
+) -> None:
+    """Lay runs side by side: every row's first metric, and the params that differ."""
+    from ocd_core.artifacts import write_text
+    from ocd_core.report.comparison import comparison_page, print_comparison, read_runs
+
+    found = read_runs(runs)
+    print_comparison(found)
+    if html is not None:
+        write_text(html, comparison_page(found))
+        print(f"page: {html}")
 
 
 @app.command()

@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import webbrowser
 from pathlib import Path
 
 import pytest
@@ -103,7 +105,7 @@ def write_png(path: Path) -> None:
 
 def test_help_and_unknown_words(ocd):
     assert "inspect" in ocd("--help").out
-    for command in ("tasks", "inspect", "verify", "export", "predict", "report", "preset"):
+    for command in ("tasks", "inspect", "verify", "export", "predict", "report", "compare", "preset"):
         assert ocd(command, "--help").status == 0
     for wrong in (["nonsense"], ["inspect"], ["inspect", "a.zarr", "--sample", "x"]):
         done = ocd(*wrong)
@@ -261,6 +263,7 @@ def test_report(ocd, in_run, toy_run):
     assert made == [
         "cards",
         "curves.png",
+        "index.html",
         "layer_scores.png",
         "overfit_test.png",
         "results.json",
@@ -268,7 +271,26 @@ def test_report(ocd, in_run, toy_run):
         "scale.md",
         "table.md",
     ]
+    assert "page: reports/toy/index.html" in done.out
     ocd("report", "unknown").refused("no evaluated run of task 'unknown'")
+
+
+def test_report_in_a_browser(ocd, in_run, toy_run, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: opened.append(url) or len(opened) < 2)
+    assert ocd("report", "--open", "toy").status == 0
+    assert opened == [(toy_run / "reports/toy/index.html").as_uri()]
+    ocd("report", "--open", "toy").refused("no browser can be started here; open reports/toy/index.html yourself")
+
+
+def test_compare(ocd, in_run, toy_run, tmp_path):
+    shutil.copytree(toy_run / "data" / "toy", tmp_path / "data" / "toy")
+    runs = ["data/toy/seed0/rank1", tmp_path / "data/toy/seed0/rank1"]
+    done = ocd("compare", *runs, "--html", tmp_path / "page.html")
+    assert done.status == 0, done.err
+    assert "overfitted on test (bound)" in done.out
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    ocd("compare", runs[0]).refused("at least two runs")
 
 
 def test_preset(ocd, tmp_path, monkeypatch):

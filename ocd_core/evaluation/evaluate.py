@@ -17,7 +17,7 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.adjusting import Adjustments, choose_adjustments, score_of_draws
 from ocd_core.evaluation.answering import Cost, cost_of_answers, with_cost
 from ocd_core.evaluation.context import Context
-from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring
+from ocd_core.evaluation.figures import Figure, MeanFigure, Measuring, SplitFigure
 from ocd_core.evaluation.noise import Noise
 from ocd_core.evaluation.params import EvaluateParams
 from ocd_core.evaluation.result import Absent, Result, corrected
@@ -138,13 +138,19 @@ class Evaluation:
         return {"n": self.samples, **rows}
 
     def per_sample(self) -> list[dict[str, Any]]:
-        """One entry per test sample, with every row's per-sample metrics as they are reported (the PSNR of a view)."""
-        columns = {
+        """One entry per test sample, with every row's per-sample metrics as they are reported (the PSNR of a view).
+
+        And what metrics of the whole split keep of each sample (`Metric.sample_columns`).
+        """
+        columns: dict[str, list[float]] = {
             f"{row}_{m.name}": [m.finish(float(v)) for v in figure.values]
             for row, figures in self.figures.items()
             for m in self.metrics
             if m.kind == "per_sample" and isinstance(figure := figures[m.name], MeanFigure)
         }
+        for row, figures in self.figures.items():
+            kept = [figure.sample_columns() for figure in figures.values() if isinstance(figure, SplitFigure)]
+            columns |= {f"{row}_{name}": values for found in kept for name, values in found.items()}
         rho = {} if self.rho is None else {"rho": self.rho.tolist()}
         return [
             {"sample_id": i, **{name: column[i] for name, column in (columns | rho).items()}}

@@ -121,6 +121,11 @@ class SplitFigure(Figure):
         self._parts = (output, target) if metric.reduce is None else (metric.reduce(output, target),)
         super().__init__(metric, self._measure_whole())
 
+    def sample_columns(self) -> dict[str, list[float]]:
+        """What `Metric.sample_columns` names, of each sample."""
+        names = self.metric.sample_columns
+        return {name: as_tuple(self._parts[0])[0][:, i].tolist() for i, name in enumerate(names)}
+
     def interval(self, resamples: int, seed: int) -> tuple[float, float]:
         """The interval over the resamples on which the metric is defined."""
         found_R = self._recomputed(resamples, seed)

@@ -1,6 +1,7 @@
 """A task's whole report: reports/<task>."""
 
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,22 +11,26 @@ from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
 from ocd_core.report.results import Merged, Table, merged_results, preset_tables, run_tables
+from ocd_core.report.run_page import Contents, run_page
 from ocd_core.report.run_plots import plot_curves, plot_layer_scores
 from ocd_core.report.run_scale import scale_markdown
 from ocd_core.report.run_tables import markdown
 from ocd_core.report.run_times import runtime_markdown
 from ocd_core.report.store_card import write_card
+from ocd_core.report.store_page import store_page
 from ocd_core.report.store_plots import plot_store
 from ocd_core.samples import SPLITS
+from ocd_core.store import OverfitStore
 from ocd_core.timing import read_seconds
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     """Write reports/<task> and return the tables.
 
-    The report holds the tables, results.json (their numbers, see `ocd_core.evaluation.result`), paper.md (if the paper
-    has the task's data set), scale.md, runtime.md, the first run's plots and figures, and the card of every store in
-    cards/seed<k>-rank<r>-<split>.
+    The report is one page, index.html (see `ocd_core.report.run_page`). Beside it are the tables, results.json (their
+    numbers, see `ocd_core.evaluation.result`), paper.md (if the paper has the task's data set), scale.md, runtime.md,
+    the first run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>; those of the first
+    run have a page.
     """
     tables = [_with_seconds(table, root) for table in run_tables(task, root)]
     first = tables[0]
@@ -48,23 +53,39 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
             for entry in entries
         ],
     )
-    compared = paper_task(task)
+    compared, paper = paper_task(task), None
     if compared is not None:  # counting a preset's operations takes seconds
-        write_text(run.report / "paper.md", paper_markdown(entries[0], compared, presets_not_run(run, {*presets})))
+        paper = paper_markdown(entries[0], compared, presets_not_run(run, {*presets}))
+        write_text(run.report / "paper.md", paper)
     runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
-    write_text(run.report / "scale.md", scale_markdown(runs))
-    write_text(run.report / "runtime.md", runtime_markdown(runs))
-    for each in runs:
-        for split in SPLITS:
-            if each.overfit(split).exists():
-                write_card(each.overfit(split), run.report / "cards" / f"seed{each.seed}-rank{each.rank}-{split}")
+    scale, runtime = scale_markdown(runs), runtime_markdown(runs)
+    write_text(run.report / "scale.md", scale)
+    write_text(run.report / "runtime.md", runtime)
+    stores = _cards(runs, run.report)
     plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")
     for picture in sorted(pictures.iterdir()):
         if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
+    contents = Contents(runs, entries, scale, runtime, paper, stores)
+    write_text(run.report / "index.html", run_page(contents))
     return entries
+
+
+def _cards(runs: Sequence[Artifacts], report: Path) -> list[tuple[str, str]]:
+    """Write each store's card, and the pages of the first run's; returns links to them."""
+    links = []
+    for run in runs:
+        for split in SPLITS:
+            if run.overfit(split).exists():
+                name = f"cards/seed{run.seed}-rank{run.rank}-{split}"
+                write_card(run.overfit(split), report / name)
+                if run is runs[0]:  # a page takes seconds
+                    write_text(report / name / "index.html", store_page(OverfitStore(run.overfit(split))))
+                page = "index.html" if run is runs[0] else "README.md"
+                links.append((f"{split}, seed {run.seed}, rank {run.rank}", f"{name}/{page}"))
+    return links
 
 
 def _with_seconds(table: Table, root: Path | str) -> Table:

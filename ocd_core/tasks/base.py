@@ -196,6 +196,13 @@ class Task(ABC):
         """One unseen input from a file, for `ocd predict`: the model's inputs with a sample axis of 1."""
         raise UserError(f"{type(self).__name__} cannot read single inputs from files")
 
+    def shown(self, prepared: Path, split: SplitName, sample_id: Sequence[int]) -> list[Tensor] | list[str] | None:
+        """Some samples as a reader of the report sees them; by default None: nothing to see.
+
+        Images in 0..1, (H, W) or (H, W, 3), or texts.
+        """
+        return None
+
     def describe_output(self, output: Any) -> dict[str, str | float]:
         """One sample's output in words, for `ocd predict`."""
         return {f"y{i}": float(v) for i, v in enumerate(flat(map_tensors(lambda x: x[None], output))[0, :8])}

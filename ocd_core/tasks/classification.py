@@ -69,7 +69,13 @@ def classification_metrics(cross_entropy: Callable[[Tensor, Tensor], Tensor]) ->
         Metric("cross_entropy", cross_entropy, higher_is_better=False),
         Metric("accuracy", hit, higher_is_better=True, unit="%", decimals=2, test="mcnemar"),
         Metric("brier", brier, higher_is_better=False),
-        Metric("ece", over_split=calibration_error, reduce=sureness, higher_is_better=False),
+        Metric(
+            "ece",
+            over_split=calibration_error,
+            reduce=sureness,
+            sample_columns=("confidence",),
+            higher_is_better=False,
+        ),
         Metric("auroc_wrong", over_split=auroc_of_being_wrong, reduce=sureness, higher_is_better=True, decimals=3),
     )
 

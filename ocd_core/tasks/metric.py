@@ -25,7 +25,8 @@ class Metric:
         the groups of the split (`ocd_core.samples.groups_of`).
     over_split: (output, target) -> a number for all samples of a split (AUC, F1, MCC). It is computed again for every
         resample of a bootstrap; what each sample alone gives belongs in `reduce`, (output, target) -> (N, ...),
-        which runs once: over_split then takes its result instead.
+        which runs once: over_split then takes its result instead. If that has columns, (N, D), `sample_columns` names
+        the first of them, which tables of samples keep (how sure a network is of each sample).
 
     higher_is_better is None if neither direction is (the coverage of an interval should be 90 %).
 
@@ -36,7 +37,8 @@ class Metric:
     A function may return NaN, or over_split raise ValueError, where the metric is not defined (the AUC of one class).
 
     Raises:
-        ValueError: none or several of the three are given, or `sees`, `finish`, `test` or `reduce` has no effect.
+        ValueError: none or several of the three are given, or `sees`, `finish`, `test`, `reduce` or
+            `sample_columns` has no effect.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Metric:
     per_group: Callable[[Any, Any], float] | None = None
     over_split: Callable[..., float] | None = None
     reduce: Callable[[Any, Any], Tensor] | None = None
+    sample_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = [kind for kind in ("per_sample", "per_group", "over_split") if getattr(self, kind) is not None]
@@ -65,6 +68,8 @@ class Metric:
             raise ValueError(f"metric {self.name!r}: test='mcnemar' is for per_sample, not {given[0]}")
         if self.reduce is not None and self.over_split is None:
             raise ValueError(f"metric {self.name!r}: reduce is for over_split, not {given[0]}")
+        if self.sample_columns and self.reduce is None:
+            raise ValueError(f"metric {self.name!r}: sample_columns names columns of reduce, which is missing")
         if self.over_split is not None and self.finish is not float:
             raise ValueError(f"metric {self.name!r}: over_split gives the reported number; leave finish out")
 

@@ -22,17 +22,8 @@ from ocd_core.report.run_export import export_run, is_run
 from ocd_core.stage_code import BY_NAME
 from ocd_core.tasks.tabular.task import Tabular
 from tests.bundles.support import edit_json, rehash
-from tests.support.domains import images_run, table_run
-from tests.support.runs import run_of
-from tests.support.toy import PLANE
-from tests.support.views import views_run
+from tests.report.conftest import MAKERS
 
-MAKERS: dict[str, Callable[[Path], Artifacts]] = {
-    "images": images_run,
-    "tabular": table_run,
-    "views": lambda root: views_run(root, "evaluate"),
-    "own": lambda root: run_of(root, "plane", PLANE, "evaluate"),
-}
 NEEDED = {"tabular": {"features.json", "features.safetensors", "targets.json"}}
 
 
@@ -40,13 +31,12 @@ Exported = tuple[str, Artifacts, Path]  # domain, run and bundle, none of which 
 
 
 @pytest.fixture(scope="module")
-def export_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+def export_of(run_of_domain: Callable[[str], Artifacts]) -> Callable[[str], Exported]:
     @cache
     def exported(domain: str) -> Exported:
-        root = tmp_path_factory.mktemp(domain)
-        run = MAKERS[domain](root)
-        export_run(run.rank_dir, str(root / "bundle"))
-        return domain, run, root / "bundle"
+        run = run_of_domain(domain)
+        export_run(run.rank_dir, str(run.root / "bundle"))
+        return domain, run, run.root / "bundle"
 
     return exported
 

@@ -36,8 +36,8 @@ def run(finished: Artifacts, tmp_path: Path) -> Artifacts:
 @pytest.fixture
 def tables_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is drawn, which takes most of the time."""
-    for name in ("write_card", "plot_curves", "plot_layer_scores", "plot_store"):
-        monkeypatch.setattr(run_report, name, lambda *_: None)
+    for name in ("_cards", "plot_curves", "plot_layer_scores", "plot_store", "run_page"):
+        monkeypatch.setattr(run_report, name, lambda *_: "")
 
 
 def files(run: Artifacts) -> set[str]:
@@ -49,13 +49,14 @@ def test_a_report_has_tables_plots_and_cards(run: Artifacts) -> None:
     (run.pictures / "view.gif").write_bytes(b"a figure of the domain")
     (entry,) = write_report("toy", run.root)
     assert files(run) == {
-        "table.md", "results.json", "scale.md", "runtime.md", "cards", "curves.png", "layer_scores.png",
+        "index.html", "table.md", "results.json", "scale.md", "runtime.md", "cards", "curves.png", "layer_scores.png",
         "overfit_test.png", "view.gif",
     }  # fmt: skip
     assert (run.report / "view.gif").read_bytes() == b"a figure of the domain"
     assert {path.name for path in (run.report / "cards").iterdir()} == {
         f"seed0-rank1-{split}" for split in ("train", "val", "test")
     }
+    assert (run.report / "cards" / "seed0-rank1-test" / "index.html").is_file()
     assert "**toy, layer head (rank 1), 20 test samples, seed 0**" in (run.report / "table.md").read_text()
     assert [*entry.rows()] == [*dict.fromkeys(r["row"] for r in read_json(run.evaluation / "table.json")["results"])]
 

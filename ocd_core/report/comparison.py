@@ -1,0 +1,142 @@
+"""Several runs side by side: what each row of their tables scored, and which params differ."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.errors import UserError
+from ocd_core.evaluation.result import Result
+from ocd_core.params_files import flat
+from ocd_core.report.page import Markdown, Section, Table, html_page
+from ocd_core.report.run_tables import cell, heading
+
+_NOT_SET = "–"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated run. name: as the user gave it. table: see the stage `evaluate`. config: its params, flat."""
+
+    name: str
+    table: dict[str, Any]
+    config: dict[str, Any]
+
+    def results(self, metric: str) -> dict[str, Result]:
+        """{row: its result of a metric, not adjusted}."""
+        found = (Result(**r) for r in self.table["results"])
+        return {r.row: r for r in found if r.metric == metric and not r.adjusted}
+
+
+def read_runs(folders: Sequence[str]) -> list[Run]:
+    """The runs of some folders `data/<task>/seed<k>/rank<r>`, named by the parts in which their paths differ.
+
+    Raises:
+        UserError: fewer than two, one twice, or one that is no evaluated run.
+    """
+    if len(folders) < 2:
+        raise UserError("compare needs at least two runs, such as data/mnist5k/seed0/rank1 data/mnist5k/seed1/rank1")
+    paths = [Path(folder).resolve() for folder in folders]
+    if len({*paths}) < len(paths):
+        raise UserError("compare needs different runs; one is named twice")
+    runs = []
+    for name, folder in zip(_names(paths), folders, strict=True):
+        run = Artifacts.from_folder(folder)
+        evaluation = run.need(run.evaluation, "evaluate")
+        config = flat(read_json(evaluation / "config.json"))
+        runs.append(Run(name, read_json(evaluation / "table.json"), config))
+    return runs
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The paths without the beginning that all of them share, and without `data`."""
+    shared = 0
+    while len({path.parts[: shared + 1] for path in paths}) == 1:
+        shared += 1
+    return ["/".join(part for part in path.parts[shared:] if part != "data") for path in paths]
+
+
+def metric_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: each row's first metric in every run; and the difference from its own base, with a star if that
+    is more than chance.
+
+    Raises:
+        UserError: the runs have different first metrics.
+    """
+    metrics = [run.table["metrics"][0] for run in runs]
+    if len({m["name"] for m in metrics}) > 1:
+        names = ", ".join(f"{run.name}: {m['name']}" for run, m in zip(runs, metrics, strict=True))
+        raise UserError(f"these runs have different first metrics ({names}); compare runs of one kind of task")
+    metric = metrics[0]
+    found = [run.results(metric["name"]) for run in runs]
+    titles = {row: result.title for results in reversed(found) for row, result in results.items()}
+    order = list(dict.fromkeys(row for results in found for row in results))
+    columns = ["method", *(f"{run.name}: {heading(metric)}" for run in runs)]
+    rows = [[titles[row], *(_cell(results.get(row), metric) for results in found)] for row in order]
+    return columns, rows
+
+
+def _cell(result: Result | None, metric: dict[str, Any]) -> str:
+    if result is None:
+        return _NOT_SET
+    text = cell(result, metric, True).replace("\\*", "*")
+    if result.difference is None:
+        return text
+    return f"{text} ({result.difference:+z.{metric['decimals']}f})"
+
+
+def param_table(runs: Sequence[Run]) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows: the params in which the runs differ, and their seeds, ranks and layers."""
+    facts = [
+        {key: run.table[key] for key in ("task", "seed", "rank", "layer")}
+        | {"test samples": run.table["results"][0]["n"]}
+        | run.config
+        for run in runs
+    ]
+    keys = dict.fromkeys(key for values in facts for key in values)
+    rows = []
+    for key in keys:
+        texts = [str(values[key]) if key in values else _NOT_SET for values in facts]
+        if len({*texts}) > 1:
+            rows.append([key, *texts])
+    return ["param", *(run.name for run in runs)], rows
+
+
+_NOTE = (
+    "In brackets: the difference from the same run's base. *: differs from it with a corrected p below 0.05. Runs with "
+    "other seeds or data have other bases."
+)
+
+
+def print_comparison(runs: Sequence[Run]) -> None:
+    """Show both tables on the terminal."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # wide enough that a log shows whole lines
+    for columns, rows in (metric_table(runs), param_table(runs)):
+        shown = RichTable()
+        for i, column in enumerate(columns):
+            shown.add_column(column, justify="left" if i == 0 else "right")
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown)
+    console.print(_NOTE, soft_wrap=True, highlight=False)
+
+
+def comparison_page(runs: Sequence[Run]) -> str:
+    """Both tables as a page."""
+    columns, rows = metric_table(runs)
+    keys, params = param_table(runs)
+    differing = Table(keys, params) if params else Markdown("None.")
+    return html_page(
+        "Runs side by side",
+        ", ".join(run.name for run in runs),
+        [
+            Section("Results", [Table(columns, rows, numbers=len(runs)), Markdown(_NOTE)]),
+            Section("Params that differ", [differing]),
+        ],
+    )

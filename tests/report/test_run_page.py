@@ -1,0 +1,153 @@
+"""The page of a task's report: its parts, and what a reader of it sees in a browser at two widths."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ocd_core.artifacts import Artifacts, write_json
+from ocd_core.report import run_report
+from ocd_core.report.results import merged_results
+from ocd_core.report.run_page import about, differences_figure, in_short, legend
+from ocd_core.report.run_report import write_report
+from ocd_core.report.store_page import store_page
+from ocd_core.store import OverfitStore
+from tests.report.test_store_page import Page
+from tests.support.browser import measure, need_chromium
+from tests.support.tables import result, table
+
+PARTS = ["in-short", "results", "samples", "layers", "training", "weight-changes", "cost", "environment-and-config"]
+
+
+@pytest.fixture(scope="module")
+def reports(run_of_domain: Callable[[str], Artifacts]) -> dict[str, Artifacts]:
+    """Digits, and views, whose domain has figures of its own."""
+    found = {domain: run_of_domain(domain) for domain in ("images", "views")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_report, "store_page", lambda _store: "")  # it takes seconds, and has tests of its own
+        for run in found.values():
+            write_report(run.task, run.root)
+    return found
+
+
+def page_of(run: Artifacts) -> tuple[str, Page]:
+    text = (run.report / "index.html").read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+def sections(page: Page) -> list[str]:
+    return [attrs["id"] for tag, attrs in page.found if tag == "section"]
+
+
+def test_the_parts_of_the_page(reports: dict[str, Artifacts]) -> None:
+    _, page = page_of(reports["images"])
+    assert sections(page) == [*PARTS[:3], "calibration", *PARTS[3:]]
+    _, views = page_of(reports["views"])
+    assert sections(views) == PARTS
+    for run in reports.values():
+        _, page = page_of(run)
+        for words in ("overfit.steps", "torch", "operations per test sample", "OCD draws Δ"):
+            assert words in page.text
+        for _, target in [(tag, attrs["href"]) for tag, attrs in page.found if tag == "a"]:
+            assert target.startswith("#") or (run.report / target).is_file(), target
+
+
+def test_it_opens_offline(reports: dict[str, Artifacts]) -> None:
+    for run in reports.values():
+        text, page = page_of(run)
+        assert not {tag for tag, _ in page.found} & {"script", "link", "iframe", "object", "embed", "base", "form"}
+        sources = [attrs["src"] for tag, attrs in page.found if tag == "img"]
+        assert len(sources) >= 5
+        assert all(source.startswith(("data:image/png;base64,", "data:image/gif;base64,")) for source in sources)
+        assert "url(" not in text
+        assert "http" not in text.split("</style>")[1].replace("http-", "")
+
+
+def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], monkeypatch) -> None:
+    run = reports["images"]
+    for name in ("_cards", "plot_curves", "plot_layer_scores", "plot_store"):  # as they are
+        monkeypatch.setattr(run_report, name, lambda *_: [])
+    folder = run.rank_dir / "diagnosis"
+    folder.mkdir()
+    (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
+    write_report("images", run.root)
+    text, page = page_of(run)
+    assert sections(page)[0] == "verdict"
+    assert "OCD <strong>cannot</strong> gain here." in text
+    (folder / "verdict.md").unlink()
+    write_report("images", run.root)
+    text, page = page_of(run)
+    assert sections(page)[0] == "in-short"
+    assert "erdict" not in text
+
+
+@pytest.fixture(scope="module")
+def store_file(reports: dict[str, Artifacts], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "store.html"
+    path.write_text(store_page(OverfitStore(reports["images"].overfit("test"))), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+@pytest.mark.parametrize("name", ["images", "views", "store"])
+def test_in_a_browser(reports: dict[str, Artifacts], store_file: Path, name: str, width: int, tmp_path: Path) -> None:
+    """Every picture shows, no text sticks out, and wide tables are cards on a narrow screen."""
+    need_chromium()
+    page = store_file if name == "store" else reports[name].report / "index.html"
+    found = measure(page, width, tmp_path)
+    assert found["wrong"] == []
+    assert found["images"] == page.read_text(encoding="utf-8").count("<img")
+    assert (found["cards"] > 5) == (width == 400)
+
+
+def test_the_measure_finds_what_is_wrong(tmp_path: Path) -> None:
+    need_chromium()
+    page = tmp_path / "bad.html"
+    wide, tall = "x" * 300, "<br>".join("abcdefghijkl")
+    page.write_text(
+        f"<!doctype html><p>{wide}</p><img alt='lost' src='data:image/png;base64,AAAA'>"
+        f"<table style='table-layout: fixed; width: 50px'><tr><td>{wide}</td></tr></table>"
+        f"<table><tr><td>{tall}</td></tr></table>"
+    )
+    wrong = " ".join(measure(page, 400, tmp_path)["wrong"])
+    for words in ("picture: lost", "page is ", "text: xxx", "cell: xxx", "row of "):
+        assert words in wrong
+
+
+def test_in_short_says_better_worse_or_chance() -> None:
+    rows = [
+        result("base", 0.5),
+        result("ocd", 0.6, difference=0.1, p=0.001),
+        result("ridge", 0.45, difference=-0.05, p=0.0001),
+        result("bound", 0.1),
+    ]
+    (entry,) = merged_results([table(results=rows)])
+    text = in_short(entry)
+    assert text.startswith("Rmse of the base network: 0.500.")
+    assert "the ocd: **0.600**, worse than the base (p = 0.002, corrected)" in text  # over three rows: 2 · .001
+    assert "The best row that sees no test label is the ridge: 0.450, better than the base (p < .001, " in text
+    rows[1] = result("ocd", 0.6, difference=0.1, p=0.3)
+    (entry,) = merged_results([table(results=rows)])
+    assert "no different from the base beyond chance (p = " in in_short(entry)
+
+
+def test_rows_are_explained_and_the_bound_is_not_drawn() -> None:
+    rows = [result("base", 0.5), result("ocd", 0.4), result("ocd_ensemble_5", 0.3), result("bound", 0.1)]
+    (entry,) = merged_results([table(results=rows)])
+    found = dict(legend(entry))
+    assert found["the ocd"] == "one draw of Δ for each sample (Alg. 2)."
+    assert set(found) == {"the base", "the ocd", "the ocd_ensemble_5", "the bound"}
+    figure = differences_figure(entry)
+    assert figure is not None
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["the ocd", "the ocd_ensemble_5"]
+    assert differences_figure(merged_results([table(results=rows[:1])])[0]) is None
+
+
+def test_what_was_done_in_words(tmp_path: Path) -> None:
+    run = Artifacts("toy", root=tmp_path)
+    write_json(run.evaluation / "config.json", {"base": {"model": {"name": "mlp"}}})
+    write_json(run.prepared / "summary.json", {"source": "points", "splits": {"train": {"samples": 1200}}})
+    (entry,) = merged_results([table()])
+    assert "(`mlp`) was trained on the task `toy` (1,200 to train; source: points)" in about(run, entry)
+    write_json(run.prepared / "summary.json", {"train": 3})
+    assert "on the task `toy`. It was then overfitted" in about(run, entry)
