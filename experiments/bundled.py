@@ -35,8 +35,8 @@ SETTINGS: dict[str, Any] = {
     "controls.fit": ["base_further"],
     "evaluate.rows": ["base", "base_further", "ocd", "ocd_mean_network", "ocd_ensemble", "bound"],
 }
-STAGES = ("code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "tune_diffusion",
-          "train_scale", "train_controls", "evaluate")  # fmt: skip
+STAGES = ("code", "prepare", "train_base", "score_layers", "overfit", "train_diffusion", "train_scale",
+          "tune_diffusion", "train_controls", "evaluate")  # fmt: skip
 EXPECTED = ROOT / "tests" / "bundles" / f"{NAME}.json"
 SAMPLES = 40
 _KEYS = ("base_cross_entropy", "ocd_cross_entropy", "ocd_ensemble_cross_entropy")
