@@ -3,6 +3,8 @@
 import csv
 import json
 import math
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
-from ocd_core.files import PARTIAL, replace_file
+from ocd_core.files import PARTIAL, flush, locked, read_regular, remove, replace_file
+from ocd_core.params_files import check_task_name
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Artifacts:
     """Paths of one run: a task, a seed and the rank of the layer that moves.
 
     Raises:
-        UserError: a negative seed or a rank below 1.
+        UserError: a negative seed, a rank below 1, or a task whose name would lead elsewhere.
     """
 
     task: str
@@ -29,6 +32,7 @@ class Artifacts:
     root: Path = Path()
 
     def __post_init__(self) -> None:
+        check_task_name(self.task)
         if self.seed < 0 or self.rank < 1:
             raise UserError(f"seed must be at least 0 and rank at least 1 (found seed {self.seed}, rank {self.rank})")
 
@@ -156,25 +160,45 @@ class Artifacts:
 def replaced_folder(dest: Path, *, only_new: bool = False) -> Iterator[Path]:
     """A new folder to write into; it replaces `dest` only if the block ends without an error.
 
+    `dest` is at any time the old folder or the new one, except between two renames, when it is absent; if the process
+    is killed just then, the next call puts the old one back. A lock, which ends with the process, keeps others away;
+    only folders that a killed process of this function left are swept.
+
     only_new: never replace an existing folder.
 
     Raises:
-        UserError: with `only_new`, `dest` exists when the block ends.
+        UserError: another process is writing `dest`; or, with `only_new`, it exists when the block ends.
     """
     dest.parent.mkdir(parents=True, exist_ok=True)
-    for left in dest.parent.glob(f".{dest.name}.*{PARTIAL}"):
-        shutil.rmtree(left)
-    work = Path(tempfile.mkdtemp(prefix=f".{dest.name}.", suffix=PARTIAL, dir=dest.parent))
-    work.chmod(0o755)
-    try:
-        yield work
-        if dest.exists():
-            if only_new:
-                raise UserError(f"{dest} was created in the meantime; choose another path or remove it")
-            shutil.rmtree(dest)
-        work.replace(dest)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    with locked(dest.with_name(f".{dest.name}.lock"), str(dest)):
+        old = dest.with_name(f".{dest.name}.ocd-replaced")
+        _recover(dest, old)
+        work = Path(tempfile.mkdtemp(prefix=f".{dest.name}.ocd-", suffix=PARTIAL, dir=dest.parent))
+        work.chmod(0o755)
+        try:
+            yield work
+            if os.path.lexists(dest):
+                if only_new:
+                    raise UserError(f"{dest} was created in the meantime; choose another path or remove it")
+                dest.rename(old)
+            work.rename(dest)
+            flush(dest.parent)
+            remove(old)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _recover(dest: Path, old: Path) -> None:
+    """Clean up after a process that was killed in `replaced_folder`; the caller holds the lock."""
+    if os.path.lexists(old):
+        if os.path.lexists(dest):
+            remove(old)
+        else:
+            old.rename(dest)
+    left = re.compile(rf"\.{re.escape(dest.name)}\.ocd-[a-z0-9_]{{8}}{re.escape(PARTIAL)}")
+    for path in dest.parent.iterdir():
+        if left.fullmatch(path.name):
+            remove(path)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -196,13 +220,15 @@ def read_json(path: Path) -> Any:
     """Read JSON.
 
     Raises:
-        UserError: the file is missing or is not JSON.
+        UserError: the file is missing or is not JSON, or something else has its name.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_regular(path).decode())
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it ('dvc repro')") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run 'dvc repro'") from error
 
 
@@ -223,9 +249,12 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows that `write_table` wrote, as text; a missing value is empty.
 
     Raises:
-        UserError: the file is missing.
+        UserError: the file is missing or is no table.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; run 'dvc repro'")
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file, delimiter="\t"))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is damaged: it is no table ({error}); delete it and run 'dvc repro'") from error

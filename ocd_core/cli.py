@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ocd_core.errors import UserError
+from ocd_core.terminal import errors_as_lines
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Inspect and use the results of the OCD pipeline.")
 
@@ -24,8 +25,14 @@ def tasks() -> None:
     from ocd_core.params_files import task_names
     from ocd_core.tasks import domain_names
 
+    names = task_names()
+    if not names:
+        raise UserError(
+            f"{Path.cwd()} has no params/<task>.yaml; go to the folder that holds params/ (in a copy of the "
+            f"repository, its top). Domains that are installed: {', '.join(sorted(domain_names()))}"
+        )
     table = Table("task", "domain", "base network", "layer", "params", box=None)
-    for name in task_names():
+    for name in names:
         try:
             params = load_params(name)
         except UserError as error:
@@ -61,11 +68,13 @@ def inspect(
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; name a file")
     values = read_rows(opened)
-    print_store(opened, values, sample)
+    # files first: printing ends early if the output goes to a command such as head
     save_figure(overview_figure(opened, values, sample), plot)
-    print(f"plot: {plot}")
     if html is not None:
         write_text(html, store_page(opened, values))
+    print_store(opened, values, sample)
+    print(f"plot: {plot}")
+    if html is not None:
         print(f"page: {html}")
 
 
@@ -128,10 +137,8 @@ def predict(
 
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
-    run = Artifacts(task, seed, rank)
-    here = "/" not in task and (run.task_dir.is_dir() or task in task_names())
-    if here:
-        predictor = Predictor.from_artifacts(run.rank_dir)
+    if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
+        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir)
     else:
         predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code)
     for path in inputs:
@@ -150,7 +157,7 @@ def predict(
             line["files"] = [str(file) for file in files]
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
-        print(json.dumps(line, ensure_ascii=False))
+        print(json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8"))
 
 
 @app.command()
@@ -207,12 +214,6 @@ def preset(
 
 
 def main() -> None:
-    """Entry point. A user's mistake gives one line on standard error and exit status 1."""
-    try:
+    """Entry point. What a user can mend gives one line on standard error and exit status 1."""
+    with errors_as_lines():
         app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:  # a file that a user named cannot be read or written
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)

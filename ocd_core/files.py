@@ -7,7 +7,9 @@ import errno
 import fcntl
 import hashlib
 import os
+import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +19,7 @@ from typing import Any
 from ocd_core.errors import UserError
 
 PARTIAL = ".partial"
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
 def replace_file(
@@ -88,6 +91,36 @@ def flush_tree(folder: Path) -> None:
         for name in names:
             flush(Path(parent) / name)
         flush(Path(parent))
+
+
+def read_regular(path: Path) -> bytes:
+    """A file's content; links are followed.
+
+    Raises:
+        UserError: something else has the name: a folder, or what would make a reader wait for ever (a pipe, a device).
+        OSError: the file is missing or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file; remove it")
+    return path.read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Delete a folder with everything in it, a file or a link (not what it points to); nothing if there is none."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether the machine lacked memory, threads or open files: then an error says nothing about what was read."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORT):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        word in text for word in ("allocate memory", "out of memory", "allocation error", "can't start new thread")
+    )
 
 
 def sha256_file(path: Path) -> str:

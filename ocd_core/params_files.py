@@ -7,8 +7,24 @@ from typing import Any
 from ocd_core.errors import UserError
 
 
+def check_task_name(task: str) -> str:
+    """The name of a task, which is one component of a path.
+
+    Raises:
+        UserError: it would lead to another folder, or is hidden.
+    """
+    if not task or task.startswith(".") or not task.isprintable() or {"/", "\\"} & {*task}:
+        raise UserError(f"{task!r} is not the name of a task: name a file params/<task>.yaml by its stem")
+    return task
+
+
 def params_path(task: str, root: Path | str = ".") -> Path:
-    """The path of a task's params file."""
+    """The path of a task's params file.
+
+    Raises:
+        UserError: see `check_task_name`.
+    """
+    check_task_name(task)
     return Path(root) / "params" / f"{task}.yaml"
 
 

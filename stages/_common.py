@@ -1,7 +1,6 @@
 """What all stages share: their options, and errors printed as one line."""
 
 import os
-import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from ocd_core.allocator import keep_freed_memory
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
+from ocd_core.terminal import errors_as_lines
 from ocd_core.timing import Stopwatch
 
 TaskOption = Annotated[str, typer.Option(help="A task: the name of a file params/<task>.yaml.")]
@@ -21,20 +21,17 @@ DEFAULT_TASK = "mnist5k"
 
 
 def run(main: Callable[..., Any], stage: str | None = None, shared: bool = False) -> None:
-    """Run a stage's `main` as a command line; a `UserError` is printed as one line and gives exit status 1.
+    """Run a stage's `main` as a command line; what a user can mend is printed as one line and gives exit status 1.
 
     Args:
         stage: record under this name how long `main` took, with the plain values that it returns, if any.
         shared: whether several processes (of `torchrun`) may run it together.
     """
-    try:
+    with errors_as_lines():
         if not shared and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("this stage runs in one process: start it with python -m, not with torchrun")
         keep_freed_memory()
         typer.run(main if stage is None else _recorded(main, stage))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 def _recorded(main: Callable[..., Any], stage: str) -> Callable[..., None]:

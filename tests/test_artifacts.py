@@ -1,9 +1,14 @@
 import math
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
 from ocd_core.errors import UserError
+from ocd_core.params_files import read_params
 
 
 def test_paths_follow_the_documented_layout(tmp_path) -> None:
@@ -44,11 +49,130 @@ def test_replaced_folder_is_complete_or_absent(tmp_path) -> None:
     assert [p.name for p in dest.parent.iterdir()] == ["base"]
 
 
-def test_replaced_folder_sweeps_what_a_killed_run_left(tmp_path) -> None:
-    (tmp_path / ".base.abc.partial").mkdir()
-    with replaced_folder(tmp_path / "base") as work:
-        (work / "x").write_text("1")
+def put(dest: Path, text: str) -> None:
+    """An artifact of three files."""
+    with replaced_folder(dest) as work:
+        for name in "abc":
+            (work / name).write_text(text)
+
+
+def content(dest: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(dest.iterdir())}
+
+
+OLD, NEW = dict.fromkeys("abc", "old"), dict.fromkeys("abc", "new")
+MOMENTS = {  # what the process does when it is killed: (the function, its call that kills, before or after it)
+    "no folder yet": (tempfile, "mkdtemp", 1, "before", OLD),
+    "an empty folder": (tempfile, "mkdtemp", 1, "after", OLD),
+    "half of the files": (Path, "write_text", 2, "after", OLD),
+    "all files": (Path, "rename", 1, "before", OLD),
+    "the old one aside": (Path, "rename", 1, "after", None),
+    "the new one in place": (Path, "rename", 2, "after", NEW),
+    "about to delete the old one": (shutil, "rmtree", 1, "before", NEW),
+    "in the middle of deleting it": (os, "unlink", 2, "before", NEW),
+    "the old one deleted": (shutil, "rmtree", 1, "after", NEW),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_process_that_is_killed_leaves_the_old_or_the_new_one(tmp_path, moment) -> None:
+    place, name, number, when, left = MOMENTS[moment]
+    dest = tmp_path / "base"
+    put(dest, "old")
+    child = os.fork()
+    if not child:  # it ends without any clean-up, as after SIGKILL
+        real, calls = getattr(place, name), 0
+
+        def deadly(*args, **kwargs):
+            nonlocal calls
+            calls += 1
+            if calls == number and when == "before":
+                os._exit(9)
+            result = real(*args, **kwargs)
+            if calls == number:
+                os._exit(9)
+            return result
+
+        setattr(place, name, deadly)
+        put(dest, "new")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert (content(dest) if dest.exists() else None) == left
+    with pytest.raises(ZeroDivisionError), replaced_folder(dest) as work:  # whoever comes next
+        (work / "x").write_text(str(1 / 0))
+    assert content(dest) == (left or OLD)
+    put(dest, "new")
+    assert content(dest) == NEW
     assert [p.name for p in tmp_path.iterdir()] == ["base"]
+
+
+def test_replaced_folder_refuses_a_second_writer_and_leaves_its_work_alone(tmp_path) -> None:
+    dest = tmp_path / "base"
+    with replaced_folder(dest) as work:
+        (work / "x").write_text("1")
+        with pytest.raises(UserError, match=r"base is being written by process \d+ on .*wait"), replaced_folder(dest):
+            pass
+    assert content(dest) == {"x": "1"}
+
+
+def test_replaced_folder_sweeps_only_what_it_made(tmp_path) -> None:
+    """Not what strangers named alike, nor what a live process writes for another place."""
+    others = [
+        ".base.partial",
+        ".base.abc.partial",
+        ".base.ocd-.partial",
+        ".b[a]se.ocd-12345678.partial",
+        "base.partial",
+    ]
+    for name in others:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine").touch()
+    (tmp_path / ".base.ocd-abcd_123.partial").mkdir()
+    with replaced_folder(tmp_path / "base.v2") as other:
+        put(tmp_path / "base", "new")
+        assert other.is_dir()
+    assert {p.name for p in tmp_path.iterdir()} == {*others, "base", "base.v2"}
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling"])
+def test_replaced_folder_takes_the_place_of_whatever_is_there(tmp_path, kind) -> None:
+    dest, elsewhere = tmp_path / "base", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "x").write_text("1")
+    if kind == "file":
+        dest.write_text("x")
+    else:
+        dest.symlink_to("elsewhere" if kind == "link" else "nowhere")
+    with pytest.raises(UserError, match="created in the meantime"), replaced_folder(dest, only_new=True):
+        pass
+    assert os.path.lexists(dest)
+    put(dest, "new")
+    assert content(dest) == NEW
+    assert not dest.is_symlink()
+    assert content(elsewhere) == {"x": "1"}
+
+
+@pytest.mark.parametrize("task", ["../evil", "a/b", "..", "", ".hidden", "/etc", "a\\b", "a\x1b[2J", "a\0"])
+def test_a_task_that_would_lead_elsewhere(task) -> None:
+    with pytest.raises(UserError, match="is not the name of a task"):
+        Artifacts(task)
+    with pytest.raises(UserError, match="is not the name of a task"):
+        read_params(task)
+
+
+def test_json_that_cannot_be_read_is_one_line(tmp_path) -> None:
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "deep").write_text("[" * 100_000)
+    (tmp_path / "long").write_text("9" * 5000)
+    (tmp_path / "latin").write_bytes(b'"\xe9"')
+    for name, said in {"folder": "a folder", "pipe": "a pipe", "dangling": "is missing"}.items():
+        with pytest.raises(UserError, match=said):
+            read_json(tmp_path / name)
+    for name in ("deep", "long", "latin"):
+        with pytest.raises(UserError, match="not valid JSON"):
+            read_json(tmp_path / name)
 
 
 def test_json_refuses_nan_and_keeps_the_old_file(tmp_path) -> None:

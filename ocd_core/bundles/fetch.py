@@ -9,7 +9,7 @@ from typing import Any
 from ocd_core.artifacts import replaced_folder
 from ocd_core.bundles.layout import AGAIN, CARD, MANIFEST, Manifest, check_bundle, check_file, parse_manifest
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, is_url, locked
+from ocd_core.files import filesystem, is_url
 from ocd_core.hub import local_folder
 
 CACHE = "OCD_CACHE"  # the environment variable with the folder of downloaded bundles
@@ -79,12 +79,10 @@ def _from_url(url: str) -> Path:
     cache = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "ocd")
     folder = cache / hashlib.sha256(text).hexdigest()[:32]
     try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / f".{folder.name}.lock", str(folder)):
-            if not _sound(folder):
-                with replaced_folder(folder) as work:
-                    _download(fs, root, url, manifest, work)
-                    (work / MANIFEST).write_bytes(text)
+        if not _sound(folder):
+            with replaced_folder(folder) as work:
+                _download(fs, root, url, manifest, work)
+                (work / MANIFEST).write_bytes(text)
     except OSError as error:
         raise UserError(f"{cache}: {error.strerror or error}; set {CACHE} to a folder that can be written") from error
     return folder

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ocd_core.artifacts import replaced_folder
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, locked
+from ocd_core.files import filesystem
 
 T = TypeVar("T")
 
@@ -42,9 +42,7 @@ def write_whole(dest: str, last: str, write: Callable[[str], T]) -> T:
 
 def _write_local(final: Path, write: Callable[[str], T]) -> T:
     try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        lock = final.parent / f".{final.name}.lock"
-        with locked(lock, str(final)), replaced_folder(final, only_new=True) as work:
+        with replaced_folder(final, only_new=True) as work:
             return write(str(work))
     except OSError as error:
         raise UserError(f"{final} cannot be written: {error.strerror or error}") from error

@@ -31,7 +31,7 @@ from ocd_core.report.page import (
 )
 from ocd_core.report.results import ALTERNATIVE, Merged
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
-from ocd_core.report.run_tables import markdown, with_unit
+from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,7 +137,9 @@ def _compared(result: Result, higher_is_better: bool | None) -> str:
     if result.difference is None or result.p_holm is None or higher_is_better is None:
         return "not compared with the base"
     p = "p < .001" if result.p_holm < 0.001 else f"p = {result.p_holm:.3f}"
-    if result.p_holm >= 0.05:
+    if result.p_holm >= SIGNIFICANT and result.seeds > 1:
+        return f"not different from the base beyond chance with every seed (largest {p}, corrected)"
+    if result.p_holm >= SIGNIFICANT:
         return f"no different from the base beyond chance ({p}, corrected)"
     return f"{'better' if (result.difference > 0) == higher_is_better else 'worse'} than the base ({p}, corrected)"
 

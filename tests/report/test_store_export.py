@@ -116,11 +116,19 @@ def test_a_failure_leaves_nothing(tmp_path, store, memory, monkeypatch):
 
 
 def test_what_a_killed_export_left_is_swept(tmp_path, store):
-    (tmp_path / ".d.abc.partial" / "train.zarr").mkdir(parents=True)
-    (tmp_path / ".d.abc.partial" / "train.zarr" / "junk").write_text("x")
+    (tmp_path / ".d.ocd-abcd1234.partial" / "train.zarr").mkdir(parents=True)
+    (tmp_path / ".d.ocd-abcd1234.partial" / "train.zarr" / "junk").write_text("x")
     export_store(store, str(tmp_path / "d"))
     assert file_hashes(tmp_path / "d" / "train.zarr") == file_hashes(store)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["d", "data"]
+
+
+def test_a_strangers_folder_beside_the_export_stays(tmp_path, store):
+    for name in (".mine.partial", ".mine.x.partial", "mine.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious").touch()
+    export_store(store, str(tmp_path / "mine"))
+    assert len(list(tmp_path.glob("*.partial/precious"))) == 3
 
 
 def test_a_damaged_store_is_refused(tmp_path, store):

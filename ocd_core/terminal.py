@@ -1,0 +1,78 @@
+"""What command lines print: errors as one line, and text that no terminal refuses or obeys."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
+
+_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def errors_as_lines() -> Iterator[None]:
+    """Print what a user can mend as one line on standard error, and exit with status 1.
+
+    That is a `UserError`, a file that cannot be read or written, and too little memory, or too few threads or open
+    files. Everything else is a bug in this package and keeps its traceback.
+
+    A character that the terminal cannot show is written as its escape sequence.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except UserError as error:
+        fail(str(error))
+    except BrokenPipeError:  # whoever read the output has gone, for example `head`
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
+        sys.exit(1)
+    except OSError as error:
+        fail(_of_system(error))
+    except (MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        fail(
+            f"too little memory, or too few threads, for this ({type(error).__name__}{f': {reason}' if reason else ''})"
+            "; nothing is damaged: close other programs, raise the limit (ulimit -a) or choose smaller params, and run "
+            "the same command again"
+        )
+
+
+def fail(message: str) -> None:
+    """Print an error on one line and exit with status 1."""
+    print(f"error: {plain(' '.join(message.splitlines()))}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _of_system(error: OSError) -> str:
+    """What the operating system refused, for which file, and the remedy if it is not obvious."""
+    text = f"{error.filename or 'a file'}: {error.strerror or error}"
+    if error.errno in _DISK:
+        return f"{text}; free some space and run the same command again: what is finished is kept"
+    if is_shortage(error):
+        return f"{text}; nothing is damaged: raise the limit (ulimit -a) and run the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{text}; change the permissions or choose another folder"
+    return text
+
+
+def plain(text: str) -> str:
+    r"""Text in which control characters, which a terminal would obey, stand as escapes such as `\x1b`.
+
+    So do the characters that change the direction of text. Newlines and tabs are kept.
+    """
+    return "".join(
+        character if character in "\n\t" or (character.isprintable() or character == " ") else _escape(character)
+        for character in text
+    )
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

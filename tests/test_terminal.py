@@ -1,0 +1,68 @@
+"""What command lines print: one line for what a user can mend, and nothing that a terminal refuses or obeys."""
+
+import errno
+import io
+import os
+import sys
+
+import pytest
+
+from ocd_core.errors import UserError
+from ocd_core.terminal import errors_as_lines, plain
+
+LINES = [
+    (UserError("no such\nthing"), "error: no such thing\n"),
+    (UserError("layer \x1b[2J"), "error: layer \\x1b[2J\n"),
+    (OSError(errno.ENOSPC, "No space left on device", "a/b"), "free some space and run the same command again"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded", "a/b"), "error: a/b: Disk quota exceeded; free some space"),
+    (OSError(errno.EROFS, "Read-only file system", "a/b"), "error: a/b: Read-only file system; change the permissions"),
+    (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: a/b: Permission denied; change"),
+    (OSError(errno.EMFILE, "Too many open files", "a/b"), "nothing is damaged: raise the limit"),
+    (IsADirectoryError(errno.EISDIR, "Is a directory", "a/b"), "error: a/b: Is a directory\n"),
+    (MemoryError(), "too little memory, or too few threads, for this (MemoryError); nothing is damaged"),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "nothing is damaged"),
+    (RuntimeError("can't start new thread"), "nothing is damaged"),
+]
+
+
+@pytest.mark.parametrize(("error", "said"), LINES, ids=lambda value: str(value)[:40])
+def test_what_a_user_can_mend_is_one_line(error, said, capsys) -> None:
+    with pytest.raises(SystemExit) as ended, errors_as_lines():
+        raise error
+    assert ended.value.code == 1
+    output = capsys.readouterr()
+    assert said in output.err
+    assert output.err.count("\n") == 1
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), ValueError("x"), KeyError("x")])
+def test_a_bug_keeps_its_traceback(error) -> None:
+    with pytest.raises(type(error)), errors_as_lines():
+        raise error
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_a_character_shows_its_escape(encoding, monkeypatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    with errors_as_lines():
+        print("ρ of Δ, file \udce9")
+        sys.stdout.flush()
+    assert raw.getvalue() == b"\\u03c1 of \\u0394, file \\udce9\n"
+
+
+def test_a_reader_that_has_gone_is_no_traceback(monkeypatch) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    monkeypatch.setattr(sys, "stdout", open(write, "w"))  # noqa: SIM115, PTH123
+    with pytest.raises(SystemExit) as ended, errors_as_lines():
+        print("x" * 100_000)
+    assert ended.value.code == 1
+    sys.stdout.close()
+
+
+def test_plain_text_keeps_letters_of_all_languages_and_escapes_what_terminals_obey() -> None:
+    assert plain("Δ, é, 漢字, a b\tc\n") == "Δ, é, 漢字, a b\tc\n"
+    assert plain("a\x1b]0;title\x07b\x9b2J") == "a\\x1b]0;title\\x07b\\x9b2J"
+    assert plain("abc\u202etxt") == "abc\\u202etxt"
