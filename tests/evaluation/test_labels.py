@@ -115,7 +115,7 @@ def test_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ocd_no_scale",
         "ocd_ensemble",
         "mean_variance",
-        "deep_ensemble",
+        "deep_ensemble_2",
         *BOUNDS,
     }
 

@@ -17,6 +17,7 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.evaluation.rows import row_class
 from ocd_core.params_files import read_yaml
 from ocd_core.pipeline import STAGES as PIPELINE
 from ocd_core.rng import torch_generator
@@ -29,6 +30,9 @@ from tests.support.repository import REPO
 
 SIZES = {"train": 48, "val": 16, "test": 20}
 STAGES = ("code", *PIPELINE)
+# of mnist5k's file, with many updates
+SLOW_ROWS = ("layer_further", "base_further_augmented", "regression", "hypernetwork_pretrained",
+             "hypernetwork_stochastic", "deep_ensemble")  # fmt: skip
 
 
 class PointSet(nn.Module):
@@ -104,6 +108,7 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
         "scale": {"updates": 60, "batch_size": 16, "validate_every": 20, "width": 16},
         "sampling": {"steps": 3},
         "controls": {
+            **{name: dict(row_class(name).quick) for name in SLOW_ROWS},
             "components": 2, "ocd_gain": {"gains": [0.5, 1.0]},
             "base_further": {"epochs": 3, "patience": 3, "lrs": [1e-3]},
             "ridge": {"rows": 40, "folds": 3, "widths": [1.0, 3.0], "penalties": [0.1, 1.0]},
