@@ -71,7 +71,7 @@ def test_a_domains_figures_are_drawn_again_and_nothing_else(tree: Path) -> None:
 
 def test_a_new_param_of_sampling_reaches_what_draws(tree: Path) -> None:
     found = reached(tree, "mnist5k", "ocd_core/diffusion/sampling_params.py", "\n    order: int = 2\n")
-    assert found == {"train_controls", "evaluate", "illustrate"}
+    assert found == {"tune_diffusion", "train_controls", "evaluate", "illustrate"}
 
 
 def test_a_row_reaches_the_stages_that_fit_or_evaluate_it(tree: Path) -> None:

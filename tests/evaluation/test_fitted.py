@@ -53,7 +53,7 @@ def test_the_stage_writes_one_network_for_all(run: Artifacts) -> None:
     metrics = json.loads((run.controls / "metrics.json").read_text())
     assert list(metrics) == [*params_of(run).controls.fit, "cost_flops"]
     cost = metrics["cost_flops"]
-    assert list(cost) == ["ocd", "ocd_tuned", "base_further"]
+    assert list(cost) == ["ocd", "ocd_tuned", "base_further", "hypernetwork"]
     assert cost["base_further"]["total"] * 3 == cost["base_further"]["allowed"] * metrics["base_further"]["epochs"]
 
 

@@ -14,7 +14,8 @@ from tests.test_docs import OWN_TASK, PAGES, RUN, blocks, commands
 ALL = {
     "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
     "overfit@mnist5k-0-1-train", "overfit@mnist5k-0-1-val", "overfit@mnist5k-0-1-test",
-    "train_diffusion@mnist5k-0-1", "train_scale@mnist5k-0-1", "train_controls@mnist5k-0-1",
+    "train_diffusion@mnist5k-0-1", "train_scale@mnist5k-0-1", "tune_diffusion@mnist5k-0-1",
+    "train_controls@mnist5k-0-1",
     "evaluate@mnist5k-0-1", "illustrate@mnist5k-0-1", "report@mnist5k",
 }  # fmt: skip
 AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_base", "score_layers")}
