@@ -15,7 +15,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.drawing import new_figure
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Result
-from ocd_core.evaluation.rows import row_class
+from ocd_core.evaluation.rows import ROWS, row_class
 from ocd_core.params_files import flat
 from ocd_core.report.page import (
     Block,
@@ -35,6 +35,8 @@ from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from ocd_core.evaluation.row import Row
 
 VERDICT = "verdict.md"  # what a diagnosis of the run says, in `diagnosis/` of its folder, if it has been made
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
@@ -144,11 +146,20 @@ def _compared(result: Result, higher_is_better: bool | None) -> str:
     return f"{'better' if (result.difference > 0) == higher_is_better else 'worse'} than the base ({p}, corrected)"
 
 
+def _class_of(row: str) -> "type[Row] | None":
+    """The class of a row of a table, which may be a variant; None if this package does not know it."""
+    families = sorted((name for name in ROWS.own() if row.startswith(f"{name}_")), key=len, reverse=True)
+    for name in (row, *families):
+        try:
+            return row_class(name)
+        except UserError:
+            continue
+    return None
+
+
 def _sees_labels(row: str) -> bool:
-    try:
-        return row_class(row).sees_labels
-    except UserError:  # a variant, or a row of another run
-        return False
+    found = _class_of(row)
+    return found is not None and found.sees_labels
 
 
 def differences_figure(entry: Merged) -> "Figure | None":
@@ -186,11 +197,8 @@ def legend(entry: Merged) -> list[tuple[str, str]]:
         if row == ALTERNATIVE:
             found.append((title, "one draw in the layer that the scores rank second, from a run of its own"))
             continue
-        try:
-            words = import_module(row_class(row).__module__).__doc__ or ""
-        except UserError:  # a variant: the row of its family
-            family = next((k for k in entry.rows() if row.startswith(f"{k}_")), None)
-            words = "" if family is None else (import_module(row_class(family).__module__).__doc__ or "")
+        cls = _class_of(row)
+        words = "" if cls is None else import_module(cls.__module__).__doc__ or ""
         first = " ".join(words.strip().split("\n\n")[0].split())
         found.append((title, first.split(": ", 1)[-1]))
     return [(title, text) for title, text in found if text]
