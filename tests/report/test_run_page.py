@@ -155,9 +155,15 @@ def test_what_was_done_in_words(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "module"),
-    [("ocd", "ocd"), ("tent_10_online", "tent"), ("ocd_tuned_ensemble_5", "ocd_tuned_ensemble"), ("deep_ensemble_2", "deep_ensemble"),
-     ("gone", None), ("tentative", None)],
-)  # fmt: skip
+    [
+        ("ocd", "ocd"),
+        ("tent_10_online", "tent"),
+        ("ocd_tuned_ensemble_5", "ocd_tuned_ensemble"),
+        ("deep_ensemble_2", "deep_ensemble"),
+        ("gone", None),
+        ("tentative", None),
+    ],
+)
 def test_a_variant_belongs_to_the_longest_name_that_it_begins_with(row: str, module: str | None) -> None:
     found = _class_of(row)
     assert (None if found is None else found.__module__.rsplit(".", 1)[1]) == module
