@@ -17,7 +17,6 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
-from ocd_core.evaluation.rows import row_class
 from ocd_core.params_files import read_yaml
 from ocd_core.pipeline import STAGES as PIPELINE
 from ocd_core.rng import torch_generator
@@ -97,6 +96,8 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
     values = read_yaml(REPO / "params" / "mnist5k.yaml")
     values["domain"] = "tests.support.toy:ToyTask"
     values["data"] = {"noise": 0.1}
+    # not imported: rows would belong to the code of this module's domain, and thus of every stage
+    row_class = import_module("ocd_core.evaluation.rows").row_class
     changes: dict[str, dict[str, Any]] = {
         "base": {"model": {"name": "tests.support.toy:PointSet", "args": {"width": 6}}, "epochs": 15, "batch_size": 16,
                  "lr": 0.02},
