@@ -26,6 +26,7 @@ STAGES = (
     "overfit",
     "train_diffusion",
     "train_scale",
+    "tune_diffusion",
     "train_controls",
     "evaluate",
     "illustrate",

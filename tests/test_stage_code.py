@@ -71,13 +71,14 @@ def test_a_domains_figures_are_drawn_again_and_nothing_else(tree: Path) -> None:
 
 def test_a_new_param_of_sampling_reaches_what_draws(tree: Path) -> None:
     found = reached(tree, "mnist5k", "ocd_core/diffusion/sampling_params.py", "\n    order: int = 2\n")
-    assert found == {"tune_diffusion", "train_controls", "evaluate", "illustrate"}
+    assert found == {"tune_diffusion", "train_controls", "evaluate", "illustrate", "report"}
 
 
 def test_a_row_reaches_the_stages_that_fit_or_evaluate_it(tree: Path) -> None:
     rows = "ocd_core/evaluation/rows"
     assert reached(tree, "mnist5k", f"{rows}/neighbour.py") == {"evaluate"}
-    assert reached(tree, "mnist5k", f"{rows}/ridge.py") == {"train_controls", "evaluate", "illustrate"}
+    # the report explains rows in their own words
+    assert reached(tree, "mnist5k", f"{rows}/ridge.py") == {"train_controls", "evaluate", "illustrate", "report"}
     assert reached(tree, "mnist5k", f"{rows}/another.py", "ROW = None\n") == set()
 
 

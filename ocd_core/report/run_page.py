@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, read_json
@@ -35,8 +35,6 @@ from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from ocd_core.evaluation.row import Row
 
 VERDICT = "verdict.md"  # what a diagnosis of the run says, in `diagnosis/` of its folder, if it has been made
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
@@ -146,7 +144,7 @@ def _compared(result: Result, higher_is_better: bool | None) -> str:
     return f"{'better' if (result.difference > 0) == higher_is_better else 'worse'} than the base ({p}, corrected)"
 
 
-def _class_of(row: str) -> "type[Row] | None":
+def _class_of(row: str) -> type[Any] | None:
     """The class of a row of a table, which may be a variant; None if this package does not know it."""
     families = sorted((name for name in ROWS.own() if row.startswith(f"{name}_")), key=len, reverse=True)
     for name in (row, *families):
@@ -159,7 +157,7 @@ def _class_of(row: str) -> "type[Row] | None":
 
 def _sees_labels(row: str) -> bool:
     found = _class_of(row)
-    return found is not None and found.sees_labels
+    return found is not None and bool(found.sees_labels)
 
 
 def differences_figure(entry: Merged) -> "Figure | None":
