@@ -60,9 +60,9 @@ def main(task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0) -> None:
         write_table(dest / "scores.tsv", score_table(scores))
         write_table(dest / "convergence.tsv", convergence_table(scores))
         if probes is None:  # only the columns, which DVC's plots need
-            write_text(dest / "probes.tsv", "\t".join(["rank", *COLUMNS]) + "\n")
+            write_text(dest / "probes.tsv", "\t".join(COLUMNS) + "\n")
         else:
-            write_table(dest / "probes.tsv", probe_table(probes))
+            write_table(dest / "probes.tsv", probe_table(probes, {score.name: score.rank for score in scores}))
 
 
 if __name__ == "__main__":
