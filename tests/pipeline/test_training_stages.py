@@ -151,7 +151,7 @@ def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, ca
         train_controls.main("toy")
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        for name in ("train_scale", "compare_scales", "followed"):
+        for name in ("train_scale", "compare_scales"):
             patch.setattr(running_train_scale, name, forbidden)
         patch.setattr(OverfitStore, "condition", forbidden)
         train_scale.main("toy")
