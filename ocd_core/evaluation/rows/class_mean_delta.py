@@ -16,7 +16,6 @@ from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.moves import Move
-from ocd_core.samples import rows_at_once, whole_split
 from ocd_core.store import OverfitStore
 
 
@@ -27,19 +26,18 @@ class ClassMeanDelta(MovedRow, FittedRow):
     title = "mean Δ of the predicted class"
     delta_COI: Tensor  # the last one, of all samples, is for a class that is never predicted in training
 
-    @torch.no_grad()
     def left_out(self) -> str | None:
         """The base network must predict classes."""
-        batch = self.context.split("train").batch(torch.zeros(1, dtype=torch.int64)).to(self.context.device)
-        output = self.context.predictor.model.network(*batch.inputs)
-        return "the task has no classes" if self.context.task.predicted_class(output) is None else None
+        predicted = self.context.task.predicted_class(self.context.example_output)
+        return "the task has no classes" if predicted is None else None
 
     def fit(self, fitting: Fitting) -> Fit:
         """The means over the rows of the training store."""
         store = fitting.store("train")
-        class_N = predicted_classes(fitting)[torch.from_numpy(store.read("sample_id"))]
-        self.delta_COI = means_by_class(store, class_N)
-        return Fit({"classes": len(class_N.unique())})
+        class_N = fitting.task.predicted_class(fitting.base_answers("train")[0])
+        assert class_N is not None
+        self.delta_COI = means_by_class(store, class_N[torch.from_numpy(store.read("sample_id"))])
+        return Fit({"classes": int(class_N.bincount().count_nonzero())})
 
     def tensors(self) -> Mapping[str, Tensor]:
         """Δ of every class."""
@@ -54,18 +52,6 @@ class ClassMeanDelta(MovedRow, FittedRow):
         class_N = self.context.task.predicted_class(shared.base.output)
         assert class_N is not None
         return self.delta_COI[class_N.clamp_max(len(self.delta_COI) - 1)]
-
-
-@torch.no_grad()
-def predicted_classes(fitting: Fitting) -> Tensor:
-    """The class that the base network predicts for each training sample, int64 (N,)."""
-    split, found = fitting.split("train"), []
-    for rows in torch.split(whole_split(split), rows_at_once(split, fitting.task.evaluation_batch)):
-        output = fitting.predictor.model.network(*split.batch(rows).to(fitting.device).inputs)
-        class_N = fitting.task.predicted_class(output)
-        assert class_N is not None
-        found.append(class_N.cpu())
-    return torch.cat(found)
 
 
 def means_by_class(store: OverfitStore, class_N: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Saved
 from ocd_core.evaluation.rows.class_mean_delta import ClassMeanDelta, means_by_class
 from ocd_core.predictor import Predictor
-from ocd_core.samples import whole_split
+from ocd_core.samples import only, whole_split
 from tests.support.runs import assert_same_outputs, moved_by_hand, params_of, val_pass
 
 
@@ -36,7 +36,7 @@ def test_every_sample_moves_by_the_mean_of_its_predicted_class(plane_run: Artifa
     chosen = network(*shared.batch.inputs).argmax(1)
     assert len(chosen.unique()) == 2
     expected = moved_by_hand(shared.predictor, shared.batch, torch.from_numpy(means)[chosen])
-    assert_same_outputs(loaded.outputs(shared), expected)
+    assert_same_outputs(only(loaded.outputs(shared)), expected)
 
 
 def test_a_class_without_rows_has_the_mean_of_all(plane_run: Artifacts) -> None:
