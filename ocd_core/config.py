@@ -29,7 +29,7 @@ _UP_TO_SAMPLING = ("domain", "data", "base", "layer", "scoring", "overfit", "dif
 GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline: groups, or dotted keys of single params
     "prepare": ("domain", "data"),
     "base": ("domain", "data", "base"),
-    "layers": ("domain", "data", "base", "layer", "scoring"),
+    "layers": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
     "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion.representation.name", "scale"),
