@@ -30,6 +30,7 @@ from ocd_core.report.page import (
     html_page,
 )
 from ocd_core.report.results import ALTERNATIVE, Merged
+from ocd_core.report.run_memorisation import memorisation_blocks
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
 from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 
@@ -85,6 +86,7 @@ def run_page(contents: Contents) -> str:
                 *_stores(contents),
             ],
         ),
+        *_section("Memorisation", memorisation_blocks(run)),
         Section("Cost", [Markdown(_body(contents.runtime)), _operations(entry)]),
         Section("Environment and config", _environment(run)),
     ]
