@@ -1,7 +1,7 @@
 """The candidate layers by what their probes gain (`layer.select: validated`)."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -15,7 +15,7 @@ from ocd_core.samples import Split
 from ocd_core.scoring.params import ProbeParams
 from ocd_core.tasks.base import Task
 
-COLUMNS = tuple(field.name for field in fields(Probe))
+COLUMNS = ("rank", "score_rank", *(field.name for field in fields(Probe)))
 
 
 def probe_layers(
@@ -60,6 +60,9 @@ def no_gain(probes: Sequence[Probe]) -> str | None:
     )
 
 
-def probe_table(probes: Sequence[Probe]) -> list[dict[str, Any]]:
-    """The rows of a table, with ranks from 1, best layer first."""
-    return [{"rank": rank, **asdict(probe)} for rank, probe in enumerate(probes, start=1)]
+def probe_table(probes: Sequence[Probe], score_ranks: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The rows of a table, best layer first, with the rank from 1 by gain and the one by score (Eq. 3)."""
+    return [
+        {"rank": rank, "score_rank": score_ranks[probe.layer], **asdict(probe)}
+        for rank, probe in enumerate(probes, start=1)
+    ]

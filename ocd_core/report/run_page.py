@@ -30,6 +30,7 @@ from ocd_core.report.page import (
     html_page,
 )
 from ocd_core.report.results import ALTERNATIVE, Merged
+from ocd_core.report.run_layers import layers_blocks
 from ocd_core.report.run_memorisation import memorisation_blocks
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
 from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
@@ -39,10 +40,6 @@ if TYPE_CHECKING:
 
 VERDICT = "verdict.md"  # what a diagnosis of the run says, in `diagnosis/` of its folder, if it has been made
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
-_LAYERS = (
-    "How uncertain the loss becomes when the weights of one layer are disturbed (Eq. 3 of the paper; higher ranks "
-    "first). The table's layer may also be set by hand."
-)
 _WEIGHTS = (
     "Each training, validation and test sample has its own Δ: the base network overfitted to that sample alone. The "
     "plot is of the test samples, whose Δ are the bound; ρ is the norm of Δ."
@@ -75,7 +72,7 @@ def run_page(contents: Contents) -> str:
         *([] if contents.paper is None else [Section("Beside the paper", [Markdown(_body(contents.paper))])]),
         *_section("Samples", [*pictures, *samples_blocks(run, entry.tables[0], shown=not pictures)]),
         *_calibration(run, entry),
-        Section("Layers", [Markdown(_LAYERS), *_plot(run, "layer_scores.png", "scores of the layers")]),
+        Section("Layers", layers_blocks(run, _plot(run, "layer_scores.png", "scores of the layers"))),
         Section("Training", _plot(run, "curves.png", "training and validation losses")),
         Section(
             "Weight changes",

@@ -47,9 +47,9 @@ def test_no_gain_is_said() -> None:
 
 
 def test_the_table_has_every_column() -> None:
-    (row,) = probe_table([ONE])
-    assert list(row) == ["rank", *COLUMNS]
-    assert row["rank"] == 1
+    (row,) = probe_table([ONE], {"a": 2, "b": 1})
+    assert tuple(row) == COLUMNS
+    assert (row["rank"], row["score_rank"]) == (1, 2)
 
 
 @pytest.mark.parametrize("select", ["validated", "entropy"])
@@ -62,11 +62,12 @@ def test_the_stage_uses_the_probes_order_only_if_asked(select, tmp_path, monkeyp
     report, table = read_json(layers / "layers.json"), read_table(layers / "probes.tsv")
     if select == "entropy":
         assert table == []
-        assert (layers / "probes.tsv").read_text().split() == ["rank", *COLUMNS]
+        assert (layers / "probes.tsv").read_text().split() == list(COLUMNS)
         return
     assert len(table) > 1
     assert [row["layer"] for row in table] == list(report["used"].values())
     changes = [float(row["change"]) for row in table]
     assert changes == sorted(changes)
     assert report["warning"] is None
-    assert {score["name"] for score in report["scores"]} >= set(report["used"].values())  # both rankings are there
+    by_score = {score["name"]: str(score["rank"]) for score in report["scores"]}
+    assert [row["score_rank"] for row in table] == [by_score[row["layer"]] for row in table]  # both rankings
