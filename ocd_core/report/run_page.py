@@ -31,6 +31,7 @@ from ocd_core.report.results import ALTERNATIVE, Merged
 from ocd_core.report.row_classes import class_of
 from ocd_core.report.run_costs import costs_table
 from ocd_core.report.run_layers import layers_blocks
+from ocd_core.report.run_memorisation import memorisation_blocks
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
 from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 
@@ -82,6 +83,7 @@ def run_page(contents: Contents) -> str:
                 *_stores(contents),
             ],
         ),
+        *_section("Memorisation", memorisation_blocks(run)),
         Section("Cost", [Markdown(_body(contents.runtime)), costs_table(run, entry)]),
         Section("Environment and config", _environment(run)),
     ]

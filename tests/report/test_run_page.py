@@ -16,7 +16,8 @@ from tests.report.test_store_page import Page
 from tests.support.browser import measure, need_chromium
 from tests.support.tables import result, table
 
-PARTS = ["in-short", "results", "samples", "layers", "training", "weight-changes", "cost", "environment-and-config"]
+PARTS = ["in-short", "results", "samples", "layers", "training", "weight-changes", "memorisation", "cost",
+         "environment-and-config"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
