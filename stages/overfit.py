@@ -49,9 +49,11 @@ def main(
         raise UserError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")
     execution = Execution.choose(executor, workers, scheduler)
     lineage.check("overfit")
-    recipe = Recipe(lineage.artifacts, lineage.params, "train", device)
-    for name in SPLITS if split is None else [s for s in SPLITS if s == split]:
-        build(lineage, replace(recipe, split=name), execution, store)
+    names = SPLITS if split is None else [s for s in SPLITS if s == split]
+    shared = f"refinement-{task}-seed{seed}-rank{rank}-{'-'.join(names)}.safetensors"
+    with Recipe(lineage.artifacts, lineage.params, "train", device).with_refinement(shared) as recipe:
+        for name in names:
+            build(lineage, replace(recipe, split=name), execution, store)
 
 
 def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | None = None) -> None:
@@ -77,6 +79,8 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
         "code_version": __version__,
         "data": {key: summary[key] for key in ("source", "licence", SHARED_ROWS) if key in summary},
     }
+    if builder.refinement is not None:
+        attributes["refinement"] = {"damping": builder.refinement.damping}  # the config says the rest
     dest = artifacts.overfit(split) if url is None else f"{url.rstrip('/')}/{split}.zarr"
     with progress_bar(f"overfit {split}", builder.rows) as progress:
         made = build_store(dest, builder, attributes, digest(about), artifacts.work, progress, recipe, execution)

@@ -51,6 +51,7 @@ _PARAMS: dict[str, Any] = {
     "overfit": {
         "optimizer": "sgd", "lr": 1e-3, "steps": 2, "until_converged": False, "tolerance": 1e-3, "replicas": 1,
         "precision": "float64", "layout": "dense", "memory_mb": 256, "shard_mb": 16,
+        "refine": {"steps": 0, "components": 1, "damping": 1.0, "samples": 2, "inputs": 1},
     },
     "diffusion": {
         "representation": {"name": "dense", "components": 2},

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.codes.params import RepresentationParams
+from ocd_core.codes.principal import principal_components
 from ocd_core.codes.representations.base import NO_DELTAS, Deltas, Representation, chunks_of
 from ocd_core.errors import UserError
 
@@ -36,36 +37,17 @@ class Pca(Representation):
     def fit(
         cls, deltas_NOI: Deltas, layer_input_NI: Tensor | None, params: RepresentationParams, unit_variance: bool
     ) -> "Pca":
-        """Exact eigenvectors in float64, from the smaller of the N×N and the d×d matrix of products."""
+        """See `principal_components`."""
         chunks = list(chunks_of(deltas_NOI))
         if not chunks:
             raise UserError(NO_DELTAS)
         outs, ins = chunks[0].shape[1:]
-        x_Nd = (torch.cat(chunks) if len(chunks) > 1 else chunks[0]).flatten(1)
-        count, entries = x_Nd.shape
-        k = params.components
-        if k > min(count - 1, entries):
-            raise UserError(
-                f"representation pca: {count} training Δ of {entries} entries have at most "
-                f"{min(count - 1, entries)} components; lower representation.components from {k}"
-            )
-        mean_d = x_Nd.mean(0, dtype=torch.float64)
-        values, vectors = _principal(x_Nd, mean_d, k)
-        total = values.sum()
-        values = values[-k:].flip(0)
-        if values[-1] <= 1e-10 * total:
-            rank = int((values > 1e-10 * total).sum())
-            raise UserError(
-                f"representation pca: the training Δ span only {rank} directions; lower representation.components "
-                f"from {k}"
-            )
-        largest = vectors.abs().argmax(0, keepdim=True)
-        vectors = vectors * vectors.gather(0, largest).sign()  # the sign of an eigenvector is arbitrary; fix it
-        self = cls(outs, ins, k)
-        self.mean.copy_(mean_d)
-        self.basis.copy_(vectors.T)
-        self.scale.copy_((values.mean() / count).sqrt())
-        self.explained.copy_(values / total)
+        found = principal_components(chunks, params.components, "representation pca", "representation.components")
+        self = cls(outs, ins, params.components)
+        self.mean.copy_(found.mean_d)
+        self.basis.copy_(found.basis_kd)
+        self.scale.copy_(found.scale)
+        self.explained.copy_(found.squares_k / found.total)
         return self
 
     def encode(self, delta_NOI: Tensor, layer_input_NI: Tensor | None = None) -> Tensor:
@@ -89,22 +71,6 @@ class Pca(Representation):
     def summary(self) -> dict[str, float]:
         """Numbers for the metrics file; `explained_variance`: share of the training Δ's variance that is kept."""
         return {**super().summary(), "explained_variance": float(self.explained.sum())}
-
-
-def _principal(x_Nd: Tensor, mean_d: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All eigenvalues, ascending, and the first k principal directions (d, k), float64."""
-    count, entries = x_Nd.shape
-    if count <= entries:
-        centred = x_Nd.double() - mean_d
-        values, vectors = torch.linalg.eigh(centred @ centred.T)
-        vectors = centred.T @ vectors[:, -k:].flip(1)
-        return values, vectors / vectors.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
-    products = torch.zeros(entries, entries, dtype=torch.float64)
-    for block in torch.split(x_Nd, 2048):
-        centred = block.double() - mean_d
-        products.addmm_(centred.T, centred)
-    values, vectors = torch.linalg.eigh(products)
-    return values, vectors[:, -k:].flip(1)
 
 
 REPRESENTATION = Pca
