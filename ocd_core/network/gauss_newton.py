@@ -33,7 +33,8 @@ class Quadratic:
         """The d that minimises the quadratic plus `damping` ‖d‖² / 2, (N, k); negative curvature counts as none."""
         values_Nk, vectors_Nkk = torch.linalg.eigh(self.curvature_Nkk)
         along_Nk1 = vectors_Nkk.transpose(1, 2) @ self.slope_Nk[:, :, None]
-        return -(vectors_Nkk @ (along_Nk1 / (values_Nk.clamp_min(0) + damping)[:, :, None]))[:, :, 0]
+        step_Nk: Tensor = -(vectors_Nkk @ (along_Nk1 / (values_Nk.clamp_min(0) + damping)[:, :, None]))[:, :, 0]
+        return step_Nk
 
 
 def losses(model: CutModel, cut: Cut, target: Tensors, loss: SampleLoss, code_Nk: Tensor, moves: Moves) -> Tensor:
