@@ -59,7 +59,7 @@ OVERFIT = OverfitParams(
     precision="float32",
 )
 DIFFUSION = diffusion_params(
-    representation=RepresentationParams(name="pca", components=6),
+    representation=RepresentationParams(name="pca", components=6, metric="euclidean"),
     updates=400,
     batch_size=64,
     lr=1e-3,

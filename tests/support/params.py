@@ -54,7 +54,9 @@ def denoiser_params(**changes: Any) -> DenoiserParams:
 def diffusion_params(**changes: Any) -> DiffusionParams:
     denoiser = changes.get("denoiser", denoiser_params())
     values: dict[str, Any] = {
-        "representation": RepresentationParams(name="factored" if denoiser.name == "mlp" else "dense", components=4),
+        "representation": RepresentationParams(
+            name="factored" if denoiser.name == "mlp" else "dense", components=4, metric="euclidean"
+        ),
         "denoiser": denoiser,
         "embedding": 32,
         "schedule": "zero_snr",
@@ -96,8 +98,8 @@ def scale_params(warm=0, **changes):
     return ScaleParams.model_validate({**values, **changes})
 
 
-def representation_params(name: str, components: int = 2) -> RepresentationParams:
-    return RepresentationParams(name=name, components=components)
+def representation_params(name: str, components: int = 2, metric: str = "euclidean") -> RepresentationParams:
+    return RepresentationParams(name=name, components=components, metric=metric)
 
 
 def tuning_params(**changes: Any) -> TuningParams:
