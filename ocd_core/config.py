@@ -63,6 +63,17 @@ class Params(StrictModel):
                 "overfit.optimizer adam does not leave Δ = u ⊗ i_L, which diffusion.representation.name factored "
                 "needs; use sgd, or representation dense or pca"
             )
+        refine, representation = self.overfit.refine, self.diffusion.representation
+        if refine.steps and representation.name == "factored":
+            raise ValueError(
+                "overfit.refine does not leave Δ = u ⊗ i_L, which diffusion.representation.name factored needs; set "
+                "overfit.refine.steps to 0, or use representation dense or pca"
+            )
+        if refine.steps and representation.name == "pca" and representation.components > refine.components:
+            raise ValueError(
+                f"diffusion.representation.components is {representation.components}, but Δ has only "
+                f"{refine.components} after overfit.refine (overfit.refine.components); lower it, or raise the latter"
+            )
         if self.sampling.sampler != "ancestral" and self.sampling.steps > self.diffusion.timesteps:
             raise ValueError(
                 f"sampling.steps is {self.sampling.steps}, but the diffusion has only {self.diffusion.timesteps} "
