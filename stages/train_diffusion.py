@@ -7,12 +7,17 @@ An interrupted training resumes from its last checkpoint, under data/.work. Seve
 import shutil
 import sys
 
+import torch
+
 from ocd_core.artifacts import write_json, write_table
-from ocd_core.codes.encode import encode_store, fit_to_store
+from ocd_core.codes.encode import condition_of_samples, encode_store, fit_to_store
+from ocd_core.diffusion.joint import TaskSide
 from ocd_core.diffusion.training import train_diffusion
+from ocd_core.fingerprint import digest
 from ocd_core.network.covariances import layer_covariances
 from ocd_core.network.loading import load_cut_model
 from ocd_core.provenance import Lineage
+from ocd_core.samples import Samples
 from ocd_core.store import OverfitStore
 from ocd_core.training.processes import join_processes
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
@@ -34,12 +39,15 @@ def main(
     work = artifacts.work / f"diffusion-{task}-seed{seed}-rank{rank}"
     resumed = (work / "checkpoint.pt").exists()
     with join_processes(device) as (processes, place):
-        covariances = None
-        if params.diffusion.representation.metric == "kfac":
-            task = params.build_task(artifacts.prepared)
-            base = load_cut_model(artifacts, task, precision="float32")  # on the CPU, for the same bits everywhere
-            covariances = layer_covariances(task, base, task.open(artifacts.prepared, "train"), seed)
-        representation = fit_to_store(train, params.diffusion, covariances)
+        covariances, side = None, None
+        wanted = params.diffusion
+        if wanted.representation.metric == "kfac":
+            domain = params.build_task(artifacts.prepared)
+            base = load_cut_model(artifacts, domain, precision="float32")  # on the CPU, for the same bits everywhere
+            covariances = layer_covariances(domain, base, domain.open(artifacts.prepared, "train"), seed)
+        if wanted.task_loss:
+            side = task_side(lineage, place, train, val)
+        representation = fit_to_store(train, wanted, covariances)
         codes, condition = encode_store(representation, train)
         val_codes, val_condition = encode_store(representation, val)
         if processes.is_main:
@@ -47,7 +55,7 @@ def main(
         with followed("train diffusion", params.diffusion.updates, work / "live", processes) as (progress, on_row):
             result = train_diffusion(
                 codes, condition, val_codes, val_condition, params.diffusion, representation, seed, progress, on_row,
-                place, work, processes=processes,
+                place, work, processes=processes, side=side,
             )  # fmt: skip
     if not processes.is_main:
         return {}
@@ -58,6 +66,18 @@ def main(
         write_table(dest / "curve.tsv", result.curve)
     shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint
     return {"resumed": resumed}
+
+
+def task_side(lineage: Lineage, device: torch.device, train: OverfitStore, val: OverfitStore) -> TaskSide:
+    """What the task's loss beside the diffusion's is taken on."""
+    artifacts = lineage.artifacts
+    task = lineage.params.build_task(artifacts.prepared)
+    base = load_cut_model(artifacts, task, device, "float32")
+    parts = (
+        Samples(task.open(artifacts.prepared, "train"), condition_of_samples(train)),
+        Samples(task.open(artifacts.prepared, "val"), condition_of_samples(val)),
+    )
+    return TaskSide(task, base, *parts, digest(lineage.made_by("train_diffusion")))
 
 
 if __name__ == "__main__":

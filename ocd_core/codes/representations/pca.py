@@ -61,7 +61,8 @@ class Pca(Representation):
         if not chunks:
             raise UserError(NO_DELTAS)
         found = _principal(chunks, params)
-        self = cls(*chunks[0].shape[1:], params.components)
+        outs, ins = chunks[0].shape[1:]
+        self = cls(outs, ins, params.components)
         self.mean.copy_(found.mean_d)
         self.basis.copy_(found.basis_kd)
         self._keep_variances(found)
