@@ -116,7 +116,7 @@ class Predictor:
         """
         task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
-        self = cls._loaded(run, task, params.evaluate.precision, params.sampling, gain, device)
+        self = cls.of_networks(run, task, params.evaluate.precision, params.sampling, gain, device)
         if gain is not None:
             refuse_another_base(run.controls, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
         return self
@@ -151,7 +151,7 @@ class Predictor:
                 params = read_bundle_params(folder)
                 run = params.run(folder)
                 task = params.build_task(run.prepared)
-                return cls._loaded(run, task, params.precision, params.sampling, params.gain, device)
+                return cls.of_networks(run, task, params.precision, params.sampling, params.gain, device)
             except UserError as error:
                 if manifest.code_version == __version__:
                     raise
@@ -159,7 +159,7 @@ class Predictor:
                 raise UserError(f"{error} (made by ocd-core {made}, this is {here}: try that version)") from error
 
     @classmethod
-    def _loaded(
+    def of_networks(
         cls,
         run: Artifacts,
         task: Task,

@@ -25,7 +25,7 @@ def call_projections(network: nn.Module, names: Sequence[str]) -> None:
         if last == _PROJECTION and type(module) is nn.MultiheadAttention:
             module.__class__ = CallingAttention
             # torch's layers around it then do not use their fused kernels, which read the weight, too
-            module._same_dims, module._qkv_same_embed_dim = module._qkv_same_embed_dim, False  # type: ignore[assignment]
+            module._same_dims, module._qkv_same_embed_dim = module._qkv_same_embed_dim, False
 
 
 class _Unchanged(nn.Module):
@@ -40,11 +40,11 @@ class _Unchanged(nn.Module):
 class CallingAttention(nn.MultiheadAttention):
     """`nn.MultiheadAttention` that calls `out_proj`; `call_projections` makes it of a finished module."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As in torch."""
         inner = copy.copy(self)
         inner.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
-        inner._qkv_same_embed_dim = self._same_dims  # type: ignore[assignment]
+        inner._qkv_same_embed_dim = self._same_dims
         inner._modules = {**self._modules, _PROJECTION: _Unchanged(self.out_proj.weight)}
         attended, weights = inner.forward(*args, **kwargs)
         return self.out_proj(attended), weights
