@@ -116,7 +116,7 @@ class Predictor:
         """
         task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
-        self = cls._loaded(run, task, params.evaluate.precision, params.sampling, gain, device)
+        self = cls.of_networks(run, task, params.evaluate.precision, params.sampling, gain, device)
         if gain is not None:
             refuse_another_base(run.controls, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
         return self
@@ -153,7 +153,7 @@ class Predictor:
                 params = read_bundle_params(folder)
                 run = params.run(folder)
                 task = params.build_task(run.prepared)
-                found = cls._loaded(run, task, params.precision, params.sampling, params.gain, device)
+                found = cls.of_networks(run, task, params.precision, params.sampling, params.gain, device)
                 if not tuned:
                     return found
                 if params.tuned is None:
@@ -166,7 +166,7 @@ class Predictor:
                 raise UserError(f"{error} (made by ocd-core {made}, this is {here}: try that version)") from error
 
     @classmethod
-    def _loaded(
+    def of_networks(
         cls,
         run: Artifacts,
         task: Task,

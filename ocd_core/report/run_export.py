@@ -42,6 +42,11 @@ def export_run(folder: Path | str, dest: str) -> Manifest:
     run = Artifacts.from_folder(folder)
     where = run.evaluation / "config.json"
     params = parse_params(read_json(where), str(where))
+    return export_parts(run, params, predictor, dest)
+
+
+def export_parts(run: Artifacts, params: Params, predictor: Predictor, dest: str) -> Manifest:
+    """The same for a run whose predictor is loaded, with or without an evaluation."""
     return write_whole(dest, MANIFEST, lambda to: _write(run, params, predictor, to))
 
 

@@ -44,6 +44,7 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
     watch = Stopwatch()
     artifacts, split = recipe.artifacts, recipe.split
     builder = recipe.builder()
+    rows = builder.task.identity(artifacts.prepared, split)
     about = {
         "task": artifacts.task,
         "split": split,
@@ -52,6 +53,7 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
         "layer": builder.model.layer_name,
         "base_sha256": sha256_file(artifacts.base / "model.safetensors"),
         "made": lineage.made_by("overfit"),
+        **({} if rows is None else {"rows_digest": rows}),
     }
     summary = read_json(artifacts.prepared / "summary.json")
     attributes = {
