@@ -102,17 +102,26 @@ def export(
 
 
 @app.command()
-def verify(store: StoreArgument) -> None:
-    """Decode every shard of a store and name what is damaged; exit with status 1 if anything is."""
-    from ocd_core.store import verify_store
+def verify(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A store (a folder <split>.zarr or an fsspec URL), a stage's folder, a run "
+            "data/<task>/seed<k>/rank<r>, a report, a bundle or an export."
+        ),
+    ],
+) -> None:
+    """Check every file and name what is damaged; exit with status 1 if anything is."""
+    from ocd_core.terminal import plain
+    from ocd_core.verify import verify as problems_at
 
-    damages = verify_store(store)
-    for damage in damages:
-        print(damage)
-    if damages:
-        count = f"{len(damages)} damaged part{'s' if len(damages) > 1 else ''}"
-        raise UserError(f"{store} has {count}; 'python -m stages.overfit' recomputes what is lost")
-    print(f"{store} is whole")
+    problems = problems_at(path)
+    for problem in problems:
+        print(plain(problem.what))
+    if problems:
+        count = f"{len(problems)} damaged part{'s' if len(problems) > 1 else ''}"
+        raise UserError(f"{path} has {count}; {'; '.join(dict.fromkeys(problem.remedy for problem in problems))}")
+    print(f"{path} is whole")
 
 
 @app.command()
