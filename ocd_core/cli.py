@@ -133,7 +133,7 @@ def predict(
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
-    trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle names.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle or run names.")] = False,
     out: Annotated[Path, typer.Option(help="A folder for outputs that are files (separated voices).")] = Path(),
 ) -> None:
     """Predict with weights drawn for each input, and print one JSON object per input."""
@@ -147,7 +147,7 @@ def predict(
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
     if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
-        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir)
+        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir, trust_remote_code=trust_remote_code)
     else:
         predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code)
     for path in inputs:

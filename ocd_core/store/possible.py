@@ -63,7 +63,9 @@ def _schema(values: Any) -> StoreSchema:
             f"its schema has no possible {name}",
         )
     kind = values.get("target_dtype")
-    _need(kind in {np.dtype(code).name for code in "bBhHiIlLqQefd"}, "its labels are no numbers")
+    _need(
+        isinstance(kind, str) and kind in {np.dtype(code).name for code in "bBhHiIlLqQefd"}, "its labels are no numbers"
+    )
     schema = StoreSchema.from_json(values)
     for spec in schema.arrays().values():
         shard, whole = (math.prod(shape) * spec.dtype.itemsize for shape in (spec.shard, spec.shape))

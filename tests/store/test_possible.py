@@ -86,7 +86,7 @@ def test_no_forged_value_gives_more_than_one_line(node: dict[str, Any]) -> None:
             accepted.append((path[-1], value))
         else:
             assert "\n" not in problem
-    assert {key for key, _ in accepted} <= {"rows", "shard_rows"}, accepted  # nothing else than the true value
+    assert {key for key, _ in accepted} <= {"target_shape"}, accepted  # nothing else than the true value
 
 
 def forgeries() -> dict[str, Callable[[dict[str, Any]], None]]:
