@@ -206,6 +206,26 @@ def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_co
         train_diffusion.main("toy")
 
 
+def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):
+    write_toy_params(Path(), diffusion={**PCA, "metric": "gauss_newton"})
+    seen = []
+
+    def spy(*args, metrics, **kwargs):
+        seen.append((args[0], args[2], metrics))
+        return train_with(*args, metrics=metrics, **kwargs)
+
+    train_with = train_diffusion.train_diffusion
+    monkeypatch.setattr(train_diffusion, "train_diffusion", spy)
+    train_diffusion.main("toy")
+    ((codes, val_codes, (train, val)),) = seen
+    assert train.shape == (len(codes), 3, 3)
+    assert val.shape == (len(val_codes), 3, 3)
+    assert float(train.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(1.0, rel=1e-4)
+    write_toy_params(Path(), diffusion={"metric": "gauss_newton"})
+    with pytest.raises(UserError, match=r"diffusion\.metric gauss_newton needs whole Δ, but representation factored"):
+        train_diffusion.main("toy")
+
+
 def test_a_model_that_needs_a_scale_refuses_a_run_without(toy, monkeypatch):
     train_diffusion.main("toy")
     write_toy_params(Path(), diffusion=PCA)

@@ -3,20 +3,24 @@
 Dims: N training rows, M new samples, D features of I(x), d coordinates of Δ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import Standardise, features
+from ocd_core.codes.curvature import as_metrics, mean_diagonal, row_curvatures
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.distances import squared_distances
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.evaluation.weighted_ridge import WeightedRidge
 from ocd_core.network.moves import Move
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
@@ -30,6 +34,7 @@ class RidgeParams(StrictModel):
     folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
     widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
     penalties: Annotated[list[Positive], Field(min_length=1)]
+    metric: Literal["euclidean", "gauss_newton"]  # of errors: that of coordinates, or of each row's own loss
 
 
 class Ridge(nn.Module):
@@ -76,8 +81,18 @@ def subset(sample_id_N: Tensor, rows: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: RidgeParams, seed: int) -> RidgeFit:
+def fit_ridge(
+    cond: Condition,
+    code_Nd: Tensor,
+    sample_id_N: Tensor,
+    params: RidgeParams,
+    seed: int,
+    metric_of: Callable[[Tensor], Tensor] | None = None,
+) -> RidgeFit:
     """Fit on training rows; width and penalty by cross-validation with all replicas of a sample in one fold.
+
+    metric_of: the metrics (n, d, d) of n rows in which errors count, in fitting and in cross-validation; None: all
+    coordinates alike.
 
     γ = 1 / (2 w² m), where m is the median squared distance of different samples and w one of `params.widths`.
 
@@ -94,21 +109,30 @@ def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: Rid
     median = float(distance_NN[apart].median().clamp_min(1e-12)) if apart.any() else 1.0
     samples, group_N = torch.unique(groups_N, return_inverse=True)
     fold_N = (permutation(len(samples), seed, "ridge folds") % params.folds)[group_N]
+    weighted = None if metric_of is None else WeightedRidge(y_Nd, metric_of(rows))
     found = []
     for width in params.widths:
         gamma = 1 / (2 * width**2 * median)
         kernel_NN = (-gamma * distance_NN).exp()
-        found += [
-            (_left_out_error(kernel_NN, y_Nd, penalty, fold_N), width, penalty, gamma) for penalty in params.penalties
-        ]
+        for penalty in params.penalties:
+            if weighted is None:
+                found.append((_left_out_error(kernel_NN, y_Nd, penalty, fold_N), width, penalty, gamma))
+            else:
+                found.append((weighted.error(kernel_NN, penalty, fold_N), width, penalty, gamma))
     error, width, penalty, gamma = min(found)
     ridge = Ridge(len(rows), x_ND.shape[1], y_Nd.shape[1])
     ridge.standardise = standardise
     ridge.x_ND.copy_(x_ND)
     ridge.gamma.fill_(gamma)
-    regularised_NN = kernel(x_ND, x_ND, ridge.gamma) + penalty * torch.eye(len(rows), dtype=torch.float64)
-    ridge.alpha_Nd.copy_(torch.cholesky_solve(y_Nd, torch.linalg.cholesky(regularised_NN)))
-    variance = float((y_Nd - y_Nd.mean(0)).square().mean())
+    kernel_NN = kernel(x_ND, x_ND, ridge.gamma)
+    gap_Nd = y_Nd - y_Nd.mean(0)
+    if weighted is None:
+        regularised_NN = kernel_NN + penalty * torch.eye(len(rows), dtype=torch.float64)
+        ridge.alpha_Nd.copy_(torch.cholesky_solve(y_Nd, torch.linalg.cholesky(regularised_NN)))
+        variance = float(gap_Nd.square().mean())
+    else:
+        ridge.alpha_Nd.copy_(weighted.solve(kernel_NN, penalty))
+        variance = weighted.size(gap_Nd)
     metrics = {
         "rows": float(len(rows)),
         "width": width,
@@ -132,11 +156,28 @@ def _left_out_error(kernel_NN: Tensor, y_Nd: Tensor, penalty: float, fold_N: Ten
     return total / y_Nd.numel()
 
 
+def _metrics(fitting: Fitting, sample_id_N: Tensor, rows: Tensor) -> Tensor:
+    """The metrics of some rows of the training store."""
+    replica_N = torch.from_numpy(fitting.store("train").read("replica"))
+    space = deepcopy(fitting.space).to(fitting.device)
+    found = row_curvatures(
+        fitting.task, fitting.tail, fitting.split("train"), sample_id_N[rows], replica_N[rows],
+        fitting.coordinates_Nd[rows], space.move, fitting.seed,
+    )  # fmt: skip
+    return as_metrics(found, mean_diagonal(found))
+
+
 class RidgeRow(MovedRow, FittedRow):
     """Δ from the regression."""
 
     Params = RidgeParams
-    quick: ClassVar[Mapping[str, Any]] = {"rows": 8, "folds": 2, "widths": [1.0], "penalties": [0.1]}
+    quick: ClassVar[Mapping[str, Any]] = {
+        "rows": 8,
+        "folds": 2,
+        "widths": [1.0],
+        "penalties": [0.1],
+        "metric": "euclidean",
+    }
     params: RidgeParams
     chosen_on = "train, by cross-validation"
     title = "kernel ridge regression of Δ"
@@ -146,7 +187,12 @@ class RidgeRow(MovedRow, FittedRow):
     def fit(self, fitting: Fitting) -> Fit:
         """Fit on the rows of the training store."""
         sample_id = torch.from_numpy(fitting.store("train").read("sample_id"))
-        fit = fit_ridge(fitting.train_condition, fitting.coordinates_Nd, sample_id, self.params, fitting.seed)
+        metric_of = None
+        if self.params.metric == "gauss_newton":
+            metric_of = partial(_metrics, fitting, sample_id)
+        fit = fit_ridge(
+            fitting.train_condition, fitting.coordinates_Nd, sample_id, self.params, fitting.seed, metric_of
+        )
         self.space, self.ridge = fitting.space, fit.ridge
         return Fit(fit.metrics)
 

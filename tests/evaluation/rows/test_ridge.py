@@ -6,15 +6,17 @@ import torch
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.codes.condition import features
+from ocd_core.codes.curvature import row_curvatures
 from ocd_core.evaluation.rows.ridge import RidgeParams, fit_ridge, subset
+from ocd_core.network.moves import outputs_with_move
 from ocd_core.samples import Condition
-from tests.support.runs import assert_same_outputs, moved_by_hand, row_of
+from tests.support.runs import assert_same_outputs, fit_row, moved_by_hand, row_of
 
 ROWS, REPLICAS = 30, 2
 
 
 def params(**changes) -> RidgeParams:
-    values = {"rows": 1000, "folds": 3, "widths": [0.5, 1.0, 3.0], "penalties": [0.01, 0.3]}
+    values = {"rows": 1000, "folds": 3, "widths": [0.5, 1.0, 3.0], "penalties": [0.01, 0.3], "metric": "euclidean"}
     return RidgeParams(**{**values, **changes})
 
 
@@ -91,6 +93,55 @@ def test_a_subset_keeps_samples_whole(data) -> None:
     fit = fit_ridge(cond, y, ids, params(rows=11), seed=0)
     assert fit.metrics["rows"] == 10
     assert fit.ridge.x_ND.shape == (10, 6)
+
+
+def test_errors_count_by_the_metric_of_each_row(data) -> None:
+    """Rows whose metric is small have little say: the answer is near that of a fit to the others."""
+    cond, y, ids = data
+    weights = torch.where(ids < 10, 1.0, 1e-6)
+    one = params(widths=[1.0], penalties=[0.3])
+    asked = []
+
+    def metric_of(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows)
+        return weights[rows][:, None, None] * torch.eye(2)
+
+    found = fit_ridge(cond, y, ids, one, 0, metric_of)
+    assert [rows.tolist() for rows in asked] == [list(range(ROWS))]
+    x, kept = standardised(cond), (ids < 10).numpy()
+    kernel = np.exp(-found.metrics["gamma"] * ((x[:, None] - x[None]) ** 2).sum(2))
+    alpha = np.linalg.solve(kernel[kept][:, kept] + 0.3 * np.eye(kept.sum()), y.double().numpy()[kept])
+    np.testing.assert_allclose(found.ridge(cond), kernel[:, kept] @ alpha, rtol=1e-3, atol=1e-4)
+    plain = fit_ridge(cond, y, ids, one, 0)
+    alike = fit_ridge(cond, y, ids, one, 0, lambda rows: torch.eye(2).expand(len(rows), 2, 2))
+    torch.testing.assert_close(alike.ridge.alpha_Nd, plain.ridge.alpha_Nd, rtol=1e-5, atol=1e-6)
+    for name, value in plain.metrics.items():
+        assert alike.metrics[name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_the_row_takes_the_metric_of_the_training_rows_own_losses(run: Artifacts) -> None:
+    row, fitting, fit = fit_row(run, "ridge", rows=40, metric="gauss_newton", widths=[1.0], penalties=[0.1])
+    store, space = fitting.store("train"), fitting.space
+    sample_id = torch.from_numpy(store.read("sample_id"))
+    rows = subset(sample_id, 40, fitting.seed)
+    model, batch = fitting.tail, fitting.split("train").batch(sample_id[rows])
+    cut, code = model.prefix(batch.inputs), fitting.coordinates_Nd[rows]
+
+    def losses(c: torch.Tensor) -> torch.Tensor:
+        return fitting.task.loss(outputs_with_move(model, cut, space.move(c, cut.layer_input_NI)), batch.target)
+
+    if fitting.predictor.model.layer_name == "head":  # quadratic in Δ, so differences of any size are exact
+        split = fitting.split("train")
+        found = row_curvatures(fitting.task, model, split, sample_id[rows], 0 * rows, code, space.move, 0)
+        for j in range(space.size):
+            shift = 3.0 * torch.eye(space.size)[j]
+            by_differences = (losses(code + shift) + losses(code - shift) - 2 * losses(code)) / 9
+            torch.testing.assert_close(found[:, j, j], by_differences.detach(), rtol=1e-3, atol=1e-4)
+    plain = fit_row(run, "ridge", rows=40, widths=[1.0], penalties=[0.1])[2].metrics
+    assert fit.metrics["rows"] == plain["rows"]
+    assert fit.metrics["cv_mse"] != plain["cv_mse"]
+    assert np.isfinite(fit.metrics["cv_r2"])
+    assert torch.isfinite(row.ridge(fitting.train_condition)).all()
 
 
 def test_features_that_are_all_dead_give_finite_answers(data) -> None:
