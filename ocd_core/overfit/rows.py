@@ -182,6 +182,22 @@ class RowBuilder:
         sample_id, replica = self._ids(rows)
         return {**views, "sample_id": sample_id, "replica": replica}
 
+    def some(self, rows: Tensor, progress: Progress = no_progress) -> Arrays:
+        """The arrays of any rows (int64, (R,)), in this order, all in memory.
+
+        They agree with those of the store up to the rounding of batches of another size.
+        """
+        arrays = {
+            name: np.empty((len(rows), *spec.shape[1:]), spec.dtype)
+            for name, spec in self.schema().arrays().items()
+            if name not in ("sample_id", "replica")
+        }
+        for chunk in row_chunks(len(rows), self.batch_rows):
+            self._fill(rows[chunk], {name: array[chunk] for name, array in arrays.items()})
+            progress(chunk.stop, "")
+        numbers = rows.numpy()
+        return {**arrays, "sample_id": numbers // self.params.replicas, "replica": numbers % self.params.replicas}
+
     def _step_inputs(self, sample_id: Tensor, replica: Tensor) -> "_StepInputs":
         return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed)
 

@@ -46,7 +46,10 @@ _SMALL: dict[str, Any] = {
     "width": 4, "updates": 1, "batch_size": 4, "lr": 1e-3, "validate_every": 1, "patience": 1,
 }  # fmt: skip
 _PARAMS: dict[str, Any] = {
-    "layer": {"select": "auto", "candidates": {"names": None, "kinds": ["linear", "conv"]}},
+    "layer": {
+        "select": "entropy", "candidates": {"names": None, "kinds": ["linear", "conv"]},
+        "probe": {"samples": 20, "components": 2},
+    },
     "scoring": {"samples": 2, "draws": 10, "noise": "relative", "scale": 0.1},
     "overfit": {
         "optimizer": "sgd", "lr": 1e-3, "steps": 2, "until_converged": False, "tolerance": 1e-3, "replicas": 1,

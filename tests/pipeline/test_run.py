@@ -211,9 +211,9 @@ def test_factored_is_refused_where_a_layer_sees_several_positions(copy: Artifact
 @pytest.mark.parametrize("run", ["head"], indirect=True)
 def test_a_tie_between_layers_is_told_by_the_stage_and_below_the_table(copy: Artifacts, capsys, monkeypatch) -> None:
     """Where the layer was left to the ranking; the scores are made up."""
-    from stages import score_layers
+    from ocd_core.running import score_layers
 
-    write_toy_params(Path(), layer={"select": "auto"})
+    write_toy_params(Path(), layer={"select": "entropy"})
     draws = ((15, 2.0), (30, 2.0))
     tied = [LayerScore("head", "linear", 12, 2.0, 0.1, 6, 0, 30, 0.1, 1, convergence=draws),
             LayerScore("embed", "linear", 24, 1.9, 0.1, 6, 0, 30, 0.1, 2, convergence=draws)]  # fmt: skip

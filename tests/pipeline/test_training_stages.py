@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from ocd_core.errors import UserError
 from ocd_core.network.covariances import layer_covariances
 from ocd_core.network.loading import load_cut_model
 from ocd_core.predictor import Predictor
+from ocd_core.running import train_diffusion as running_train_diffusion
+from ocd_core.running import train_scale as running_train_scale
+from ocd_core.running import tune_diffusion as running_tune_diffusion
 from ocd_core.store import OverfitStore
 from ocd_core.training.loop import Checkpoints, Settings, optimise
 from ocd_core.weights import read_tensors
@@ -112,14 +116,15 @@ def test_live_curves_grow_row_by_row_and_a_run_that_goes_on_has_each_row_once(tm
 
 @pytest.mark.parametrize(("stage", "name"), [(train_diffusion, "diffusion"), (train_scale, "scale")])
 def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, monkeypatch, stage, name):
-    train, live = getattr(stage, f"train_{name}"), []
+    module, live = import_module(f"ocd_core.running.train_{name}"), []
+    train = getattr(module, f"train_{name}")
 
     def spy(*args, **kwargs):
         found = train(*args, **kwargs)
         live.append(read_live(toy.work / f"{name}-toy-seed0-rank1/live"))
         return found
 
-    monkeypatch.setattr(stage, f"train_{name}", spy)
+    monkeypatch.setattr(module, f"train_{name}", spy)
     folder, hashes = toy.rank_dir / name, []
     for _ in range(2):
         stage.main("toy")
@@ -155,8 +160,8 @@ def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, ca
         train_controls.main("toy")
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        for name in ("train_scale", "compare_scales", "followed"):
-            patch.setattr(train_scale, name, forbidden)
+        for name in ("train_scale", "compare_scales"):
+            patch.setattr(running_train_scale, name, forbidden)
         patch.setattr(OverfitStore, "condition", forbidden)
         train_scale.main("toy")
     assert capsys.readouterr().out == f"train scale: nothing to do, because {why}\n"
@@ -214,8 +219,8 @@ def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):
         seen.append((args[0], args[2], metrics))
         return train_with(*args, metrics=metrics, **kwargs)
 
-    train_with = train_diffusion.train_diffusion
-    monkeypatch.setattr(train_diffusion, "train_diffusion", spy)
+    train_with = running_train_diffusion.train_diffusion
+    monkeypatch.setattr(running_train_diffusion, "train_diffusion", spy)
     train_diffusion.main("toy")
     ((codes, val_codes, (train, val)),) = seen
     assert train.shape == (len(codes), 3, 3)
@@ -277,7 +282,7 @@ def test_without_updates_the_tuned_model_is_the_diffusion_model(toy, monkeypatch
     train_diffusion.main("toy")
     train_scale.main("toy")
     with monkeypatch.context() as patch:
-        patch.setattr(tune_diffusion, "tune", forbidden)
+        patch.setattr(running_tune_diffusion, "tune", forbidden)
         tune_diffusion.main("toy")
     for name in ("model.safetensors", "config.json"):
         assert (toy.tuned / name).read_bytes() == (toy.diffusion / name).read_bytes()
@@ -299,7 +304,7 @@ def test_tuning_stops_and_goes_on_and_its_rows_are_in_the_table(toy, monkeypatch
     assert tune_diffusion.main("toy") == {"resumed": False}
     files = {p.name: p.read_bytes() for p in toy.tuned.iterdir()}
     assert set(files) == SCALE_FILES - {"comparison.tsv"}
-    real = tune_diffusion.tune
+    real = running_tune_diffusion.tune
 
     def interrupted(*args, **kwargs):
         def progress(done, _text):
@@ -308,9 +313,9 @@ def test_tuning_stops_and_goes_on_and_its_rows_are_in_the_table(toy, monkeypatch
 
         return real(*args[:10], progress, *args[11:], **kwargs)
 
-    monkeypatch.setattr(tune_diffusion, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(running_tune_diffusion, "CHECKPOINT_EVERY", 3)
     with monkeypatch.context() as patch:
-        patch.setattr(tune_diffusion, "tune", interrupted)
+        patch.setattr(running_tune_diffusion, "tune", interrupted)
         with pytest.raises(InterruptedError):
             tune_diffusion.main("toy")
     assert tune_diffusion.main("toy") == {"resumed": True}

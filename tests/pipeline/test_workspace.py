@@ -174,9 +174,9 @@ def test_an_edit_runs_the_stages_whose_code_it_is(workspace: Workspace) -> None:
     card, other_domain = "ocd_core/report/store_card.py", "ocd_core/tasks/views/pictures.py"
     assert edited(workspace, card, other_domain) == {"report@mnist5k"}
     # the same bytes come out, so nothing follows; and no later stage takes its inputs for stale
-    found = edited(workspace, "stages/train_base.py", "stages/train_scale.py", "stages/evaluate.py")
+    found = edited(workspace, *(f"ocd_core/running/{name}.py" for name in ("train_base", "train_scale", "evaluate")))
     assert found == {"train_base@mnist5k-0", "train_scale@mnist5k-0-1", "evaluate@mnist5k-0-1", "report@mnist5k"}
-    workspace.run("git", "checkout", "-q", "--", "ocd_core", "stages")
+    workspace.run("git", "checkout", "-q", "--", "ocd_core")
     assert ran_stages(workspace.run("dvc", "repro")) == set()  # all of it from the cache
 
 
