@@ -45,7 +45,9 @@ from ocd_core.tasks.draws_inputs import step_batch
 
 GAINS = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors of a predicted Δ; 0, the base, is always a choice too
 KERNEL, NETWORK, NONE = "kernel", "network", "none"
-_RIDGE = RidgeParams(rows=4, folds=5, widths=[0.5, 1.0, 2.0, 4.0], penalties=[1e-3, 1e-2, 1e-1, 1.0, 10.0])
+_RIDGE = RidgeParams(
+    rows=4, folds=5, widths=[0.5, 1.0, 2.0, 4.0], penalties=[1e-3, 1e-2, 1e-1, 1.0, 10.0], metric="euclidean"
+)
 _TRAINING = TrainingParams(
     widths=[128], updates=500, batch_size=64, lrs=[1e-3], ema=0.99, validate_every=50, patience=5
 )
