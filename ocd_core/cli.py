@@ -207,7 +207,9 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, of any folder; at least two.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, or DVC experiments; at least two.")
+    ],
     html: Annotated[Path | None, typer.Option(help="Also write a page that opens offline.")] = None,
 ) -> None:
     """Lay runs side by side: every row's first metric, and the params that differ."""

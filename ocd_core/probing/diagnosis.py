@@ -78,7 +78,7 @@ class Diagnosis:
         scale = abs(probe.val_loss)
         if probe.val_loss - probe.bound < GAP * scale:
             return "no gap"
-        critical = NormalDist().inv_cdf(1 - (1 - CONFIDENCE) / (2 * len(self.probes)))
+        critical = _critical(probe.val_samples, len(self.probes))
         return "likely" if probe.z <= -critical and -probe.change >= CHANGE * scale else "unlikely"
 
     def metrics(self) -> dict[str, Any]:
@@ -106,6 +106,13 @@ class Diagnosis:
             }
             for probe in self.probes
         ]
+
+
+def _critical(samples: int, layers: int) -> float:
+    """The two-sided quantile of Student's t for a mean of so many samples, corrected for the number of layers."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - (1 - CONFIDENCE) / (2 * layers), max(samples - 1, 1)))
 
 
 def relative(loss: float, change: float) -> float:
