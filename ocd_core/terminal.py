@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 
+# packages whose errors come from storage elsewhere: no credentials, no such bucket, no network
+_REMOTE = ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp")
 _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -16,8 +18,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 def errors_as_lines() -> Iterator[None]:
     """Print what a user can mend as one line on standard error, and exit with status 1.
 
-    That is a `UserError`, a file that cannot be read or written, and too little memory, or too few threads or open
-    files. Everything else is a bug in this package and keeps its traceback.
+    That is a `UserError`, a file that cannot be read or written, storage elsewhere that refuses, and too little memory,
+    or too few threads or open files. Everything else is a bug in this package and keeps its traceback.
 
     A character that the terminal cannot show is written as its escape sequence.
     """
@@ -43,6 +45,11 @@ def errors_as_lines() -> Iterator[None]:
             "; nothing is damaged: close other programs, raise the limit (ulimit -a) or choose smaller params, and run "
             "the same command again"
         )
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _REMOTE:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        fail(f"the remote storage refused ({type(error).__name__}: {reason}); check the URL, credentials and endpoint")
 
 
 def fail(message: str) -> None:

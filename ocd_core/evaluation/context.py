@@ -18,6 +18,8 @@ from ocd_core.codes.encode import condition_of_samples
 from ocd_core.config import Params
 from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.network.covariances import layer_covariances
+from ocd_core.network.cut import CutModel
 from ocd_core.predictor import Predictor
 from ocd_core.samples import (
     Batch,
@@ -201,7 +203,16 @@ class Fitting(Context):
     @cached_property
     def space(self) -> DeltaSpace:
         """Coordinates of Δ for rows that regress, fitted on the training store; saved once for all of them."""
-        return DeltaSpace.fit(self.store("train"), self.params.diffusion, self.params.controls.components)
+        params, covariances = self.params, None
+        if params.diffusion.representation.metric == "kfac":
+            covariances = layer_covariances(self.task, self.tail, self.split("train"), self.seed)
+        return DeltaSpace.fit(self.store("train"), params.diffusion, params.controls.components, covariances)
+
+    @cached_property
+    def tail(self) -> CutModel:
+        """The base network cut at the layer, in float32, for what is trained or fitted through it."""
+        base = self.predictor.model
+        return CutModel(base.network, base.layer_name, "float32")
 
     @cached_property
     def coordinates_Nd(self) -> Tensor:
@@ -215,7 +226,8 @@ class Fitting(Context):
         cond = self.store("train").condition(slice(0, 1))
         parts = {
             "overfit": overfit_flops(self.task, predictor.model, self.split("train"), params.overfit, self.seed),
-            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion)),
+            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion))
+            + int(read_json(self.run.diffusion / "metrics.json").get("task_flops", 0)),
         }
         if predictor.diffusion.representation.uses_scale:
             assert predictor.scale is not None

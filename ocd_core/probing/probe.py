@@ -32,7 +32,7 @@ from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import outputs_with_move, row_chunks, rows_within
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.progress import Progress, no_progress, part_of
 from ocd_core.rng import permutation
@@ -94,7 +94,7 @@ def probe_layer(
     """Probe one layer of the base network, which does not change.
 
     Args:
-        overfit: as for the run; replicas and the layout of stores play no part.
+        overfit: as for the run; replicas, refinement and the layout of stores play no part.
         progress: called with the number of overfitted samples, out of `probe_steps`.
 
     Raises:
@@ -164,7 +164,8 @@ class _Overfitted:
                 f"layer {model.layer_name!r} has {model.weight_OI.numel():,} weights, too many to probe: the Δ of "
                 f"{_FEWEST} samples take more than {_DELTAS_MB} MiB; leave it out of layer.candidates"
             )
-        builder = RowBuilder(task, model, split, overfit.model_copy(update={"layout": "dense", "replicas": 1}), seed)
+        plain = {"layout": "dense", "replicas": 1, "refine": NOT_REFINED}
+        builder = RowBuilder(task, model, split, overfit.model_copy(update=plain), seed)
         sample_id = permutation(len(split), seed, "probed samples", name)[:count].sort().values
         return cls(builder.some(sample_id, progress))
 
@@ -191,7 +192,7 @@ def _space(delta_NOI: Tensor, layer: str, components: int) -> DeltaSpace:
     if count == 0:
         raise UserError(f"layer {layer!r}: overfitting gives every sample the same Δ; nothing can be predicted")
     representation = fit_representation(
-        RepresentationParams(name="pca", components=count), delta_NOI, None, unit_variance=False
+        RepresentationParams(name="pca", components=count, metric="euclidean"), delta_NOI, None, unit_variance=False
     )
     assert isinstance(representation, Pca)
     return DeltaSpace(representation)

@@ -11,6 +11,7 @@ from ocd_core.evaluation.result import Result
 from ocd_core.params_files import flat
 from ocd_core.report.dvc_experiments import Experiment, chosen_run
 from ocd_core.report.page import Markdown, Section, Table, html_page
+from ocd_core.report.results import read_run_table
 from ocd_core.report.run_tables import cell, heading
 
 _NOT_SET = "–"
@@ -60,7 +61,7 @@ def _identity(name: str) -> str:
 def _of_folder(shown: str, folder: str) -> Run:
     run = Artifacts.from_folder(folder)
     evaluation = run.need(run.evaluation, "evaluate")
-    return Run(shown, read_json(evaluation / "table.json"), flat(read_json(evaluation / "config.json")))
+    return Run(shown, read_run_table(evaluation), flat(read_json(evaluation / "config.json")))
 
 
 def _of_experiment(name: str, folders: Sequence[str]) -> Run:

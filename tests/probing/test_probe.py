@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ocd_core.errors import UserError
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.probing import probe as probing
 from ocd_core.probing.probe import GAINS, cosine, cross_fitted, directions, probe_layer, probe_steps, r2
 from ocd_core.scoring.params import ProbeParams
@@ -16,7 +16,7 @@ from tests.support.arrays import ArraySplit, ArrayTask
 
 OVERFIT = OverfitParams(
     optimizer="sgd", lr=0.02, steps=3, until_converged=False, tolerance=1e-3, replicas=1, precision="float64",
-    layout="dense", memory_mb=64, shard_mb=1,
+    layout="dense", memory_mb=64, shard_mb=1, refine=NOT_REFINED,
 )  # fmt: skip
 PARAMS = ProbeParams(samples=80, components=12)
 

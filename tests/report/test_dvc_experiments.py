@@ -12,19 +12,20 @@ from ocd_core.report.comparison import metric_table, param_table, read_runs
 from ocd_core.report.dvc_experiments import Experiment, chosen_run
 from tests.support.tables import result, table
 
+FILES = ("table.json", "config.json", "manifest.json")
 RUNS = ["data/toy/seed0/rank1", "data/toy/seed1/rank1"]
 SCRIPT = """
-import json, shutil, sys
+import json, sys
 from pathlib import Path
+from ocd_core.artifacts import Artifacts
+from tests.support.tables import write_table
 steps = json.loads(Path("params.json").read_text())["steps"]
 for folder in sys.argv[1:]:
-    dest = Path(folder) / "evaluation"
-    dest.mkdir(parents=True, exist_ok=True)
     text = Path("template.json").read_text().replace("0.4", "0.3" if steps == 5 else "0.4")
-    (dest / "table.json").write_text(text)
-    (dest / "config.json").write_text(json.dumps({"overfit": {"steps": steps}}))
+    run = Artifacts("toy", int(Path(folder).parts[-2][4:]), 1, Path())
+    write_table(run, json.loads(text), {"overfit": {"steps": steps}})
 """
-OUTS = "".join(f"\n      - {run}/evaluation/{name}" for run in RUNS for name in ("table.json", "config.json"))
+OUTS = "".join(f"\n      - {run}/evaluation/{name}" for run in RUNS for name in FILES)
 STAGES = f"""
 stages:
   evaluate:
