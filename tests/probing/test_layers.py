@@ -10,7 +10,7 @@ from torch import nn
 from ocd_core.artifacts import Artifacts, read_json, read_table
 from ocd_core.errors import UserError
 from ocd_core.params_files import read_yaml
-from ocd_core.probing.layers import COLUMNS, no_gain, probe_layers, probe_table
+from ocd_core.probing.layers import COLUMNS, no_gain, probe_layers, probe_table, probes_of_table
 from ocd_core.probing.probe import Probe
 from tests.probing.test_probe import OVERFIT, PARAMS, splits
 from tests.support.arrays import ArrayTask
@@ -51,6 +51,14 @@ def test_the_table_has_every_column() -> None:
     (row,) = probe_table([ONE], {"a": 2, "b": 1})
     assert tuple(row) == COLUMNS
     assert (row["rank"], row["score_rank"]) == (1, 2)
+
+
+def test_a_table_gives_its_probes_back() -> None:
+    two = [ONE, replace(ONE, layer="b", change=0.1)]
+    rows = [{name: str(value) for name, value in row.items()} for row in probe_table(two, {"a": 2, "b": 1})]
+    assert probes_of_table(rows) == two
+    with pytest.raises(UserError, match=r"table of probes is damaged .*'r2'.*dvc repro"):
+        probes_of_table([{k: v for k, v in rows[0].items() if k != "r2"}])
 
 
 @pytest.mark.parametrize("select", ["validated", "entropy"])
