@@ -124,6 +124,7 @@ def predict(
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
+    tuned: Annotated[bool, typer.Option(help="Draw with the tuned diffusion model, if there is one.")] = False,
     trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle names.")] = False,
     out: Annotated[Path, typer.Option(help="A folder for outputs that are files (separated voices).")] = Path(),
 ) -> None:
@@ -138,9 +139,9 @@ def predict(
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
     if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
-        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir)
+        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir, tuned=tuned)
     else:
-        predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code)
+        predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code, tuned=tuned)
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path} does not exist")

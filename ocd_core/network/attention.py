@@ -43,7 +43,7 @@ class CallingAttention(nn.MultiheadAttention):
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
         """As in torch."""
         inner = copy.copy(self)
-        inner.__class__ = nn.MultiheadAttention  # type: ignore[assignment]
+        object.__setattr__(inner, "__class__", nn.MultiheadAttention)
         inner._qkv_same_embed_dim = self._same_dims
         inner._modules = {**self._modules, _PROJECTION: _Unchanged(self.out_proj.weight)}
         attended, weights = inner.forward(*args, **kwargs)

@@ -6,6 +6,7 @@ from ocd_core.artifacts import read_json, write_json, write_table
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.evaluate import BOUND, evaluate
 from ocd_core.evaluation.fitted import load_rows
+from ocd_core.evaluation.memorisation import measure_memorisation
 from ocd_core.evaluation.speed import inference_times
 from ocd_core.predictor import Predictor
 from ocd_core.presets import preset_of
@@ -27,6 +28,7 @@ def run(lineage: Lineage, device: str = "cpu") -> dict[str, Any]:
     rows, left_out = load_rows(context, params.evaluate.rows)
     with progress_bar("evaluate", len(context.split("val")) + len(context.split("test"))) as progress:
         result = evaluate(context, rows, left_out, progress)
+    memorisation = measure_memorisation(context)
     tie = read_json(artifacts.layers / "layers.json")["warning"]
     notes = read_json(artifacts.base / "metrics.json").get("notes", [])
     cost_flops = read_json(artifacts.controls / "metrics.json")["cost_flops"]
@@ -52,6 +54,8 @@ def run(lineage: Lineage, device: str = "cpu") -> dict[str, Any]:
         write_json(dest / "metrics.json", result.summary())
         write_json(dest / "table.json", table)
         write_table(dest / "samples.tsv", result.per_sample())
+        write_json(dest / "memorisation.json", {} if memorisation is None else memorisation.summary())
+        write_table(dest / "memorisation.tsv", [] if memorisation is None else memorisation.per_sample())
     return {
         "inference": inference_times(context.predictor, context.split("test")),
         "rows": {row: cost.seconds for row, cost in result.costs.items()},

@@ -32,9 +32,11 @@ def run(
         url: write below this fsspec URL instead.
     """
     lineage.check("overfit")
-    recipe = Recipe(lineage.artifacts, lineage.params, "train", device)
-    for split in splits:
-        build(lineage, replace(recipe, split=split), execution, url)
+    run = lineage.artifacts
+    shared = f"refinement-{run.task}-seed{run.seed}-rank{run.rank}-{'-'.join(splits)}.safetensors"
+    with Recipe(run, lineage.params, "train", device).with_refinement(shared) as recipe:
+        for split in splits:
+            build(lineage, replace(recipe, split=split), execution, url)
 
 
 def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | None = None) -> None:
@@ -62,6 +64,8 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
         "code_version": __version__,
         "data": {key: summary[key] for key in ("source", "licence", SHARED_ROWS) if key in summary},
     }
+    if builder.refinement is not None:
+        attributes["refinement"] = {"damping": builder.refinement.damping}  # the config says the rest
     dest = artifacts.overfit(split) if url is None else f"{url.rstrip('/')}/{split}.zarr"
     with progress_bar(f"overfit {split}", builder.rows) as progress:
         made = build_store(dest, builder, attributes, digest(about), artifacts.work, progress, recipe, execution)

@@ -9,6 +9,8 @@ import sys
 from ocd_core.artifacts import write_json, write_table
 from ocd_core.codes.encode import encode_store, fit_to_store
 from ocd_core.diffusion.training import train_diffusion
+from ocd_core.network.covariances import layer_covariances
+from ocd_core.network.loading import load_cut_model
 from ocd_core.provenance import Lineage
 from ocd_core.running.following import Follow, with_bar
 from ocd_core.store import OverfitStore
@@ -27,7 +29,12 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
     work = artifacts.work / f"diffusion-{artifacts.task}-seed{artifacts.seed}-rank{artifacts.rank}"
     resumed = (work / "checkpoint.pt").exists()
     with join_processes(device) as (processes, place):
-        representation = fit_to_store(train, params.diffusion)
+        covariances = None
+        if params.diffusion.representation.metric == "kfac":
+            task = params.build_task(artifacts.prepared)
+            base = load_cut_model(artifacts, task, precision="float32")  # on the CPU, for the same bits everywhere
+            covariances = layer_covariances(task, base, task.open(artifacts.prepared, "train"), artifacts.seed)
+        representation = fit_to_store(train, params.diffusion, covariances)
         codes, condition = encode_store(representation, train)
         val_codes, val_condition = encode_store(representation, val)
         if processes.is_main:

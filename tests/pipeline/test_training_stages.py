@@ -10,8 +10,11 @@ import torch
 
 from ocd_core import artifacts
 from ocd_core.artifacts import Artifacts
+from ocd_core.codes.representations.pca import Pca
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.network.covariances import layer_covariances
+from ocd_core.network.loading import load_cut_model
 from ocd_core.predictor import Predictor
 from ocd_core.running import train_scale as running_train_scale
 from ocd_core.running import tune_diffusion as running_tune_diffusion
@@ -131,7 +134,12 @@ def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, m
     assert list(toy.work.iterdir()) == []
 
 
-PCA = {"representation": {"name": "pca", "components": 3}, "updates": 8, "validate_every": 8, "batch_size": 11}
+PCA = {
+    "representation": {"name": "pca", "components": 3, "metric": "euclidean"},
+    "updates": 8,
+    "validate_every": 8,
+    "batch_size": 11,
+}
 SCALE_FILES = {"model.safetensors", "config.json", "params.json", "metrics.json", "manifest.json", "curve.tsv",
                "comparison.tsv"}  # fmt: skip
 
@@ -169,6 +177,23 @@ def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, ca
     predictor = Predictor.from_artifacts(toy.rank_dir)
     assert predictor.scale is None
     assert predictor.predict(torch.zeros(2, 3, 4)).rho is None
+
+
+def test_components_weighted_by_kfac_reach_the_model_and_the_controls(toy):
+    """Both compute the layer's covariances from the base network and the training split."""
+    write_toy_params(Path(), diffusion={**PCA, "representation": {"name": "pca", "components": 3, "metric": "kfac"}})
+    for stage in (train_diffusion, train_scale, tune_diffusion, train_controls, evaluate):
+        stage.main("toy")
+    predictor = Predictor.from_artifacts(toy.rank_dir)
+    found = predictor.diffusion.representation
+    run = load_params("toy")
+    task = run.build_task(toy.prepared)
+    covariances = layer_covariances(task, load_cut_model(toy, task), task.open(toy.prepared, "train"), 0)
+    store = OverfitStore(toy.overfit("train"))
+    wanted = Pca.fit_weighted(torch.from_numpy(store.deltas()), run.diffusion.representation, covariances)
+    torch.testing.assert_close(found.encode(wanted.decode(torch.eye(3), None)), torch.eye(3), rtol=1e-3, atol=1e-3)
+    config = artifacts.read_json(toy.controls / "config.json")
+    assert config["space"]["args"]["weighted"] is True
 
 
 def test_a_model_that_needs_a_scale_refuses_a_run_without(toy, monkeypatch):

@@ -185,7 +185,7 @@ def plane_params() -> dict[str, Any]:
         scoring={"samples": 4, "draws": 20},
         overfit={"lr": 0.1, "steps": 2, "memory_mb": 64},
         diffusion={
-            "representation": {"name": "dense", "components": 4},
+            "representation": {"name": "dense", "components": 4, "metric": "euclidean"},
             "denoiser": {"name": "mlp", "width": 8, "depth": 1, "multipliers": [1], "dropout": 0.0},
             "embedding": 8,
             "timesteps": 10,
