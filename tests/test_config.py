@@ -189,3 +189,17 @@ def test_refined_deltas_have_few_components(representation: str, components: int
         return
     with pytest.raises(UserError, match=message):
         parse_params(found, "x")
+
+
+def test_every_problem_is_named_and_a_misspelt_key_has_a_suggestion() -> None:
+    wrong = values()
+    wrong["overfit"]["stepps"] = wrong["overfit"].pop("steps")
+    wrong["scale"]["width"] = "wide"
+    with pytest.raises(UserError) as found:
+        parse_params(wrong, "mine.yaml")
+    text = str(found.value)
+    assert text.startswith("mine.yaml: overfit.stepps: unknown key; did you mean 'steps'?; also scale.width: ")
+    assert "overfit.steps" not in text  # it is there, misspelt
+    wrong["scale"] |= {"updates": -1, "lr": 0, "patience": "x"}
+    with pytest.raises(UserError, match=r"overfit\.stepps.*; also .*; also .*\(and 2 more\)"):
+        parse_params(wrong, "mine.yaml")
