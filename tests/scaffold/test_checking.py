@@ -25,7 +25,7 @@ def checked(root: Path, values: dict[str, Any], **groups: dict[str, Any]) -> Che
 def test_sizes_layers_and_needs(tmp_path: Path) -> None:
     found = checked(tmp_path, PLANE)
     assert found.samples == {"train": 40, "val": 40, "test": 40}
-    assert [(x.name, x.shape, x.positions) for x in found.layers] == [("layers.0", (6, 2), 1), ("layers.2", (2, 6), 1)]
+    assert [(x.name, x.shape, x.positions) for x in found.layers] == [("layers.0", (6, 2), 1), ("layers.1", (2, 6), 1)]
     assert found.layer == "layers.0"
     needs = {need.stage: need for need in found.needs}
     assert list(needs) == ["prepare", "train_base", "score_layers", "overfit", "train_diffusion"]
