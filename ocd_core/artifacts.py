@@ -224,8 +224,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(read_regular(path).decode())
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(f"{error} and run 'dvc repro'") from error
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it ('dvc repro')") from error
     except (ValueError, RecursionError) as error:

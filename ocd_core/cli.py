@@ -102,20 +102,32 @@ def export(
 
 
 @app.command()
-def verify(context: typer.Context, store: StoreArgument, as_json: JsonOption = False) -> None:
-    """Decode every shard of a store and name what is damaged; exit with status 1 if anything is."""
-    from ocd_core.store import verify_store
+def verify(
+    context: typer.Context,
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A store (a folder <split>.zarr or an fsspec URL), a stage's folder, a run "
+            "data/<task>/seed<k>/rank<r>, a report, a bundle or an export."
+        ),
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Check every file and name what is damaged; exit with status 1 if anything is."""
+    from ocd_core.terminal import plain
+    from ocd_core.verify import verify as problems_at
 
-    damages = verify_store(context.obj.given(store))
+    problems = problems_at(context.obj.given(path))
     if as_json:
-        print(json.dumps({"store": store, "damages": [str(damage) for damage in damages]}))
-    for damage in () if as_json else damages:
-        print(damage)
-    if damages:
-        count = f"{len(damages)} damaged part{'s' if len(damages) > 1 else ''}"
-        raise UserError(f"{store} has {count}; 'python -m stages.overfit' recomputes what is lost")
+        damages = [{"what": problem.what, "remedy": problem.remedy} for problem in problems]
+        print(json.dumps({"path": path, "damages": damages}))
+    for problem in () if as_json else problems:
+        print(plain(problem.what))
+    if problems:
+        count = f"{len(problems)} damaged part{'s' if len(problems) > 1 else ''}"
+        raise UserError(f"{path} has {count}; {'; '.join(dict.fromkeys(problem.remedy for problem in problems))}")
     if not as_json:
-        print(f"{store} is whole")
+        print(f"{path} is whole")
 
 
 @app.command()
@@ -129,7 +141,7 @@ def predict(
     rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
     tuned: Annotated[bool, typer.Option(help="Draw with the tuned diffusion model, if there is one.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle names.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle or run names.")] = False,
     out: Annotated[Path, typer.Option(help="A folder for outputs that are files (separated voices).")] = Path(),
 ) -> None:
     """Predict with weights drawn for each input, and print one JSON object per input."""
@@ -145,7 +157,9 @@ def predict(
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
     if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
-        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir, tuned=tuned)
+        predictor = Predictor.from_artifacts(
+            Artifacts(task, seed, rank).rank_dir, trust_remote_code=trust_remote_code, tuned=tuned
+        )
     else:
         predictor = Predictor.from_pretrained(place.given(task), trust_remote_code=trust_remote_code, tuned=tuned)
     for path in inputs:

@@ -3,6 +3,8 @@
 Files are complete (every key is present), because DVC tracks groups and `-S` changes existing keys only.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +15,7 @@ from pydantic import ValidationError, model_validator
 from ocd_core.errors import UserError
 from ocd_core.params_files import params_path, read_params
 from ocd_core.pipeline import GROUP_MODULES
+from ocd_core.registry import without_references
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Task
 
@@ -135,6 +138,33 @@ def load_params(task: str, root: Path | str = ".") -> Params:
             impossible; the message names the file and the key.
     """
     return parse_params(read_params(task, root), str(params_path(task, root)))
+
+
+@contextmanager
+def trusted(values: Any, task: str, root: Path | str, where: str) -> Iterator[None]:
+    """Inside the block, the params that a run stores name only such code as the task's own params file names.
+
+    A run's folder may come from a stranger; the params file of the folder in which the run lies is the user's.
+
+    Args:
+        values: the stored params; any of their texts of the form `module:attribute` names code.
+        where: their origin, for messages.
+    """
+    own = set(_references(read_params(task, root))) if params_path(task, root).is_file() else set()
+    with nullcontext() if own >= set(_references(values)) else without_references(where):
+        yield
+
+
+def _references(values: Any) -> Iterator[str]:
+    """The texts of the form `module:attribute` in plain values."""
+    if isinstance(values, dict):
+        for value in values.values():
+            yield from _references(value)
+    elif isinstance(values, list):
+        for value in values:
+            yield from _references(value)
+    elif isinstance(values, str) and ":" in values:
+        yield values
 
 
 def parse_params(values: Any, where: str) -> Params:

@@ -19,6 +19,7 @@ from typing import Any
 from ocd_core.errors import UserError
 
 PARTIAL = ".partial"
+_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "az"}
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -190,6 +191,8 @@ def filesystem(location: Path | str) -> tuple[Any, str]:
 
 
 def put_file(fs: Any, path: str, data: bytes) -> None:
-    """Write one file of an fsspec file system; its folder is created if necessary."""
-    fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    """Write one file of an fsspec file system; its folder is created if necessary, but never a bucket."""
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
+    if not protocols & _BUCKETS:  # whose folders are only parts of names
+        fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
     fs.pipe_file(path, data)

@@ -15,7 +15,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.bundles.fetch import bundle_folder
 from ocd_core.bundles.layout import check_bundle
 from ocd_core.bundles.params import read_bundle_params
-from ocd_core.config import Params, parse_params
+from ocd_core.config import Params, parse_params, trusted
 from ocd_core.diffusion.draw import Drawer
 from ocd_core.diffusion.memory import drawing_batch
 from ocd_core.diffusion.model import DiffusionModel
@@ -81,25 +81,32 @@ class Predictor:
 
     @classmethod
     def from_artifacts(
-        cls, folder: Path | str, device: torch.device | str = "cpu", *, tuned: bool = False
+        cls,
+        folder: Path | str,
+        device: torch.device | str = "cpu",
+        *,
+        tuned: bool = False,
+        trust_remote_code: bool = False,
     ) -> "Predictor":
         """Load a run of your own, `data/<task>/seed<k>/rank<r>`, onto a device.
 
-        Its config may name code (`module:Class`), which is imported; what comes from others is for `from_pretrained`.
-
         Args:
             tuned: draw with the tuned diffusion model.
+            trust_remote_code: import whatever code (`module:Class`) the run's config names; otherwise only that which
+                the params file of the same project, `params/<task>.yaml`, names too.
 
         Raises:
-            UserError: something in it is missing, damaged, or belongs to another network.
+            UserError: something in it is missing, damaged, or belongs to another network; or it names other code.
         """
         run = Artifacts.from_folder(folder)
         for name in ("prepared", "evaluation", "diffusion", "scale", *(("tuned",) if tuned else ())):
             check_files(run.need(run.path(name), maker(name)))
-        config = read_json(run.evaluation / "config.json")
-        params = parse_params(config, str(run.evaluation / "config.json"))
-        predictor = cls.from_run(run, params, device=device)
-        return predictor.tuned(run, params) if tuned else predictor
+        where = run.evaluation / "config.json"
+        config = read_json(where)
+        with nullcontext() if trust_remote_code else trusted(config, run.task, run.root, str(where)):
+            params = parse_params(config, str(where))
+            predictor = cls.from_run(run, params, device=device)
+            return predictor.tuned(run, params) if tuned else predictor
 
     @classmethod
     def from_run(

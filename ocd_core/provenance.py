@@ -15,16 +15,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
+from ocd_core.artifacts import Artifacts, read_json, replaced_folder
 from ocd_core.config import Params, load_params
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_file, sha256_files
 from ocd_core.fingerprint import digest
 from ocd_core.params_files import flat
 from ocd_core.pipeline import CONTENT, STAGES, maker
+from ocd_core.sealed import read_sealed, write_sealed
 from ocd_core.stage_code import stage_digest
 
 MANIFEST = "manifest.json"
+AGAIN = "run the stage that makes it again ('dvc repro')"
+_MADE = {"stage", "params", "code", "inputs"}
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,11 @@ class Lineage:
         made = self.made_by(maker(name))
         with replaced_folder(self.artifacts.path(name)) as dest:
             yield dest
-            write_json(dest / MANIFEST, {**made, "files": sha256_files(dest)})
+            write_manifest(dest, made, sha256_files(dest))
 
     def content(self, name: str) -> str | None:
-        """A fingerprint of an artifact's content, from its manifest; None if it does not exist."""
-        path = self.artifacts.path(name)
-        if name.startswith("overfit/"):
-            return store_fingerprint(path)
-        if not (path / MANIFEST).is_file():
-            return None
-        return content_of(name, read_manifest(path)["files"])
+        """See `content`."""
+        return content(self.artifacts, name)
 
     def _code(self, stage: str) -> str:
         if stage not in self._codes:
@@ -112,11 +110,8 @@ class Lineage:
 
     def _made(self, name: str, path: Path) -> Mapping[str, Any]:
         if not name.startswith("overfit/"):
-            return check_files(path, self._remedy(name))
-        made = store_attributes(path).get("made")
-        if not isinstance(made, dict):
-            raise UserError(f"{path} does not say what it was made from; {self._remedy(name)}")
-        return made
+            return check_files(path, self._remedy(name), maker(name))
+        return made_of_store(self.artifacts, name, self._remedy(name))
 
     def _stale(self, name: str, made: Mapping[str, Any]) -> str | None:
         """The reason why an artifact is out of date; None if it is current."""
@@ -141,7 +136,17 @@ class Lineage:
         return f"run 'dvc repro' or '{self.artifacts.command(maker(name))}'"
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def write_manifest(folder: Path, made: Mapping[str, Any], files: Mapping[str, str]) -> None:
+    """Write the manifest of a folder.
+
+    Args:
+        made: what the folder was made from, as `Lineage.made_by` describes it.
+        files: the sha256 of each file, by its path in the folder.
+    """
+    write_sealed(folder / MANIFEST, {**made, "files": dict(files)})
+
+
+def read_manifest(folder: Path, remedy: str = AGAIN) -> dict[str, Any]:
     """An artifact's manifest.
 
     Raises:
@@ -149,25 +154,65 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     found = read_json(path)
-    if not isinstance(found, dict) or not {"stage", "params", "code", "inputs", "files"} <= set(found):
-        raise UserError(f"{path} is damaged; run the stage that makes it again ('dvc repro')")
-    return found
+    if isinstance(found, dict) and set(found) != _MADE | {"files"}:  # one without a seal is of an earlier version
+        found = read_sealed(path, remedy)
+    if not (is_made(found) and set(found) == _MADE | {"files"} and _are_hashes(found["files"])):
+        raise UserError(f"{path} is damaged: it does not say what made the folder; {remedy}")
+    return dict(found)
 
 
-def check_files(folder: Path, remedy: str = "run the stage that makes it again ('dvc repro')") -> dict[str, Any]:
+def is_made(values: Any) -> bool:
+    """Whether these are the plain values that say what an artifact was made from."""
+    kinds = {"stage": str, "params": dict, "code": str, "inputs": dict}
+    return isinstance(values, dict) and all(isinstance(values.get(key), kind) for key, kind in kinds.items())
+
+
+def _are_hashes(values: Any) -> bool:
+    """Whether these are the sha256 of files within a folder, by their paths in it."""
+    return isinstance(values, dict) and all(
+        isinstance(sha, str) and name and not name.startswith("/") and ".." not in name.split("/")
+        for name, sha in values.items()
+    )
+
+
+def check_files(folder: Path, remedy: str = AGAIN, stage: str | None = None) -> dict[str, Any]:
     """The manifest of a folder, after a check that all its files are as they were written.
+
+    Args:
+        stage: that must have made the folder.
 
     Raises:
         UserError: a file is missing or changed; the message names the first one.
     """
-    manifest = read_manifest(folder)
-    for name, expected in manifest["files"].items():
+    manifest = read_manifest(folder, remedy)
+    if stage is not None and manifest["stage"] != stage:
+        raise UserError(f"{folder} is not what the stage {stage} makes, but {manifest['stage']}; {remedy}")
+    for path, problem in damaged_files(folder, manifest["files"]):
+        raise UserError(f"{path} {problem}; {remedy}")
+    return manifest
+
+
+def damaged_files(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """The files of a folder that are not as they were written, and what is wrong with each.
+
+    files: the sha256 of each, by its path in the folder.
+    """
+    for name, expected in files.items():
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path} is missing; {remedy}")
-        if sha256_file(path) != expected:
-            raise UserError(f"{path} is damaged: its content does not match {MANIFEST}; {remedy}")
-    return manifest
+            yield path, "is damaged: it is no longer a file" if path.exists() else "is missing"
+        elif sha256_file(path) != expected:
+            yield path, f"is damaged: its content does not match {MANIFEST}"
+
+
+def content(run: Artifacts, name: str) -> str | None:
+    """A fingerprint of an artifact's content, from its manifest; None if it does not exist."""
+    path = run.path(name)
+    if name.startswith("overfit/"):
+        return store_fingerprint(path)
+    if not (path / MANIFEST).is_file():
+        return None
+    return content_of(name, read_manifest(path)["files"])
 
 
 def content_of(name: str, files: Mapping[str, str]) -> str:
@@ -184,6 +229,23 @@ def store_attributes(path: Path) -> dict[str, Any]:
     found = read_json(path / "zarr.json") if (path / "zarr.json").is_file() else {}
     attributes = found.get("attributes") if isinstance(found, dict) else None
     return attributes if isinstance(attributes, dict) else {}
+
+
+def made_of_store(run: Artifacts, name: str, remedy: str) -> dict[str, Any]:
+    """What a run's store says that it was made from.
+
+    Raises:
+        UserError: it does not say, or is the store of another split or run.
+    """
+    path, attributes = run.path(name), store_attributes(run.path(name))
+    made = attributes.get("made")
+    if not isinstance(made, dict) or not is_made(made):
+        raise UserError(f"{path} does not say what it was made from, or is damaged; {remedy}")
+    own = {"task": run.task, "split": name.partition("/")[2], "seed": run.seed, "rank": run.rank}
+    for key, value in own.items():
+        if attributes.get(key) != value:
+            raise UserError(f"{path} is the store of another run: its {key} is {attributes.get(key)!r}; {remedy}")
+    return dict(made)
 
 
 def store_fingerprint(path: Path) -> str | None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 
+# packages whose errors come from storage elsewhere: no credentials, no such bucket, no network
+_REMOTE = ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp")
 _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -16,8 +18,8 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 def errors_as_lines(debug: Callable[[], bool] | None = None) -> Iterator[None]:
     """Print what a user can mend as one line on standard error, and exit with status 1.
 
-    That is a `UserError`, a file that cannot be read or written, and too little memory, or too few threads or open
-    files. Everything else is a bug in this package and keeps its traceback.
+    That is a `UserError`, a file that cannot be read or written, storage elsewhere that refuses, and too little memory,
+    or too few threads or open files. Everything else is a bug in this package and keeps its traceback.
 
     A character that the terminal cannot show is written as its escape sequence.
 
@@ -53,6 +55,8 @@ def _print_as_line(error: Exception, bugs: bool) -> None:
             "; nothing is damaged: close other programs, raise the limit (ulimit -a) or choose smaller params, and run "
             "the same command again"
         )
+    if type(error).__module__.partition(".")[0] in _REMOTE:
+        fail(f"the remote storage refused ({type(error).__name__}: {reason}); check the URL, credentials and endpoint")
     if not bugs:
         raise error
     fail(f"{type(error).__name__}: {reason} (this should not happen; 'ocd --debug ...' shows where it did)")

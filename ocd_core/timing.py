@@ -8,9 +8,10 @@ import os
 import time
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, read_json, write_json
+from ocd_core.artifacts import Artifacts
 from ocd_core.files import sha256_file
 from ocd_core.pipeline import STAGES
+from ocd_core.sealed import read_sealed, write_sealed
 
 _LAST = ("manifest.json", "zarr.json")  # the file that is written last: of a folder, of an overfit store
 
@@ -43,7 +44,7 @@ class Stopwatch:
             **more,
             "artifact": _identity(run, stage, split),
         }
-        write_json(run.seconds(stage, split), record)
+        write_sealed(run.seconds(stage, split), record)
 
 
 def read_seconds(run: Artifacts, stage: str, split: str = "") -> dict[str, Any] | None:
@@ -52,12 +53,12 @@ def read_seconds(run: Artifacts, stage: str, split: str = "") -> dict[str, Any] 
     It is not known if DVC took the artifact from its cache, or if a command other than the stage's own made it.
 
     Raises:
-        UserError: the record is not JSON.
+        UserError: the record is damaged.
     """
     path = run.seconds(stage, split)
     if not path.is_file():
         return None
-    record: dict[str, Any] = read_json(path)
+    record = read_sealed(path, "delete it: the report then shows a dash instead of the time")
     identity = _identity(run, stage, split)
     return record if identity is not None and record.get("artifact") == identity else None
 

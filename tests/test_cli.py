@@ -28,7 +28,7 @@ def test_the_command_itself(tmp_path):
     command = [sys.executable, "-c", "from ocd_core.cli import main; main()", "verify", "none.zarr"]
     environment = {**os.environ, "PYTHONPATH": str(REPO)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is no store at none.zarr\n")
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: there is nothing at none.zarr\n")
 
 
 def write_png(path: Path) -> None:
@@ -88,11 +88,15 @@ def test_inspect_where_nothing_can_be_written(ocd, store, tmp_path):
 @pytest.mark.parametrize("command", ["inspect", "verify"])
 def test_what_is_no_store(ocd, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    ocd(command, "none.zarr").refused("no store at none.zarr")
+    ocd(command, "none.zarr").refused("no store at" if command == "inspect" else "nothing at", "none.zarr")
     ocd(command, "memory://none.zarr").refused("no store at memory://none.zarr")
     ocd(command, "nosuch://none.zarr").refused("nosuch://none.zarr", "Protocol not known")
     (tmp_path / "foreign").mkdir()
     ocd(command, "foreign").refused("foreign is not an overfit store")
+    (tmp_path / "file").touch()
+    ocd(command, "file").refused("file is not a")
+    (tmp_path / "link").symlink_to("nowhere")
+    ocd(command, "link").refused("at link")
     (tmp_path / "foreign" / "zarr.json").write_text('{"zarr_format": 3, "node_type": "group", "attributes": {}}')
     ocd(command, "foreign").refused("some other zarr group")
 
@@ -109,8 +113,21 @@ def test_verify_names_a_flipped_bit(ocd, store):
     path.write_bytes(data)
     done = ocd("verify", store)
     done.refused("1 damaged part;")
-    assert done.out == "shard 2 of delta (samples 8 to 11): its content does not match its checksum\n"
+    assert done.out == "train.zarr: shard 2 of delta (samples 8 to 11): its content does not match its checksum\n"
     ocd("inspect", store, "--sample", 9).refused("train.zarr is damaged", "delta", "ocd verify")
+
+
+def test_verify_a_run_and_what_it_rests_on(ocd, in_run, toy_run, tmp_path):
+    shutil.copytree(toy_run / "data", tmp_path / "data")
+    run = tmp_path / "data/toy/seed0/rank1"
+    assert ocd("verify", run).out == f"{run} is whole\n"
+    config = run / "controls" / "config.json"
+    config.write_text(config.read_text().replace('"gain"', '"gaim"'))
+    done = ocd("verify", run)
+    done.refused("1 damaged part; run 'python -m stages.train_controls --task toy --seed 0 --rank 1'")
+    assert done.out == f"{config} is damaged: its content does not match manifest.json\n"
+    shutil.rmtree(run.parent / "base")
+    assert f"{run.parent / 'base'} is missing\n" in ocd("verify", run).out
 
 
 def test_inspect_a_store_that_lacks_a_shard(ocd, store):
@@ -198,6 +215,7 @@ def test_report(ocd, in_run, toy_run):
         "curves.png",
         "index.html",
         "layer_scores.png",
+        "manifest.json",
         "overfit_test.png",
         "results.json",
         "runtime.md",
@@ -230,8 +248,8 @@ def test_compare(ocd, in_run, toy_run, tmp_path):
 
 
 def test_what_programs_read_and_what_people_debug(ocd, store, tmp_path, monkeypatch):
-    assert json.loads(ocd("verify", store, "--json").out) == {"store": "train.zarr", "damages": []}
-    monkeypatch.setattr("ocd_core.store.verify_store", lambda store: ["a shard", {}[store]])
+    assert json.loads(ocd("verify", store, "--json").out) == {"path": "train.zarr", "damages": []}
+    monkeypatch.setattr("ocd_core.verify.verify", lambda path: {}[path])
     ocd("verify", store).refused("KeyError", "'ocd --debug ...' shows where")
     monkeypatch.setattr(sys, "argv", ["ocd", "--debug", "verify", "train.zarr"])
     with pytest.raises(KeyError):

@@ -11,6 +11,7 @@ from ocd_core import Predictor
 from ocd_core.artifacts import Artifacts, read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.provenance import MANIFEST, Lineage, check_files, content_of
+from ocd_core.sealed import SEAL
 from tests.support.toy import run_stages, write_toy_params
 
 
@@ -165,9 +166,30 @@ def test_a_manifest_lists_every_file_and_a_foreign_one_is_refused(run: Artifacts
         (run.base / MANIFEST).write_text(text)
         with pytest.raises(UserError, match=r"manifest.json is (damaged|not valid JSON)"):
             stage("score_layers")
+    manifest = {"stage": "train_base", "params": {}, "code": "", "inputs": {}, "files": {}}
+    for values in ({**manifest, "fills": {}}, {**manifest, "files": []}, {**manifest, "files": {"../a": "0"}}):
+        write_json(run.base / MANIFEST, values)
+        with pytest.raises(UserError, match=r"manifest.json is damaged"):
+            stage("score_layers")
+    write_json(run.base / MANIFEST, {**manifest, "stage": "prepare"})
+    with pytest.raises(
+        UserError, match=r"base is not what the stage train_base makes, but prepare; run 'dvc repro' or"
+    ):
+        stage("score_layers")
     (run.base / MANIFEST).unlink()
     with pytest.raises(UserError, match=r"manifest.json is missing"):
         stage("score_layers")
+
+
+def test_a_manifest_without_a_seal_is_of_an_earlier_version(run: Artifacts) -> None:
+    written = read_json(run.base / MANIFEST)
+    assert SEAL in written
+    for key in written:
+        write_json(run.base / MANIFEST, {**written, key: "changed"})
+        with pytest.raises(UserError, match=r"manifest\.json is damaged"):
+            check_files(run.base)
+    write_json(run.base / MANIFEST, {key: value for key, value in written.items() if key != SEAL})
+    stage("score_layers")
 
 
 def test_inputs_that_are_elsewhere_are_not_compared(run: Artifacts) -> None:

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.diffusion.denoisers import DENOISERS
-from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel
+from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel
 
 
 class DenoiserParams(StrictModel):
@@ -29,6 +29,8 @@ class DiffusionParams(StrictModel):
     timesteps: Annotated[int, Field(ge=2)]
     prediction: Literal["epsilon", "x0", "v"]
     loss: Literal["mse", "norm", "min_snr"]  # norm: ||.|| as printed in Eq. 7, not squared; min_snr: weighted mse
+    task_loss: NonNegative  # weight of the task's loss under θ + Δ, beside Eq. 7; 0: none
+    task_batch: PositiveInt  # its samples per update
     unit_variance: bool  # train on sqrt(d) Δ/||Δ|| rather than Δ/||Δ|| as printed
     updates: PositiveInt
     batch_size: PositiveInt  # samples per update
@@ -63,4 +65,6 @@ class DiffusionParams(StrictModel):
             raise ValueError(f"embedding must be even (sines and cosines), not {self.embedding}")
         if self.accumulate > self.batch_size:
             raise ValueError("accumulate cannot cut a batch into more parts than it has samples (batch_size)")
+        if self.task_loss and self.accumulate > self.task_batch:
+            raise ValueError("accumulate cannot cut a batch into more parts than it has samples (task_batch)")
         return self

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.codes.representations.base import Representation
+from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.params import DiffusionParams
@@ -25,7 +26,8 @@ from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, permutation, torch_generator
 from ocd_core.samples import Condition
 from ocd_core.stage_code import code_of
-from ocd_core.training.loop import ALONE, Checkpoints, Optimised, Row, Settings, optimise
+from ocd_core.training.flops import backward_flops
+from ocd_core.training.loop import ALONE, Checkpoints, Objective, Optimised, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
 VALIDATION_ROWS = 1024  # at least: a small validation set is used several times, with different noise
@@ -36,7 +38,8 @@ class DiffusionTraining:
     """model: with the averaged weights of the best validation. curve: one row per validation. metrics: plain numbers.
 
     One metric is val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under the same
-    timesteps and noise. If it is no higher than val_loss, the model does not use I(x).
+    timesteps and noise. If it is no higher than val_loss, the model does not use I(x). With `task_loss`, val_loss in
+    metrics is the diffusion's own loss, but in the curve the sum of both.
     """
 
     model: DiffusionModel
@@ -58,6 +61,7 @@ def train_diffusion(
     work_dir: Path | None = None,
     checkpoint_every: int = 1000,
     processes: Processes = ALONE,
+    side: TaskSide | None = None,
 ) -> DiffusionTraining:
     """Train ε_Ω, PE and the encoders on codes of training Δ (Alg. 1, lines 7-11).
 
@@ -75,11 +79,13 @@ def train_diffusion(
         work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it at the end.
         processes: the processes that train together (`join_processes`), each called with the same arguments except its
             device and the callbacks.
+        side: for the task's loss, needed if `params.task_loss` is above 0.
 
     Raises:
         UserError: there are no samples, codes are not finite, the loss is no longer a number, the memory does not
             suffice, a batch has fewer samples than parts, or the processes do not have the same inputs.
     """
+    assert side is not None or not params.task_loss
     processes.check_batch(params.batch_size, params.accumulate, "diffusion")
     for name, some, of in (("training", codes, cond), ("validation", val_codes, val_cond)):
         assert some.shape[1:] == representation.shape
@@ -92,16 +98,24 @@ def train_diffusion(
     key = ""
     if work_dir is not None or processes.count > 1:
         key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
+        key += "" if side is None else side.fingerprint
     if not processes.agree(f"{key} {torch.__version__}"):
         raise UserError(
             "the processes have different params, code, stores or versions of torch; with representation pca they also "
             "need the same kind of processor"
         )
     model = fresh_model(cond, params, representation, seed).to(device)
-    objective = DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes)
+    denoising = DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes)
+    objective: Objective = denoising
+    task_flops = 0
+    if side is not None and params.task_loss:
+        processes.check_batch(params.task_batch, params.accumulate, "diffusion")
+        moved = side.loss(model, seed, processes)
+        objective = JointLoss(denoising, moved, params.task_loss, model.device)
+        task_flops = backward_flops(lambda: moved.loss(0, 0, 1), list(model.parameters()))
     checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
     found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
-    return DiffusionTraining(model, found.curve, _metrics(objective, found))
+    return DiffusionTraining(model, found.curve, _metrics(denoising, found, task_flops))
 
 
 def fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:
@@ -126,12 +140,12 @@ def _settings(params: DiffusionParams) -> Settings:
     )
 
 
-def _metrics(objective: "DenoisingLoss", found: Optimised) -> dict[str, float]:
-    """See `DiffusionTraining`; the model holds its best weights."""
+def _metrics(objective: "DenoisingLoss", found: Optimised, task_flops: int) -> dict[str, float]:
+    """See `DiffusionTraining`; the model holds its best weights. task_flops: of the task's loss in an update."""
     model = objective.model
     best = next(r for r in found.curve if r["update"] == found.best_update)
     metrics = {
-        "val_loss": found.best_loss,
+        "val_loss": best.get("val_delta_loss", found.best_loss),
         "val_epsilon_mse": best["val_epsilon_mse"],
         "val_x0_mse": best["val_x0_mse"],
         "best_update": float(found.best_update),
@@ -140,6 +154,8 @@ def _metrics(objective: "DenoisingLoss", found: Optimised) -> dict[str, float]:
         "training_samples": float(len(objective.codes)),
         **model.representation.summary(),
     }
+    if task_flops:
+        metrics |= {"val_task_loss": best["val_task_loss"], "task_flops": float(task_flops * found.updates)}
     if len(objective.val_codes) > 1:
         with torch.no_grad():  # how much higher it is than val_loss measures how much I(x) helps
             metrics["val_loss_permuted"] = objective.with_other_conditions().validate()["val_loss"]

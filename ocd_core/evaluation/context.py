@@ -226,7 +226,8 @@ class Fitting(Context):
         cond = self.store("train").condition(slice(0, 1))
         parts = {
             "overfit": overfit_flops(self.task, predictor.model, self.split("train"), params.overfit, self.seed),
-            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion)),
+            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion))
+            + int(read_json(self.run.diffusion / "metrics.json").get("task_flops", 0)),
         }
         if predictor.diffusion.representation.uses_scale:
             assert predictor.scale is not None

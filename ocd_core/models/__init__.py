@@ -5,7 +5,7 @@ Your own package can add a model with an entry point in the group `ocd.models`.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -19,13 +19,18 @@ def build_model(name: str, args: Mapping[str, Any]) -> nn.Module:
     """Make a base network.
 
     Args:
-        name: a name that `MODELS` knows, or `module:Class` of your own.
+        name: a name that `MODELS` knows, or `module:Class` of your own (or a function annotated to return a Module).
         args: keyword arguments of the model's constructor.
 
     Raises:
-        UserError: the name is unknown, its module cannot be imported, or the constructor refuses the arguments.
+        UserError: the name is unknown, its module cannot be imported, it makes no network, or the constructor refuses
+            the arguments.
     """
     constructor = MODELS.load(name)
+    if not _makes_networks(constructor):  # it is called, so the name alone must not choose what runs
+        raise UserError(
+            f"{MODELS.target(name)!r} is no torch.nn.Module, nor a function whose annotation says that it returns one"
+        )
     try:
         model = constructor(**args)
     except (TypeError, ValueError) as error:
@@ -33,3 +38,14 @@ def build_model(name: str, args: Mapping[str, Any]) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise UserError(f"{MODELS.target(name)!r} makes a {type(model).__name__}, not a torch.nn.Module")
     return model
+
+
+def _makes_networks(constructor: Any) -> bool:
+    """Whether this is a network's class, or a function annotated to return one."""
+    if isinstance(constructor, type):
+        return issubclass(constructor, nn.Module)
+    try:
+        returned = get_type_hints(constructor).get("return")
+    except (NameError, TypeError, AttributeError):
+        return False
+    return isinstance(returned, type) and issubclass(returned, nn.Module)

@@ -31,7 +31,8 @@ def load_cut_model(
 ) -> CutModel:
     """The run's base network on a device, cut at the layer of the run's rank."""
     model = load_base_network(run, task)
-    used = read_json(run.need(run.layers, "score_layers") / "layers.json")["used"]
+    check_files(run.need(run.layers, "score_layers"))
+    used = read_json(run.layers / "layers.json")["used"]
     if str(run.rank) not in used:
         raise UserError(
             f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "

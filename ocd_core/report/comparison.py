@@ -10,6 +10,7 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Result
 from ocd_core.params_files import flat
 from ocd_core.report.page import Markdown, Section, Table, html_page
+from ocd_core.report.results import read_run_table
 from ocd_core.report.run_tables import cell, heading
 
 _NOT_SET = "–"
@@ -44,8 +45,8 @@ def read_runs(folders: Sequence[str]) -> list[Run]:
     for name, folder in zip(_names(paths), folders, strict=True):
         run = Artifacts.from_folder(folder)
         evaluation = run.need(run.evaluation, "evaluate")
-        config = flat(read_json(evaluation / "config.json"))
-        runs.append(Run(name, read_json(evaluation / "table.json"), config))
+        table = read_run_table(evaluation)
+        runs.append(Run(name, table, flat(read_json(evaluation / "config.json"))))
     return runs
 
 

@@ -5,6 +5,7 @@ tables become cards.
 """
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from markupsafe import Markup
     from matplotlib.figure import Figure
 
+# characters that no page needs and that change how text is shown: control characters, and the direction of text
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _KINDS = {".png": "image/png", ".gif": "image/gif", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
@@ -98,7 +101,7 @@ def html_page(title: str, lead: str, sections: Sequence[Section], *, contents: b
         contents: list the sections at the top.
     """
     values = {"title": title, "lead": lead, "sections": sections, "contents": contents}
-    return _environment().get_template("page.html").render(**values) + "\n"
+    return _CONTROL.sub("", _environment().get_template("page.html").render(**values)) + "\n"
 
 
 def figure_picture(figure: "Figure", text: str, caption: str = "") -> Picture:

@@ -14,6 +14,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result, corrected
 from ocd_core.presets import preset_names
+from ocd_core.provenance import AGAIN, check_files
 
 Table = dict[str, Any]  # of one run, as the stage `evaluate` writes it
 ALTERNATIVE = "ocd_alternative_layer"
@@ -67,8 +68,19 @@ def run_tables(task: str, root: Path | str = ".") -> list[Table]:
 
 def _tables(task: str, root: Path | str) -> list[Table]:
     folder = Artifacts(task, root=Path(root)).task_dir
-    tables = [read_json(path) for path in folder.glob("seed*/rank*/evaluation/table.json")]
+    tables = [read_run_table(path.parent) for path in folder.glob("seed*/rank*/evaluation/table.json")]
     return sorted(tables, key=lambda t: (t["rank"], t["seed"]))
+
+
+def read_run_table(evaluation: Path) -> Table:
+    """`table.json` of one run's folder `evaluation`.
+
+    Raises:
+        UserError: the folder is damaged.
+    """
+    check_files(evaluation, AGAIN, "evaluate")
+    table: Table = read_json(evaluation / "table.json")
+    return table
 
 
 def merged_results(tables: Sequence[Table], preset_tables: dict[str, list[Table]] | None = None) -> list[Merged]:

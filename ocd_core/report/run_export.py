@@ -14,7 +14,7 @@ from ocd_core.files import filesystem, put_file, sha256_files
 from ocd_core.pipeline import maker
 from ocd_core.predictor import Predictor
 from ocd_core.provenance import MANIFEST as MADE
-from ocd_core.provenance import check_files
+from ocd_core.provenance import check_files, write_manifest
 from ocd_core.report.exporting import write_whole
 from ocd_core.report.run_card import run_card
 
@@ -80,7 +80,7 @@ def _make(run: Artifacts, params: Params, predictor: Predictor, work: Path) -> M
         made = check_files(run.need(source, maker(part.artifact)))
         _copy({name: source / name for name in part.files if name != MADE}, work / part.artifact)
         kept = {name: sha for name, sha in made["files"].items() if name in part.files}
-        write_json(work / part.artifact / MADE, {**made, "files": kept})
+        write_manifest(work / part.artifact, {key: value for key, value in made.items() if key != "files"}, kept)
     travelling = predictor.task.travelling(run.prepared)
     _copy(travelling, work / PREPARED)
     described = BundleParams(

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, write_json, write_text
-from ocd_core.files import replace_file
+from ocd_core.files import replace_file, sha256_files
+from ocd_core.pipeline import maker
+from ocd_core.provenance import MANIFEST, check_files, write_manifest
 from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
@@ -23,6 +26,8 @@ from ocd_core.samples import SPLITS
 from ocd_core.store import OverfitStore
 from ocd_core.timing import read_seconds
 
+_READ = ("prepared", "base", "layers", "diffusion", "scale", "controls", "evaluation", "pictures")
+
 
 def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     """Write reports/<task> and return the tables.
@@ -30,12 +35,16 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     The report is one page, index.html (see `ocd_core.report.run_page`). Beside it are the tables, results.json (their
     numbers, see `ocd_core.evaluation.result`), paper.md (if the paper has the task's data set), scale.md, runtime.md,
     the first run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>; those of the first
-    run have a page.
+    run have a page. manifest.json, written last, has the sha256 of every file.
+
+    Raises:
+        UserError: the task has no evaluated run, or something of a run is missing or damaged.
     """
     tables = [_with_seconds(table, root) for table in run_tables(task, root)]
-    first = tables[0]
-    run = Artifacts(task, first["seed"], first["rank"], Path(root))
-    pictures = run.need(run.pictures, "illustrate")
+    runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
+    for read in runs:
+        _check(read)
+    run = runs[0]
     run.report.mkdir(parents=True, exist_ok=True)
     presets = preset_tables(task, root)
     entries = merged_results(tables, presets)
@@ -57,7 +66,6 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     if compared is not None:  # counting a preset's operations takes seconds
         paper = paper_markdown(entries[0], compared, presets_not_run(run, {*presets}))
         write_text(run.report / "paper.md", paper)
-    runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
     scale, runtime = scale_markdown(runs), runtime_markdown(runs)
     write_text(run.report / "scale.md", scale)
     write_text(run.report / "runtime.md", runtime)
@@ -65,12 +73,22 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
     plot_curves(run, run.report / "curves.png")
     plot_store(run.overfit("test"), run.report / "overfit_test.png")
-    for picture in sorted(pictures.iterdir()):
+    for picture in sorted(run.pictures.iterdir()):
         if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     contents = Contents(runs, entries, scale, runtime, paper, stores)
     write_text(run.report / "index.html", run_page(contents))
+    (run.report / MANIFEST).unlink(missing_ok=True)
+    write_manifest(run.report, {"stage": "report", "params": {}, "code": __version__, "inputs": {}},
+                   sha256_files(run.report))  # fmt: skip
     return entries
+
+
+def _check(run: Artifacts) -> None:
+    """Check the folders that a report reads; stores are checked as they are read."""
+    for name in _READ:
+        stage = maker(name)
+        check_files(run.need(run.path(name), stage), f"run '{run.command(stage)}'", stage)
 
 
 def _cards(runs: Sequence[Artifacts], report: Path) -> list[tuple[str, str]]:

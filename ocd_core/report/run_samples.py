@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.artifacts import Artifacts, read_json, read_table
-from ocd_core.config import parse_params
+from ocd_core.config import parse_params, trusted
 from ocd_core.drawing import new_figure
 from ocd_core.predictor import Predictor
 from ocd_core.report.page import Block, Markdown, Table, figure_picture
@@ -84,7 +84,9 @@ def samples_blocks(run: Artifacts, table: RunTable, *, shown: bool = True) -> li
     if not shown or not any(kind.sample_id for kind in chosen):
         return [Markdown(" ".join(f"{_headline(kind, table)}." for kind in chosen))]
     where = run.evaluation / "config.json"
-    predictor = Predictor.from_run(run, parse_params(read_json(where), str(where)))
+    config = read_json(where)
+    with trusted(config, run.task, run.root, str(where)):
+        predictor = Predictor.from_run(run, parse_params(config, str(where)))
     blocks: list[Block] = []
     for kind in chosen:
         if kind.sample_id:

@@ -12,9 +12,11 @@ from ocd_core.artifacts import json_text, replaced_folder, write_text
 from ocd_core.params_files import flat
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import array_sizes, read_rows, spread
+from ocd_core.terminal import plain
 
 CARD_JSON, CARD_README = "card.json", "README.md"
 CARD_VERSION = 1
+_LOOKALIKES = str.maketrans("`<>|", "'‹›¦")
 NO_LICENCE = "see the source data"
 CITATION = """@inproceedings{lutati2023ocd,
   title     = {{OCD}: Learning to Overfit with Conditional Diffusion Models},
@@ -106,7 +108,8 @@ def describe(store: OverfitStore) -> dict[str, Any]:
 
 
 def readme(card: Mapping[str, Any]) -> str:
-    """The card as Markdown."""
+    """The card as Markdown; texts, which may come from a stranger's store, are only shown."""
+    card = _harmless(card)
     layer, name = card["layer"], card["store"]
     shape = f"{layer['out_features']} × {layer['in_features']}"
     kept = (
@@ -155,6 +158,17 @@ sample's losses.
 {card["citation"]}
 ```
 """
+
+
+def _harmless(value: Any) -> Any:
+    """Plain values whose texts can end neither a code span, a line nor a cell, and hold no HTML."""
+    if isinstance(value, Mapping):
+        return {_harmless(key): _harmless(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_harmless(each) for each in value]
+    if not isinstance(value, str) or value == CITATION:
+        return value
+    return plain(" ".join(value.split())).translate(_LOOKALIKES)
 
 
 def _how_to_open(name: str) -> str:
@@ -234,8 +248,7 @@ def _config(config: Mapping[str, Any] | None) -> str:
         return "Not recorded."
     lines = ["| parameter | value |", "| --- | --- |"]
     for key, value in flat(config).items():
-        text = str(value).replace("|", "\\|")
-        lines.append(f"| {key} | `{text}` |")
+        lines.append(f"| {key} | `{value}` |")
     return "\n".join(lines)
 
 

@@ -4,12 +4,13 @@ import numpy as np
 
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import RowValues, array_sizes, spread
+from ocd_core.terminal import plain
 
 
 def headline(store: OverfitStore) -> str:
-    """A one-line description of the store."""
+    """A one-line description of the store, in which nothing is left that a terminal would obey."""
     about = store.attributes
-    return (
+    return plain(
         f"{about.get('task', store.location)}, split {about.get('split', '?')}, seed {about.get('seed', '?')}, rank "
         f"{about.get('rank', '?')}: layer {about.get('layer', '?')} ({store.schema.out_features} × "
         f"{store.schema.in_features}), {len(store):,} rows, layout {store.layout}, schema {about['schema_version']}"

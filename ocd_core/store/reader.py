@@ -12,6 +12,7 @@ import torch
 import zarr
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.samples import Condition
 from ocd_core.store.factored import optimizer_of, rebuild_delta
 from ocd_core.store.schema import ArraySpec, Layout, StoreSchema
@@ -19,6 +20,7 @@ from ocd_core.store.shards import decode_shard
 from ocd_core.store.source import Source, missing_files, open_arrays, read_node, schema_of
 from ocd_core.weights import BaseId
 
+_NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Rows = slice | npt.NDArray[Any] | None
 
 
@@ -138,7 +140,9 @@ class OverfitStore:
     def _damage_named(self, name: str) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # codecs and checksums raise many kinds, which all mean damage
+        except Exception as error:  # codecs and checksums raise many kinds, which mean damage
+            if is_shortage(error) or (isinstance(error, OSError) and not isinstance(error, _NO_FILE)):
+                raise  # the machine's fault, or the disk's
             reason = " ".join(str(error).split())[:120]
             raise UserError(
                 f"{self.location} is damaged: {name} does not decode ({reason}); `ocd verify` "

@@ -7,6 +7,7 @@ The file holds the encoded chunks in order, then the index (offset and length of
 CRC32C of the index. An encoded chunk ends with its own CRC32C. Chunks entirely beyond the end of the array are absent.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,11 +18,14 @@ import numpy as np
 import numpy.typing as npt
 from numcodecs import blosc, zstd
 
+from ocd_core.files import is_shortage
 from ocd_core.store.schema import ArraySpec, Codec
 
 Bytes = npt.NDArray[np.uint8]
 
 _ABSENT = 2**64 - 1
+# how many bytes one byte of a file can decode to: above it, a file lies
+_MOST_RATIO: dict[Codec, int] = {"none": 1, "lz4": 300, "zstd": 40_000}
 _CRC = 4  # bytes
 
 # Its own threads would make the order of blocks, and so the bytes, depend on chance
@@ -31,7 +35,7 @@ blosc.use_threads = False
 class _Compressor(Protocol):
     def encode(self, buf: Any) -> Any: ...
 
-    def decode(self, buf: Any) -> Any: ...
+    def decode(self, buf: Any, out: Any) -> Any: ...
 
 
 @cache
@@ -85,6 +89,9 @@ def decode_shard(
     if len(view) < size or view[-_CRC:].tobytes() != _crc(view[-size:-_CRC]):
         return None, [BrokenChunk(range(rows), "its index does not match its checksum: truncated or overwritten")]
     index = np.frombuffer(data, "<u8", 2 * spec.chunks_per_shard, len(data) - size).reshape(-1, 2)
+    chunk_bytes = math.prod(spec.chunk) * spec.dtype.itemsize
+    if -(-rows // spec.chunk[0]) * chunk_bytes > _MOST_RATIO[codec] * len(view):
+        return None, [BrokenChunk(range(rows), "the file is too small for what it should hold")]
     values = np.empty((rows, *spec.shape[1:]), spec.dtype)
     broken = []
     for number, start in enumerate(range(0, rows, spec.chunk[0])):
@@ -109,9 +116,14 @@ def _decode_chunk(spec: ArraySpec, codec: Codec, view: Bytes, offset: int, lengt
         raise _ChunkError("its content does not match its checksum")
     compressor = _compressor(codec, spec.dtype.itemsize)
     try:
-        raw = encoded[:-_CRC] if compressor is None else compressor.decode(encoded[:-_CRC])
+        raw: Any = encoded[:-_CRC]
+        if compressor is not None:  # into a buffer of the chunk's size: what a file says of its size may be a lie
+            raw = np.empty(math.prod(spec.chunk) * spec.dtype.itemsize, np.uint8)
+            compressor.decode(encoded[:-_CRC], raw)
         return np.frombuffer(raw, spec.dtype.newbyteorder("<")).reshape(spec.chunk)
     except (ValueError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         raise _ChunkError(f"it does not decode ({error})") from error
 
 

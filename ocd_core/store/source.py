@@ -10,8 +10,9 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem
+from ocd_core.files import filesystem, read_regular
 from ocd_core.store.metadata import ZARR_JSON, metadata_digest
+from ocd_core.store.possible import refuse_impossible
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, StoreSchema
 
 
@@ -34,6 +35,8 @@ class Source:
         self._fs, self._root = filesystem(self.location)
         if not self._fs.exists(self._root):
             raise UserError(f"there is no store at {self.location}")
+        if self.local and not Path(self._root).is_dir():
+            raise UserError(f"{self.location} is not an overfit store, which is a folder")
 
     @property
     def local(self) -> bool:
@@ -57,8 +60,10 @@ class Source:
 
         Raises:
             FileNotFoundError: the file does not exist.
+            UserError: something else than a file has the name.
         """
-        data: bytes = self._fs.cat_file(f"{self._root}/{key}")
+        path = f"{self._root}/{key}"
+        data: bytes = read_regular(Path(path)) if self.local else self._fs.cat_file(path)
         return data
 
 
@@ -76,7 +81,7 @@ def read_node(source: Source) -> dict[str, Any]:
         kind = attributes.get("format")
     except FileNotFoundError as error:
         raise UserError(f"{where} is not an overfit store: it has no {ZARR_JSON}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UserError) as error:
         raise DamagedStoreError(
             f"{where}: {ZARR_JSON} cannot be read; the store is damaged, or is not an overfit store"
         ) from error
@@ -92,11 +97,15 @@ def read_node(source: Source) -> dict[str, Any]:
         raise UserError(f"{where} is incomplete: its writer has not finished; run the overfit stage again")
     if attributes.get("metadata_sha256") != metadata_digest(node):
         raise DamagedStoreError(f"{where}: {ZARR_JSON} was changed after it was written; the store is damaged")
+    try:
+        refuse_impossible(node)
+    except ValueError as error:
+        raise DamagedStoreError(f"{where}: {error}; the store is damaged or forged") from error
     return dict(node)
 
 
 def schema_of(node: dict[str, Any]) -> StoreSchema:
-    """The schema in a group's zarr.json."""
+    """The schema in a group's zarr.json that `read_node` has read."""
     return StoreSchema.from_json(node["attributes"]["schema"])
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ocd_core.errors import UserError
 from ocd_core.store.metadata import ZARR_JSON, samples_digest
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.shards import decode_shard
@@ -70,7 +71,7 @@ def metadata_damage(source: Source, node: dict[str, Any]) -> list[Damage]:
             problem = f"its {ZARR_JSON} differs from the store's"
         except FileNotFoundError:
             problem = f"its {ZARR_JSON} is missing"
-        except ValueError:
+        except (ValueError, RecursionError, UserError):
             problem = f"its {ZARR_JSON} cannot be read"
         found.append(Damage(None, name, range(0), problem))
     return found
@@ -87,6 +88,9 @@ def shard_damage(source: Source, schema: StoreSchema, shard: int, digest: str) -
             data = source.read(spec.file(shard))
         except FileNotFoundError:
             found.append(Damage(shard, name, whole, "the file is missing"))
+            continue
+        except UserError:
+            found.append(Damage(shard, name, whole, "it is no longer a file"))
             continue
         if not data:
             found.append(Damage(shard, name, whole, "the file is empty"))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.artifacts import Artifacts, write_json
+from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.report.comparison import comparison_page, metric_table, param_table, print_comparison, read_runs
 from tests.report.test_store_page import Page
-from tests.support.tables import ERROR, result, table
+from tests.support.tables import ERROR, result, table, write_table
 
 
 @pytest.fixture
@@ -19,9 +19,8 @@ def folders(tmp_path: Path) -> list[str]:
         rows = [result("base", 0.5), result("ocd", ocd, p_holm=0.04 if seed == 0 else 0.2)]
         if seed == 2:
             rows += [result("ridge", 0.3), result("ocd", 9.0, temperature=2.0)]
-        write_json(run.evaluation / "table.json", table(seed=seed, results=rows))
         config = {"overfit": {"steps": steps, "lr": 0.1}, **({"more": {"x": 1}} if seed == 2 else {})}
-        write_json(run.evaluation / "config.json", config)
+        write_table(run, table(seed=seed, results=rows), config)
         found.append(str(run.rank_dir))
     return found
 
@@ -67,6 +66,6 @@ def test_what_cannot_be_compared(folders: list[str], tmp_path: Path) -> None:
         read_runs([folders[0], str(run.rank_dir)])
     other = Artifacts.from_folder(folders[1])
     metric = {**ERROR, "name": "accuracy"}
-    write_json(other.evaluation / "table.json", table(metrics=[metric]))
+    write_table(other, table(metrics=[metric]))
     with pytest.raises(UserError, match=r"different first metrics .*seed0/rank1: rmse, .*accuracy"):
         metric_table(read_runs(folders[:2]))

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.artifacts import Artifacts, write_json
+from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Result
 from ocd_core.report.results import merged_results, over_seeds, preset_tables, run_tables
-from tests.support.tables import result, table
+from tests.support.tables import result, table, write_table
 
 
 def of(*values: dict) -> list[Result]:
@@ -19,7 +19,7 @@ def test_tables_are_read_by_rank_and_seed(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no evaluated run of task 'toy' below .*toy; run 'dvc repro' first"):
         run_tables("toy", tmp_path)
     for seed, rank in ((1, 1), (10, 2), (0, 2), (2, 1)):
-        write_json(Artifacts("toy", seed, rank, tmp_path).evaluation / "table.json", table(seed=seed, rank=rank))
+        write_table(Artifacts("toy", seed, rank, tmp_path), table(seed=seed, rank=rank))
     found = [(t["rank"], t["seed"]) for t in run_tables("toy", tmp_path)]
     assert found == [(1, 1), (1, 2), (2, 0), (2, 10)]
 
@@ -71,5 +71,5 @@ def test_the_second_layer_and_the_presets_are_rows_of_the_first_table() -> None:
 
 def test_presets_are_tasks_of_their_own(tmp_path: Path) -> None:
     assert preset_tables("toy", tmp_path) == {}
-    write_json(Artifacts("toy_paper", 0, 1, tmp_path).evaluation / "table.json", table(task="toy_paper"))
+    write_table(Artifacts("toy_paper", 0, 1, tmp_path), table(task="toy_paper"))
     assert list(preset_tables("toy", tmp_path)) == ["paper"]

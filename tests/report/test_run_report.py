@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from ocd_core.artifacts import Artifacts, read_json, write_json
+from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result
+from ocd_core.provenance import read_manifest, write_manifest
 from ocd_core.report import run_report
 from ocd_core.report.paper_tables import PaperTask
 from ocd_core.report.run_report import write_report
 from ocd_core.timing import Stopwatch
+from ocd_core.verify import verify
 from tests.support.toy import run_stages, write_toy_params
 
 
@@ -50,7 +52,7 @@ def test_a_report_has_tables_plots_and_cards(run: Artifacts) -> None:
     (entry,) = write_report("toy", run.root)
     assert files(run) == {
         "index.html", "table.md", "results.json", "scale.md", "runtime.md", "cards", "curves.png", "layer_scores.png",
-        "overfit_test.png", "view.gif",
+        "overfit_test.png", "view.gif", "manifest.json",
     }  # fmt: skip
     assert (run.report / "view.gif").read_bytes() == b"a figure of the domain"
     assert {path.name for path in (run.report / "cards").iterdir()} == {
@@ -71,6 +73,15 @@ def test_results_are_those_of_the_evaluation(run: Artifacts) -> None:
     assert [Result(**r) for r in stored["results"]] == write_report("toy", run.root)[0].results
 
 
+def test_a_report_can_be_verified(run: Artifacts) -> None:
+    assert verify(str(run.report)) == []
+    card = run.report / "cards" / "seed0-rank1-val" / "card.json"
+    card.write_text(card.read_text().replace("toy", "tox"))
+    (problem,) = verify(str(run.report))
+    assert problem.what == f"{card} is damaged: its content does not match manifest.json"
+    assert problem.remedy == "run 'python -m stages.report --task toy'"
+
+
 @pytest.mark.usefixtures("tables_only")
 def test_seconds_are_joined_if_they_are_recorded(run: Artifacts) -> None:
     def seconds() -> dict[str, float | None]:
@@ -83,7 +94,9 @@ def test_seconds_are_joined_if_they_are_recorded(run: Artifacts) -> None:
     inference = {way: {"samples": 1, "base_ms": 1.0, "ocd_ms": 2.0} for way in ("one_by_one", "batched")}
     Stopwatch().write(run, "evaluate", "cpu", rows=known, inference=inference)
     assert seconds() == known
-    write_json(run.evaluation / "manifest.json", "another, from the cache")
+    made = read_manifest(run.evaluation)
+    files = made.pop("files")
+    write_manifest(run.evaluation, {**made, "code": "another, from the cache"}, files)
     assert seconds() == unknown
 
 

@@ -63,6 +63,8 @@ def diffusion_params(**changes: Any) -> DiffusionParams:
         "timesteps": 20,
         "prediction": "x0",
         "loss": "mse",
+        "task_loss": 0.0,
+        "task_batch": 8,
         "unit_variance": True,
         "updates": 20,
         "batch_size": 16,

@@ -2,7 +2,10 @@
 
 from typing import Any
 
+from ocd_core.artifacts import Artifacts, write_json
 from ocd_core.evaluation.result import Result
+from ocd_core.files import sha256_files
+from ocd_core.provenance import MANIFEST, write_manifest
 
 ERROR = {"name": "rmse", "higher_is_better": False, "unit": "", "decimals": 3}
 
@@ -30,3 +33,14 @@ def table(**changes: Any) -> dict[str, Any]:
         "absent": [{"row": "ocd_gain", "status": "left out", "why": "it is a test"}],
         "remarks": ["A remark."], "bound_parts": None, **changes,
     }  # fmt: skip
+
+
+def write_table(run: Artifacts, values: dict[str, Any], config: dict[str, Any] | None = None) -> None:
+    """A run's folder `evaluation` with this table."""
+    folder = run.evaluation
+    (folder / MANIFEST).unlink(missing_ok=True)
+    write_json(folder / "table.json", values)
+    if config is not None:
+        write_json(folder / "config.json", config)
+    made = {"stage": "evaluate", "params": {}, "code": "", "inputs": {}}
+    write_manifest(folder, made, sha256_files(folder))

@@ -1,0 +1,182 @@
+"""What comes from strangers cannot run code, take memory, or write where it should not."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
+from ocd_core.config import trusted
+from ocd_core.errors import UserError
+from ocd_core.files import sha256_files
+from ocd_core.models import build_model
+from ocd_core.provenance import MANIFEST, read_manifest, write_manifest
+from ocd_core.registry import check_reference
+from ocd_core.report.store_card import card_files
+from ocd_core.report.store_page import store_page
+from ocd_core.report.store_terminal import headline
+from ocd_core.store import OverfitStore
+from tests.support.repository import REPO, repository_files
+from tests.support.stores import ABOUT, class_store
+
+TOUCH = {"command": "touch stolen"}
+
+
+# --- code
+
+
+def as_a_module() -> nn.Module:
+    return nn.Linear(1, 1)
+
+
+def unannotated():
+    Path("stolen").touch()
+    return nn.Linear(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("os:system", TOUCH),
+        ("subprocess:call", {"args": ["touch", "stolen"]}),
+        ("builtins:exec", {}),
+        ("builtins:dict", {}),
+        ("pathlib:Path", {}),
+        (f"{__name__}:unannotated", {}),
+        (f"{__name__}:TOUCH", {}),
+    ],
+)
+def test_only_what_makes_networks_is_called(name: str, args: dict[str, Any], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"is no torch\.nn\.Module, nor a function"):
+        build_model(name, args)
+    assert not list(tmp_path.iterdir())
+    assert isinstance(build_model(f"{__name__}:as_a_module", {}), nn.Linear)
+
+
+def params_file(root: Path, domain: str, model: str) -> None:
+    (root / "params").mkdir(exist_ok=True)
+    (root / "params" / "toy.yaml").write_text(f"domain: '{domain}'\nbase: {{model: {{name: '{model}'}}}}\n")
+
+
+def test_a_runs_config_names_no_other_code_than_the_params_file(tmp_path: Path) -> None:
+    stored = {"domain": "mine:Task", "base": {"model": {"name": "os:system", "args": TOUCH}}, "rows": ["mine:Row"]}
+    plain = {"domain": "images", "rows": ["ocd"]}
+    with trusted(plain, "toy", tmp_path, "config.json"):
+        pass
+    for own in (None, ("mine:Task", "mine:Model"), ("images", "lenet5")):
+        if own is not None:
+            params_file(tmp_path, *own)
+        with trusted(stored, "toy", tmp_path, "config.json"), pytest.raises(UserError, match="trust_remote_code"):
+            check_reference("model", "os:system")
+    params_file(tmp_path, "mine:Task", "os:system")
+    del stored["rows"]
+    with trusted(stored, "toy", tmp_path, "config.json"):
+        assert check_reference("model", "os:system") == "os:system"
+
+
+def test_a_run_from_a_stranger_imports_nothing(tmp_path: Path, monkeypatch) -> None:
+    from ocd_core.predictor import Predictor
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil.py").write_text("open('stolen', 'w')\n")
+    run = Artifacts("toy", root=tmp_path)
+    for name, stage in (("prepared", "prepare"), ("diffusion", "train_diffusion"), ("scale", "train_scale"),
+                        ("evaluation", "evaluate")):  # fmt: skip
+        folder = run.path(name)
+        write_json(folder / "config.json", {"domain": "evil:X", "data": {}, "base": {}})
+        write_manifest(folder, {"stage": stage, "params": {}, "code": "", "inputs": {}}, sha256_files(folder))
+    with pytest.raises(UserError, match=r"names code of its own, the domain 'evil:X', which is not imported"):
+        Predictor.from_artifacts(run.rank_dir)
+    assert not Path("stolen").exists()
+
+
+def source_files() -> list[str]:
+    folders = ("ocd_core/", "stages/", "experiments/", "benchmarks/")
+    return [name for name in repository_files() if name.startswith(folders) and name.endswith(".py")]
+
+
+def calls(tree: ast.AST) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+FORBIDDEN = ("pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.loads", "joblib.load", "dill.load", "eval",
+             "exec", "os.system", "os.popen", "yaml.load")  # fmt: skip
+
+
+def test_nothing_is_unpickled() -> None:
+    found = []
+    for name in source_files():
+        for call in calls(ast.parse((REPO / name).read_text(encoding="utf-8"))):
+            function, given = ast.unparse(call.func), {k.arg: ast.unparse(k.value) for k in call.keywords}
+            if function == "torch.load" and given.get("weights_only") != "True":
+                found.append(f"{name}:{call.lineno}: torch.load without weights_only=True")
+            if "allow_pickle" in given:
+                found.append(f"{name}:{call.lineno}: allow_pickle")
+            # ruamel's objects are also named yaml; they are safe or round-trip loaders
+            if function in FORBIDDEN and not (function == "yaml.load" and name == "ocd_core/presets/__init__.py"):
+                found.append(f"{name}:{call.lineno}: {function}")
+    assert not found
+
+
+def test_the_test_sees_what_is_forbidden() -> None:
+    (call,) = calls(ast.parse("pickle.load(file)"))
+    assert ast.unparse(call.func) in FORBIDDEN
+
+
+# --- texts
+
+NAME = "fc1\x1b[31m<script>alert(1)</script>`|\n# Title\u202e"
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> OverfitStore:
+    return class_store(tmp_path / "train.zarr", attributes={**ABOUT, "layer": NAME, "task": NAME,
+                                                            "data": {"source": NAME, "licence": NAME}})  # fmt: skip
+
+
+def test_names_neither_move_the_terminal_nor_end_a_cards_texts(named: OverfitStore) -> None:
+    line = headline(named)
+    assert "\x1b" not in line
+    assert "\u202e" not in line
+    files = card_files(named)
+    assert json.loads(files["card.json"])["layer"]["name"] == NAME
+    for text in (files["README.md"], store_page(named)):
+        assert "<script>alert" not in text
+        assert "\x1b" not in text
+    assert "\n# Title" not in files["README.md"]
+    assert files["README.md"].count("# Overfitted weights") == 1
+
+
+# --- places
+
+
+@pytest.mark.parametrize("task", ["../evil", "a/b", "/etc", "..", "", ".hidden", "a\nb", "a\x00b", "a\\b"])
+def test_a_task_is_no_path(task: str) -> None:
+    with pytest.raises(UserError, match="is not the name of a task"):
+        Artifacts(task)
+
+
+def test_what_only_looks_like_ours_is_left_alone(tmp_path: Path) -> None:
+    stranger = tmp_path / ".mine.partial"
+    stranger.mkdir()
+    (stranger / "work").write_text("a week")
+    for name in (".mine.ocd-short.partial", "mine.partial", ".mine.ocd-abcdefgh.partial.kept"):
+        (tmp_path / name).write_text("kept")
+    before = {path.name for path in tmp_path.iterdir()}
+    with replaced_folder(tmp_path / "mine") as work:
+        (work / "a").write_text("b")
+    assert {path.name for path in tmp_path.iterdir()} == {*before, "mine"}
+    assert (stranger / "work").read_text() == "a week"
+
+
+def test_a_manifest_names_no_file_elsewhere(tmp_path: Path) -> None:
+    for name in ("../secret", "/etc/passwd", "a/../../b"):
+        write_manifest(tmp_path, {"stage": "x", "params": {}, "code": "", "inputs": {}}, {name: "0"})
+        with pytest.raises(UserError, match=f"{MANIFEST} is damaged"):
+            read_manifest(tmp_path)
+    assert read_json(tmp_path / MANIFEST)["files"] == {name: "0"}
