@@ -1,4 +1,4 @@
-"""The `ocd` command: inspect tasks, stores and reports, and predict with a trained run."""
+"""The `ocd` command: run tasks, inspect stores and reports, and predict with a trained run."""
 
 import json
 import sys
@@ -7,51 +7,44 @@ from typing import Annotated
 
 import typer
 
+from ocd_core import task_commands
 from ocd_core.errors import UserError
+from ocd_core.places import Place
+from ocd_core.task_commands import JsonOption
 from ocd_core.terminal import errors_as_lines
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Inspect and use the results of the OCD pipeline.")
+app = typer.Typer(no_args_is_help=True, help="Run tasks of the OCD pipeline, and inspect and use their results.")
+_debug = False
 
 StoreArgument = Annotated[str, typer.Argument(help="An overfit store: a folder <split>.zarr or an fsspec URL.")]
 
 
-@app.command()
-def tasks() -> None:
-    """List the tasks that have a params file here, and the domains that are installed."""
-    from rich.console import Console
-    from rich.table import Table
+@app.callback()
+def options(
+    context: typer.Context,
+    root: Annotated[
+        Path | None, typer.Option(help="The folder that holds params/ (default: the nearest one upwards).")
+    ] = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    """Options of every command, in front of its name."""
+    global _debug
+    _debug = debug
+    context.obj = Place.enter(root)
 
-    from ocd_core.config import load_params
-    from ocd_core.params_files import task_names
-    from ocd_core.tasks import domain_names
 
-    names = task_names()
-    if not names:
-        raise UserError(
-            f"{Path.cwd()} has no params/<task>.yaml; go to the folder that holds params/ (in a copy of the "
-            f"repository, its top). Domains that are installed: {', '.join(sorted(domain_names()))}"
-        )
-    table = Table("task", "domain", "base network", "layer", "params", box=None)
-    for name in names:
-        try:
-            params = load_params(name)
-        except UserError as error:
-            table.add_row(name, "?", "?", "?", str(error))
-            continue
-        table.add_row(name, params.domain, params.base.model.name, params.layer.select, f"params/{name}.yaml")
-    console = Console()
-    console.print(table)
-    console.print(f"\ndomains: {', '.join(sorted(domain_names()))}")
+task_commands.add_to(app)
 
 
 @app.command()
 def inspect(
+    context: typer.Context,
     store: StoreArgument,
     sample: Annotated[int | None, typer.Option(help="Show one row in full.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the plot (default: <split>.png here).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write a plot of the store, a PNG.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page about the whole store that opens offline.")] = None,
 ) -> None:
-    """Summarise an overfit store: tables on the terminal, a plot, and optionally a page."""
+    """Summarise an overfit store: tables on the terminal, and optionally a plot and a page."""
     from ocd_core.artifacts import write_text
     from ocd_core.drawing import save_figure
     from ocd_core.report.store_page import store_page
@@ -60,26 +53,30 @@ def inspect(
     from ocd_core.store import OverfitStore
     from ocd_core.store.summary import read_rows
 
-    opened = OverfitStore(store)
+    place: Place = context.obj
+    opened = OverfitStore(place.given(store))
+    out, html = (None if path is None else place.new(path) for path in (out, html))
     if sample is not None and not 0 <= sample < len(opened):
         raise UserError(f"--sample {sample}: the store has rows 0 to {len(opened) - 1}")
-    plot = out or Path(f"{Path(store).stem}.png")
-    for path in (plot, html):
+    for path in (out, html):
         if path is not None and path.is_dir():
             raise UserError(f"{path} is a folder; name a file")
     values = read_rows(opened)
     # files first: printing ends early if the output goes to a command such as head
-    save_figure(overview_figure(opened, values, sample), plot)
+    if out is not None:
+        save_figure(overview_figure(opened, values, sample), out)
     if html is not None:
         write_text(html, store_page(opened, values))
     print_store(opened, values, sample)
-    print(f"plot: {plot}")
+    if out is not None:
+        print(f"plot: {out}")
     if html is not None:
         print(f"page: {html}")
 
 
 @app.command()
 def export(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(help="A run, data/<task>/seed<k>/rank<r>, or an overfit store (a folder or an fsspec URL).")
     ],
@@ -92,6 +89,9 @@ def export(
     from ocd_core.report.run_export import export_run, is_run
     from ocd_core.report.store_export import export_store
 
+    place: Place = context.obj
+    source, dest = place.given(source), dest if "://" in dest else str(place.new(Path(dest)))
+    base = None if base is None else Path(place.given(str(base)))
     if is_run(source):
         if base is not None:
             raise UserError("--base is for stores; a run has its own base network")
@@ -103,6 +103,7 @@ def export(
 
 @app.command()
 def verify(
+    context: typer.Context,
     path: Annotated[
         str,
         typer.Argument(
@@ -110,22 +111,28 @@ def verify(
             "data/<task>/seed<k>/rank<r>, a report, a bundle or an export."
         ),
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Check every file and name what is damaged; exit with status 1 if anything is."""
     from ocd_core.terminal import plain
     from ocd_core.verify import verify as problems_at
 
-    problems = problems_at(path)
-    for problem in problems:
+    problems = problems_at(context.obj.given(path))
+    if as_json:
+        damages = [{"what": problem.what, "remedy": problem.remedy} for problem in problems]
+        print(json.dumps({"path": path, "damages": damages}))
+    for problem in () if as_json else problems:
         print(plain(problem.what))
     if problems:
         count = f"{len(problems)} damaged part{'s' if len(problems) > 1 else ''}"
         raise UserError(f"{path} has {count}; {'; '.join(dict.fromkeys(problem.remedy for problem in problems))}")
-    print(f"{path} is whole")
+    if not as_json:
+        print(f"{path} is whole")
 
 
 @app.command()
 def predict(
+    context: typer.Context,
     task: Annotated[
         str, typer.Argument(help="A task whose pipeline has run here, or a bundle: a folder, URL, hub id or name.")
     ],
@@ -145,6 +152,8 @@ def predict(
     from ocd_core.predictor import Predictor
     from ocd_core.samples import one_sample
 
+    place: Place = context.obj
+    out, inputs = place.new(out), [Path(place.given(str(path))) for path in inputs]
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
     if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
@@ -152,7 +161,7 @@ def predict(
             Artifacts(task, seed, rank).rank_dir, trust_remote_code=trust_remote_code, tuned=tuned
         )
     else:
-        predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code, tuned=tuned)
+        predictor = Predictor.from_pretrained(place.given(task), trust_remote_code=trust_remote_code, tuned=tuned)
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path} does not exist")
@@ -218,20 +227,26 @@ def report(
 
 @app.command()
 def compare(
+    context: typer.Context,
     runs: Annotated[
         list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, or DVC experiments; at least two.")
     ],
     html: Annotated[Path | None, typer.Option(help="Also write a page that opens offline.")] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Lay runs side by side: every row's first metric, and the params that differ."""
     from ocd_core.artifacts import write_text
-    from ocd_core.report.comparison import comparison_page, print_comparison, read_runs
+    from ocd_core.report.comparison import as_plain, comparison_page, print_comparison, read_runs
 
-    found = read_runs(runs)
-    print_comparison(found)
+    found = read_runs([context.obj.given(run) for run in runs])
+    if as_json:
+        print(json.dumps(as_plain(found)))
+    else:
+        print_comparison(found)
     if html is not None:
+        html = context.obj.new(html)
         write_text(html, comparison_page(found))
-        print(f"page: {html}")
+        print(f"page: {html}", file=sys.stderr if as_json else sys.stdout)
 
 
 @app.command()
@@ -254,5 +269,5 @@ def preset(
 
 def main() -> None:
     """Entry point. What a user can mend gives one line on standard error and exit status 1."""
-    with errors_as_lines():
+    with errors_as_lines(lambda: _debug):
         app()

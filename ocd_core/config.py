@@ -5,6 +5,7 @@ Files are complete (every key is present), because DVC tracks groups and `-S` ch
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from ocd_core.scale.params import ScaleParams
     from ocd_core.scoring.params import LayerParams, ScoringParams
 
+_SHOWN = 3  # problems of a params file that one message names
 _UP_TO_SAMPLING = ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion", "scale", "sampling")
 GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline: groups, or dotted keys of single params
     "prepare": ("domain", "data"),
@@ -190,18 +192,35 @@ def parse_params(values: Any, where: str) -> Params:
 
 
 def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> str:
-    """One line for the first problem, and how many more there are."""
-    problems = error.errors(include_url=False)
-    # a misspelt key also counts as missing: report the misspelling
-    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    key = ".".join([p for p in [prefix] if p] + [str(part) for part in first["loc"]])
-    if first["type"] == "extra_forbidden":
-        text = "unknown key; remove it or correct its spelling"
-    elif first["type"] == "missing":
-        text = "missing; params files are complete, so add it"
-    else:
-        text = first["msg"].removeprefix("Value error, ")
-        if not isinstance(first.get("input"), dict | StrictModel):
-            text += f" (found {first.get('input')!r})"
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return ": ".join([where, *([key] if key else []), f"{text}{more}"])
+    """One line for all problems, unknown keys first, because a misspelt key also counts as missing."""
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    missing = [problem["loc"] for problem in problems if problem["type"] == "missing"]
+    texts: list[str] = []
+    for problem in problems:
+        loc = problem["loc"]
+        if problem["type"] == "extra_forbidden":
+            meant = _meant(loc, missing)
+            text = "unknown key; remove it or correct its spelling"
+            if meant is not None:
+                missing.remove(meant)
+                text = f"unknown key; did you mean {meant[-1]!r}?"
+        elif problem["type"] == "missing":
+            if loc not in missing:  # it is there, misspelt
+                continue
+            text = "missing; params files are complete, so add it"
+        else:
+            text = problem["msg"].removeprefix("Value error, ")
+            if not isinstance(problem.get("input"), dict | StrictModel):
+                text += f" (found {problem.get('input')!r})"
+        key = ".".join([p for p in [prefix] if p] + [str(part) for part in loc])
+        texts.append(": ".join([*([key] if key else []), text]))
+    shown = "; also ".join(texts[:_SHOWN])
+    more = f" (and {len(texts) - _SHOWN} more)" if len(texts) > _SHOWN else ""
+    return f"{where}: {shown}{more}"
+
+
+def _meant(unknown: tuple[int | str, ...], missing: list[tuple[int | str, ...]]) -> tuple[int | str, ...] | None:
+    """The missing key of the same group whose name is most like that of an unknown one."""
+    beside = {str(loc[-1]): loc for loc in missing if loc[:-1] == unknown[:-1]}
+    near = get_close_matches(str(unknown[-1]), beside, 1)
+    return beside[near[0]] if near else None

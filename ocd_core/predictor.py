@@ -165,7 +165,7 @@ class Predictor:
                     return found
                 if params.tuned is None:
                     raise UserError(f"{location} has no tuned diffusion model; leave out tuned=True (--tuned)")
-                return found._with_tuned(run, params.tuned)
+                return found.with_tuned(run, params.tuned)
             except UserError as error:
                 if manifest.code_version == __version__:
                     raise
@@ -204,9 +204,10 @@ class Predictor:
             raise UserError(
                 f"{folder} holds the untuned model, because tuning.updates is 0; raise it, then 'dvc repro'"
             )
-        return self._with_tuned(run, params.tuning.sampling(params.sampling))
+        return self.with_tuned(run, params.tuning.sampling(params.sampling))
 
-    def _with_tuned(self, run: Artifacts, sampling: SamplingParams) -> "Predictor":
+    def with_tuned(self, run: Artifacts, sampling: SamplingParams) -> "Predictor":
+        """The same with the tuned diffusion model of these artifacts, without a gain."""
         folder = run.need(run.tuned, "tune_diffusion")
         refuse_another_base(folder, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
         return self.with_diffusion(DiffusionModel.load(folder).to(self.device), sampling)

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from ocd_core.errors import UserError
@@ -15,41 +15,51 @@ _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def errors_as_lines() -> Iterator[None]:
+def errors_as_lines(debug: Callable[[], bool] | None = None) -> Iterator[None]:
     """Print what a user can mend as one line on standard error, and exit with status 1.
 
     That is a `UserError`, a file that cannot be read or written, storage elsewhere that refuses, and too little memory,
     or too few threads or open files. Everything else is a bug in this package and keeps its traceback.
 
     A character that the terminal cannot show is written as its escape sequence.
+
+    Args:
+        debug: asked when there is an error; if it is true, every error keeps its traceback, and if it is false, a bug
+            is one line, too. By default there is no such choice.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
         yield
-    except UserError as error:
+    except Exception as error:
+        if debug is not None and debug():
+            raise
+        _print_as_line(error, bugs=debug is not None)
+
+
+def _print_as_line(error: Exception, bugs: bool) -> None:
+    """Print an error, if a user can mend it or if `bugs`, and exit; otherwise raise it."""
+    if isinstance(error, UserError):
         fail(str(error))
-    except BrokenPipeError:  # whoever read the output has gone, for example `head`
+    if isinstance(error, BrokenPipeError):  # whoever read the output has gone, for example `head`
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
         sys.exit(1)
-    except OSError as error:
+    if isinstance(error, OSError):
         fail(_of_system(error))
-    except (MemoryError, RuntimeError) as error:
-        if not is_shortage(error):
-            raise
-        reason = " ".join(str(error).split())[:200]
+    reason = " ".join(str(error).split())[:200]
+    if isinstance(error, MemoryError | RuntimeError) and is_shortage(error):
         fail(
             f"too little memory, or too few threads, for this ({type(error).__name__}{f': {reason}' if reason else ''})"
             "; nothing is damaged: close other programs, raise the limit (ulimit -a) or choose smaller params, and run "
             "the same command again"
         )
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in _REMOTE:
-            raise
-        reason = " ".join(str(error).split())[:300]
+    if type(error).__module__.partition(".")[0] in _REMOTE:
         fail(f"the remote storage refused ({type(error).__name__}: {reason}); check the URL, credentials and endpoint")
+    if not bugs:
+        raise error
+    fail(f"{type(error).__name__}: {reason} (this should not happen; 'ocd --debug ...' shows where it did)")
 
 
 def fail(message: str) -> None:

@@ -8,6 +8,7 @@ from ocd_core.config import Params, load_params, parse_params
 from ocd_core.params_files import params_path, read_yaml
 from ocd_core.tasks.base import Task
 from tests.faults.support import copy_run, file_hashes, make_run, overfit, store_of
+from tests.support.commands import in_run, ocd, toy_run  # noqa: F401
 from tests.support.repository import REPO
 from tests.support.workspace import Workspace, make_workspace
 

@@ -1,6 +1,5 @@
 """Every command of `ocd`, with what users get wrong: one line on standard error, a status other than 0."""
 
-import importlib
 import json
 import os
 import shutil
@@ -10,73 +9,11 @@ import webbrowser
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from ocd_core.cli import main
 from tests.support.pictures import picture, png
 from tests.support.repository import REPO
 from tests.support.stores import class_store
-from tests.support.toy import PLANE as PARAMS
-
-STAGES = (
-    "code",
-    "prepare",
-    "train_base",
-    "score_layers",
-    "diagnose",
-    "overfit",
-    "train_diffusion",
-    "train_scale",
-    "tune_diffusion",
-    "train_controls",
-    "evaluate",
-    "illustrate",
-)
-
-
-@pytest.fixture(scope="session")
-def toy_run(tmp_path_factory) -> Path:
-    """A folder in which every stage but the report has run on the toy task; tests must not change it."""
-    root = tmp_path_factory.mktemp("toy")
-    (root / "params").mkdir()
-    with (root / "params" / "toy.yaml").open("w") as file:
-        YAML().dump(PARAMS, file)
-    (root / "params" / "broken.yaml").write_text("domain: nothing\n")
-    before = Path.cwd()
-    os.chdir(root)
-    try:
-        for stage in STAGES:
-            importlib.import_module(f"stages.{stage}").main(task="toy")
-    finally:
-        os.chdir(before)
-    return root
-
-
-class Done:
-    def __init__(self, status, output) -> None:
-        self.status, self.out, self.err = status, output.out, output.err
-
-    def refused(self, *words: str) -> None:
-        """One line on standard error that holds these words."""
-        assert self.status == 1
-        assert self.err.startswith("error: ")
-        assert self.err.count("\n") == 1, self.err
-        for word in words:
-            assert word in self.err
-
-
-@pytest.fixture
-def ocd(monkeypatch, capsys):
-    """Run `ocd` in this process, as its entry point does."""
-
-    def run(*arguments) -> Done:
-        monkeypatch.setattr(sys, "argv", ["ocd", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Done(ended.value.code or 0, capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture
@@ -84,12 +21,6 @@ def store(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     class_store(tmp_path / "train.zarr")
     return Path("train.zarr")
-
-
-@pytest.fixture
-def in_run(toy_run, monkeypatch) -> Path:
-    monkeypatch.chdir(toy_run)
-    return toy_run / "data/toy/seed0/rank1/overfit/test.zarr"
 
 
 def test_the_command_itself(tmp_path):
@@ -107,7 +38,9 @@ def write_png(path: Path) -> None:
 
 def test_help_and_unknown_words(ocd):
     assert "inspect" in ocd("--help").out
-    for command in ("tasks", "inspect", "verify", "export", "predict", "diagnose", "report", "compare", "preset"):
+    for command in (
+        "tasks", "run", "status", "inspect", "verify", "export", "predict", "diagnose", "report", "compare", "preset",
+    ):  # fmt: skip
         assert ocd(command, "--help").status == 0
     for wrong in (["nonsense"], ["inspect"], ["inspect", "a.zarr", "--sample", "x"]):
         done = ocd(*wrong)
@@ -129,13 +62,13 @@ def test_inspect(ocd, store, tmp_path):
     assert done.status == 0
     assert "row 7: " in done.out
     assert "30 rows" in done.out
-    assert (tmp_path / "train.png").read_bytes()[:4] == b"\x89PNG"
-    assert [p.name for p in tmp_path.glob("*.html")] == []
+    assert not [p.name for p in tmp_path.iterdir() if p.suffix in (".png", ".html")]  # which nobody asked for
 
 
 def test_inspect_to_other_places(ocd, store, tmp_path):
     done = ocd("inspect", store, "--out", "new/a.png", "--html", "pages/a.html")
     assert "new/a.png" in done.out
+    assert (tmp_path / "new/a.png").read_bytes()[:4] == b"\x89PNG"
     assert "pages/a.html" in done.out
     assert (tmp_path / "new/a.png").is_file()
     assert (tmp_path / "pages/a.html").read_text().startswith("<!doctype html>")
@@ -319,6 +252,34 @@ def test_compare(ocd, in_run, toy_run, tmp_path):
     assert "overfitted on test (bound)" in done.out
     assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
     ocd("compare", runs[0]).refused("at least two runs")
+    first, second = json.loads(ocd("compare", *runs, "--json").out)
+    assert first["params"] == second["params"]
+    assert {r["row"] for r in first["results"]} >= {"base", "ocd", "bound"}
+
+
+def test_what_programs_read_and_what_people_debug(ocd, store, tmp_path, monkeypatch):
+    assert json.loads(ocd("verify", store, "--json").out) == {"path": "train.zarr", "damages": []}
+    monkeypatch.setattr("ocd_core.verify.verify", lambda path: {}[path])
+    ocd("verify", store).refused("KeyError", "'ocd --debug ...' shows where")
+    monkeypatch.setattr(sys, "argv", ["ocd", "--debug", "verify", "train.zarr"])
+    with pytest.raises(KeyError):
+        main()
+
+
+def test_from_a_folder_below_and_with_a_root(ocd, in_run, toy_run, tmp_path, monkeypatch):
+    """Paths are read as typed where they are there, else from the root; what is written lies where it was typed."""
+    below = toy_run / "data" / "toy"
+    monkeypatch.chdir(below)
+    assert ocd("verify", "seed0/rank1/overfit/val.zarr").out == "seed0/rank1/overfit/val.zarr is whole\n"
+    monkeypatch.chdir(below)
+    assert ocd("verify", "data/toy/seed0/rank1/overfit/val.zarr").status == 0
+    monkeypatch.chdir(tmp_path)
+    ocd("status", "toy").refused("unknown task 'toy'")
+    done = ocd("--root", toy_run, "inspect", in_run, "--out", "a.png")
+    assert done.status == 0, done.err
+    assert (tmp_path / "a.png").is_file()
+    monkeypatch.chdir(tmp_path)
+    ocd("--root", tmp_path / "none", "tasks").refused("--root", "is not a folder")
 
 
 def test_preset(ocd, tmp_path, monkeypatch):

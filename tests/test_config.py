@@ -120,17 +120,17 @@ def test_mistakes_are_one_line_that_names_file_and_key(path: str, value: Any, me
     assert "\n" not in str(error.value)
 
 
-def test_several_mistakes_are_counted() -> None:
+def test_several_mistakes_are_named() -> None:
     found = changed("overfit.steps", 0)
     found["sampling"]["steps"] = 0
-    with pytest.raises(UserError, match=r"\(and 1 more\)"):
+    with pytest.raises(UserError, match=r"overfit\.steps: .*; also sampling\.steps: "):
         parse_params(found, "x")
 
 
 def test_a_misspelt_key_is_named_before_the_key_that_is_missing_for_it() -> None:
     found = changed("overfit.stepz", 3)
     del found["overfit"]["steps"]
-    with pytest.raises(UserError, match=r"overfit\.stepz: unknown key.*\(and 1 more\)"):
+    with pytest.raises(UserError, match=r"overfit\.stepz: unknown key; did you mean 'steps'\?$"):
         parse_params(found, "p.yaml")
 
 
@@ -189,3 +189,17 @@ def test_refined_deltas_have_few_components(representation: str, components: int
         return
     with pytest.raises(UserError, match=message):
         parse_params(found, "x")
+
+
+def test_every_problem_is_named_and_a_misspelt_key_has_a_suggestion() -> None:
+    wrong = values()
+    wrong["overfit"]["stepps"] = wrong["overfit"].pop("steps")
+    wrong["scale"]["width"] = "wide"
+    with pytest.raises(UserError) as found:
+        parse_params(wrong, "mine.yaml")
+    text = str(found.value)
+    assert text.startswith("mine.yaml: overfit.stepps: unknown key; did you mean 'steps'?; also scale.width: ")
+    assert "overfit.steps" not in text  # it is there, misspelt
+    wrong["scale"] |= {"updates": -1, "lr": 0, "patience": "x"}
+    with pytest.raises(UserError, match=r"overfit\.stepps.*; also .*; also .*\(and 2 more\)"):
+        parse_params(wrong, "mine.yaml")

@@ -1,6 +1,7 @@
 """Groups of params refuse what is not said of them; bounds against plain comparisons."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -61,3 +62,16 @@ def test_values_cannot_change() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         group.steps = 2
     assert group == Group(steps=1, lr=0.1)
+
+
+def test_text_stands_for_a_path() -> None:
+    class WithPath(StrictModel):
+        path: Path
+        other: Path | None
+        name: str
+
+    found = WithPath.model_validate({"path": "data/raw", "other": None, "name": "data/raw"})
+    assert (found.path, found.other, found.name) == (Path("data/raw"), None, "data/raw")
+    assert found.model_dump(mode="json")["path"] == "data/raw"
+    with pytest.raises(ValidationError):
+        WithPath.model_validate({"path": 3, "other": None, "name": "x"})

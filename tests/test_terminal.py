@@ -42,6 +42,13 @@ def test_a_bug_keeps_its_traceback(error) -> None:
         raise error
 
 
+@pytest.mark.parametrize("debug", [True, False])
+def test_a_command_shows_the_traceback_of_a_bug_only_on_request(debug: bool, capsys) -> None:
+    with pytest.raises(KeyError if debug else SystemExit), errors_as_lines(lambda: debug):
+        raise KeyError("x")
+    assert capsys.readouterr().err.count("\n") == (0 if debug else 1)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_terminal_that_lacks_a_character_shows_its_escape(encoding, monkeypatch) -> None:
     raw = io.BytesIO()

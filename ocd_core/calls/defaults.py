@@ -47,7 +47,7 @@ def given_params(
     """Complete, checked params.
 
     Args:
-        layer: a layer's name, or `auto`.
+        layer: a layer's name, `entropy` or `validated`.
         options: {group: {key: value}} of the user; they win.
         one_position: whether the layer sees one position of a sample, so that factored forms of Δ are exact; None: not
             known yet, nor needed by the stages that run before it is.

@@ -27,14 +27,15 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
 from ocd_core.params_files import params_path
 from ocd_core.predictor import Prediction, Predictor
+from ocd_core.probing.probe import directions
 from ocd_core.provenance import Lineage
 from ocd_core.registry import without_references
 from ocd_core.running.runner import run_stages
 from ocd_core.samples import Batch, SplitName
+from ocd_core.scoring.params import ENTROPY, VALIDATED
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Metric
 
-_AUTO = ("auto", "entropy")
 _TRIED = 8  # samples on which network and loss are tried
 _DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
 
@@ -55,8 +56,9 @@ class OCD:
         model: a trained network, used in eval mode and never changed. Wrappers of DataParallel and torch.compile are
             taken off. It works in float32, whatever its dtype.
         loss: (output, target) -> the loss of each sample, (N,).
-        layer: whose weight moves: a layer's name (several joined by `+`), or `entropy` (also `auto`): the first by the
-            entropy of the loss under perturbation (Eq. 3). A dict stands for the whole group `layer` of the params.
+        layer: whose weight moves: a layer's name (several joined by `+`); `entropy`: the first by the entropy of the
+            loss under perturbation (Eq. 3); `validated`: the one in which a probe gains most on the validation split. A
+            dict stands for the whole group `layer` of the params.
         out: the folder of the run.
         seed: of everything random.
         output: makes a tensor, or a tuple of tensors, of the model's output, such as `lambda out: out.logits`; the
@@ -88,13 +90,11 @@ class OCD:
         group = {} if isinstance(layer, str) else dict(layer)
         self._options: dict[str, Any] = {"layer": group}
         merge(self._options, options)
-        self._layer = layer if isinstance(layer, str) else str(group.get("select", "auto"))
+        self._layer = layer if isinstance(layer, str) else str(group.get("select", ENTROPY))
         self._loss, self._pick, self._metrics = _checked_loss(loss), output, tuple(metrics)
         self._workers, self._device = workers, device
         self._network = plain_network(model)
-        if self._layer in _AUTO:
-            self._layer = "auto"
-        else:
+        if self._layer not in (ENTROPY, VALIDATED):
             find_layers(self._network, self._layer)
             refuse_shared_weights(self._network, self._layer)
         self._identity = [network_digest(self._network), function_digest(loss)]
@@ -209,11 +209,12 @@ class OCD:
         """
         from ocd_core.report.run_export import export_parts
 
-        predictor = self._ready()
-        if self._params is None:
+        if self._loaded is not None:
             raise UserError("this OCD was loaded from a bundle; copy the bundle")
-        assert self._given is not None
+        if self._params is None or self._given is None:
+            raise UserError("call fit first")
         self._given.keep()
+        predictor = Predictor.from_run(self.artifacts, self._params)
         export_parts(self.artifacts, self._params, predictor, str(dest))
 
     @classmethod
@@ -249,9 +250,10 @@ class OCD:
         self._given = Given(data.given, network, self._loss).keep()
         with without_references(str(location)):
             task, run = GivenTask(data, DOMAIN, {}), described.run(folder)
-            self._predictor = Predictor.of_networks(
+            predictor = Predictor.of_networks(
                 run, task, described.precision, described.sampling, described.gain, device
             )
+            self._predictor = predictor if described.tuned is None else predictor.with_tuned(run, described.tuned)
         self._layer, self._loaded = self._predictor.model.layer_name, str(location)
         return self
 
@@ -305,10 +307,7 @@ class OCD:
     def _directions(self) -> int:
         """How many directions the training Δ span, at least; of a store with many rows, those of some."""
         store = OverfitStore(self.artifacts.overfit("train"))
-        delta_Nd = torch.from_numpy(store.deltas(slice(0, min(len(store), _DIRECTIONS)))).flatten(1).double()
-        centred_Nd = delta_Nd - delta_Nd.mean(0)
-        values = torch.linalg.eigvalsh(centred_Nd @ centred_Nd.T)
-        return int((values > 1e-8 * values.sum()).sum())
+        return directions(torch.from_numpy(store.deltas(slice(0, min(len(store), _DIRECTIONS)))))
 
     def _run(self, params: Params, stages: Sequence[str], splits: Sequence[SplitName] = ("train", "val")) -> None:
         _write_params(params, self.artifacts)

@@ -133,6 +133,11 @@ _NOTE = (
 )
 
 
+def as_plain(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """The runs as plain values, for programs: name, params (flat) and results, see `ocd_core.evaluation.result`."""
+    return [{"run": run.name, "params": run.config, "results": run.table["results"]} for run in runs]
+
+
 def print_comparison(runs: Sequence[Run]) -> None:
     """Show both tables on the terminal."""
     from rich.console import Console

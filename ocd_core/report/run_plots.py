@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # of 5E-4" (README of the released code, whose objective is the squared error of the predicted noise)
 RELEASED_PLATEAU = 5e-4
 
+_LETTERS = 40  # of all layers' names that fit side by side
+
 
 def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
     """Plot each layer's mean entropy of the loss with its standard error (the paper's Fig. 3), and its convergence."""
@@ -32,7 +34,11 @@ def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
             if s["layer"] == row["layer"]
         ]
         by_draws.plot(*zip(*own, strict=True), "o-", markersize=3, color=drawn[0].get_color(), label=row["layer"])
-    axis.set_xticks(range(len(rows)), [r["layer"] for r in rows], rotation=30 if len(rows) > 6 else 0)
+    names = [r["layer"] for r in rows]
+    if max(map(len, names)) * len(rows) > _LETTERS or len(rows) > 6:
+        axis.set_xticks(range(len(rows)), names, rotation=30, ha="right", rotation_mode="anchor")
+    else:
+        axis.set_xticks(range(len(rows)), names)
     axis.set_xlim(-0.5, len(rows) - 0.5)
     axis.set_ylabel("mean entropy of the loss (nats)")
     axis.set_title("layer selection (Eq. 3)")

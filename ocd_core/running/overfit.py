@@ -69,6 +69,7 @@ def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | Non
     dest = artifacts.overfit(split) if url is None else f"{url.rstrip('/')}/{split}.zarr"
     with progress_bar(f"overfit {split}", builder.rows) as progress:
         made = build_store(dest, builder, attributes, digest(about), artifacts.work, progress, recipe, execution)
+        progress(builder.rows, "" if made else "was complete")
     if url is None and made:  # the time of a store that was complete before stays
         how = {"executor": execution.executor, "workers": execution.workers, "threads": 1}  # threads of a worker
         watch.write(artifacts, "overfit", recipe.device, split, rows=made, resumed=made < builder.rows, **how)

@@ -1,6 +1,6 @@
 """Run a task's stages one after another, without DVC, and say which ones are done."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import signature
@@ -74,6 +74,7 @@ def run_stages(
     device: str = "cpu",
     follow: Follow = with_bar,
     splits: Sequence[Any] = SPLITS,
+    told: Callable[[str, str | None], None] = lambda _stage, _why: None,
 ) -> list[str]:
     """Run those of some stages that are not current, in the order of the pipeline, and return their names.
 
@@ -81,6 +82,7 @@ def run_stages(
         device: cpu or cuda, for the stages that train, draw or evaluate.
         follow: how trainings show their progress.
         splits: of which the stage `overfit` makes stores.
+        told: called with each stage before it runs, and why it must; None: it is current, and does not run.
 
     Raises:
         UserError: a stage cannot run; those before it are done.
@@ -88,6 +90,7 @@ def run_stages(
     ran = []
     for stage in (name for name in STAGES if name in stages):
         todo = [state for state in _states_of(lineage, stage) if state[1] is not None and state[0] in ("", *splits)]
+        told(stage, todo[0][1] if todo else None)
         if todo:
             run_stage(lineage, stage, device, follow, [split for split, _ in todo if split])
             ran.append(stage)

@@ -43,6 +43,7 @@ def run(lineage: Lineage) -> None:
         check_selected(model, params.layer.named, domain, train, params)
     with progress_bar("score layers", scoring_steps(names, train, params.scoring)) as progress:
         scores = score_layers(model, domain, train, params.scoring, artifacts.seed, progress, names)
+        progress(scoring_steps(names, train, params.scoring), "")  # the layer scored last is not the layer selected
     probes = _probes(lineage, model, domain, train, scores) if params.layer.select == VALIDATED else None
     report = layers_report(scores, params.layer, None if probes is None else [probe.layer for probe in probes])
     if params.layer.named is None:

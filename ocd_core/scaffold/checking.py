@@ -1,0 +1,224 @@
+"""Check a task before it runs: params against the data, which layers can move, what each stage needs.
+
+Times are measured on this machine with one batch, so they are right to within a factor of about two; the times of
+networks whose size depends on what earlier stages make (diffusion, scale, controls) are not given.
+
+Dims: N samples, O out_features, I in_features.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ocd_core.config import Params
+from ocd_core.diffusion.memory import training_memory
+from ocd_core.errors import UserError
+from ocd_core.network.cut import CutModel
+from ocd_core.network.layers import matrix_layers
+from ocd_core.network.training import load_base, seeded_network, set_training_mode
+from ocd_core.overfit.layout import check_selected
+from ocd_core.overfit.rows import RowBuilder
+from ocd_core.provenance import Lineage
+from ocd_core.samples import SPLITS, Batch, Split, SplitName, rows_at_once
+from ocd_core.tasks.base import Task
+
+_MB = 2**20
+_TIMED_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of the base network. shape: (O, I). positions: that it sees in a sample. why_not: None if it can move."""
+
+    name: str
+    kind: str
+    shape: tuple[int, int]
+    positions: int
+    candidate: bool
+    why_not: str | None
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a stage needs; None: not known beforehand. minutes: of one process on this machine, at most."""
+
+    stage: str
+    minutes: float | None
+    memory_mb: float | None
+    disk_mb: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result. samples: of each split."""
+
+    samples: dict[SplitName, int]
+    layers: list[Layer]
+    layer: str
+    needs: list[Need]
+
+
+def check_task_params(lineage: Lineage) -> Check:
+    """Check a task's params against its data.
+
+    The prepared data of a run is used if it is current; otherwise the data is prepared in a temporary folder.
+
+    Raises:
+        UserError: the data is missing or not as the params say, the network does not fit it, the loss is wrong, or no
+            candidate layer can move as the params say.
+    """
+    params = lineage.params
+    with ExitStack() as stack:
+        prepared, seconds = lineage.artifacts.prepared, None
+        if lineage.outdated("prepared") is not None:
+            prepared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "prepared"
+            prepared.mkdir()
+            seconds = _seconds(lambda: params.build_task().prepare(prepared))
+        task = params.build_task(prepared)
+        splits = {name: task.open(prepared, name) for name in SPLITS}
+        for name, split in splits.items():
+            if len(split) == 0:
+                raise UserError(f"the {name} split is empty; see data in params/{lineage.artifacts.task}.yaml")
+        seed = lineage.artifacts.seed
+        network = seeded_network(task, seed) if params.base.checkpoint is None else load_base(task, params.base, seed)
+        _check_loss(task, network, splits["train"])
+        layers = _layers(network, task, splits["train"], params)
+        layer = _selected(layers, params)
+        needs = [Need("prepare", None if seconds is None else seconds / 60, None, _size(prepared))]
+        needs += _needs(params, task, network, splits, layer, layers)
+    return Check({name: len(split) for name, split in splits.items()}, layers, layer, needs)
+
+
+def _first(split: Split, count: int) -> Batch:
+    return split.batch(torch.arange(min(len(split), rows_at_once(split, count))))
+
+
+def _check_loss(task: Task, network: nn.Module, train: Split) -> None:
+    batch = _first(train, 2)
+    with torch.no_grad():
+        try:
+            loss_N = task.loss(network.eval()(*batch.inputs), batch.target)
+        except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            shapes = ", ".join(str(tuple(x.shape)) for x in batch.inputs)
+            raise UserError(
+                f"the base network does not fit the data (inputs {shapes}); change base.model: "
+                f"{' '.join(str(error).split())[:300]}"
+            ) from error
+    if loss_N.shape != (len(batch),) or not bool(torch.isfinite(loss_N).all()):
+        raise UserError(f"the loss of {len(batch)} samples is {loss_N.tolist()}; one finite number for each is needed")
+
+
+def _layers(network: nn.Module, task: Task, train: Split, params: Params) -> list[Layer]:
+    wanted = params.layer.candidates
+    named = [] if params.layer.named is None else [params.layer.named]
+    names = list(dict.fromkeys([*named, *(wanted.names or ()), *matrix_layers(network)]))
+    batch, found = _first(train, 1), []
+    for name in names:
+        try:
+            model = CutModel(network, name)
+            cut = model.prefix(batch.inputs)
+        except UserError as error:
+            if name in named or (wanted.names and name in wanted.names):
+                raise
+            found.append(Layer(name, "", (0, 0), 0, False, str(error)))
+            continue
+        try:
+            check_selected(network, name, task, train, params)
+            why = None
+        except UserError as error:
+            why = str(error)
+        among = name in wanted.names if wanted.names is not None else model.kind in wanted.kinds
+        outs, ins = model.weight_OI.shape
+        found.append(Layer(name, model.kind, (outs, ins), cut.x_NPI.shape[1], among or name in named, why))
+    return found
+
+
+def _selected(layers: list[Layer], params: Params) -> str:
+    """The layer that will move if it is named, else the largest candidate, for upper bounds."""
+    known = {layer.name: layer for layer in layers}
+    if params.layer.named is not None:
+        why = known[params.layer.named].why_not
+        if why is not None:
+            raise UserError(why)
+        return params.layer.named
+    possible = [layer for layer in layers if layer.candidate and layer.why_not is None]
+    if not possible:
+        reasons = "; ".join(f"{x.name}: {x.why_not}" for x in layers if x.candidate) or "none is a candidate"
+        raise UserError(f"layer.select: no layer can move as the params say ({reasons})")
+    return max(possible, key=lambda x: x.shape[0] * x.shape[1]).name
+
+
+def _needs(
+    params: Params, task: Task, network: nn.Module, splits: dict[SplitName, Split], layer: str, layers: list[Layer]
+) -> list[Need]:
+    train = splits["train"]
+    outs, ins = next(x.shape for x in layers if x.name == layer)
+    needs = [_base(params, task, network, train)]
+    model = CutModel(network, layer, params.overfit.precision)
+    builder = RowBuilder(task, model, train, params.overfit, 0)
+    schema = builder.schema()
+    rows = min(builder.rows, builder.batch_rows, _TIMED_ROWS)
+    buffers = builder.buffers(schema)
+    builder.fill(slice(0, 1), buffers)  # what is made once does not count
+    each = _seconds(lambda: builder.fill(slice(0, rows), buffers)) / rows
+    count = sum(len(split) for split in splits.values()) + builder.rows - len(train)
+    row_mb = sum(math.prod(spec.shape[1:]) * 4 for spec in schema.arrays().values()) / _MB
+    scored = [x for x in layers if x.candidate]
+    tried = min(params.scoring.samples, len(train)) * params.scoring.draws * len(scored)
+    forward = _seconds(lambda: model.prefix(_first(train, 8).inputs)) / min(8, len(train))
+    needs.append(Need("score_layers", tried * forward / 60, None, None, f"{len(scored)} layers, at most"))
+    needs.append(Need("overfit", count * each / 60, float(params.overfit.memory_mb), count * row_mb))
+    kind = params.diffusion.representation
+    known = {"factored": (outs,), "pca": (kind.components,), "dense": (outs, ins)}
+    if kind.name == "pca":
+        most = min(builder.rows - 1, outs * ins)
+        if kind.components > most:
+            raise UserError(
+                f"diffusion.representation.components is {kind.components}, but {builder.rows} training Δ of "
+                f"{outs * ins} entries have at most {most}; lower it"
+            )
+    if kind.name in known:
+        matrix = 12 * builder.rows * outs * ins if kind.name == "pca" else 0
+        memory = training_memory(params.diffusion, known[kind.name]).total + matrix
+        needs.append(Need("train_diffusion", None, memory / _MB, None, f"{params.diffusion.updates} updates at most"))
+    return needs
+
+
+def _base(params: Params, task: Task, network: nn.Module, train: Split) -> Need:
+    if params.base.checkpoint is not None or not any(p.requires_grad for p in network.parameters()):
+        return Need("train_base", 0.0, None, None, "given weights")
+    size = min(len(train), params.base.batch_size)
+
+    def update() -> None:
+        set_training_mode(network)
+        batch = task.training_batch(train, torch.arange(size), 0, 1)
+        loss_N = task.training_loss(network(*batch.inputs), batch.target, params.base.label_smoothing)
+        loss_N.mean().backward()  # type: ignore[no-untyped-call]
+        network.zero_grad(set_to_none=True)
+
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    update()
+    seconds = _seconds(update)
+    network.load_state_dict(state)  # batch norms have moved
+    network.eval()
+    weights = sum(math.prod(p.shape) * p.element_size() for p in network.parameters())
+    minutes = seconds * math.ceil(len(train) / size) * params.base.epochs / 60
+    return Need("train_base", minutes, None, weights / _MB, f"{params.base.epochs} epochs at most")
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _size(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / _MB
