@@ -161,6 +161,8 @@ def parse_params(values: Any, where: str) -> Params:
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected groups of params, found {type(values).__name__}")
     values = dict(values)
+    if not all(isinstance(key, str) for key in values):
+        raise UserError(f"{where}: a group's name is no text; the groups are {', '.join(Params.model_fields)}")
     domain = values.get("domain")
     if not isinstance(domain, str):
         raise UserError(f"{where}: domain: name the task's domain, such as 'images'")
@@ -178,6 +180,15 @@ def parse_params(values: Any, where: str) -> Params:
         raise UserError(_readable(error, where, "", values)) from error
 
 
+def _short(value: Any) -> str:
+    """A value as text, cut if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = "a very long number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> str:
     """One line for the first problem, and how many more there are."""
     problems = error.errors(include_url=False)
@@ -191,6 +202,6 @@ def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> s
     else:
         text = first["msg"].removeprefix("Value error, ")
         if not isinstance(first.get("input"), dict | StrictModel):
-            text += f" (found {first.get('input')!r})"
+            text += f" (found {_short(first.get('input'))})"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return ": ".join([where, *([key] if key else []), f"{text}{more}"])
