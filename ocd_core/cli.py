@@ -19,7 +19,7 @@ StoreArgument = Annotated[str, typer.Argument(help="An overfit store: a folder <
 def tasks() -> None:
     """List the tasks that have a params file here, and the domains that are installed."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ocd_core.config import load_params
     from ocd_core.params_files import task_names
@@ -31,7 +31,8 @@ def tasks() -> None:
             f"{Path.cwd()} has no params/<task>.yaml; go to the folder that holds params/ (in a copy of the "
             f"repository, its top). Domains that are installed: {', '.join(sorted(domain_names()))}"
         )
-    table = Table("task", "domain", "base network", "layer", "params", box=None)
+    heads = ("task", "domain", "base network", "layer", "params")
+    table = Table(*(Column(head, overflow="fold") for head in heads), box=None)  # a narrow terminal cuts no name
     for name in names:
         try:
             params = load_params(name)
@@ -40,6 +41,8 @@ def tasks() -> None:
             continue
         table.add_row(name, params.domain, params.base.model.name, params.layer.select, f"params/{name}.yaml")
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=400)  # a log or a pipe shows whole names
     console.print(table)
     console.print(f"\ndomains: {', '.join(sorted(domain_names()))}")
 
