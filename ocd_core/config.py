@@ -174,6 +174,8 @@ def parse_params(values: Any, where: str) -> Params:
     if not isinstance(values, dict):
         raise UserError(f"{where}: expected groups of params, found {type(values).__name__}")
     values = dict(values)
+    if not all(isinstance(key, str) for key in values):
+        raise UserError(f"{where}: a group's name is no text; the groups are {', '.join(Params.model_fields)}")
     domain = values.get("domain")
     if not isinstance(domain, str):
         raise UserError(f"{where}: domain: name the task's domain, such as 'images'")
@@ -189,6 +191,15 @@ def parse_params(values: Any, where: str) -> Params:
         return Params.model_validate(values)
     except ValidationError as error:
         raise UserError(_readable(error, where, "", values)) from error
+
+
+def _short(value: Any) -> str:
+    """A value as text, cut if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        text = "a very long number"
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> str:
@@ -211,7 +222,7 @@ def _readable(error: ValidationError, where: str, prefix: str, values: Any) -> s
         else:
             text = problem["msg"].removeprefix("Value error, ")
             if not isinstance(problem.get("input"), dict | StrictModel):
-                text += f" (found {problem.get('input')!r})"
+                text += f" (found {_short(problem.get('input'))})"
         key = ".".join([p for p in [prefix] if p] + [str(part) for part in loc])
         texts.append(": ".join([*([key] if key else []), text]))
     shown = "; also ".join(texts[:_SHOWN])

@@ -61,13 +61,20 @@ def replace_file(
 def _full_disk_named(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        if not _is_full_disk(error):
             raise
         raise UserError(
             f"no space left on the disk of {path.parent}: free some and run the same command again; "
             "what is finished is kept"
         ) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    """Whether the disk, or the user's share of it, is full; some libraries say so only in words."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return any(f"(os error {number})" in str(error) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
 def sweep_partial(folder: Path) -> None:

@@ -5,6 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
+from ocd_core.files import read_regular
+
+_MOST_VALUES = 100_000
 
 
 def check_task_name(task: str) -> str:
@@ -50,15 +53,38 @@ def read_yaml(path: Path) -> Any:
     """A YAML 1.2 file (so that 1e-4 is a number) as plain values.
 
     Raises:
-        UserError: the file is not YAML.
+        UserError: the file is not UTF-8 text or not YAML.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        text = read_regular(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
+    try:
+        values = YAML(typ="safe", pure=True).load(text)
+    except (YAMLError, RecursionError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        # not only YAMLError: of an impossible date, `!!int xyz` or thousands of levels the parser raises other kinds
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())[:300]}") from error
+    if not _within(values, _MOST_VALUES):
+        raise UserError(f"{path} has more than {_MOST_VALUES:,} values, or anchors that stand for so many; shorten it")
+    return values
+
+
+def _within(values: Any, most: int) -> bool:
+    """Whether there are at most so many values, if anchors are written out."""
+    waiting = [values]
+    while waiting:
+        most -= 1
+        if most < 0:
+            return False
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            waiting.extend(value)
+    return True
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,16 +7,23 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T", bound=Hashable)
-PositiveInt = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+MOST = 10**8  # more of anything is a slip of the keyboard, and would run for years or not fit into any memory
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+Count = Annotated[int, Field(ge=0, le=MOST)]  # may be none
+Width = Annotated[int, Field(ge=1, le=2**16)]  # units or channels of a layer
+Depth = Annotated[int, Field(ge=1, le=1000)]  # blocks of a network
+Draws = Annotated[int, Field(ge=1, le=10**4)]  # networks for one sample
+NonNegative = Annotated[float, Field(ge=0, le=MOST)]
+Positive = Annotated[float, Field(gt=0, le=MOST)]
+Number = Annotated[float, Field(ge=-MOST, le=MOST)]
+Rate = Annotated[float, Field(gt=0, le=1000)]  # of learning
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class StrictModel(BaseModel):
-    """A group of params: unknown keys and wrong types are refused, values cannot change."""
+    """A group of params: unknown keys, wrong types, NaN and infinity are refused, values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -27,6 +34,17 @@ class StrictModel(BaseModel):
         kinds = {name: (field.annotation, *get_args(field.annotation)) for name, field in cls.model_fields.items()}
         paths = {name for name, found in kinds.items() if Path in found}
         return {key: Path(v) if key in paths and isinstance(v, str) else v for key, v in values.items()}
+
+
+def no_bool(value: object) -> object:
+    """The value unchanged, before it is compared with numbers, among which true would be 1.
+
+    Raises:
+        ValueError: it is true or false.
+    """
+    if isinstance(value, bool):
+        raise ValueError("expected a number, not true or false")
+    return value
 
 
 def distinct(values: list[T]) -> list[T]:

@@ -154,10 +154,11 @@ def _amount(value: float | None) -> str:
 
 def _print_table(heading: list[str], rows: list[list[str]]) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*heading, box=None)
+    table = Table(*(Column(head, overflow="fold") for head in heading), box=None)  # a narrow terminal cuts no name
     for row in rows:
         table.add_row(*(Text(plain(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=400)).print(table)  # a log or a pipe shows whole names

@@ -58,7 +58,7 @@ def verify(location: str) -> list[Problem]:
         raise UserError(f"{location} is not a folder; name a store, a stage's folder, a run or a bundle")
     if (path / BUNDLE).exists():
         return _of_bundle(path)
-    if (path / EXPORT).exists():
+    if EXPORT in {each.name for each in path.iterdir()}:  # some file systems take manifest.json for the same name
         return list(_of_export(path))
     place = _place(path)
     if place is not None:

@@ -7,6 +7,7 @@ import torch
 from ocd_core.config import Params, load_params, parse_params
 from ocd_core.params_files import params_path, read_yaml
 from ocd_core.tasks.base import Task
+from tests.faults.pipeline import make_pipeline, pipeline
 from tests.faults.support import copy_run, file_hashes, make_run, overfit, store_of
 from tests.support.commands import in_run, ocd, toy_run  # noqa: F401
 from tests.support.repository import REPO
@@ -67,6 +68,15 @@ def mnist_prepared(mnist_task: Task, tmp_path_factory: pytest.TempPathFactory) -
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A copy of the repository in which the default task has run once, with small params."""
     return make_workspace(tmp_path_factory.mktemp("workspace") / "ocd")
+
+
+@pytest.fixture(scope="session")
+def plane_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage but the report has run on the smallest toy; copy it."""
+    root = tmp_path_factory.mktemp("plane")
+    make_pipeline(root)
+    pipeline(root)
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, model_validator
 
 from ocd_core.codes.representations import REPRESENTATIONS
-from ocd_core.strict import PositiveInt, StrictModel
+from ocd_core.strict import StrictModel, Width
 
 
 class RepresentationParams(StrictModel):
     """The space in which Δ is generated."""
 
     name: Annotated[str, AfterValidator(REPRESENTATIONS.check)]
-    components: PositiveInt  # pca only
+    components: Width  # pca only
     metric: Literal["euclidean", "kfac"]  # pca only: whose largest components are kept
 
     @model_validator(mode="after")

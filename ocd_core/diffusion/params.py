@@ -6,16 +6,16 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.diffusion.denoisers import DENOISERS
-from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel
+from ocd_core.strict import Count, Depth, Fraction, NonNegative, Positive, PositiveInt, Rate, StrictModel, Width
 
 
 class DenoiserParams(StrictModel):
     """The network ε_Ω: `mlp` for codes of any shape, U-Nets for `dense` only (see `ocd_core.diffusion.denoisers`)."""
 
     name: Annotated[str, AfterValidator(DENOISERS.check)]
-    width: PositiveInt  # mlp: hidden units; U-Nets: channels of the first level
-    depth: PositiveInt  # mlp: residual blocks; U-Nets: residual blocks per level
-    multipliers: Annotated[list[PositiveInt], Field(min_length=1)]  # U-Nets only: channels of each level / width
+    width: Width  # mlp: hidden units; U-Nets: channels of the first level
+    depth: Depth  # mlp: residual blocks; U-Nets: residual blocks per level
+    multipliers: Annotated[list[Depth], Field(min_length=1, max_length=16)]  # U-Nets: channels of each level / width
     dropout: Fraction
 
 
@@ -24,9 +24,9 @@ class DiffusionParams(StrictModel):
 
     representation: RepresentationParams
     denoiser: DenoiserParams
-    embedding: PositiveInt  # dims of e = PE(t) + E_i + E_a + E_o
+    embedding: Width  # dims of e = PE(t) + E_i + E_a + E_o
     schedule: Literal["paper", "released", "zero_snr"]
-    timesteps: Annotated[int, Field(ge=2)]
+    timesteps: Annotated[int, Field(ge=2, le=10**6)]
     prediction: Literal["epsilon", "x0", "v"]
     loss: Literal["mse", "norm", "min_snr"]  # norm: ||.|| as printed in Eq. 7, not squared; min_snr: weighted mse
     metric: Literal["euclidean", "gauss_newton"]  # of errors of codes; gauss_newton: JᵀHJ of each row's own loss
@@ -37,9 +37,9 @@ class DiffusionParams(StrictModel):
     batch_size: PositiveInt  # samples per update
     accumulate: PositiveInt  # parts that a batch is cut into to save memory; the gradient is the same
     precision: Literal["float32", "bf16"]  # bf16: autocast, the weights stay float32
-    lr: Positive
+    lr: Rate
     lr_schedule: Literal["constant", "cosine"]  # cosine: down to 0 at the last update
-    warmup: Annotated[int, Field(ge=0)]  # updates over which the learning rate rises from 0
+    warmup: Count  # updates over which the learning rate rises from 0
     ema: Fraction
     clip: Positive | None  # of the gradient's norm; null: none
     validate_every: PositiveInt

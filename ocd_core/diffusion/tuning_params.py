@@ -5,19 +5,19 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from ocd_core.diffusion.sampling_params import SamplingParams
-from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel, distinct
+from ocd_core.strict import Count, Draws, Fraction, NonNegative, Positive, PositiveInt, Rate, StrictModel, distinct
 
 
 class TuningParams(StrictModel):
     """Further training of the diffusion model on the task's own loss under θ + Δ."""
 
-    updates: Annotated[int, Field(ge=0)]  # at most, with each learning rate; 0: the model stays as it is
+    updates: Count  # at most, with each learning rate; 0: the model stays as it is
     through: Literal["last", "sampler"]  # a draw while tuning and afterwards: one step from t = T, or a short DDIM
-    steps: PositiveInt  # sampler: of the DDIM
-    draws: PositiveInt  # K outputs that are combined before the loss
+    steps: Draws  # sampler: of the DDIM
+    draws: Draws  # K outputs that are combined before the loss
     delta_weight: NonNegative  # of the diffusion's own loss (Eq. 7), which is added to the task's
     delta_timesteps: Literal["all", "late"]  # on which that loss is taken; late: t >= T / 2
-    lrs: Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]  # the best on val is kept
+    lrs: Annotated[list[Rate], Field(min_length=1), AfterValidator(distinct)]  # the best on val is kept
     batch_size: PositiveInt  # samples per update
     accumulate: PositiveInt  # parts that a batch is cut into to save memory
     ema: Fraction

@@ -13,7 +13,7 @@ from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.training import BaseTraining, fit_base
 from ocd_core.rng import derive_seed
 from ocd_core.samples import Tensors
-from ocd_core.strict import Positive, PositiveInt, StrictModel, distinct
+from ocd_core.strict import PositiveInt, Rate, StrictModel, distinct
 from ocd_core.tasks.base import Task
 
 
@@ -22,7 +22,7 @@ class FurtherParams(StrictModel):
 
     epochs: PositiveInt | None  # at most, with each learning rate; null: all cost as much as OCD's training
     patience: PositiveInt | None  # epochs without a better validation loss before it stops; null: it does not stop
-    lrs: Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]  # the best on val is kept
+    lrs: Annotated[list[Rate], Field(min_length=1), AfterValidator(distinct)]  # the best on val is kept
 
 
 class FurtherRow(FittedRow):

@@ -25,18 +25,18 @@ from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import Move
 from ocd_core.rng import derive_seed, torch_generator
 from ocd_core.samples import Condition
-from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel, distinct
+from ocd_core.strict import Fraction, PositiveInt, Rate, StrictModel, Width, distinct
 from ocd_core.training.flops import backward_flops
 from ocd_core.training.loop import Objective, Row, Settings
 from ocd_core.training.tried import Tried, optimise_with_rates
 
-Rates = Annotated[list[Positive], Field(min_length=1), AfterValidator(distinct)]
+Rates = Annotated[list[Rate], Field(min_length=1), AfterValidator(distinct)]
 
 
 class TrainingParams(StrictModel):
     """How such a network is trained: with every width and every learning rate; the best on val is kept."""
 
-    widths: Annotated[list[PositiveInt], Field(min_length=1), AfterValidator(distinct)]
+    widths: Annotated[list[Width], Field(min_length=1), AfterValidator(distinct)]
     updates: PositiveInt  # at most, with each learning rate
     batch_size: PositiveInt
     lrs: Rates

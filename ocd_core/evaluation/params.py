@@ -7,7 +7,7 @@ from pydantic import AfterValidator, ConfigDict, Field, create_model, model_vali
 
 from ocd_core.errors import UserError
 from ocd_core.evaluation.rows import ROWS, row_class
-from ocd_core.strict import PositiveInt, StrictModel, repeated
+from ocd_core.strict import Draws, StrictModel, Width, repeated
 
 
 def _known(name: str) -> str:
@@ -35,7 +35,7 @@ class ControlsParams(StrictModel):
     model_config = ConfigDict(extra="allow")  # the groups of rows, each checked by its row's model
 
     fit: list[Annotated[RowName, AfterValidator(_fitted)]]  # in this order
-    components: PositiveInt  # of Δ, for rows that regress it, if the diffusion's representation is dense
+    components: Width  # of Δ, for rows that regress it, if the diffusion's representation is dense
 
     @model_validator(mode="before")
     @classmethod
@@ -44,7 +44,8 @@ class ControlsParams(StrictModel):
             return values
         own = {key: value for key, value in values.items() if key in cls.model_fields}
         groups = {key: value for key, value in values.items() if key not in own}
-        known = [key for key in groups if ":" in key or key in ROWS.names()]
+        names = ROWS.names()  # reads what packages are installed, which takes a while
+        known = [key for key in groups if ":" in key or key in names]
         models = {key: model for key in known if (model := row_class(key).Params) is not None}
         fields: dict[str, Any] = {key: (model, ...) for key, model in models.items()}
         checked = create_model("Groups", __base__=StrictModel, **fields).model_validate(groups)
@@ -94,9 +95,9 @@ class EvaluateParams(StrictModel):
 
     rows: list[RowName]  # of the table, in this order; must include base
     # networks of the rows with several draws; each number gives a row of its own
-    draws: Annotated[list[PositiveInt], Field(min_length=1)]
+    draws: Annotated[list[Draws], Field(min_length=1)]
     precision: Literal["float32", "float64"]  # of the network from the moved layer on
-    bootstrap: Annotated[int, Field(ge=100)]
+    bootstrap: Annotated[int, Field(ge=100, le=10**6)]
 
     @model_validator(mode="after")
     def _with_base(self) -> "EvaluateParams":

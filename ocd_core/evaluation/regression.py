@@ -22,8 +22,8 @@ from ocd_core.strict import Positive, StrictModel
 class RidgeParams(StrictModel):
     """`controls.ridge`; width and penalty are chosen by cross-validation on training samples."""
 
-    rows: Annotated[int, Field(ge=4)]  # maximum of training rows, all those of a seeded subset of the samples
-    folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
+    rows: Annotated[int, Field(ge=4, le=10**6)]  # maximum of training rows, all those of a seeded subset of the samples
+    folds: Annotated[int, Field(ge=2, le=1000)]  # replicas of a sample are in one fold
     widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
     penalties: Annotated[list[Positive], Field(min_length=1)]
     metric: Literal["euclidean", "gauss_newton"]  # of errors: that of coordinates, or of each row's own loss

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.registry import Registry
 
 MODELS = Registry("model", __name__, "MODEL", "ocd.models")
@@ -33,8 +34,11 @@ def build_model(name: str, args: Mapping[str, Any]) -> nn.Module:
         )
     try:
         model = constructor(**args)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"model {name!r} does not accept these arguments: {error}") from error
+    except (TypeError, ValueError, ArithmeticError, LookupError, RuntimeError, AssertionError) as error:
+        if is_shortage(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"model {name!r} does not accept these arguments: {reason}; correct base.model.args") from error
     if not isinstance(model, nn.Module):
         raise UserError(f"{MODELS.target(name)!r} makes a {type(model).__name__}, not a torch.nn.Module")
     return model

@@ -1,17 +1,38 @@
 """The params group `base`."""
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
-from pydantic import model_validator
+from pydantic import AfterValidator, model_validator
 
-from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel
+from ocd_core.strict import MOST, Fraction, NonNegative, PositiveInt, Rate, StrictModel
+
+
+def _plain_numbers(args: dict[str, Any]) -> dict[str, Any]:
+    """The arguments unchanged.
+
+    Raises:
+        ValueError: a number in them is not finite, or larger than a network's can be.
+    """
+    waiting: list[Any] = [args]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{value} is not finite")
+        elif isinstance(value, int) and abs(value) > MOST:
+            raise ValueError(f"a number is larger than {MOST:,}")
+    return args
 
 
 class ModelParams(StrictModel):
     """A base network: a name that `ocd_core.models.MODELS` knows, or `module:Class`; its constructor's arguments."""
 
     name: str
-    args: dict[str, Any]
+    args: Annotated[dict[str, Any], AfterValidator(_plain_numbers)]
 
 
 class BaseParams(StrictModel):
@@ -23,7 +44,7 @@ class BaseParams(StrictModel):
     patience: PositiveInt  # epochs without a better validation loss before it stops
     batch_size: PositiveInt
     optimizer: Literal["adam", "adamw", "sgd"]
-    lr: Positive
+    lr: Rate
     weight_decay: NonNegative
     momentum: Fraction  # sgd only
     nesterov: bool  # sgd with momentum only

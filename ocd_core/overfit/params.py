@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ocd_core.samples import SplitName
-from ocd_core.strict import Positive, PositiveInt, StrictModel
+from ocd_core.strict import Positive, PositiveInt, Rate, StrictModel
 
 
 class RefineParams(StrictModel):
@@ -25,11 +25,11 @@ class OverfitParams(StrictModel):
     """Overfitting of each sample separately (Eq. 1)."""
 
     optimizer: Literal["sgd", "adam"]
-    lr: Positive
-    steps: PositiveInt  # with until_converged: at most
+    lr: Rate
+    steps: Annotated[int, Field(ge=1, le=10**6)]  # with until_converged: at most
     until_converged: bool  # a sample stops when a step lowers its loss by less than `tolerance` of it
     tolerance: Positive
-    replicas: PositiveInt  # repetitions of each training sample, if a step draws its inputs
+    replicas: Annotated[int, Field(ge=1, le=10**5)]  # repetitions of each training sample, if a step draws its inputs
     precision: Literal["float32", "float64"]  # of the network from the moved layer on, while overfitting
     layout: Literal["dense", "factored"]  # what the store keeps
     refine: RefineParams

@@ -46,6 +46,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
         _check(read)
     run = runs[0]
     run.report.mkdir(parents=True, exist_ok=True)
+    (run.report / MANIFEST).unlink(missing_ok=True)
     presets = preset_tables(task, root)
     entries = merged_results(tables, presets)
     write_text(run.report / "table.md", markdown(entries))
@@ -78,7 +79,6 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     contents = Contents(runs, entries, scale, runtime, paper, stores)
     write_text(run.report / "index.html", run_page(contents))
-    (run.report / MANIFEST).unlink(missing_ok=True)
     write_manifest(run.report, {"stage": "report", "params": {}, "code": __version__, "inputs": {}},
                    sha256_files(run.report))  # fmt: skip
     return entries

@@ -1,18 +1,16 @@
 """The params group `scale`."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from ocd_core.strict import Positive, StrictModel
+from ocd_core.strict import Count, Rate, StrictModel
 from ocd_core.training.params import SmallNetworkParams
 
 
 class WarmStartParams(StrictModel):
     """Where training on `scale.loss` starts: a network trained on the squared error of ln ρ."""
 
-    updates: Annotated[int, Field(ge=0)]  # at most; 0: start from the geometric mean of the training ρ
-    lr: Positive
+    updates: Count  # at most; 0: start from the geometric mean of the training ρ
+    lr: Rate
 
 
 class ScaleParams(SmallNetworkParams):

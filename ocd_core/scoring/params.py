@@ -44,6 +44,6 @@ class ScoringParams(StrictModel):
     """Layer scores (Eq. 3)."""
 
     samples: PositiveInt  # how many training samples, a seeded subset
-    draws: Annotated[int, Field(ge=10)]  # how many perturbed weights per sample
+    draws: Annotated[int, Field(ge=10, le=10**5)]  # how many perturbed weights per sample
     noise: Literal["absolute", "relative"]  # relative: `scale` times the layer's rms weight
     scale: Positive  # standard deviation of the perturbation

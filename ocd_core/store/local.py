@@ -8,6 +8,7 @@ Files are replaced, never written in place: they may be hard links into a cache.
 """
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
-from ocd_core.files import flush, flush_tree, locked, replace_file, sweep_partial
+from ocd_core.files import flush, flush_tree, locked, remove, replace_file, sweep_partial
 from ocd_core.store.metadata import ZARR_JSON
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.source import DamagedStoreError, Source, missing_files, read_node
@@ -119,7 +120,7 @@ class LocalWriter(Writer):
         for flushed in self._flushes:
             flushed.result()
         flush_tree(self.work)
-        if self.dest.exists():
+        if os.path.lexists(self.dest):
             self.dest.rename(self._replaced)
         self.work.rename(self.dest)
         flush(self.dest.parent)
@@ -167,7 +168,7 @@ class LocalWriter(Writer):
         """Whether a store of this fingerprint is at `dest`."""
         if self.dest.is_dir() and not any(self.dest.iterdir()):
             self.dest.rmdir()
-        if not self.dest.exists():
+        if not self.dest.exists():  # a link to nothing is replaced
             return False
         try:
             node = read_node(Source(self.dest))
@@ -198,8 +199,7 @@ class LocalWriter(Writer):
             (self.work / spec.file(shard)).unlink(missing_ok=True)
 
     def _clear_replaced(self) -> None:
-        if self._replaced.exists():
-            shutil.rmtree(self._replaced)
+        remove(self._replaced)
 
 
 def _write(path: Path, pieces: Iterable[Any]) -> None:

@@ -22,6 +22,7 @@ from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
 Names = dict[str, list[str]]
 _PARQUET = "parquet"
 _FORMATS = {".jsonl": "json", ".json": "json", ".csv": "csv"}  # every other ending: Parquet
+_SPECIAL = {*"[]{}*?!:"}
 _BLOCK = 1 << 20  # bytes
 
 
@@ -74,13 +75,24 @@ def _load_folder(folder: Path, patterns: Patterns, cache: str) -> tuple[Any, Nam
     check = _check_parquet if kind == _PARQUET else _check_text
     for part, files in found.items():
         check(part, files, patterns[part], folder)
-    absolute = {part: [str(file.absolute()) for file in files] for part, files in found.items()}
+    absolute = {part: [_plain_name(file.absolute(), Path(cache)) for file in files] for part, files in found.items()}
     data_files = DataFilesDict({part: DataFilesList(files, []) for part, files in absolute.items()})
     # the library would read a text such as "NA" or "null" as missing
     options: dict[str, Any] = {"keep_default_na": False} if kind == "csv" else {}
     with _named(str(folder)):
         loaded = load_dataset(kind, data_files=data_files, cache_dir=cache, **options)
     return loaded, {part: [file.relative_to(folder).as_posix() for file in files] for part, files in found.items()}
+
+
+def _plain_name(file: Path, cache: Path) -> str:
+    """A name of a file that the library takes for nothing else: not for a pattern, and not for a chain of URLs."""
+    if not _SPECIAL & {*str(file)}:
+        return str(file)
+    links = cache / "links"
+    links.mkdir(exist_ok=True)
+    link = links / f"{len(list(links.iterdir())):06}{file.suffix}"
+    link.symlink_to(file)
+    return str(link)
 
 
 def _check_parquet(part: str, files: Sequence[Path], patterns: Sequence[str], folder: Path) -> None:

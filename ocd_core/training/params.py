@@ -1,14 +1,14 @@
 """The params that small networks share."""
 
-from ocd_core.strict import Positive, PositiveInt, StrictModel
+from ocd_core.strict import PositiveInt, Rate, StrictModel, Width
 
 
 class SmallNetworkParams(StrictModel):
     """A small network and its training: hidden units, and settings of `ocd_core.training.loop`."""
 
-    width: PositiveInt
+    width: Width
     updates: PositiveInt
     batch_size: PositiveInt
-    lr: Positive
+    lr: Rate
     validate_every: PositiveInt
     patience: PositiveInt

@@ -1,8 +1,8 @@
-"""`make faults`: kill the overfit stage at 50 random moments; after each kill a rerun must repair everything.
+"""`make faults`: kill the overfit stage and the whole pipeline at random moments, and try all wrong values of params.
 
-    python -m tests.faults.campaign [--kills 50] [--seed N]
+    python -m tests.faults.campaign [--kills 50] [--pipeline-kills 50] [--params] [--seed N]
 
-It prints the seed of its moments.
+After each kill a rerun must repair everything, byte for byte. It prints the seed of its moments.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.faults.killing import Lengths, kill_once, lengths_undisturbed
+from tests.faults.pipeline import random_kills
 from tests.faults.support import (
     SHARDS,
     assert_undisturbed,
@@ -26,6 +27,7 @@ from tests.faults.support import (
     store_of,
     work_of,
 )
+from tests.faults.test_params import TASKS, try_values
 
 
 def campaign(kills: int, seed: int, folder: Path) -> Counter[str]:
@@ -65,15 +67,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=None, help="of the moments")
+    parser.add_argument("--pipeline-kills", type=int, default=50)
+    parser.add_argument("--params", action="store_true", help="also try all values of all params")
     args = parser.parse_args()
     seed = secrets.randbelow(2**32) if args.seed is None else args.seed
-    print(f"{args.kills} kills, seed {seed}")
+    print(f"{args.kills} kills of the overfit stage, {args.pipeline_kills} of the pipeline, seed {seed}")
     start = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        points = campaign(args.kills, seed, Path(folder))
+    points: Counter[str] = Counter()
+    if args.kills:
+        with tempfile.TemporaryDirectory() as folder:
+            points += campaign(args.kills, seed, Path(folder))
+    if args.pipeline_kills:
+        with tempfile.TemporaryDirectory() as folder:
+            points += random_kills(args.pipeline_kills, random.Random(seed), Path(folder))
     for point, times in sorted(points.items()):
         print(f"{times:4d}  killed at: {point}")
     print(f"all repaired, byte for byte ({time.monotonic() - start:.0f} s)")
+    if args.params:
+        print(f"{sum(map(try_values, TASKS))} params files with one wrong value: no traceback")
 
 
 if __name__ == "__main__":

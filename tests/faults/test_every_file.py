@@ -8,7 +8,6 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
@@ -22,21 +21,17 @@ from ocd_core.report.store_export import export_store
 from ocd_core.store import OverfitStore
 from ocd_core.verify import NAMES, verify
 from tests.faults.damages import DAMAGES, Damage, swapped
-from tests.support.toy import PLANE, run_stages
+from tests.faults.support import copy_run
 
 RUN = Artifacts("toy")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Artifacts]:
-    """A toy run up to its pictures, as the current folder; tests put back what they damage."""
-    root = tmp_path_factory.mktemp("run")
-    (root / "params").mkdir()
-    with (root / "params" / "toy.yaml").open("w") as file:
-        YAML().dump(PLANE, file)
+def run(tmp_path_factory: pytest.TempPathFactory, plane_run: Path) -> Iterator[Artifacts]:
+    """A copy of the toy run, as the current folder; tests put back what they damage."""
+    root = copy_run(plane_run, tmp_path_factory.mktemp("run") / "copy")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        run_stages("illustrate")
         yield RUN
 
 

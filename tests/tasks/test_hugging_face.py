@@ -153,3 +153,13 @@ def test_text_files_that_cannot_be_read(tmp_path: Path, files: dict[str, bytes],
     with pytest.raises(UserError, match=message) as error, opened(str(tmp_path), {n.split(".")[0]: [n] for n in files}):
         pass
     assert "\n" not in str(error.value)
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_or_a_url(tmp_path: Path) -> None:
+    folder = tmp_path / "a[1]::b*?" / "{c}"
+    folder.mkdir(parents=True)
+    for name, values in (("x[0].parquet", [1, 2]), ("y::z.parquet", [3])):
+        pq.write_table(pa.table({"x": values}), folder / name)
+    with opened(str(folder), {"train": ["x[0].parquet"], "test": ["y::z.parquet"]}) as (tables, origin):
+        assert {part: tables[part]["x"][:] for part in tables} == {"train": [1, 2], "test": [3]}
+        assert origin.files == {"train": ["x[0].parquet"], "test": ["y::z.parquet"]}

@@ -24,7 +24,7 @@ class DeepEnsembleParams(StrictModel):
     """`controls.deep_ensemble`."""
 
     # the numbers of networks, the base is one of them; each number gives a row of its own
-    members: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1), AfterValidator(distinct)]
+    members: Annotated[list[Annotated[int, Field(ge=2, le=1000)]], Field(min_length=1), AfterValidator(distinct)]
     # of each, at most; null: as many as let all cost the same as OCD's training, and at most base.epochs
     epochs: PositiveInt | None
 

@@ -2,12 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ocd_core.strict import StrictModel
+from ocd_core.strict import Number, Positive, PositiveInt, StrictModel, Width, no_bool
 from ocd_core.tasks.images.sources import Shape
 
-_Count = Annotated[int, Field(ge=1)]
+_Count = PositiveInt
 _Files = Annotated[list[str], Field(min_length=1)]
 
 
@@ -22,16 +22,16 @@ class ImageData(StrictModel):
     test_files: _Files | None  # null: test is taken from train
     image_column: str | None  # huggingface only
     label_column: str | None  # huggingface only
-    classes: Annotated[int, Field(ge=2)]
-    channels: Literal[1, 3]
-    height: _Count
-    width: _Count
+    classes: Annotated[int, Field(ge=2, le=10**6)]
+    channels: Annotated[Literal[1, 3], BeforeValidator(no_bool)]
+    height: Width
+    width: Width
     train_size: _Count | None  # null: all that is left
     val_size: _Count | None  # null: all of the source's val part, or a tenth of train if it has none
     test_size: _Count | None  # null: all of the source's test part
-    split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
-    mean: list[float] | None  # of each channel, subtracted from pixels in 0..1
-    std: list[Annotated[float, Field(gt=0)]] | None  # of each channel, divides the difference
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)]  # not the run's seed: the splits are the same for all seeds
+    mean: list[Number] | None  # of each channel, subtracted from pixels in 0..1
+    std: list[Positive] | None  # of each channel, divides the difference
     storage: Literal["pixels", "encoded"]  # of prepared images, see ocd_core.tasks.images.splits
     augment: Literal["none", "crop_flip", "affine"]  # while the base is trained, see ocd_core.tasks.images.augment
 

@@ -17,7 +17,7 @@ class SpeechData(StrictModel):
     train_size: PositiveInt | None  # the first mixtures of the list; null: all
     val_size: PositiveInt | None
     test_size: PositiveInt | None
-    sources: Annotated[int, Field(ge=2)]  # voices of a mixture; base.model must have as many
+    sources: Annotated[int, Field(ge=2, le=100)]  # voices of a mixture; base.model must have as many
     sample_rate: PositiveInt
     resample: bool  # whether recordings at another rate are resampled; false: they are an error
     train_seconds: Positive | None  # of a random part of each recording in each epoch of the base; null: all of it

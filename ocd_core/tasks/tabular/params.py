@@ -28,7 +28,7 @@ class TabularData(StrictModel):
     train_size: PositiveInt | None  # null: all that is left
     val_size: PositiveInt | None  # null: all of the source's val part, or a tenth of train if it has none
     test_size: PositiveInt | None  # null: all of the source's test part
-    split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)]  # not the run's seed: the splits are the same for all seeds
 
     @model_validator(mode="after")
     def _consistent(self) -> "TabularData":

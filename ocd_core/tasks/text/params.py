@@ -30,7 +30,7 @@ class TextData(StrictModel):
     shots: PositiveInt  # labelled texts of each class, for train and val together
     val_shots: PositiveInt  # how many of them are val
     test_size: PositiveInt | None  # null: the whole test part; else a seeded subset, the same for all draws
-    split_seed: Annotated[int, Field(ge=0)]  # the draw: of the shots, and of the fine-tuning
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)]  # the draw: of the shots, and of the fine-tuning
     encoder: Annotated[str, Field(min_length=1)]  # minilm (in a package), a hub id, or a local folder
     max_tokens: PositiveInt | None  # longer texts are cut; null: at the encoder's own limit
     finetune: FinetuneParams

@@ -4,10 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from ocd_core.strict import StrictModel
+from ocd_core.strict import Positive, PositiveInt, StrictModel
 
-_Count = Annotated[int, Field(ge=1)]
-_Distance = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Distance = Positive
 
 
 class ViewsData(StrictModel):
@@ -15,19 +14,19 @@ class ViewsData(StrictModel):
 
     source: Literal["blender", "npz", "demo"]
     path: str | None  # blender: the scene's folder; npz: the file
-    size: _Count | None  # blender: shrink the images to this; demo: their size; null: keep them
-    train_views: _Count | None  # demo only
-    test_views: _Count | None  # demo; npz: the last views of the file
+    size: PositiveInt | None  # blender: shrink the images to this; demo: their size; null: keep them
+    train_views: PositiveInt | None  # demo only
+    test_views: PositiveInt | None  # demo; npz: the last views of the file
     background: Literal["black", "white"]  # behind transparent pixels; base.model must have the same
     near: _Distance  # of the first depth's bin
     far: _Distance
-    depths: Annotated[int, Field(ge=2)]  # along a ray
-    base_rays: _Count  # random rays of a view per update of the base's training
-    rays_per_step: _Count  # rays of a view per step of overfitting
-    scoring_rays: _Count  # rays of a view in the layer scores
+    depths: Annotated[int, Field(ge=2, le=10**4)]  # along a ray
+    base_rays: PositiveInt  # random rays of a view per update of the base's training
+    rays_per_step: PositiveInt  # rays of a view per step of overfitting
+    scoring_rays: PositiveInt  # rays of a view in the layer scores
     fixed_rays: bool  # the same rays at each step (the paper's 4,096); false: the next ones of a random order
     vgg11: str | None  # weights for the encoder of the rendering; null: a small fixed encoder
-    split_seed: Annotated[int, Field(ge=0)]  # not the run's seed: the splits are the same for all seeds
+    split_seed: Annotated[int, Field(ge=0, lt=2**63)]  # not the run's seed: the splits are the same for all seeds
 
     @model_validator(mode="after")
     def _consistent(self) -> "ViewsData":
