@@ -39,7 +39,7 @@ def test_every_stage_is_a_script_in_the_order_of_the_pipeline() -> None:
 def test_no_source_file_stands_in_it_and_it_is_short() -> None:
     text = (REPO / "dvc.yaml").read_text()
     assert not re.search(r"- \S+\.py\s*$", text, re.MULTILINE)
-    assert len(text.splitlines()) <= 360
+    assert len(text.splitlines()) <= 370
 
 
 def test_the_code_stage_always_runs_and_makes_a_file_for_each_stage() -> None:
