@@ -219,7 +219,9 @@ def _layers(diagnosis: Diagnosis) -> str:
 
 @torch.no_grad()
 def temperature_of(network: nn.Module, task: Task, val: Split, seed: int) -> Temperature | None:
-    """What a temperature gains on validation; None if the task has no classes."""
+    """What a temperature gains on validation; None without classes, or with a single sample."""
+    if len(val) < 2:
+        return None
     outputs: list[Tensors] = []
     targets: list[Tensors] = []
     network.eval()

@@ -128,7 +128,8 @@ def probe_layer(
     base_M = losses[0]
     best, chosen_M = cross_fitted(np.stack(losses), seed)
     change_M = chosen_M - base_M
-    error = _NORMAL_95 * float(change_M.std(ddof=1)) / math.sqrt(len(change_M))
+    spread = float(change_M.std(ddof=1)) if len(change_M) > 1 else 0.0  # one sample has no gain either
+    error = _NORMAL_95 * spread / math.sqrt(len(change_M))
     change = float(change_M.mean())
     return Probe(
         layer=layer,
@@ -270,11 +271,15 @@ def _losses(
 def cross_fitted(losses_CM: Values, seed: int) -> tuple[int, Values]:
     """The choice that is best on all samples, and each sample's loss under the choice that is best on the other half.
 
+    A single sample has no other half; its factor is 0.
+
     Args:
         losses_CM: by choice and sample.
     """
     half_M = (permutation(losses_CM.shape[1], seed, "halves of a probe") % 2).numpy()
-    chosen_M = np.empty(losses_CM.shape[1])
+    chosen_M = losses_CM[GAINS.index(0.0)].copy()
+    if len(chosen_M) < 2:
+        return 0.0, chosen_M
     for half in (0, 1):
         best = int(losses_CM[:, half_M != half].mean(1).argmin())
         chosen_M[half_M == half] = losses_CM[best, half_M == half]

@@ -205,12 +205,12 @@ def _verdict(runs: Sequence[Artifacts]) -> list[Section]:
     seeds = {run.seed: run.diagnosis for run in runs}
     blocks: list[Block] = []
     for seed, folder in seeds.items():
-        if (folder / VERDICT).is_file():
-            name = f"**Seed {seed}**: " if len(seeds) > 1 else ""
-            blocks.append(Markdown(name + (folder / VERDICT).read_text(encoding="utf-8")))
-        if (folder / PICTURE).is_file():
-            picture = file_picture(folder / PICTURE, "what each layer gains on validation")
-            blocks += [] if picture is None else [picture]
+        if not (folder / VERDICT).is_file():
+            continue
+        name = f"**Seed {seed}**: " if len(seeds) > 1 else ""
+        blocks.append(Markdown(name + (folder / VERDICT).read_text(encoding="utf-8")))
+        picture = file_picture(folder / PICTURE, "gains by layer") if (folder / PICTURE).is_file() else None
+        blocks += [] if picture is None else [picture]
     return _section("Verdict", blocks)
 
 

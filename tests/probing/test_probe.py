@@ -152,3 +152,10 @@ def test_deltas_without_differences_are_refused() -> None:
     train, val = splits(network, 0.0, 0.0)  # all losses are exactly 0
     with pytest.raises(UserError, match="every sample the same Δ"):
         probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, PARAMS, seed=0)
+
+
+def test_a_single_sample_has_no_gain() -> None:
+    losses = np.arange(len(GAINS), 0, -1, dtype=np.float64)[:, None]
+    best, chosen = cross_fitted(losses, 0)
+    assert best == 0.0
+    assert chosen.tolist() == [losses[GAINS.index(0.0), 0]]

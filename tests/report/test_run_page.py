@@ -16,7 +16,7 @@ from tests.report.test_store_page import Page
 from tests.support.browser import measure, need_chromium
 from tests.support.tables import result, table
 
-PARTS = ["in-short", "results", "samples", "layers", "training", "weight-changes", "memorisation", "cost",
+PARTS = ["verdict", "in-short", "results", "samples", "layers", "training", "weight-changes", "memorisation", "cost",
          "environment-and-config"]  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def sections(page: Page) -> list[str]:
 
 def test_the_parts_of_the_page(reports: dict[str, Artifacts]) -> None:
     _, page = page_of(reports["images"])
-    assert sections(page) == [*PARTS[:3], "calibration", *PARTS[3:]]
+    assert sections(page) == [*PARTS[:4], "calibration", *PARTS[4:]]
     _, views = page_of(reports["views"])
     assert sections(views) == PARTS
     for run in reports.values():
