@@ -182,6 +182,31 @@ def predict(
 
 
 @app.command()
+def diagnose(
+    task: Annotated[str, typer.Argument(help="A task with a params file here.")],
+    seed: Annotated[int, typer.Option(help="The seed of the base network.")] = 0,
+) -> None:
+    """Say whether OCD can help, in which layer and how much, before any diffusion model is trained.
+
+    What is missing of the base network and the layer scores is made first.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ocd_core.probing.diagnosis import PICTURE, VERDICT
+    from ocd_core.provenance import Lineage
+    from ocd_core.running.runner import run_stages
+
+    lineage = Lineage.of(task, seed)
+    run_stages(lineage, ("prepare", "train_base", "score_layers", "diagnose"))
+    folder = lineage.artifacts.diagnosis
+    text = (folder / VERDICT).read_text(encoding="utf-8")
+    console = Console()
+    console.print(Markdown(text) if console.is_terminal else text, markup=False, soft_wrap=not console.is_terminal)
+    print(f"picture: {folder / PICTURE}")
+
+
+@app.command()
 def report(
     task: Annotated[str, typer.Argument(help="A task whose pipeline has run here.")] = "mnist5k",
     show: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
@@ -203,7 +228,9 @@ def report(
 @app.command()
 def compare(
     context: typer.Context,
-    runs: Annotated[list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, of any folder; at least two.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, or DVC experiments; at least two.")
+    ],
     html: Annotated[Path | None, typer.Option(help="Also write a page that opens offline.")] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -3,8 +3,9 @@
 Dims: N training rows, M new samples, D features of I(x), d coordinates of Δ.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ocd_core.codes.condition import Standardise, features
 from ocd_core.evaluation.distances import squared_distances
+from ocd_core.evaluation.weighted_ridge import WeightedRidge
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
 from ocd_core.strict import Positive, StrictModel
@@ -24,6 +26,7 @@ class RidgeParams(StrictModel):
     folds: Annotated[int, Field(ge=2)]  # replicas of a sample are in one fold
     widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
     penalties: Annotated[list[Positive], Field(min_length=1)]
+    metric: Literal["euclidean", "gauss_newton"]  # of errors: that of coordinates, or of each row's own loss
 
 
 class Ridge(nn.Module):
@@ -70,8 +73,18 @@ def subset(sample_id_N: Tensor, rows: int, seed: int) -> Tensor:
 
 
 @torch.no_grad()
-def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: RidgeParams, seed: int) -> RidgeFit:
+def fit_ridge(
+    cond: Condition,
+    code_Nd: Tensor,
+    sample_id_N: Tensor,
+    params: RidgeParams,
+    seed: int,
+    metric_of: Callable[[Tensor], Tensor] | None = None,
+) -> RidgeFit:
     """Fit on training rows; width and penalty by cross-validation with all replicas of a sample in one fold.
+
+    metric_of: the metrics (n, d, d) of n rows in which errors count, in fitting and in cross-validation; None: all
+    coordinates alike.
 
     γ = 1 / (2 w² m), where m is the median squared distance of different samples and w one of `params.widths`.
 
@@ -88,21 +101,30 @@ def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: Rid
     median = float(distance_NN[apart].median().clamp_min(1e-12)) if apart.any() else 1.0
     samples, group_N = torch.unique(groups_N, return_inverse=True)
     fold_N = (permutation(len(samples), seed, "ridge folds") % params.folds)[group_N]
+    weighted = None if metric_of is None else WeightedRidge(y_Nd, metric_of(rows))
     found = []
     for width in params.widths:
         gamma = 1 / (2 * width**2 * median)
         kernel_NN = (-gamma * distance_NN).exp()
-        found += [
-            (_left_out_error(kernel_NN, y_Nd, penalty, fold_N), width, penalty, gamma) for penalty in params.penalties
-        ]
+        for penalty in params.penalties:
+            if weighted is None:
+                found.append((_left_out_error(kernel_NN, y_Nd, penalty, fold_N), width, penalty, gamma))
+            else:
+                found.append((weighted.error(kernel_NN, penalty, fold_N), width, penalty, gamma))
     error, width, penalty, gamma = min(found)
     ridge = Ridge(len(rows), x_ND.shape[1], y_Nd.shape[1])
     ridge.standardise = standardise
     ridge.x_ND.copy_(x_ND)
     ridge.gamma.fill_(gamma)
-    regularised_NN = kernel(x_ND, x_ND, ridge.gamma) + penalty * torch.eye(len(rows), dtype=torch.float64)
-    ridge.alpha_Nd.copy_(torch.cholesky_solve(y_Nd, torch.linalg.cholesky(regularised_NN)))
-    variance = float((y_Nd - y_Nd.mean(0)).square().mean())
+    kernel_NN = kernel(x_ND, x_ND, ridge.gamma)
+    gap_Nd = y_Nd - y_Nd.mean(0)
+    if weighted is None:
+        regularised_NN = kernel_NN + penalty * torch.eye(len(rows), dtype=torch.float64)
+        ridge.alpha_Nd.copy_(torch.cholesky_solve(y_Nd, torch.linalg.cholesky(regularised_NN)))
+        variance = float(gap_Nd.square().mean())
+    else:
+        ridge.alpha_Nd.copy_(weighted.solve(kernel_NN, penalty))
+        variance = weighted.size(gap_Nd)
     metrics = {
         "rows": float(len(rows)),
         "width": width,

@@ -37,6 +37,13 @@ class Quadratic:
         return step_Nk
 
 
+def positive(curvature_Nkk: Tensor) -> Tensor:
+    """The curvatures with negative eigenvalues set to 0."""
+    values_Nk, vectors_Nkk = torch.linalg.eigh(curvature_Nkk)
+    found_Nkk: Tensor = (vectors_Nkk * values_Nk.clamp_min(0)[:, None, :]) @ vectors_Nkk.transpose(1, 2)
+    return found_Nkk
+
+
 def losses(model: CutModel, cut: Cut, target: Tensors, loss: SampleLoss, code_Nk: Tensor, moves: Moves) -> Tensor:
     """ℓ of each sample, (N,)."""
     with torch.no_grad():

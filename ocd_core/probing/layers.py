@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -66,3 +66,16 @@ def probe_table(probes: Sequence[Probe], score_ranks: Mapping[str, int]) -> list
         {"rank": rank, "score_rank": score_ranks[probe.layer], **asdict(probe)}
         for rank, probe in enumerate(probes, start=1)
     ]
+
+
+def probes_of_table(rows: Sequence[Mapping[str, str]]) -> list[Probe]:
+    """The probes that `probe_table` made rows of, from their text, in the same order.
+
+    Raises:
+        UserError: a column is missing or is not a number.
+    """
+    kinds = get_type_hints(Probe)
+    try:
+        return [Probe(**{name: kind(row[name]) for name, kind in kinds.items()}) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the table of probes is damaged ({error!r}); run 'dvc repro'") from error

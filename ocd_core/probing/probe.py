@@ -1,19 +1,20 @@
 """Probe a layer: overfit some samples in it, and see what a regression of their Δ on I(x) gains on others.
 
-A probe costs a small part of a run. Some training samples and some validation samples are overfitted (Eq. 1); kernel
-ridge regression predicts the principal components of Δ from I(x), with the training samples alone; what it predicts for
-the validation samples, times a factor, moves their weights. The factor is chosen on one half of the validation samples
-and judged on the other, and the reverse, so the change of the loss is not that of a factor chosen on the same samples.
+A probe costs a small part of a run. Some training samples and some validation samples are overfitted (Eq. 1); two
+regressions, with a kernel and by a small network, predict the principal components of Δ from I(x), with the training
+samples alone; what they predict for the validation samples, times a factor, moves their weights. Regression and factor
+are chosen on one half of the validation samples and judged on the other, and the reverse, so the change of the loss is
+not that of a choice made on the same samples.
 
 If a smooth function of I(x) does not predict a Δ that helps, neither does a diffusion model: in all that has been
 measured here, diffusion equals regression of Δ or loses to it before it is tuned (docs/results.md).
 
-Dims: N training samples, M validation samples, O out_features, I in_features, d coordinates, C factors.
+Dims: N training samples, M validation samples, O out_features, I in_features, d coordinates, C choices.
 """
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +28,8 @@ from ocd_core.codes.encode import fit_representation
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.errors import UserError
-from ocd_core.evaluation.regression import Ridge, RidgeParams, fit_ridge
+from ocd_core.evaluation.hypernetworks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
+from ocd_core.evaluation.regression import RidgeParams, fit_ridge
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.cut import CutModel
@@ -41,8 +43,15 @@ from ocd_core.scoring.params import ProbeParams
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import step_batch
 
-GAINS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)  # factors of the predicted Δ; 0 is the base
-_WIDTHS, _PENALTIES, _FOLDS = [0.5, 1.0, 2.0, 4.0], [1e-3, 1e-2, 1e-1, 1.0, 10.0], 5
+GAINS = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors of a predicted Δ; 0, the base, is always a choice too
+KERNEL, NETWORK, NONE = "kernel", "network", "none"
+_RIDGE = RidgeParams(
+    rows=4, folds=5, widths=[0.5, 1.0, 2.0, 4.0], penalties=[1e-3, 1e-2, 1e-1, 1.0, 10.0], metric="euclidean"
+)
+_TRAINING = TrainingParams(
+    widths=[128], updates=500, batch_size=64, lrs=[1e-3], ema=0.99, validate_every=50, patience=5
+)
+_HELD_OUT = 5  # one of so many training samples is for the early stopping of the network
 _MEMORY_MB = 512
 _DELTAS_MB = 1024  # of the Δ of a split in memory
 _FEWEST = 20  # samples
@@ -55,10 +64,10 @@ class Probe:
     """What a layer's probe found, plain numbers.
 
     samples, val_samples: how many were overfitted. components: of Δ that were predicted. loss, val_loss: means under
-    the base network; bound: on val after overfitting. rho, val_rho: medians. r2: 1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val,
-    where the mean is of train. cosine: the mean on val between Δ̂ and Δ. gain: the factor that is best on all of val.
-    change: of val's mean loss with cross-fitted factors, low and high its 95 % interval, z its paired z.
-    seconds: what the probe took.
+    the base network; bound: on val after overfitting. rho, val_rho: medians. r2, network_r2: of the two regressions,
+    1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val, where the mean is of train. cosine, network_cosine: the mean on val between Δ̂
+    and Δ. regression, gain: the choice that is best on all of val. change: of val's mean loss with cross-fitted
+    choices, low and high its 95 % interval, z its paired z. seconds: what the probe took.
     """
 
     layer: str
@@ -72,6 +81,9 @@ class Probe:
     val_rho: float
     r2: float
     cosine: float
+    network_r2: float
+    network_cosine: float
+    regression: str
     gain: float
     change: float
     low: float
@@ -105,12 +117,16 @@ def probe_layer(
     taught = _Overfitted.of(model, task, train, "train", overfit, params, seed, progress)
     held = _Overfitted.of(model, task, val, "val", overfit, params, seed, part_of(progress, len(taught), layer))
     space = _space(taught.delta_NOI, layer, params.components)
-    ridge = _ridge(space, taught, seed)
-    predicted_Md = ridge(held.condition)
-    delta_MOI = space.representation.decode(predicted_Md, None)
-    losses_CM = _losses(model, task, val, held.sample_id, space, predicted_Md, seed)
-    best, chosen_M = cross_fitted(losses_CM, seed)
-    base_M = losses_CM[GAINS.index(0.0)]
+    code_Nd = space.representation.encode(taught.delta_NOI, None)
+    scores, choices, losses = {}, [(NONE, 0.0)], [held.values["loss_before"].astype(np.float64)]
+    for name, predict in ((KERNEL, _ridge), (NETWORK, _network)):
+        code_Md = predict(taught, code_Nd, seed)(held.condition)
+        delta_MOI = space.representation.decode(code_Md, None)
+        scores[name] = r2(delta_MOI, held.delta_NOI, taught.delta_NOI.mean(0)), cosine(delta_MOI, held.delta_NOI)
+        choices += [(name, gain) for gain in GAINS]
+        losses += list(_losses(model, task, val, held.sample_id, space, code_Md, seed))
+    base_M = losses[0]
+    best, chosen_M = cross_fitted(np.stack(losses), seed)
     change_M = chosen_M - base_M
     error = _NORMAL_95 * float(change_M.std(ddof=1)) / math.sqrt(len(change_M))
     change = float(change_M.mean())
@@ -124,9 +140,12 @@ def probe_layer(
         bound=float(held.values["loss_after"][:, -1].mean()),
         rho=float(np.median(taught.values["rho"])),
         val_rho=float(np.median(held.values["rho"])),
-        r2=r2(delta_MOI, held.delta_NOI, taught.delta_NOI.mean(0)),
-        cosine=cosine(delta_MOI, held.delta_NOI),
-        gain=best,
+        r2=scores[KERNEL][0],
+        cosine=scores[KERNEL][1],
+        network_r2=scores[NETWORK][0],
+        network_cosine=scores[NETWORK][1],
+        regression=choices[best][0],
+        gain=choices[best][1],
         change=change,
         low=change - error,
         high=change + error,
@@ -207,10 +226,22 @@ def directions(delta_NOI: Tensor) -> int:
     return min(int((values > 1e-10 * values.sum()).sum()), len(centred_Nd) - 1)
 
 
-def _ridge(space: DeltaSpace, rows: _Overfitted, seed: int) -> Ridge:
-    params = RidgeParams(rows=max(4, len(rows)), folds=min(_FOLDS, len(rows)), widths=_WIDTHS, penalties=_PENALTIES)
-    code_Nd = space.representation.encode(rows.delta_NOI, None)
+def _ridge(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition], Tensor]:
+    params = _RIDGE.model_copy(update={"rows": max(4, len(rows)), "folds": min(_RIDGE.folds, len(rows))})
     return fit_ridge(rows.condition, code_Nd, rows.sample_id, params, seed).ridge
+
+
+def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition], Tensor]:
+    """The network of the row `regression`, stopped early on some of the training samples, not on val."""
+    order = permutation(len(rows), seed, "held out by a probe")
+    out, kept = order[: max(1, len(order) // _HELD_OUT)], order[len(order) // _HELD_OUT :]
+    cond, scale = rows.condition, float(code_Nd.square().mean().sqrt())
+    network = Hypernetwork.fresh(cond.select(kept), _TRAINING.widths[0], code_Nd.shape[1], scale, seed)
+    objective = RegressionLoss(
+        network, cond.select(kept), code_Nd[kept], cond.select(out), code_Nd[out], _TRAINING.batch_size, seed
+    )
+    run_phase(network, objective, _TRAINING.settings(), _TRAINING.lrs, seed)
+    return torch.no_grad()(network)
 
 
 @torch.no_grad()
@@ -236,18 +267,18 @@ def _losses(
     return losses_CM
 
 
-def cross_fitted(losses_CM: Values, seed: int) -> tuple[float, Values]:
-    """The factor that is best on all samples, and each sample's loss under the factor that is best on the other half.
+def cross_fitted(losses_CM: Values, seed: int) -> tuple[int, Values]:
+    """The choice that is best on all samples, and each sample's loss under the choice that is best on the other half.
 
     Args:
-        losses_CM: by factor of `GAINS` and sample.
+        losses_CM: by choice and sample.
     """
     half_M = (permutation(losses_CM.shape[1], seed, "halves of a probe") % 2).numpy()
     chosen_M = np.empty(losses_CM.shape[1])
     for half in (0, 1):
         best = int(losses_CM[:, half_M != half].mean(1).argmin())
         chosen_M[half_M == half] = losses_CM[best, half_M == half]
-    return GAINS[int(losses_CM.mean(1).argmin())], chosen_M
+    return int(losses_CM.mean(1).argmin()), chosen_M
 
 
 def r2(predicted_MOI: Tensor, delta_MOI: Tensor, mean_OI: Tensor) -> float:

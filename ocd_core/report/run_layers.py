@@ -11,12 +11,12 @@ _LAYERS = (
     "first). The table's layer may also be set by hand."
 )
 _PROBES = (
-    "Each layer was also probed: some samples were overfitted in it, and what a kernel regression of their Δ predicts "
+    "Each layer was also probed: some samples were overfitted in it, and what regressions of their Δ predict "
     "for validation samples, times a factor, moved the layer. The one that lowers the validation loss most is used."
 )
 _HEADS = (
-    "layer", "rank by gain", "rank by score", "change of the validation loss", "95 % interval", "R² of Δ", "cosine",
-    "factor", "seconds",
+    "layer", "rank by gain", "rank by score", "change of the validation loss", "95 % interval", "R² of Δ, kernel",
+    "R² of Δ, network", "used", "seconds",
 )  # fmt: skip
 
 
@@ -42,8 +42,8 @@ def probes_table(run: Artifacts) -> Table | None:
                 f"{float(row['change']):+.4g}",
                 f"{float(row['low']):+.4g} to {float(row['high']):+.4g}",
                 f"{float(row['r2']):.3f}",
-                f"{float(row['cosine']):.3f}",
-                f"{float(row['gain']):g}",
+                f"{float(row['network_r2']):.3f}",
+                f"{row['regression']} × {float(row['gain']):g}",
                 f"{float(row['seconds']):.1f}",
             ]
             for row in read_table(run.layers / "probes.tsv")

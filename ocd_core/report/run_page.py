@@ -15,6 +15,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.drawing import new_figure
 from ocd_core.evaluation.result import Result
 from ocd_core.params_files import flat
+from ocd_core.probing.diagnosis import PICTURE, VERDICT
 from ocd_core.report.page import (
     Block,
     Details,
@@ -38,7 +39,6 @@ from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERDICT = "verdict.md"  # what a diagnosis of the run says, in `diagnosis/` of its folder, if it has been made
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
 _WEIGHTS = (
     "Each training, validation and test sample has its own Δ: the base network overfitted to that sample alone. The "
@@ -201,14 +201,17 @@ def _lead(entry: Merged) -> str:
 
 
 def _verdict(runs: Sequence[Artifacts]) -> list[Section]:
-    """What the diagnoses of the runs say, if they have been made."""
-    found = [(run, run.rank_dir / "diagnosis" / VERDICT) for run in runs]
-    texts = [
-        f"{f'**Seed {run.seed}, rank {run.rank}**: ' if len(runs) > 1 else ''}{path.read_text(encoding='utf-8')}"
-        for run, path in found
-        if path.is_file()
-    ]
-    return _section("Verdict", [Markdown(text) for text in texts])
+    """What the diagnoses of the seeds say, if they have been made."""
+    seeds = {run.seed: run.diagnosis for run in runs}
+    blocks: list[Block] = []
+    for seed, folder in seeds.items():
+        if (folder / VERDICT).is_file():
+            name = f"**Seed {seed}**: " if len(seeds) > 1 else ""
+            blocks.append(Markdown(name + (folder / VERDICT).read_text(encoding="utf-8")))
+        if (folder / PICTURE).is_file():
+            picture = file_picture(folder / PICTURE, "what each layer gains on validation")
+            blocks += [] if picture is None else [picture]
+    return _section("Verdict", blocks)
 
 
 def _section(title: str, blocks: Sequence[Block]) -> list[Section]:

@@ -9,6 +9,7 @@ import sys
 from torch import nn
 
 from ocd_core.artifacts import write_json, write_table, write_text
+from ocd_core.errors import UserError
 from ocd_core.network.loading import load_base_network
 from ocd_core.overfit.layout import check_selected
 from ocd_core.probing.layers import COLUMNS, no_gain, probe_layers, probe_table
@@ -64,6 +65,15 @@ def run(lineage: Lineage) -> None:
 def _probes(lineage: Lineage, model: nn.Module, domain: Task, train: Split, scores: list[LayerScore]) -> list[Probe]:
     params, seed = lineage.params, lineage.artifacts.seed
     val = domain.open(lineage.artifacts.prepared, "val")
-    layers = candidate_order(scores, params.layer)
+    layers = []
+    for layer in candidate_order(scores, params.layer):
+        try:
+            check_selected(model, layer, domain, train, params)
+        except UserError as error:
+            print(f"warning: layer {layer!r} is not probed: {error}", file=sys.stderr)
+        else:
+            layers.append(layer)
+    if not layers:
+        raise UserError("layer.select: validated finds no candidate that the other params allow; the warnings say why")
     with progress_bar("probe layers", len(layers) * probe_steps(train, val, params.layer.probe)) as progress:
         return probe_layers(model, domain, train, val, layers, params.overfit, params.layer.probe, seed, progress)

@@ -60,7 +60,7 @@ _PARAMS: dict[str, Any] = {
         "representation": {"name": "dense", "components": 2, "metric": "euclidean"},
         "denoiser": {"name": "mlp", "width": 4, "depth": 1, "multipliers": [1], "dropout": 0.0},
         "embedding": 4, "schedule": "zero_snr", "timesteps": 4, "prediction": "x0", "loss": "mse",
-        "task_loss": 0.0, "task_batch": 4,
+        "metric": "euclidean", "task_loss": 0.0, "task_batch": 4,
         "unit_variance": True, "updates": 1, "batch_size": 4, "accumulate": 1, "precision": "float32", "lr": 1e-3,
         "lr_schedule": "constant", "warmup": 0, "ema": 0.0, "clip": None, "validate_every": 1, "patience": 1,
     },

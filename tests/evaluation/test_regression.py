@@ -12,7 +12,7 @@ ROWS, REPLICAS = 30, 2
 
 
 def params(**changes) -> RidgeParams:
-    values = {"rows": 1000, "folds": 3, "widths": [0.5, 1.0, 3.0], "penalties": [0.01, 0.3]}
+    values = {"rows": 1000, "folds": 3, "widths": [0.5, 1.0, 3.0], "penalties": [0.01, 0.3], "metric": "euclidean"}
     return RidgeParams(**{**values, **changes})
 
 
@@ -89,6 +89,30 @@ def test_a_subset_keeps_samples_whole(data) -> None:
     fit = fit_ridge(cond, y, ids, params(rows=11), seed=0)
     assert fit.metrics["rows"] == 10
     assert fit.ridge.x_ND.shape == (10, 6)
+
+
+def test_errors_count_by_the_metric_of_each_row(data) -> None:
+    """Rows whose metric is small have little say: the answer is near that of a fit to the others."""
+    cond, y, ids = data
+    weights = torch.where(ids < 10, 1.0, 1e-6)
+    one = params(widths=[1.0], penalties=[0.3])
+    asked = []
+
+    def metric_of(rows: torch.Tensor) -> torch.Tensor:
+        asked.append(rows)
+        return weights[rows][:, None, None] * torch.eye(2)
+
+    found = fit_ridge(cond, y, ids, one, 0, metric_of)
+    assert [rows.tolist() for rows in asked] == [list(range(ROWS))]
+    x, kept = standardised(cond), (ids < 10).numpy()
+    kernel = np.exp(-found.metrics["gamma"] * ((x[:, None] - x[None]) ** 2).sum(2))
+    alpha = np.linalg.solve(kernel[kept][:, kept] + 0.3 * np.eye(kept.sum()), y.double().numpy()[kept])
+    np.testing.assert_allclose(found.ridge(cond), kernel[:, kept] @ alpha, rtol=1e-3, atol=1e-4)
+    plain = fit_ridge(cond, y, ids, one, 0)
+    alike = fit_ridge(cond, y, ids, one, 0, lambda rows: torch.eye(2).expand(len(rows), 2, 2))
+    torch.testing.assert_close(alike.ridge.alpha_Nd, plain.ridge.alpha_Nd, rtol=1e-5, atol=1e-6)
+    for name, value in plain.metrics.items():
+        assert alike.metrics[name] == pytest.approx(value, rel=1e-3), name
 
 
 def test_features_that_are_all_dead_give_finite_answers(data) -> None:

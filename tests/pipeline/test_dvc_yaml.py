@@ -13,6 +13,7 @@ FOLDERS = {
     "prepared": "data/${item.task}/prepared",
     "base": f"{RUN}/base",
     "layers": f"{RUN}/layers",
+    "diagnosis": f"{RUN}/diagnosis",
     **{
         n: f"{RUN}/rank${{item.rank}}/{n}"
         for n in ("diffusion", "scale", "tuned", "controls", "evaluation", "pictures")

@@ -16,6 +16,7 @@ from ocd_core.errors import UserError
 from ocd_core.network.covariances import layer_covariances
 from ocd_core.network.loading import load_cut_model
 from ocd_core.predictor import Predictor
+from ocd_core.running import train_diffusion as running_train_diffusion
 from ocd_core.running import train_scale as running_train_scale
 from ocd_core.running import tune_diffusion as running_tune_diffusion
 from ocd_core.store import OverfitStore
@@ -207,6 +208,26 @@ def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_co
     assert cost["diffusion"] > metrics["task_flops"] > 0
     write_toy_params(Path(), diffusion={"task_loss": 2.0})
     with pytest.raises(UserError, match=r"diffusion\.task_loss needs whole Δ, but representation factored"):
+        train_diffusion.main("toy")
+
+
+def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):
+    write_toy_params(Path(), diffusion={**PCA, "metric": "gauss_newton"})
+    seen = []
+
+    def spy(*args, metrics, **kwargs):
+        seen.append((args[0], args[2], metrics))
+        return train_with(*args, metrics=metrics, **kwargs)
+
+    train_with = running_train_diffusion.train_diffusion
+    monkeypatch.setattr(running_train_diffusion, "train_diffusion", spy)
+    train_diffusion.main("toy")
+    ((codes, val_codes, (train, val)),) = seen
+    assert train.shape == (len(codes), 3, 3)
+    assert val.shape == (len(val_codes), 3, 3)
+    assert float(train.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(1.0, rel=1e-4)
+    write_toy_params(Path(), diffusion={"metric": "gauss_newton"})
+    with pytest.raises(UserError, match=r"diffusion\.metric gauss_newton needs whole Δ, but representation factored"):
         train_diffusion.main("toy")
 
 

@@ -12,13 +12,13 @@ from tests.support.workspace import Workspace, edit_params, ran_stages
 from tests.test_docs import OWN_TASK, PAGES, RUN, blocks, commands
 
 ALL = {
-    "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
+    "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0", "diagnose@mnist5k-0",
     "overfit@mnist5k-0-1-train", "overfit@mnist5k-0-1-val", "overfit@mnist5k-0-1-test",
     "train_diffusion@mnist5k-0-1", "train_scale@mnist5k-0-1", "tune_diffusion@mnist5k-0-1",
     "train_controls@mnist5k-0-1",
     "evaluate@mnist5k-0-1", "illustrate@mnist5k-0-1", "report@mnist5k",
 }  # fmt: skip
-AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_base", "score_layers")}
+AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_base")}
 
 
 def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace) -> None:

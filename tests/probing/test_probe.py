@@ -10,7 +10,7 @@ from torch import nn
 from ocd_core.errors import UserError
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.probing import probe as probing
-from ocd_core.probing.probe import GAINS, cosine, cross_fitted, directions, probe_layer, probe_steps, r2
+from ocd_core.probing.probe import cosine, cross_fitted, directions, probe_layer, probe_steps, r2
 from ocd_core.scoring.params import ProbeParams
 from tests.support.arrays import ArraySplit, ArrayTask
 
@@ -73,10 +73,13 @@ def test_a_systematic_error_of_the_base_is_found() -> None:
     found = probed(wrong=1.0, noise=0.05)
     assert found.r2 > 0.7
     assert found.cosine > 0.7
+    assert found.network_r2 > 0.3
+    assert found.network_cosine > 0.5
     assert found.high < 0
     assert found.z < -4
     assert found.low < found.change < found.high
     assert found.gain > 0
+    assert found.regression in ("kernel", "network")
     assert found.change < 0.3 * (found.bound - found.val_loss)  # a good part of the way to the bound
 
 
@@ -107,19 +110,16 @@ def test_progress_ends_at_the_announced_total() -> None:
     assert seen[-1] == probe_steps(train, val, PARAMS) == 160
 
 
-def test_the_factor_is_chosen_on_the_other_half() -> None:
+def test_the_choice_is_made_on_the_other_half() -> None:
     rng = np.random.default_rng(0)
-    losses_CM = rng.normal(size=(len(GAINS), 40))
+    losses_CM = rng.normal(size=(7, 40))
     best, chosen_M = cross_fitted(losses_CM, seed=0)
-    assert best == GAINS[losses_CM.mean(1).argmin()]
-    factors = [{int(c) for c in np.flatnonzero(losses_CM[:, m] == chosen_M[m])} for m in range(40)]
-    used = [f.pop() for f in factors]
-    assert len(set(used)) == 2  # one per half
-    first, second = (np.array([u == one for u in used]) for one in sorted(set(used)))
-    assert first.sum() == second.sum() == 20
-    for mine, other in ((first, second), (second, first)):
-        wanted = losses_CM[:, other].mean(1).argmin()
-        assert set(np.array(used)[mine]) == {wanted}
+    assert best == losses_CM.mean(1).argmin()
+    used = np.array([np.flatnonzero(losses_CM[:, m] == chosen_M[m])[0] for m in range(40)])
+    halves = [used == one for one in np.unique(used)]
+    assert [half.sum() for half in halves] == [20, 20]
+    for mine, other in (halves, halves[::-1]):
+        assert set(used[mine]) == {losses_CM[:, other].mean(1).argmin()}
 
 
 def test_r2_and_cosine_by_hand() -> None:

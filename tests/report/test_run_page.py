@@ -68,8 +68,8 @@ def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], mo
     run = reports["images"]
     for name in ("_cards", "plot_curves", "plot_layer_scores", "plot_store"):  # as they are
         monkeypatch.setattr(run_report, name, lambda *_: [])
-    folder = run.rank_dir / "diagnosis"
-    folder.mkdir()
+    folder = run.diagnosis
+    folder.mkdir(exist_ok=True)
     (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
     write_report("images", run.root)
     text, page = page_of(run)

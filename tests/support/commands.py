@@ -16,6 +16,7 @@ STAGES = (
     "prepare",
     "train_base",
     "score_layers",
+    "diagnose",
     "overfit",
     "train_diffusion",
     "train_scale",

@@ -63,6 +63,7 @@ def diffusion_params(**changes: Any) -> DiffusionParams:
         "timesteps": 20,
         "prediction": "x0",
         "loss": "mse",
+        "metric": "euclidean",
         "task_loss": 0.0,
         "task_batch": 8,
         "unit_variance": True,
