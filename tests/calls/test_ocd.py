@@ -17,7 +17,7 @@ from tests.calls.support import QUICK, cross_entropy, perceptron, points
 
 
 def made(out: Path, **changes: Any) -> OCD:
-    return OCD(perceptron(), cross_entropy, layer="0", out=out, **{**QUICK, **changes})
+    return OCD(perceptron(), cross_entropy, out=out, **{"layer": "0", **QUICK, **changes})
 
 
 @pytest.fixture(scope="module")
