@@ -27,6 +27,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
 from ocd_core.params_files import params_path
 from ocd_core.predictor import Prediction, Predictor
+from ocd_core.probing.diagnosis import VERDICT
 from ocd_core.probing.probe import directions
 from ocd_core.provenance import Lineage
 from ocd_core.registry import without_references
@@ -110,6 +111,27 @@ class OCD:
         state = "fitted" if self._params is not None else "not fitted"
         where = f"out={str(self.artifacts.root)!r}): {state}" if self._loaded is None else f"from {self._loaded!r})"
         return f"OCD({type(self._network).__name__}, layer={self._layer!r}, {where}"
+
+    def diagnose(self, train: Any, val: Any) -> str:
+        """Say whether OCD can help, in which layer and how much, before any diffusion model is trained.
+
+        Args:
+            train, val: as for `fit`.
+
+        Returns:
+            the verdict, as Markdown; `data/<name>/seed<k>/diagnosis` has its numbers and a picture.
+
+        Raises:
+            UserError: see `fit`.
+        """
+        if self._loaded is not None:
+            raise UserError("this OCD was loaded from a bundle, to predict; make OCD(model, loss, out=...)")
+        sources = {name: Source.of(data, name, self._workers) for name, data in (("train", train), ("val", val))}
+        data, _ = self._describe(sources["train"], sources["val"])
+        with _stdout_apart():
+            params = given_params(data, self._layer, self._options)
+            self._run(params, ("prepare", "train_base", "score_layers", "diagnose"))
+        return (self.artifacts.diagnosis / VERDICT).read_text(encoding="utf-8")
 
     def fit(self, train: Any, val: Any) -> "OCD":
         """Overfit each sample, train the diffusion model and the scale network, and tune if `tuning` asks for it.
