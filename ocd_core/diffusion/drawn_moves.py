@@ -10,12 +10,19 @@ import torch
 from torch import Tensor
 
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.diffusion.samplers.ddim import ddim
 from ocd_core.network.moves import Move
 from ocd_core.rng import sample_normal
 from ocd_core.samples import Condition
 
 Rho = Callable[[Condition], Tensor]
+# (denoise, noise) -> codes, as samplers take them. It is given from outside: what trains with the answer in one step
+# does not depend on the code of samplers, which `sampling` names
+Draw = Callable[[Callable[[Tensor, int], tuple[Tensor, Tensor]], Callable[[int], Tensor]], Tensor]
+
+
+def answer_at(timestep: int) -> Draw:
+    """The draw in one step: Ω̂_0 at Ω_T."""
+    return lambda denoise, noise: denoise(noise(0), timestep)[0]
 
 
 class DrawnMoves:
@@ -23,14 +30,14 @@ class DrawnMoves:
 
     Args:
         rho: the scale network's estimate, not trained; None if the representation has no separate scale.
-        steps: of DDIM. renormalise: as in `SamplingParams`.
+        draw: gives the codes. renormalise: as in `SamplingParams`.
     """
 
     def __init__(
-        self, model: DiffusionModel, rho: Rho | None, draws: int, steps: int, renormalise: bool, seed: int
+        self, model: DiffusionModel, rho: Rho | None, draws: int, draw: Draw, renormalise: bool, seed: int
     ) -> None:
         assert rho is not None or not model.representation.uses_scale
-        self.model, self.rho, self.draws, self.steps = model, rho, draws, steps
+        self.model, self.rho, self.draws, self.draw = model, rho, draws, draw
         self.renormalise, self.seed = renormalise, seed
 
     def __call__(
@@ -50,7 +57,7 @@ class DrawnMoves:
             return model.split(model.predict(omega_t, at, e0_NE), omega_t, t)
 
         for draw in range(self.draws):
-            code = ddim(denoise, partial(noise, draw), model.schedule, self.steps)
+            code = self.draw(denoise, partial(noise, draw))
             if self.renormalise:
                 code = model.representation.normalise(code)
             yield model.representation.move(code, rho_N, layer_input_NI)

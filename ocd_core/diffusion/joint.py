@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ocd_core.diffusion.drawn_moves import DrawnMoves
+from ocd_core.diffusion.drawn_moves import DrawnMoves, answer_at
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
@@ -47,7 +47,7 @@ class TaskSide:
                 "stage tune_diffusion"
             )
         own = derive_seed(seed, "task loss")
-        moves = DrawnMoves(model, None, 1, 1, False, own)
+        moves = DrawnMoves(model, None, 1, answer_at(model.schedule.timesteps), False, own)
         params = model.params
         return MovedLoss(
             self.task, self.base, moves, self.train, self.val, params.task_batch, own, "task loss", processes

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ocd_core.diffusion.drawn_moves import DrawnMoves, Rho
+from ocd_core.diffusion.drawn_moves import Draw, DrawnMoves, Rho
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.diffusion.samplers.ddim import ddim
 from ocd_core.diffusion.training import DenoisingLoss
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.errors import UserError
@@ -42,6 +43,11 @@ class Tuning:
 
     curve: list[Row]
     metrics: dict[str, float]
+
+
+def ddim_draw(model: DiffusionModel, steps: int) -> Draw:
+    """The draw by DDIM, without fresh noise."""
+    return lambda denoise, noise: ddim(denoise, noise, model.schedule, steps)
 
 
 class TuningLoss:
@@ -107,7 +113,7 @@ def tune(
     sizes = {"batch_size": drawn, "accumulate": params.accumulate, "precision": "float32"}
     refuse_impossible(model.params.model_copy(update=sizes), model.shape, model.device, processes.count, "tuning")
     own = derive_seed(seed, "tuning")
-    moves = DrawnMoves(model, rho, params.draws, params.sampler_steps, renormalise, own)
+    moves = DrawnMoves(model, rho, params.draws, ddim_draw(model, params.sampler_steps), renormalise, own)
     moved = MovedLoss(task, base, moves, train, val, params.batch_size, own, "tuning", processes)
     objective = TuningLoss(moved, _denoising(model, deltas, params, own, processes), params.delta_weight)
     settings = Settings(

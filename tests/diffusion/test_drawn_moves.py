@@ -3,8 +3,9 @@
 import torch
 
 from ocd_core.codes.representations.pca import Pca
-from ocd_core.diffusion.drawn_moves import DrawnMoves
+from ocd_core.diffusion.drawn_moves import DrawnMoves, answer_at
 from ocd_core.diffusion.training import fresh_model
+from ocd_core.diffusion.tuning import ddim_draw
 from tests.support.arrays import condition
 from tests.support.params import denoiser_params, diffusion_params, representation_params
 
@@ -18,7 +19,7 @@ def setting() -> tuple:
 
 def test_draws_depend_on_counter_update_and_draw_alone() -> None:
     model, cond = setting()
-    moves = DrawnMoves(model, None, 2, 3, False, 7)
+    moves = DrawnMoves(model, None, 2, ddim_draw(model, 3), False, 7)
     counter = torch.arange(5)
     first, second = moves(cond, None, counter, 4)
     assert first.shape == (5, 2, 3)
@@ -34,7 +35,15 @@ def test_draws_depend_on_counter_update_and_draw_alone() -> None:
 def test_gradients_reach_encoders_and_denoiser() -> None:
     model, cond = setting()
     torch.nn.init.normal_(model.denoiser.last.weight)  # zero at first
-    (move,) = DrawnMoves(model, None, 1, 2, False, 7)(cond, None, torch.arange(5), 0)
+    (move,) = DrawnMoves(model, None, 1, ddim_draw(model, 2), False, 7)(cond, None, torch.arange(5), 0)
     move.square().sum().backward()
     for part in (model.encoder, model.denoiser, model.time):
         assert max(float(p.grad.abs().max()) for p in part.parameters() if p.grad is not None) > 0
+
+
+def test_the_answer_at_the_last_timestep_is_ddim_in_one_step() -> None:
+    model, cond = setting()
+    torch.nn.init.normal_(model.denoiser.last.weight)
+    draws = answer_at(model.schedule.timesteps), ddim_draw(model, 1)
+    moves = [next(iter(DrawnMoves(model.eval(), None, 1, d, False, 7)(cond, None, torch.arange(5), 0))) for d in draws]
+    torch.testing.assert_close(moves[0], moves[1])

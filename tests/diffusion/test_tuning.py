@@ -17,7 +17,7 @@ from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.drawn_moves import DrawnMoves
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
-from ocd_core.diffusion.tuning import TuningLoss, tune
+from ocd_core.diffusion.tuning import TuningLoss, ddim_draw, tune
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
@@ -84,7 +84,8 @@ def rho(cond) -> Tensor:
 
 def objective(net: DiffusionModel, draws: int, steps: int = 1, batch: int = 7) -> MovedLoss:
     scale = rho if net.representation.uses_scale else None
-    return MovedLoss(TASK, BASE, DrawnMoves(net, scale, draws, steps, True, 4), *SAMPLES, batch, 4, "tuning")
+    moves = DrawnMoves(net, scale, draws, ddim_draw(net, steps), True, 4)
+    return MovedLoss(TASK, BASE, moves, *SAMPLES, batch, 4, "tuning")
 
 
 def answer(delta_OI: Tensor, x: Tensor) -> Tensor:
@@ -211,7 +212,7 @@ def test_tuning_lowers_the_loss_on_validation_and_says_what_it_did(name):
     before = objective(model(name).eval(), 2).validate()["val_loss"]
     net, found = tuned(name=name, draws=2, updates=60)
     own = derive_seed(0, "tuning")
-    moves = DrawnMoves(net.eval(), rho if name == "factored" else None, 2, 1, True, own)
+    moves = DrawnMoves(net.eval(), rho if name == "factored" else None, 2, ddim_draw(net, 1), True, own)
     after = MovedLoss(TASK, BASE, moves, *SAMPLES, 8, own, "tuning").validate()["val_loss"]
     metrics = found.metrics
     assert after < 0.95 * before
