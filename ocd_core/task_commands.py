@@ -18,8 +18,11 @@ RankOption = Annotated[int, typer.Option(help="The layer rank of the run.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the `ocd` command."""
-    for name, command in {"tasks": tasks, "new": new, "check": check, "run": run, "status": status}.items():
-        app.command(name)(command)
+    app.command()(tasks)
+    app.command()(new)
+    app.command()(check)
+    app.command()(run)
+    app.command()(status)
 
 
 def tasks(context: typer.Context, as_json: JsonOption = False) -> None:
