@@ -271,15 +271,15 @@ def _losses(
 def cross_fitted(losses_CM: Values, seed: int) -> tuple[int, Values]:
     """The choice that is best on all samples, and each sample's loss under the choice that is best on the other half.
 
-    A single sample has no other half; its factor is 0.
+    A single sample has no other half; its choice is the first, the base.
 
     Args:
         losses_CM: by choice and sample.
     """
     half_M = (permutation(losses_CM.shape[1], seed, "halves of a probe") % 2).numpy()
-    chosen_M = losses_CM[GAINS.index(0.0)].copy()
+    chosen_M = losses_CM[0].copy()
     if len(chosen_M) < 2:
-        return 0.0, chosen_M
+        return 0, chosen_M
     for half in (0, 1):
         best = int(losses_CM[:, half_M != half].mean(1).argmin())
         chosen_M[half_M == half] = losses_CM[best, half_M == half]
