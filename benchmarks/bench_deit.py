@@ -20,7 +20,7 @@ import torch.nn.functional as F
 
 from ocd_core.models.deit import DeiT
 from ocd_core.network.cut import CutModel
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.report.markdown import markdown_table
 
@@ -39,6 +39,7 @@ def params(layout):
         replicas=1,
         precision="float64",
         layout=layout,
+        refine=NOT_REFINED,
         memory_mb=512,
         shard_mb=32,
     )

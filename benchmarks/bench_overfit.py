@@ -26,7 +26,7 @@ from benchmarks.machine import in_subprocess, peak_rss_mib, timed
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.overfit.build import build_store
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.progress import no_progress
 from ocd_core.report.markdown import markdown_table
@@ -55,6 +55,7 @@ def params(optimizer: str, layout: str, memory_mb: int = MEMORY_MB) -> OverfitPa
             "replicas": 1,
             "precision": "float64",
             "layout": layout,
+            "refine": NOT_REFINED,
             "memory_mb": memory_mb,
             "shard_mb": SHARD_MB,
         }

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 
 from ocd_core.network.cut import CutModel
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.report.markdown import markdown_table
 from ocd_core.samples import Batch
@@ -106,6 +106,7 @@ def main() -> int:
             replicas=1,
             precision=precision,
             layout="dense",
+            refine=NOT_REFINED,
             memory_mb=512,
             shard_mb=32,
         )

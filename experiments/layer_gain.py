@@ -31,7 +31,7 @@ Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 
 # one representation for every layer (the factored one is only for layers that see one vector), and the rows needed
 _SETTINGS = {
-    "layer.select": "auto",
+    "layer.select": "entropy",
     "layer.candidates.kinds": ["linear", "conv"],
     "layer.candidates.names": None,
     "overfit.layout": "dense",

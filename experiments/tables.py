@@ -58,7 +58,7 @@ def candidate_layers(params: Params) -> list[str]:
     names = layer.candidates.names
     if names is None:
         names = [name for name in scored if layer_kind(find_layers(network, name)[0]) in layer.candidates.kinds]
-    return list(dict.fromkeys([*names, *([] if layer.select == "auto" else [layer.select])]))
+    return list(dict.fromkeys([*names, *([] if layer.named is None else [layer.named])]))
 
 
 def layer_ranks(task: str, params: Params, ranks: str) -> list[int]:

@@ -14,12 +14,13 @@ from ocd_core._version import __version__
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
+    from ocd_core.calls.ocd import OCD as OCD
     from ocd_core.predictor import Predictor as Predictor
     from ocd_core.store import OverfitStore as OverfitStore
 
 
-__all__ = ["OverfitStore", "Predictor", "__version__"]
-_LAZY = {"Predictor": "ocd_core.predictor", "OverfitStore": "ocd_core.store"}
+__all__ = ["OCD", "OverfitStore", "Predictor", "__version__"]
+_LAZY = {"OCD": "ocd_core.calls.ocd", "Predictor": "ocd_core.predictor", "OverfitStore": "ocd_core.store"}
 
 
 def __getattr__(name: str) -> Any:

@@ -77,6 +77,11 @@ class Artifacts:
         return self.seed_dir / "layers"
 
     @property
+    def diagnosis(self) -> Path:
+        """Whether OCD can help, from probes of the layers."""
+        return self.seed_dir / "diagnosis"
+
+    @property
     def rank_dir(self) -> Path:
         """Everything of the layer that moves."""
         return self.seed_dir / f"rank{self.rank}"
@@ -145,7 +150,7 @@ class Artifacts:
         """What a stage of the task runs for: a seed, or a seed and a rank, or neither."""
         if stage in ("code", "prepare", "report"):
             return {}
-        if stage in ("train_base", "score_layers"):
+        if stage in ("train_base", "score_layers", "diagnose"):
             return {"seed": self.seed}
         return {"seed": self.seed, "rank": self.rank}
 

@@ -136,6 +136,7 @@ def predict(
     seed: Annotated[int, typer.Option(help="The seed of the run.")] = 0,
     rank: Annotated[int, typer.Option(help="The layer rank of the run.")] = 1,
     draws: Annotated[int, typer.Option(help="How many networks to draw.")] = 5,
+    tuned: Annotated[bool, typer.Option(help="Draw with the tuned diffusion model, if there is one.")] = False,
     trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle or run names.")] = False,
     out: Annotated[Path, typer.Option(help="A folder for outputs that are files (separated voices).")] = Path(),
 ) -> None:
@@ -150,9 +151,11 @@ def predict(
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
     if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
-        predictor = Predictor.from_artifacts(Artifacts(task, seed, rank).rank_dir, trust_remote_code=trust_remote_code)
+        predictor = Predictor.from_artifacts(
+            Artifacts(task, seed, rank).rank_dir, trust_remote_code=trust_remote_code, tuned=tuned
+        )
     else:
-        predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code)
+        predictor = Predictor.from_pretrained(task, trust_remote_code=trust_remote_code, tuned=tuned)
     for path in inputs:
         if not path.exists():
             raise UserError(f"{path} does not exist")
@@ -170,6 +173,31 @@ def predict(
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
         print(json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8"))
+
+
+@app.command()
+def diagnose(
+    task: Annotated[str, typer.Argument(help="A task with a params file here.")],
+    seed: Annotated[int, typer.Option(help="The seed of the base network.")] = 0,
+) -> None:
+    """Say whether OCD can help, in which layer and how much, before any diffusion model is trained.
+
+    What is missing of the base network and the layer scores is made first.
+    """
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from ocd_core.probing.diagnosis import PICTURE, VERDICT
+    from ocd_core.provenance import Lineage
+    from ocd_core.running.runner import run_stages
+
+    lineage = Lineage.of(task, seed)
+    run_stages(lineage, ("prepare", "train_base", "score_layers", "diagnose"))
+    folder = lineage.artifacts.diagnosis
+    text = (folder / VERDICT).read_text(encoding="utf-8")
+    console = Console()
+    console.print(Markdown(text) if console.is_terminal else text, markup=False, soft_wrap=not console.is_terminal)
+    print(f"picture: {folder / PICTURE}")
 
 
 @app.command()
@@ -193,7 +221,9 @@ def report(
 
 @app.command()
 def compare(
-    runs: Annotated[list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, of any folder; at least two.")],
+    runs: Annotated[
+        list[str], typer.Argument(help="Runs, data/<task>/seed<k>/rank<r>, or DVC experiments; at least two.")
+    ],
     html: Annotated[Path | None, typer.Option(help="Also write a page that opens offline.")] = None,
 ) -> None:
     """Lay runs side by side: every row's first metric, and the params that differ."""

@@ -32,7 +32,7 @@ _UP_TO_SAMPLING = ("domain", "data", "base", "layer", "scoring", "overfit", "dif
 GROUPS_UP_TO = {  # what determines each artifact, in the order of the pipeline: groups, or dotted keys of single params
     "prepare": ("domain", "data"),
     "base": ("domain", "data", "base"),
-    "layers": ("domain", "data", "base", "layer", "scoring"),
+    "layers": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "overfit": ("domain", "data", "base", "layer", "scoring", "overfit"),
     "diffusion": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion"),
     "scale": ("domain", "data", "base", "layer", "scoring", "overfit", "diffusion.representation.name", "scale"),
@@ -65,6 +65,17 @@ class Params(StrictModel):
             raise ValueError(
                 "overfit.optimizer adam does not leave Δ = u ⊗ i_L, which diffusion.representation.name factored "
                 "needs; use sgd, or representation dense or pca"
+            )
+        refine, representation = self.overfit.refine, self.diffusion.representation
+        if refine.steps and representation.name == "factored":
+            raise ValueError(
+                "overfit.refine does not leave Δ = u ⊗ i_L, which diffusion.representation.name factored needs; set "
+                "overfit.refine.steps to 0, or use representation dense or pca"
+            )
+        if refine.steps and representation.name == "pca" and representation.components > refine.components:
+            raise ValueError(
+                f"diffusion.representation.components is {representation.components}, but Δ has only "
+                f"{refine.components} after overfit.refine (overfit.refine.components); lower it, or raise the latter"
             )
         if self.sampling.sampler != "ancestral" and self.sampling.steps > self.diffusion.timesteps:
             raise ValueError(

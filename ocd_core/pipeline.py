@@ -31,9 +31,10 @@ _STORES = ("overfit/train", "overfit/val")
 STAGES = {
     "prepare": Stage("prepared", _DATA),
     "train_base": Stage("base", (*_DATA, "base"), ("prepared",)),
-    "score_layers": Stage("layers", _LAYER, ("prepared", "base")),
+    "score_layers": Stage("layers", (*_LAYER, "overfit"), ("prepared", "base")),
+    "diagnose": Stage("diagnosis", (*_LAYER, "overfit"), _NETWORK),
     "overfit": Stage("overfit", (*_LAYER, "overfit"), _NETWORK),
-    "train_diffusion": Stage("diffusion", ("diffusion",), _STORES),
+    "train_diffusion": Stage("diffusion", (*_DATA, "base.model", "diffusion"), (*_NETWORK, *_STORES)),
     "train_scale": Stage("scale", ("diffusion.representation.name", "scale"), _STORES),
     "tune_diffusion": Stage(
         "tuned",

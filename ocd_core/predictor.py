@@ -123,7 +123,7 @@ class Predictor:
         """
         task = params.build_task(run.prepared)
         gain = validated_gain(run) if with_gain and params.scale.gain == "validated" else None
-        self = cls._loaded(run, task, params.evaluate.precision, params.sampling, gain, device)
+        self = cls.of_networks(run, task, params.evaluate.precision, params.sampling, gain, device)
         if gain is not None:
             refuse_another_base(run.controls, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
         return self
@@ -135,6 +135,7 @@ class Predictor:
         *,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        tuned: bool = False,
         device: torch.device | str = "cpu",
     ) -> "Predictor":
         """Load a bundle, which `ocd export` made of a run; the pipeline is not needed.
@@ -145,11 +146,12 @@ class Predictor:
             revision: of a hub id: a branch, a tag or a commit.
             trust_remote_code: import the code that the bundle names as `module:Class` (a domain or network of its
                 maker's own, whose package must be installed). Everything else in a bundle is data.
+            tuned: draw with the tuned diffusion model, which the bundle of a run with `tuning.updates` has.
             device: where the networks run.
 
         Raises:
-            UserError: there is no such bundle; something in it is missing, damaged or changed; or it names code and
-                `trust_remote_code` is false.
+            UserError: there is no such bundle; something in it is missing, damaged or changed; it names code and
+                `trust_remote_code` is false; or it has no tuned model and `tuned` is true.
         """
         folder = bundle_folder(location, revision)
         manifest = check_bundle(folder)
@@ -158,7 +160,12 @@ class Predictor:
                 params = read_bundle_params(folder)
                 run = params.run(folder)
                 task = params.build_task(run.prepared)
-                return cls._loaded(run, task, params.precision, params.sampling, params.gain, device)
+                found = cls.of_networks(run, task, params.precision, params.sampling, params.gain, device)
+                if not tuned:
+                    return found
+                if params.tuned is None:
+                    raise UserError(f"{location} has no tuned diffusion model; leave out tuned=True (--tuned)")
+                return found._with_tuned(run, params.tuned)
             except UserError as error:
                 if manifest.code_version == __version__:
                     raise
@@ -166,7 +173,7 @@ class Predictor:
                 raise UserError(f"{error} (made by ocd-core {made}, this is {here}: try that version)") from error
 
     @classmethod
-    def _loaded(
+    def of_networks(
         cls,
         run: Artifacts,
         task: Task,
@@ -197,9 +204,12 @@ class Predictor:
             raise UserError(
                 f"{folder} holds the untuned model, because tuning.updates is 0; raise it, then 'dvc repro'"
             )
+        return self._with_tuned(run, params.tuning.sampling(params.sampling))
+
+    def _with_tuned(self, run: Artifacts, sampling: SamplingParams) -> "Predictor":
+        folder = run.need(run.tuned, "tune_diffusion")
         refuse_another_base(folder, BaseId.of(run.base / WEIGHTS, self.model.layer_name))
-        diffusion = DiffusionModel.load(folder).to(self.device)
-        return self.with_diffusion(diffusion, params.tuning.sampling(params.sampling))
+        return self.with_diffusion(DiffusionModel.load(folder).to(self.device), sampling)
 
     def with_diffusion(self, diffusion: DiffusionModel, sampling: SamplingParams) -> "Predictor":
         """The same with another diffusion model on the same device, without a gain."""

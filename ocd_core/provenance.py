@@ -39,9 +39,9 @@ class Lineage:
     _codes: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, task: str, seed: int = 0, rank: int = 1) -> "Lineage":
-        """The run of a task in the current folder, with the params of its file."""
-        return cls(Artifacts(task, seed, rank), load_params(task))
+    def of(cls, task: str, seed: int = 0, rank: int = 1, root: Path | str = ".") -> "Lineage":
+        """The run of a task in a folder, with the params of its file."""
+        return cls(Artifacts(task, seed, rank, Path(root)), load_params(task, root))
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -62,6 +62,16 @@ class Lineage:
         made = self._made(name, path)
         self._refuse(name, path, self._stale(name, made))
         return path
+
+    def outdated(self, name: str) -> str | None:
+        """Why an artifact must be made (again): it is missing, damaged, or out of date; None if it is current."""
+        path = self.artifacts.path(name)
+        if not path.exists():
+            return "it is missing"
+        try:
+            return self._stale(name, self._made(name, path))
+        except UserError as error:
+            return str(error)
 
     def made_by(self, stage: str) -> dict[str, Any]:
         """What a stage's artifact is made from, stored with it: stage, params, code, inputs."""

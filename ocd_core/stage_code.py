@@ -1,8 +1,9 @@
 """The code that belongs to a stage of a task: if any of it changes, the stage must run again.
 
-That is the import closure of the stage's script and, for each package whose members are imported by name, the members
-that the task's params name: its domain, its base network, its rows. So a change to another domain, or to the caption of
-a figure, reruns no stage of this task. The hash is computed from files alone; nothing of the task is imported.
+That is the import closure of the stage's module in `ocd_core.running` and, for each package whose members are imported
+by name, the members that the task's params name: its domain, its base network, its rows. So a change to another domain,
+or to the caption of a figure, reruns no stage of this task. The hash is computed from files alone; nothing of the task
+is imported.
 """
 
 import ast
@@ -56,7 +57,7 @@ def stage_code(stage: str, values: Mapping[str, Any]) -> dict[str, str]:
     """
     if "evaluate" not in STAGES[stage].params:  # rows that are only evaluated do not count
         values = {group: value for group, value in values.items() if group != "evaluate"}
-    return code_of(f"stages.{stage}", values, STAGES[stage].params)
+    return code_of(f"ocd_core.running.{stage}", values, STAGES[stage].params)
 
 
 def stage_digest(stage: str, values: Mapping[str, Any]) -> str:

@@ -1,15 +1,14 @@
 """Follow a training: a progress bar, and its curve written live by dvclive."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from ocd_core.progress import Progress, progress_bar
+from ocd_core.progress import progress_bar
+from ocd_core.running.following import Callbacks
 from ocd_core.training.loop import ALONE, Row
 from ocd_core.training.processes import Processes
-
-Callbacks = tuple[Progress, Callable[[Row], None]] | tuple[None, None]
 
 
 @contextmanager

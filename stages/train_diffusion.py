@@ -4,15 +4,8 @@ An interrupted training resumes from its last checkpoint, under data/.work. Seve
 `torchrun --standalone --nproc_per_node 2 -m stages.train_diffusion`.
 """
 
-import shutil
-import sys
-
-from ocd_core.artifacts import write_json, write_table
-from ocd_core.codes.encode import encode_store, fit_to_store
-from ocd_core.diffusion.training import train_diffusion
 from ocd_core.provenance import Lineage
-from ocd_core.store import OverfitStore
-from ocd_core.training.processes import join_processes
+from ocd_core.running import train_diffusion
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 from stages._training import followed
 
@@ -20,37 +13,8 @@ from stages._training import followed
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
 ) -> dict[str, bool]:
-    """Write data/<task>/seed<k>/rank<r>/diffusion, and return whether the training found a checkpoint.
-
-    The device and the number of processes are not parameters: they change the result only within rounding.
-    """
-    lineage = Lineage.of(task, seed, rank)
-    params, artifacts = lineage.params, lineage.artifacts
-    lineage.check("train_diffusion")
-    train = OverfitStore(artifacts.overfit("train"))
-    val = OverfitStore(artifacts.overfit("val"))
-    work = artifacts.work / f"diffusion-{task}-seed{seed}-rank{rank}"
-    resumed = (work / "checkpoint.pt").exists()
-    with join_processes(device) as (processes, place):
-        representation = fit_to_store(train, params.diffusion)
-        codes, condition = encode_store(representation, train)
-        val_codes, val_condition = encode_store(representation, val)
-        if processes.is_main:
-            print(f"train diffusion: world_size {processes.count}, device {place}", file=sys.stderr)
-        with followed("train diffusion", params.diffusion.updates, work / "live", processes) as (progress, on_row):
-            result = train_diffusion(
-                codes, condition, val_codes, val_condition, params.diffusion, representation, seed, progress, on_row,
-                place, work, processes=processes,
-            )  # fmt: skip
-    if not processes.is_main:
-        return {}
-    with lineage.write("diffusion") as dest:
-        result.model.save(dest, train.base)
-        write_json(dest / "params.json", params.effective("diffusion"))
-        write_json(dest / "metrics.json", result.metrics)
-        write_table(dest / "curve.tsv", result.curve)
-    shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint
-    return {"resumed": resumed}
+    """Write data/<task>/seed<k>/rank<r>/diffusion."""
+    return train_diffusion.run(Lineage.of(task, seed, rank), device, followed)
 
 
 if __name__ == "__main__":

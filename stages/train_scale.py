@@ -3,18 +3,8 @@
 If the diffusion's representation of Δ has no scale of its own, nothing would use the network, so there is none.
 """
 
-import shutil
-
-import torch
-
-from ocd_core.artifacts import write_json, write_table, write_text
-from ocd_core.codes.representations import representation_class
 from ocd_core.provenance import Lineage
-from ocd_core.scale.comparison import compare_scales
-from ocd_core.scale.network import UNUSED, save_unused
-from ocd_core.scale.training import train_scale
-from ocd_core.store import OverfitStore
-from ocd_core.training.devices import local_device
+from ocd_core.running import train_scale
 from stages._common import DEFAULT_TASK, DeviceOption, RankOption, SeedOption, TaskOption, run
 from stages._training import followed
 
@@ -22,46 +12,8 @@ from stages._training import followed
 def main(
     task: TaskOption = DEFAULT_TASK, seed: SeedOption = 0, rank: RankOption = 1, device: DeviceOption = "cpu"
 ) -> None:
-    """Write data/<task>/seed<k>/rank<r>/scale.
-
-    The device is not a parameter: it changes the result only within rounding.
-    """
-    place = local_device(device)
-    lineage = Lineage.of(task, seed, rank)
-    params, artifacts = lineage.params, lineage.artifacts
-    lineage.check("train_scale")
-    train = OverfitStore(artifacts.overfit("train"))
-    representation = representation_class(params.diffusion.representation.name)
-    if not representation.uses_scale:
-        write_unused(lineage, train, f"the representation {representation.name} has no scale of its own")
-        return
-    val = OverfitStore(artifacts.overfit("val"))
-    work = artifacts.work / f"scale-{task}-seed{seed}-rank{rank}"
-    updates = params.scale.warm_start.updates + params.scale.updates
-    with followed("train scale", updates, work / "live") as (progress, on_row):
-        result = train_scale(
-            train.condition(), torch.from_numpy(train.read("rho")), val.condition(),
-            torch.from_numpy(val.read("rho")), params.scale, seed, progress, on_row, place,
-        )  # fmt: skip
-    comparison = compare_scales(result.network, params.scale.loss, train, val, seed)
-    with lineage.write("scale") as dest:
-        result.network.save(dest, params.scale, train.base)
-        write_json(dest / "params.json", params.effective("scale"))
-        write_json(dest / "metrics.json", result.metrics)
-        write_table(dest / "curve.tsv", result.curve)
-        write_table(dest / "comparison.tsv", comparison)
-    shutil.rmtree(work)
-
-
-def write_unused(lineage: Lineage, train: OverfitStore, why: str) -> None:
-    """Write the same files, which say that there is no network; the tables have the columns of DVC's plots, no rows."""
-    print(f"train scale: nothing to do, because {why}")
-    with lineage.write("scale") as dest:
-        save_unused(dest, why, train.base)
-        write_json(dest / "params.json", lineage.params.effective("scale"))
-        write_json(dest / "metrics.json", {UNUSED: why})
-        write_text(dest / "curve.tsv", "update\tval_loss\n")
-        write_text(dest / "comparison.tsv", "estimate\teq8_db\n")
+    """Write data/<task>/seed<k>/rank<r>/scale."""
+    train_scale.run(Lineage.of(task, seed, rank), device, followed)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ STAGES = (
     "prepare",
     "train_base",
     "score_layers",
+    "diagnose",
     "overfit",
     "train_diffusion",
     "train_scale",
@@ -106,7 +107,7 @@ def write_png(path: Path) -> None:
 
 def test_help_and_unknown_words(ocd):
     assert "inspect" in ocd("--help").out
-    for command in ("tasks", "inspect", "verify", "export", "predict", "report", "compare", "preset"):
+    for command in ("tasks", "inspect", "verify", "export", "predict", "diagnose", "report", "compare", "preset"):
         assert ocd(command, "--help").status == 0
     for wrong in (["nonsense"], ["inspect"], ["inspect", "a.zarr", "--sample", "x"]):
         done = ocd(*wrong)
@@ -300,6 +301,14 @@ def test_report_in_a_browser(ocd, in_run, toy_run, monkeypatch):
     assert ocd("report", "--open", "toy").status == 0
     assert opened == [(toy_run / "reports/toy/index.html").as_uri()]
     ocd("report", "--open", "toy").refused("no browser can be started here; open reports/toy/index.html yourself")
+
+
+def test_diagnose(ocd, in_run, toy_run):
+    done = ocd("diagnose", "toy")  # nothing is missing, so nothing runs
+    assert done.status == 0, done.err
+    assert done.out.startswith((toy_run / "data/toy/seed0/diagnosis/verdict.md").read_text())
+    assert "picture: data/toy/seed0/diagnosis/diagnosis.png" in done.out
+    ocd("diagnose", "unknown").refused("unknown")
 
 
 def test_compare(ocd, in_run, toy_run, tmp_path):

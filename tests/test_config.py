@@ -169,3 +169,23 @@ def test_effective_params_of_an_artifact(mnist5k_params: Params) -> None:
     name = raw["diffusion"]["representation"]["name"]
     assert mnist5k_params.effective("scale")["diffusion"] == {"representation": {"name": name}}
     assert parse_params(mnist5k_params.effective("evaluation"), "stored") == mnist5k_params
+
+
+@pytest.mark.parametrize(
+    ("representation", "components", "message"),
+    [
+        ("factored", 40, "overfit.refine does not leave Δ = u ⊗ i_L"),
+        ("pca", 41, "diffusion.representation.components is 41, but Δ has only 40 after overfit.refine"),
+        ("pca", 40, None),
+        ("dense", 80, None),
+    ],
+)
+def test_refined_deltas_have_few_components(representation: str, components: int, message: str | None) -> None:
+    found = changed("overfit.layout", "dense")
+    found["overfit"]["refine"].update({"steps": 1, "components": 40})
+    found["diffusion"]["representation"].update({"name": representation, "components": components})
+    if message is None:
+        parse_params(found, "x")
+        return
+    with pytest.raises(UserError, match=message):
+        parse_params(found, "x")

@@ -18,6 +18,7 @@ RUN = (
     "ocd inspect",
     "ocd verify",
     "ocd predict",
+    "ocd diagnose",
     "ocd report",
     "ocd export",
     "dvc exp show",

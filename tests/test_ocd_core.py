@@ -8,6 +8,7 @@ from importlib.metadata import version
 import pytest
 
 import ocd_core
+from ocd_core.calls.ocd import OCD
 from ocd_core.predictor import Predictor
 from ocd_core.store import OverfitStore
 
@@ -21,7 +22,8 @@ def test_names_are_those_of_their_modules() -> None:
     assert ocd_core.Predictor is Predictor
     assert ocd_core.OverfitStore is OverfitStore
     assert ocd_core.__version__ == version("ocd-core")
-    assert set(ocd_core.__all__) == {"OverfitStore", "Predictor", "__version__"}
+    assert ocd_core.OCD is OCD
+    assert set(ocd_core.__all__) == {"OCD", "OverfitStore", "Predictor", "__version__"}
 
 
 def test_another_name_is_missing_as_of_any_module() -> None:

@@ -4,7 +4,7 @@
     config.json     what prediction needs of the params
     README.md       the card, for people; they may edit it, so it has no hash
     prepared/       what the task needs of the prepared data (`Task.travelling`)
-    base/, layers/, diffusion/, scale/
+    base/, layers/, diffusion/, scale/, and tuned/ if the diffusion model was tuned
 
 A bundle is data: nothing in it is run, see `ocd_core.registry.without_references`.
 """
@@ -41,6 +41,7 @@ PARTS = (
     Part("layers", ("layers.json", _MADE)),
     Part("diffusion", (_WEIGHTS, _CONFIG, _MADE)),
     Part("scale", (_WEIGHTS, _CONFIG, _MADE)),
+    Part("tuned", (_WEIGHTS, _CONFIG, _MADE), optional=True),
 )
 PREPARED = "prepared"
 

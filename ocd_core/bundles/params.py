@@ -21,7 +21,7 @@ from ocd_core.tasks.base import Task
 class BundleParams(StrictModel):
     """The run, its domain and base network, and how Δ is drawn.
 
-    gain: the factor of every drawn Δ; None: Δ as drawn.
+    gain: the factor of every drawn Δ; None: Δ as drawn. tuned: how the tuned diffusion model draws, or None.
     """
 
     task: str
@@ -33,6 +33,7 @@ class BundleParams(StrictModel):
     precision: Literal["float32", "float64"]
     sampling: SamplingParams
     gain: float | None
+    tuned: SamplingParams | None = None  # absent without a tuned model
 
     def run(self, folder: Path) -> BundledRun:
         """The paths of the bundle in a folder."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations import representation_class
 from ocd_core.codes.representations.base import Deltas, Representation
+from ocd_core.network.covariances import LayerCovariances
 from ocd_core.network.moves import row_chunks
 from ocd_core.samples import Condition
 from ocd_core.store import OverfitStore
@@ -20,11 +21,20 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 2**26  # of Δ read at a time
 
 
-def fit_to_store(train: OverfitStore, params: "DiffusionParams") -> Representation:
-    """The representation that the params name, fitted on the Δ of the training store, read in chunks."""
+def fit_to_store(
+    train: OverfitStore, params: "DiffusionParams", covariances: LayerCovariances | None = None
+) -> Representation:
+    """The representation that the params name, fitted on the Δ of the training store, read in chunks.
+
+    covariances: of the layer, if `representation.metric` is kfac (`network.covariances`), else None.
+    """
+    representation = params.representation
+    assert (covariances is None) == (representation.metric == "euclidean")
     deltas = (delta for _, delta, _ in read_deltas(train))
+    if covariances is not None:
+        return representation_class(representation.name).fit_weighted(deltas, representation, covariances)
     layer_input = _layer_input(train, slice(0, len(train)))
-    return fit_representation(params.representation, deltas, layer_input, params.unit_variance)
+    return fit_representation(representation, deltas, layer_input, params.unit_variance)
 
 
 def fit_representation(

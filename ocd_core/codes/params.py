@@ -1,8 +1,8 @@
 """The params of `diffusion.representation`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from ocd_core.codes.representations import REPRESENTATIONS
 from ocd_core.strict import StrictModel, Width
@@ -13,3 +13,13 @@ class RepresentationParams(StrictModel):
 
     name: Annotated[str, AfterValidator(REPRESENTATIONS.check)]
     components: Width  # pca only
+    metric: Literal["euclidean", "kfac"]  # pca only: whose largest components are kept
+
+    @model_validator(mode="after")
+    def _possible(self) -> "RepresentationParams":
+        if self.metric != "euclidean" and self.name != "pca":
+            raise ValueError(
+                f"metric {self.metric} chooses principal components, which representation {self.name} has not; use "
+                "representation pca, or metric euclidean"
+            )
+        return self

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.diffusion.denoisers import DENOISERS
-from ocd_core.strict import Count, Depth, Fraction, Positive, PositiveInt, Rate, StrictModel, Width
+from ocd_core.strict import Count, Depth, Fraction, NonNegative, Positive, PositiveInt, Rate, StrictModel, Width
 
 
 class DenoiserParams(StrictModel):
@@ -29,6 +29,9 @@ class DiffusionParams(StrictModel):
     timesteps: Annotated[int, Field(ge=2, le=10**6)]
     prediction: Literal["epsilon", "x0", "v"]
     loss: Literal["mse", "norm", "min_snr"]  # norm: ||.|| as printed in Eq. 7, not squared; min_snr: weighted mse
+    metric: Literal["euclidean", "gauss_newton"]  # of errors of codes; gauss_newton: JᵀHJ of each row's own loss
+    task_loss: NonNegative  # weight of the task's loss under θ + Δ, beside Eq. 7; 0: none
+    task_batch: PositiveInt  # its samples per update
     unit_variance: bool  # train on sqrt(d) Δ/||Δ|| rather than Δ/||Δ|| as printed
     updates: PositiveInt
     batch_size: PositiveInt  # samples per update
@@ -59,8 +62,15 @@ class DiffusionParams(StrictModel):
                 f"denoiser {self.denoiser.name} takes Δ as a matrix, but representation {self.representation.name} "
                 "gives a vector; use representation dense, or denoiser mlp"
             )
+        if self.metric == "gauss_newton" and self.denoiser.name.startswith("unet"):
+            raise ValueError(
+                f"metric gauss_newton is for the coordinates of representation pca, but denoiser {self.denoiser.name} "
+                "takes Δ as a matrix; use metric euclidean"
+            )
         if self.embedding % 2:
             raise ValueError(f"embedding must be even (sines and cosines), not {self.embedding}")
         if self.accumulate > self.batch_size:
             raise ValueError("accumulate cannot cut a batch into more parts than it has samples (batch_size)")
+        if self.task_loss and self.accumulate > self.task_batch:
+            raise ValueError("accumulate cannot cut a batch into more parts than it has samples (task_batch)")
         return self

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.codes.representations.base import Representation
+from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.params import DiffusionParams
@@ -25,9 +26,11 @@ from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, permutation, torch_generator
 from ocd_core.samples import Condition
 from ocd_core.stage_code import code_of
-from ocd_core.training.loop import ALONE, Checkpoints, Optimised, Row, Settings, optimise
+from ocd_core.training.flops import backward_flops
+from ocd_core.training.loop import ALONE, Checkpoints, Objective, Optimised, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
+Metrics = tuple[Tensor, Tensor]  # of the codes of training and validation rows, each (rows, d, d)
 VALIDATION_ROWS = 1024  # at least: a small validation set is used several times, with different noise
 
 
@@ -36,7 +39,8 @@ class DiffusionTraining:
     """model: with the averaged weights of the best validation. curve: one row per validation. metrics: plain numbers.
 
     One metric is val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under the same
-    timesteps and noise. If it is no higher than val_loss, the model does not use I(x).
+    timesteps and noise. If it is no higher than val_loss, the model does not use I(x). With `task_loss`, val_loss in
+    metrics is the diffusion's own loss, but in the curve the sum of both.
     """
 
     model: DiffusionModel
@@ -58,6 +62,8 @@ def train_diffusion(
     work_dir: Path | None = None,
     checkpoint_every: int = 1000,
     processes: Processes = ALONE,
+    side: TaskSide | None = None,
+    metrics: Metrics | None = None,
 ) -> DiffusionTraining:
     """Train ε_Ω, PE and the encoders on codes of training Δ (Alg. 1, lines 7-11).
 
@@ -75,11 +81,15 @@ def train_diffusion(
         work_dir: where checkpoints go, every `checkpoint_every` updates; the caller removes it at the end.
         processes: the processes that train together (`join_processes`), each called with the same arguments except its
             device and the callbacks.
+        side: for the task's loss, needed if `params.task_loss` is above 0.
+        metrics: of the training and validation rows' errors, needed if `params.metric` is gauss_newton.
 
     Raises:
         UserError: there are no samples, codes are not finite, the loss is no longer a number, the memory does not
             suffice, a batch has fewer samples than parts, or the processes do not have the same inputs.
     """
+    assert side is not None or not params.task_loss
+    assert (metrics is None) == (params.metric == "euclidean")
     processes.check_batch(params.batch_size, params.accumulate, "diffusion")
     for name, some, of in (("training", codes, cond), ("validation", val_codes, val_cond)):
         assert some.shape[1:] == representation.shape
@@ -91,17 +101,25 @@ def train_diffusion(
     refuse_impossible(params, representation.shape, device, processes.count)
     key = ""
     if work_dir is not None or processes.count > 1:
-        key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts()))
+        key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts(), *(metrics or ())))
+        key += "" if side is None else side.fingerprint
     if not processes.agree(f"{key} {torch.__version__}"):
         raise UserError(
             "the processes have different params, code, stores or versions of torch; with representation pca they also "
             "need the same kind of processor"
         )
     model = fresh_model(cond, params, representation, seed).to(device)
-    objective = DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes)
+    denoising = DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes, metrics=metrics)
+    objective: Objective = denoising
+    task_flops = 0
+    if side is not None and params.task_loss:
+        processes.check_batch(params.task_batch, params.accumulate, "diffusion")
+        moved = side.loss(model, seed, processes)
+        objective = JointLoss(denoising, moved, params.task_loss, model.device)
+        task_flops = backward_flops(lambda: moved.loss(0, 0, 1), list(model.parameters()))
     checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
     found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
-    return DiffusionTraining(model, found.curve, _metrics(objective, found))
+    return DiffusionTraining(model, found.curve, _metrics(denoising, found, task_flops))
 
 
 def fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:
@@ -126,12 +144,12 @@ def _settings(params: DiffusionParams) -> Settings:
     )
 
 
-def _metrics(objective: "DenoisingLoss", found: Optimised) -> dict[str, float]:
-    """See `DiffusionTraining`; the model holds its best weights."""
+def _metrics(objective: "DenoisingLoss", found: Optimised, task_flops: int) -> dict[str, float]:
+    """See `DiffusionTraining`; the model holds its best weights. task_flops: of the task's loss in an update."""
     model = objective.model
     best = next(r for r in found.curve if r["update"] == found.best_update)
     metrics = {
-        "val_loss": found.best_loss,
+        "val_loss": best.get("val_delta_loss", found.best_loss),
         "val_epsilon_mse": best["val_epsilon_mse"],
         "val_x0_mse": best["val_x0_mse"],
         "best_update": float(found.best_update),
@@ -140,6 +158,8 @@ def _metrics(objective: "DenoisingLoss", found: Optimised) -> dict[str, float]:
         "training_samples": float(len(objective.codes)),
         **model.representation.summary(),
     }
+    if task_flops:
+        metrics |= {"val_task_loss": best["val_task_loss"], "task_flops": float(task_flops * found.updates)}
     if len(objective.val_codes) > 1:
         with torch.no_grad():  # how much higher it is than val_loss measures how much I(x) helps
             metrics["val_loss_permuted"] = objective.with_other_conditions().validate()["val_loss"]
@@ -168,7 +188,8 @@ class _Noisy(NamedTuple):
 class DenoisingLoss:
     """Eq. 7 on batches drawn by (seed, update), and on a validation set with fixed timesteps and noise.
 
-    first: the first timestep that is drawn; T is the last.
+    first: the first timestep that is drawn; T is the last. metrics: see `train_diffusion`; None: errors of all
+    coordinates count alike.
     """
 
     def __init__(
@@ -181,9 +202,10 @@ class DenoisingLoss:
         seed: int,
         processes: Processes = ALONE,
         first: int = 1,
+        metrics: Metrics | None = None,
     ) -> None:
         self.model, self.params, self.seed, self.processes = model, model.params, seed, processes
-        self.first = first
+        self.first, self.metrics = first, metrics
         self.codes, self.cond, self.val_codes, self.val_cond = codes, cond, val_codes, val_cond
         bars = model.schedule.alphas_bar
         self.signal = bars.sqrt().float().to(model.device)
@@ -200,7 +222,15 @@ class DenoisingLoss:
         """The same objective with each validation sample's I(x) exchanged for another's."""
         swapped = self.val_cond.select(other_rows(len(self.val_codes), self.seed))
         return DenoisingLoss(
-            self.model, self.codes, self.cond, self.val_codes, swapped, self.seed, self.processes, self.first
+            self.model,
+            self.codes,
+            self.cond,
+            self.val_codes,
+            swapped,
+            self.seed,
+            self.processes,
+            self.first,
+            self.metrics,
         )
 
     def draw(self, update: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,7 +248,12 @@ class DenoisingLoss:
         """The part's share of the batch's mean loss."""
         rows, t, epsilon = (x.tensor_split(parts)[part] for x in self.draw(update))
         noisy = self.add_noise(self.codes[rows], t, epsilon)
-        return self.per_sample(noisy, self.predict(noisy, self.cond.select(rows))).sum() / self.params.batch_size
+        output = self.predict(noisy, self.cond.select(rows))
+        return self.per_sample(noisy, output, self._metric(0, rows)).sum() / self.params.batch_size
+
+    def _metric(self, of: int, rows: Tensor) -> Tensor | None:
+        """The metrics (B, d, d) of some rows of train (0) or validation (1), if there are any."""
+        return None if self.metrics is None else self.metrics[of][rows].to(self.model.device)
 
     def add_noise(self, x0: Tensor, t: Tensor, epsilon: Tensor) -> "_Noisy":
         """Ω_t of codes, all on the model's device."""
@@ -232,14 +267,17 @@ class DenoisingLoss:
         """The denoiser's output."""
         return self.model.predict(noisy.omega_t, noisy.t, self.model.embed(cond.to(self.model.device)))
 
-    def per_sample(self, noisy: "_Noisy", output: Tensor) -> Tensor:
-        """The loss of each sample, (B,)."""
+    def per_sample(self, noisy: "_Noisy", output: Tensor, metric_Bdd: Tensor | None = None) -> Tensor:
+        """The loss of each sample, (B,); with a metric, squares of errors are eᵀ M e."""
         target = training_target(self.params.prediction, noisy.x0, noisy.epsilon, noisy.signal, noisy.noise)
         gap = (output - target).flatten(1)
-        if self.params.loss == "norm":
-            norm_B: Tensor = torch.linalg.vector_norm(gap, dim=1)
-            return norm_B
-        loss_B: Tensor = (gap**2).mean(1)
+        if metric_Bdd is not None:
+            square_B = ((metric_Bdd @ gap[:, :, None])[:, :, 0] * gap).sum(1)
+            loss_B: Tensor = square_B.clamp_min(0).sqrt() if self.params.loss == "norm" else square_B / gap.shape[1]
+        elif self.params.loss == "norm":
+            loss_B = torch.linalg.vector_norm(gap, dim=1)
+        else:
+            loss_B = (gap**2).mean(1)
         if self.params.loss == "min_snr":
             weight_B: Tensor = self.weight[noisy.t]
             loss_B = loss_B * weight_B
@@ -256,7 +294,7 @@ class DenoisingLoss:
                 self.params.prediction, output, noisy.omega_t, noisy.signal, noisy.noise
             )
             errors = (
-                self.per_sample(noisy, output),
+                self.per_sample(noisy, output, self._metric(1, rows)),
                 _mean_square(epsilon_hat - noisy.epsilon),
                 _mean_square(x0_hat - noisy.x0),
             )

@@ -3,28 +3,26 @@
 Gradients pass through the sampler and the base network's tail. A draw in one step from Ω_T is a hypernetwork with noise
 as a further input; the diffusion model that it starts from has learned from Δ what the loss alone does not teach.
 
-Dims: N samples, K draws, E dims of e.
+Dims: N samples, K draws.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
+from ocd_core.diffusion.drawn_moves import DrawnMoves, Rho
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.diffusion.samplers.ddim import ddim
 from ocd_core.diffusion.training import DenoisingLoss
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moved_loss import MovedLoss
-from ocd_core.network.moves import Move
 from ocd_core.progress import Progress
-from ocd_core.rng import derive_seed, sample_normal
+from ocd_core.rng import derive_seed
 from ocd_core.samples import Condition, Samples
 from ocd_core.tasks.base import Task
 from ocd_core.training.flops import backward_flops
@@ -32,7 +30,6 @@ from ocd_core.training.loop import ALONE, Row, Settings
 from ocd_core.training.processes import Processes
 from ocd_core.training.tried import Resume, Tried, optimise_with_rates
 
-Rho = Callable[[Condition], Tensor]
 Coded = tuple[Tensor, Condition]  # codes of Δ (M, *shape), and I(x) of the same M rows
 
 
@@ -45,48 +42,6 @@ class Tuning:
 
     curve: list[Row]
     metrics: dict[str, float]
-
-
-class DrawnMoves:
-    """K draws of Δ for each sample, differentiable in the model; see `ocd_core.network.moved_loss.GivesMoves`.
-
-    Args:
-        rho: the scale network's estimate, not trained; None if the representation has no separate scale.
-        steps: of DDIM. renormalise: as in `SamplingParams`.
-    """
-
-    def __init__(
-        self, model: DiffusionModel, rho: Rho | None, draws: int, steps: int, renormalise: bool, seed: int
-    ) -> None:
-        assert rho is not None or not model.representation.uses_scale
-        self.model, self.rho, self.draws, self.steps = model, rho, draws, steps
-        self.renormalise, self.seed = renormalise, seed
-
-    def __call__(
-        self, cond: Condition, layer_input_NI: Tensor | None, counter: Tensor, update: int | None
-    ) -> Iterator[Move]:
-        """K moves of each of N samples; the noise depends on (seed, update, draw, counter)."""
-        model, ids = self.model, counter.tolist()
-        e0_NE = model.embed(cond)
-        rho_N = self._scale(cond)
-        purpose = ("tuning validation",) if update is None else ("tuning", update)
-
-        def noise(draw: int, k: int) -> Tensor:
-            return sample_normal(model.shape, ids, self.seed, *purpose, draw, k).to(model.device)
-
-        def denoise(omega_t: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            at = torch.full((1,), t, dtype=torch.int64, device=model.device)
-            return model.split(model.predict(omega_t, at, e0_NE), omega_t, t)
-
-        for draw in range(self.draws):
-            code = ddim(denoise, partial(noise, draw), model.schedule, self.steps)
-            if self.renormalise:
-                code = model.representation.normalise(code)
-            yield model.representation.move(code, rho_N, layer_input_NI)
-
-    @torch.no_grad()
-    def _scale(self, cond: Condition) -> Tensor | None:
-        return None if self.rho is None else self.rho(cond)
 
 
 class TuningLoss:

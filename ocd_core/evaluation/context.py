@@ -18,8 +18,21 @@ from ocd_core.codes.encode import condition_of_samples
 from ocd_core.config import Params
 from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.network.covariances import layer_covariances
+from ocd_core.network.cut import CutModel
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Batch, Condition, Samples, Split, SplitName
+from ocd_core.samples import (
+    Batch,
+    Condition,
+    Samples,
+    Split,
+    SplitName,
+    Tensors,
+    concatenate,
+    map_tensors,
+    rows_at_once,
+    whole_split,
+)
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
@@ -102,14 +115,20 @@ class Context:
         return self.once("tuned", lambda: self.predictor.tuned(self.run, self.params))
 
     @property
-    def has_classes(self) -> bool:
-        """Whether the task gives probabilities of classes."""
-        return self.once("has classes", self._gives_probabilities)
+    def example_output(self) -> Tensors:
+        """The base network's output for the first training sample, each (1, ...)."""
+        return self.once("example output", self._first_output)
 
     @torch.no_grad()
-    def _gives_probabilities(self) -> bool:
+    def _first_output(self) -> Tensors:
         batch = self.split("train").batch(torch.zeros(1, dtype=torch.int64)).to(self.device)
-        return self.task.log_probabilities(self.predictor.model.network(*batch.inputs)) is not None
+        output: Tensors = self.predictor.model.network(*batch.inputs)
+        return output
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether the task gives probabilities of classes."""
+        return self.task.log_probabilities(self.example_output) is not None
 
     def without_test(self) -> "Context":
         """The same, without access to the store and the labels of the test split."""
@@ -167,10 +186,33 @@ class Fitting(Context):
         """A split, and I(x) of each of its samples once."""
         return Samples(self.split(name), condition_of_samples(self.store(name)))
 
+    @torch.no_grad()
+    def base_answers(self, name: SplitName) -> tuple[Tensors, Tensors]:
+        """The base network's outputs of a split, in float32, and the targets, each (N, ...) on the CPU."""
+
+        def answers() -> tuple[Tensors, Tensors]:
+            split, network, found = self.split(name), self.predictor.model.network, []
+            for rows in torch.split(whole_split(split), rows_at_once(split, self.task.evaluation_batch)):
+                batch = split.batch(rows)
+                output: Tensors = network(*batch.to(self.device).inputs)
+                found.append((map_tensors(Tensor.cpu, output), batch.target))
+            return concatenate([output for output, _ in found]), concatenate([target for _, target in found])
+
+        return self.once(("base answers", name), answers)
+
     @cached_property
     def space(self) -> DeltaSpace:
         """Coordinates of Δ for rows that regress, fitted on the training store; saved once for all of them."""
-        return DeltaSpace.fit(self.store("train"), self.params.diffusion, self.params.controls.components)
+        params, covariances = self.params, None
+        if params.diffusion.representation.metric == "kfac":
+            covariances = layer_covariances(self.task, self.tail, self.split("train"), self.seed)
+        return DeltaSpace.fit(self.store("train"), params.diffusion, params.controls.components, covariances)
+
+    @cached_property
+    def tail(self) -> CutModel:
+        """The base network cut at the layer, in float32, for what is trained or fitted through it."""
+        base = self.predictor.model
+        return CutModel(base.network, base.layer_name, "float32")
 
     @cached_property
     def coordinates_Nd(self) -> Tensor:
@@ -184,7 +226,8 @@ class Fitting(Context):
         cond = self.store("train").condition(slice(0, 1))
         parts = {
             "overfit": overfit_flops(self.task, predictor.model, self.split("train"), params.overfit, self.seed),
-            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion)),
+            "diffusion": diffusion_flops(predictor.diffusion, cond, _updates(self.run.diffusion))
+            + int(read_json(self.run.diffusion / "metrics.json").get("task_flops", 0)),
         }
         if predictor.diffusion.representation.uses_scale:
             assert predictor.scale is not None
@@ -207,8 +250,12 @@ class Fitting(Context):
             networks: how many share the cost; each has the number of epochs that is returned, at least one.
         """
         epoch = base_epoch_flops(task, self.split("train"), self.seed)
-        budget = self.ocd_flops if self.untuned else self.tuned_flops
-        return epoch, max(math.ceil(budget["total"] / (epoch * networks)), 1)
+        return epoch, max(math.ceil(self.budget_flops / (epoch * networks)), 1)
+
+    @property
+    def budget_flops(self) -> int:
+        """The operations of OCD's training, with the tuning if there is any: what a control may cost."""
+        return (self.ocd_flops if self.untuned else self.tuned_flops)["total"]
 
 
 def _updates(folder: Path) -> int:

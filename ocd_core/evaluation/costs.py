@@ -12,6 +12,7 @@ from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.network.cut import CutModel
 from ocd_core.network.training import set_training_mode
 from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.refine import Coordinates, Refinement
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Condition, Split
 from ocd_core.scale.network import ScaleNetwork
@@ -21,9 +22,21 @@ from ocd_core.training.flops import flops
 
 def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:
     """The operations of overfitting every row of the training split (Alg. 1, lines 1-5)."""
-    builder = RowBuilder(task, model, train, params, seed)
+    plain = params.model_copy(update={"refine": params.refine.model_copy(update={"steps": 0})})
+    if not params.refine.steps:
+        return _row_flops(RowBuilder(task, model, train, plain, seed)) * len(train) * params.replicas
+    # any coordinates cost the same; the samples that give them are overfitted once more
+    entries = model.weight_OI.numel()
+    coordinates = Coordinates(torch.zeros(entries).double(), torch.eye(params.refine.components, entries).double())
+    refined = RowBuilder(task, model, train, params, seed, Refinement(coordinates, 1.0))
+    first = _row_flops(RowBuilder(task, model, train, plain, seed)) * min(len(train), params.refine.samples)
+    return _row_flops(refined) * refined.rows + first
+
+
+def _row_flops(builder: RowBuilder) -> int:
+    """The operations of one row of a store."""
     buffers = builder.buffers(builder.schema())
-    return flops(lambda: builder.fill(slice(0, 1), buffers)) * builder.rows
+    return flops(lambda: builder.fill(slice(0, 1), buffers))
 
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:

@@ -1,5 +1,6 @@
 """Fit the rows of a run one by one, save them in one file, and load them for the evaluation."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ class FittedRows:
 
     rows: in the order of fitting. metrics: {row: plain numbers}. curves: of the trained rows, {row: entries}.
     cost_flops: operations of training, {"ocd": {part: count, "total": count}, row: {"allowed": count, "total":
-    count}}. left_out: {row: why the run cannot have it}.
+    count}}. left_out: {row: why the run cannot have it}. seconds: {row: of fitting it, on the clock}; what several rows
+    share counts for the first of them.
     """
 
     rows: list[FittedRow]
@@ -41,6 +43,7 @@ class FittedRows:
     curves: dict[str, list[dict[str, float]]]
     cost_flops: dict[str, dict[str, int]]
     left_out: dict[str, str] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
 
     @property
     def space(self) -> DeltaSpace | None:
@@ -84,7 +87,9 @@ def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: No
         if reason is not None:
             result.left_out[name] = reason
             continue
+        start = time.perf_counter()
         fit = row.fit(fitting)
+        result.seconds[name] = time.perf_counter() - start
         result.rows.append(row)
         result.metrics[name] = fit.metrics
         if fit.curve:

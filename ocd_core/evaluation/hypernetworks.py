@@ -21,7 +21,6 @@ from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.space import DeltaSpace
-from ocd_core.network.cut import CutModel
 from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import Move
 from ocd_core.rng import derive_seed, torch_generator
@@ -167,11 +166,11 @@ class HypernetworkRow(MovedRow, FittedRow):
 
     def end_to_end(self, fitting: Fitting, network: Hypernetwork) -> Phase:
         """On the mean of `task.loss` under θ + Δ(I(x)), on the inputs that overfitting sees."""
-        base, params = fitting.predictor.model, self.params
+        params = self.params
         moves = HypernetworkMoves(network, deepcopy(fitting.space).to(fitting.device))
         objective = MovedLoss(
             fitting.task,
-            CutModel(base.network, base.layer_name, "float32"),
+            fitting.tail,
             moves,
             fitting.samples("train"),
             fitting.samples("val"),

@@ -13,6 +13,7 @@ from ocd_core.codes.representations.factored import Factored
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.errors import UserError
+from ocd_core.network.covariances import LayerCovariances
 from ocd_core.network.moves import Move
 from ocd_core.store import OverfitStore
 
@@ -28,18 +29,26 @@ class DeltaSpace(nn.Module):
         self.representation = representation
 
     @classmethod
-    def fit(cls, train: OverfitStore, params: DiffusionParams, components: int) -> "DeltaSpace":
+    def fit(
+        cls,
+        train: OverfitStore,
+        params: DiffusionParams,
+        components: int,
+        covariances: LayerCovariances | None = None,
+    ) -> "DeltaSpace":
         """Fit on training Δ. A dense representation has too many entries to regress, so PCA `components` replace it.
+
+        covariances: see `fit_to_store`.
 
         Raises:
             UserError: the representation does not fit these Δ, or has too many components for them.
         """
         dense = params.representation.name == "dense"
-        chosen = RepresentationParams(name="pca", components=components) if dense else params.representation
+        instead = RepresentationParams(name="pca", components=components, metric="euclidean")
+        chosen = instead if dense else params.representation
         try:
-            return cls(
-                fit_to_store(train, params.model_copy(update={"representation": chosen, "unit_variance": False}))
-            )
+            changed = params.model_copy(update={"representation": chosen, "unit_variance": False})
+            return cls(fit_to_store(train, changed, covariances))
         except UserError as error:
             raise UserError(f"controls.components: {error}" if dense else str(error)) from error
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ocd_core.errors import UserError
+from ocd_core.network.attention import call_projections
 from ocd_core.network.layers import (
     bias_vector,
     find_layers,
@@ -112,6 +113,7 @@ class CutModel:
         self._names = layer_names(layer)
         self.dtype = DTYPES[precision]
         self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        call_projections(self.network, self._names)
         self.layers = find_layers(self.network, layer)
         refuse_shared_weights(self.network, layer)
         self._weight_OI = self.weight_OI.to(self.dtype)

@@ -5,30 +5,18 @@ does not grow with the number of samples, and Δ is written directly into them.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ocd_core.overfit.executors import SERIAL, Execution, run_shards
-from ocd_core.overfit.rows import RowBuilder
+from ocd_core.overfit.rows import RowBuilder, one_thread
 from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.progress import Progress
 from ocd_core.store import Content, Damage, Writer, open_writer
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """A sum depends on how many threads share it, but a shard must not depend on where it is computed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def build_store(
@@ -74,7 +62,7 @@ def _fill_here(writer: Writer, missing: list[int], builder: RowBuilder, progress
     """A thread writes one shard while the next one is computed; an error in it ends the loop at the next shard."""
     turns = [builder.buffers(writer.schema) for _ in missing[:2]]
     writing: Future[None] | None = None
-    with _one_thread(), ThreadPoolExecutor(1, "store") as thread:
+    with one_thread(), ThreadPoolExecutor(1, "store") as thread:
         for turn, shard in enumerate(missing):
             arrays = builder.fill(writer.schema.shard_slice(shard), turns[turn % 2], progress)
             if writing is not None:

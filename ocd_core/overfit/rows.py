@@ -1,6 +1,7 @@
 """Rows of a store from rows of a split (Alg. 1, lines 1-5)."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,12 @@ from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.moves import base_pass, pass_from_cut, row_chunks, rows_within
 from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.refine import Coordinates, Refinement, RowLosses, fit_coordinates, mean_curvature, refine
 from ocd_core.overfit.rules import MATRICES
-from ocd_core.overfit.steps import StepPart, one_position, overfit, within_float32
+from ocd_core.overfit.steps import Overfitted, StepPart, one_position, overfit, refuse_infinite, within_float32
 from ocd_core.progress import Progress, no_progress
-from ocd_core.samples import Batch, Condition, Split, Tensors, map_tensors, rows_at_once
+from ocd_core.rng import permutation
+from ocd_core.samples import Batch, Condition, Split, Tensors, flat, map_tensors, rows_at_once
 from ocd_core.store import StoreSchema
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
@@ -26,6 +29,19 @@ Arrays = dict[str, npt.NDArray[Any]]
 _CONDITION = ("layer_input", "layer_activation", "base_output")  # I(x), which networks are trained on
 _PREDICTED = 32  # samples that show whether the base's output is class scores
 _SHARDS_ALIVE = 3  # one being filled, one being written, and the encoded bytes of that
+_CURVED = 64  # samples from which the mean curvature of losses is computed
+_GRAPHS = 4  # a graph of derivatives takes about as much memory as so many passes
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A sum depends on how many threads share it, but a row must not depend on where it is computed."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class RowBuilder:
@@ -33,12 +49,24 @@ class RowBuilder:
 
     A row is one repetition (replica) of one sample: row r is sample r // replicas, replica r % replicas.
 
+    Args:
+        refinement: from a builder of the training split (`fit_refinement`), if `params.refine.steps` is above 0.
+
     Raises:
         UserError: the factored layout is asked for but not exact.
     """
 
-    def __init__(self, task: Task, cut_model: CutModel, split: Split, params: OverfitParams, seed: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        cut_model: CutModel,
+        split: Split,
+        params: OverfitParams,
+        seed: int,
+        refinement: Refinement | None = None,
+    ) -> None:
         self.task, self.model, self.split, self.params, self.seed = task, cut_model, split, params, seed
+        self.refinement = refinement
         self.rows = len(split) * params.replicas
         # smaller shards if memory is short
         self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
@@ -49,6 +77,31 @@ class RowBuilder:
         check_layout(cut_model, cut, params, change)
         matrices = 0 if one_position(cut, change) else MATRICES[params.optimizer]
         self.batch_rows = rows_at_once(split, rows_within(cut_model, split.batch(zero), batch_mb, matrices))
+        self.refined_rows = 0
+        if params.refine.steps:
+            j_bytes = 2 * 8 * params.refine.components * flat(cut_model.forward(cut)[1]).shape[1]
+            self.refined_rows = max(1, min(self.batch_rows // _GRAPHS, int(batch_mb * 2**20) // j_bytes))
+
+    def fit_refinement(self) -> Refinement:
+        """What refines Δ in all splits, from a seeded subset of the samples of this one, the training split.
+
+        Raises:
+            UserError: their Δ do not span `refine.components` directions.
+        """
+        params = self.params.refine
+        samples = permutation(len(self.split), self.seed, "refinement")[: params.samples].sort().values
+        first = torch.zeros_like(samples)  # replica
+        deltas_NOI = torch.empty(len(samples), *self.model.weight_OI.shape)
+        with one_thread():
+            for chunk in row_chunks(len(samples), self.batch_rows):
+                self._overfit(self._step_inputs(samples[chunk], first[chunk]), deltas_NOI[chunk])
+            coordinates = fit_coordinates(deltas_NOI, params)
+            curved = []
+            for chunk in row_chunks(min(len(samples), _CURVED), self.refined_rows):
+                rows = self._row_losses(samples[chunk], first[chunk], coordinates)
+                code_Nk = coordinates.encode(deltas_NOI[chunk].to(self.model.device)).to(self.model.dtype)
+                curved.append(rows.quadratic(code_Nk).curvature_Nkk)
+        return Refinement(coordinates, params.damping * mean_curvature(torch.cat(curved)))
 
     def classes(self) -> int | None:
         """C if `base_output` is C scores and the largest is the predicted class, else None; tested on some samples."""
@@ -96,7 +149,7 @@ class RowBuilder:
             rows=self.rows,
             out_features=out_features,
             in_features=in_features,
-            steps=self.params.steps,
+            steps=self.params.all_steps,
             layer_input=tuple(condition.layer_input.shape[1:]),
             layer_activation=tuple(condition.layer_activation.shape[1:]),
             base_output=tuple(condition.base_output.shape[1:]),
@@ -129,20 +182,33 @@ class RowBuilder:
         sample_id, replica = self._ids(rows)
         return {**views, "sample_id": sample_id, "replica": replica}
 
+    def some(self, rows: Tensor, progress: Progress = no_progress) -> Arrays:
+        """The arrays of any rows (int64, (R,)), in this order, all in memory.
+
+        They agree with those of the store up to the rounding of batches of another size.
+        """
+        arrays = {
+            name: np.empty((len(rows), *spec.shape[1:]), spec.dtype)
+            for name, spec in self.schema().arrays().items()
+            if name not in ("sample_id", "replica")
+        }
+        for chunk in row_chunks(len(rows), self.batch_rows):
+            self._fill(rows[chunk], {name: array[chunk] for name, array in arrays.items()})
+            progress(chunk.stop, "")
+        numbers = rows.numpy()
+        return {**arrays, "sample_id": numbers // self.params.replicas, "replica": numbers % self.params.replicas}
+
     def _step_inputs(self, sample_id: Tensor, replica: Tensor) -> "_StepInputs":
         return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed)
 
     def _fill(self, rows: Tensor, views: Arrays) -> None:
         sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
         steps = self._step_inputs(sample_id, replica)
-        result = overfit(
-            self.model,
-            steps,
-            self.task.loss,
-            self.params,
-            inputs_change=draws_inputs(self.task),
-            out_NOI=torch.from_numpy(views["delta"]) if "delta" in views else None,
-        )
+        result = self._overfit(steps, torch.from_numpy(views["delta"]) if "delta" in views else None)
+        rho_N, loss_after_NS = result.rho_N, result.loss_after_NS
+        if self.params.refine.steps:
+            rho_N, refined_NR = self._refine(sample_id, replica, torch.from_numpy(views["delta"]))
+            loss_after_NS = torch.cat([loss_after_NS, refined_NR], 1)
         batch, cut = self._whole(sample_id, steps)
         if result.activation is None or result.output is None:
             condition = pass_from_cut(self.task, self.model, batch, cut).condition
@@ -152,9 +218,9 @@ class RowBuilder:
             "layer_input": condition.layer_input,
             "layer_activation": condition.layer_activation,
             "base_output": condition.base_output,
-            "rho": result.rho_N,
+            "rho": rho_N,
             "loss_before": result.loss_before_N,
-            "loss_after": result.loss_after_NS,
+            "loss_after": loss_after_NS,
             "target": self.task.stored_target(batch),
         }
         if result.grad_u_NSO is not None:
@@ -169,6 +235,29 @@ class RowBuilder:
                     f"{name} of sample {int(sample_id[bad])} is not finite in the base network; check the data for NaN "
                     "and the network for infinite outputs"
                 )
+
+    def _overfit(self, steps: "_StepInputs", out_NOI: Tensor | None) -> Overfitted:
+        change = draws_inputs(self.task)
+        return overfit(self.model, steps, self.task.loss, self.params, inputs_change=change, out_NOI=out_NOI)
+
+    def _refine(self, sample_id: Tensor, replica: Tensor, delta_NOI: Tensor) -> tuple[Tensor, Tensor]:
+        """Refine Δ in place; ρ (N,) and the losses (N, R)."""
+        assert self.refinement is not None, "overfit.refine needs what fit_refinement gives"
+        rho, losses = [], []
+        for chunk in row_chunks(len(sample_id), self.refined_rows):
+            rows = self._row_losses(sample_id[chunk], replica[chunk], self.refinement.coordinates)
+            found = refine(rows, delta_NOI[chunk], self.refinement, self.params.refine.steps)
+            refuse_infinite({"Δ": found.delta_NOI})
+            delta_NOI[chunk] = found.delta_NOI.float()
+            rho.append(torch.linalg.vector_norm(found.delta_NOI, dim=(1, 2), dtype=torch.float64))
+            losses.append(found.loss_NR)
+        return torch.cat(rho), torch.cat(losses)
+
+    def _row_losses(self, sample_id: Tensor, replica: Tensor, coordinates: Coordinates) -> RowLosses:
+        count = self.params.steps if draws_inputs(self.task) else 1
+        moves = coordinates.moves(self.model)
+        inputs = self._step_inputs(sample_id, replica)
+        return RowLosses(self.model, inputs, self.task.loss, moves, count, min(count, self.params.refine.inputs))
 
     def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
         """The batch that I(x) and the label come from: whole samples, even if a step sees only a part of them."""

@@ -1,5 +1,7 @@
 """The jobs that workers receive, so that each can compute and write shards of a store."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from ocd_core.files import sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.loading import load_cut_model
 from ocd_core.overfit.executors import MakeShard
+from ocd_core.overfit.refine import Refinement
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.pipeline import STAGES
 from ocd_core.samples import SplitName
@@ -25,16 +28,35 @@ from ocd_core.training.devices import check_device, local_device
 class Recipe:
     """What a `RowBuilder` is made from; it is small, so that any worker can make its own.
 
-    device: `cpu`, or `cuda` for a GPU of the worker's machine.
+    device: `cpu`, or `cuda` for a GPU of the worker's machine. refinement: the file, below the folder of unfinished
+    work, that holds what refines Δ; see `with_refinement`.
     """
 
     artifacts: Artifacts
     params: Params
     split: SplitName
     device: str = "cpu"
+    refinement: str | None = None
 
     def __post_init__(self) -> None:
         check_device(self.device)
+
+    @contextmanager
+    def with_refinement(self, name: str) -> Iterator["Recipe"]:
+        """The same recipe, with a file of this name that all splits and workers read, if the params ask to refine Δ.
+
+        The file is made from the training split, and removed in the end.
+        """
+        if not self.params.overfit.refine.steps:
+            yield self
+            return
+        path = self.artifacts.work / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(self, split="train").builder().fit_refinement().save(path)
+        try:
+            yield replace(self, refinement=name)
+        finally:
+            path.unlink(missing_ok=True)
 
     def builder(self, worker: int = 0) -> RowBuilder:
         """Load the base network and the prepared data, for worker number `worker`; workers take GPUs in turn."""
@@ -44,7 +66,8 @@ class Recipe:
         overfit_params = self.params.overfit.of_split(self.split)
         model = load_cut_model(self.artifacts, task, device, overfit_params.precision)
         split = task.open(prepared, self.split)
-        return RowBuilder(task, model, split, overfit_params, self.artifacts.seed)
+        refinement = None if self.refinement is None else Refinement.load(self.artifacts.work / self.refinement)
+        return RowBuilder(task, model, split, overfit_params, self.artifacts.seed, refinement)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Result
 from ocd_core.params_files import flat
+from ocd_core.report.dvc_experiments import Experiment, chosen_run
 from ocd_core.report.page import Markdown, Section, Table, html_page
 from ocd_core.report.results import read_run_table
 from ocd_core.report.run_tables import cell, heading
@@ -30,29 +31,51 @@ class Run:
         return {r.row: r for r in found if r.metric == metric and not r.adjusted}
 
 
-def read_runs(folders: Sequence[str]) -> list[Run]:
-    """The runs of some folders `data/<task>/seed<k>/rank<r>`, named by the parts in which their paths differ.
+def read_runs(named: Sequence[str]) -> list[Run]:
+    """Runs by their folders `data/<task>/seed<k>/rank<r>`, or of DVC experiments by name.
+
+    `FOLDER@NAME` is a run of an experiment. `NAME` alone is the same run as the first folder that is named beside it,
+    or the only run of the experiment. Folders are named by the parts in which their paths differ.
 
     Raises:
         UserError: fewer than two, one twice, or one that is no evaluated run.
     """
-    if len(folders) < 2:
+    if len(named) < 2:
         raise UserError("compare needs at least two runs, such as data/mnist5k/seed0/rank1 data/mnist5k/seed1/rank1")
-    paths = [Path(folder).resolve() for folder in folders]
-    if len({*paths}) < len(paths):
+    folders = [name for name in named if _is_folder(name)]
+    if len({*map(_identity, named)}) < len(named):
         raise UserError("compare needs different runs; one is named twice")
-    runs = []
-    for name, folder in zip(_names(paths), folders, strict=True):
-        run = Artifacts.from_folder(folder)
-        evaluation = run.need(run.evaluation, "evaluate")
-        table = read_run_table(evaluation)
-        runs.append(Run(name, table, flat(read_json(evaluation / "config.json"))))
-    return runs
+    shown = dict(zip(folders, _names([Path(folder).resolve() for folder in folders]), strict=True))
+    return [_of_folder(shown[name], name) if name in shown else _of_experiment(name, folders) for name in named]
+
+
+def _is_folder(name: str) -> bool:
+    """A path with a separator is meant as a folder, whether it exists or not; `FOLDER@NAME` is not."""
+    return Path(name).is_dir() or ("/" in name and "@" not in name)
+
+
+def _identity(name: str) -> str:
+    return str(Path(name).resolve()) if _is_folder(name) else name
+
+
+def _of_folder(shown: str, folder: str) -> Run:
+    run = Artifacts.from_folder(folder)
+    evaluation = run.need(run.evaluation, "evaluate")
+    return Run(shown, read_run_table(evaluation), flat(read_json(evaluation / "config.json")))
+
+
+def _of_experiment(name: str, folders: Sequence[str]) -> Run:
+    folder, _, bare = name.rpartition("@")
+    experiment = Experiment.named(bare)
+    table, config = experiment.read_run(folder.rstrip("/") or chosen_run(experiment, folders))
+    return Run(name, table, flat(config))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
     """The paths without the beginning that all of them share, and without `data`."""
     shared = 0
+    if len(paths) == 1:
+        return ["/".join(paths[0].parts[-3:])]
     while len({path.parts[: shared + 1] for path in paths}) == 1:
         shared += 1
     return ["/".join(part for part in path.parts[shared:] if part != "data") for path in paths]

@@ -12,8 +12,6 @@ from ocd_core.report.store_card import CITATION, NO_LICENCE
 
 def run_card(run: Artifacts, params: Params, predictor: Predictor, manifest: Manifest) -> str:
     """The card as Markdown, with the front matter that the hub reads."""
-    table = read_json(run.evaluation / "table.json")
-    results, absent = [Result(**r) for r in table["results"]], [Absent(**a) for a in table["absent"]]
     prepared = read_json(run.prepared / "summary.json")
     outs, ins = predictor.model.weight_OI.shape
     size = sum(file.bytes for file in manifest.files.values())
@@ -43,7 +41,7 @@ prediction = predictor.predict(inputs, draws=5)  # .output, .base_output, .draws
 
 ## Results
 
-{markdown([Merged(run.rank, [table], results, absent)])}
+{_results(run)}
 ## Licence and citation
 
 Data: {prepared.get("licence") or NO_LICENCE}.
@@ -52,3 +50,11 @@ Data: {prepared.get("licence") or NO_LICENCE}.
 {CITATION}
 ```
 """
+
+
+def _results(run: Artifacts) -> str:
+    if not run.evaluation.exists():
+        return "Not evaluated.\n"
+    table = read_json(run.evaluation / "table.json")
+    results, absent = [Result(**r) for r in table["results"]], [Absent(**a) for a in table["absent"]]
+    return markdown([Merged(run.rank, [table], results, absent)])

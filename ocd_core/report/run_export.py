@@ -42,6 +42,11 @@ def export_run(folder: Path | str, dest: str) -> Manifest:
     run = Artifacts.from_folder(folder)
     where = run.evaluation / "config.json"
     params = parse_params(read_json(where), str(where))
+    return export_parts(run, params, predictor, dest)
+
+
+def export_parts(run: Artifacts, params: Params, predictor: Predictor, dest: str) -> Manifest:
+    """The same for a run whose predictor is loaded, with or without an evaluation."""
     return write_whole(dest, MANIFEST, lambda to: _write(run, params, predictor, to))
 
 
@@ -51,7 +56,7 @@ def _write(run: Artifacts, params: Params, predictor: Predictor, dest: str) -> M
         work = Path(place)
         manifest = _make(run, params, predictor, work)
         try:
-            Predictor.from_pretrained(work, trust_remote_code=True)
+            Predictor.from_pretrained(work, trust_remote_code=True, tuned=bool(params.tuning.updates))
         except UserError as error:
             reason = str(error).replace(str(work), "the bundle")
             raise UserError(
@@ -70,7 +75,7 @@ def _write(run: Artifacts, params: Params, predictor: Predictor, dest: str) -> M
 def _make(run: Artifacts, params: Params, predictor: Predictor, work: Path) -> Manifest:
     for part in PARTS:
         source = run.path(part.artifact)
-        if part.optional and not source.exists():
+        if part.artifact == "tuned" and not params.tuning.updates:  # the untuned model again
             continue
         made = check_files(run.need(source, maker(part.artifact)))
         _copy({name: source / name for name in part.files if name != MADE}, work / part.artifact)
@@ -88,8 +93,9 @@ def _make(run: Artifacts, params: Params, predictor: Predictor, work: Path) -> M
         precision=params.evaluate.precision,
         sampling=params.sampling,
         gain=predictor.gain,
+        tuned=params.tuning.sampling(params.sampling) if params.tuning.updates else None,
     )
-    write_json(work / BUNDLE_PARAMS, described.model_dump(mode="json"))
+    write_json(work / BUNDLE_PARAMS, described.model_dump(mode="json", exclude_defaults=True))
     manifest = Manifest(
         format=FORMAT,
         version=VERSION,

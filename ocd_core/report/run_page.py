@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.drawing import new_figure
-from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Result
-from ocd_core.evaluation.rows import ROWS, row_class
 from ocd_core.params_files import flat
+from ocd_core.probing.diagnosis import PICTURE, VERDICT
 from ocd_core.report.page import (
     Block,
     Details,
@@ -30,18 +29,17 @@ from ocd_core.report.page import (
     html_page,
 )
 from ocd_core.report.results import ALTERNATIVE, Merged
+from ocd_core.report.row_classes import class_of
+from ocd_core.report.run_costs import costs_table
+from ocd_core.report.run_layers import layers_blocks
+from ocd_core.report.run_memorisation import memorisation_blocks
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
 from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-VERDICT = "verdict.md"  # what a diagnosis of the run says, in `diagnosis/` of its folder, if it has been made
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
-_LAYERS = (
-    "How uncertain the loss becomes when the weights of one layer are disturbed (Eq. 3 of the paper; higher ranks "
-    "first). The table's layer may also be set by hand."
-)
 _WEIGHTS = (
     "Each training, validation and test sample has its own Δ: the base network overfitted to that sample alone. The "
     "plot is of the test samples, whose Δ are the bound; ρ is the norm of Δ."
@@ -74,7 +72,7 @@ def run_page(contents: Contents) -> str:
         *([] if contents.paper is None else [Section("Beside the paper", [Markdown(_body(contents.paper))])]),
         *_section("Samples", [*pictures, *samples_blocks(run, entry.tables[0], shown=not pictures)]),
         *_calibration(run, entry),
-        Section("Layers", [Markdown(_LAYERS), *_plot(run, "layer_scores.png", "scores of the layers")]),
+        Section("Layers", layers_blocks(run, _plot(run, "layer_scores.png", "scores of the layers"))),
         Section("Training", _plot(run, "curves.png", "training and validation losses")),
         Section(
             "Weight changes",
@@ -85,7 +83,8 @@ def run_page(contents: Contents) -> str:
                 *_stores(contents),
             ],
         ),
-        Section("Cost", [Markdown(_body(contents.runtime)), _operations(entry)]),
+        *_section("Memorisation", memorisation_blocks(run)),
+        Section("Cost", [Markdown(_body(contents.runtime)), costs_table(run, entry)]),
         Section("Environment and config", _environment(run)),
     ]
     return html_page(f"OCD: {run.task}", _lead(entry), sections, contents=True)
@@ -144,19 +143,8 @@ def _compared(result: Result, higher_is_better: bool | None) -> str:
     return f"{'better' if (result.difference > 0) == higher_is_better else 'worse'} than the base ({p}, corrected)"
 
 
-def _class_of(row: str) -> type[Any] | None:
-    """The class of a row of a table, which may be a variant; None if this package does not know it."""
-    families = sorted((name for name in ROWS.own() if row.startswith(f"{name}_")), key=len, reverse=True)
-    for name in (row, *families):
-        try:
-            return row_class(name)
-        except UserError:
-            continue
-    return None
-
-
 def _sees_labels(row: str) -> bool:
-    found = _class_of(row)
+    found = class_of(row)
     return found is not None and bool(found.sees_labels)
 
 
@@ -195,7 +183,7 @@ def legend(entry: Merged) -> list[tuple[str, str]]:
         if row == ALTERNATIVE:
             found.append((title, "one draw in the layer that the scores rank second, from a run of its own"))
             continue
-        cls = _class_of(row)
+        cls = class_of(row)
         words = "" if cls is None else import_module(cls.__module__).__doc__ or ""
         first = " ".join(words.strip().split("\n\n")[0].split())
         found.append((title, first.split(": ", 1)[-1]))
@@ -213,14 +201,17 @@ def _lead(entry: Merged) -> str:
 
 
 def _verdict(runs: Sequence[Artifacts]) -> list[Section]:
-    """What the diagnoses of the runs say, if they have been made."""
-    found = [(run, run.rank_dir / "diagnosis" / VERDICT) for run in runs]
-    texts = [
-        f"{f'**Seed {run.seed}, rank {run.rank}**: ' if len(runs) > 1 else ''}{path.read_text(encoding='utf-8')}"
-        for run, path in found
-        if path.is_file()
-    ]
-    return _section("Verdict", [Markdown(text) for text in texts])
+    """What the diagnoses of the seeds say, if they have been made."""
+    seeds = {run.seed: run.diagnosis for run in runs}
+    blocks: list[Block] = []
+    for seed, folder in seeds.items():
+        if (folder / VERDICT).is_file():
+            name = f"**Seed {seed}**: " if len(seeds) > 1 else ""
+            blocks.append(Markdown(name + (folder / VERDICT).read_text(encoding="utf-8")))
+        if (folder / PICTURE).is_file():
+            picture = file_picture(folder / PICTURE, "what each layer gains on validation")
+            blocks += [] if picture is None else [picture]
+    return _section("Verdict", blocks)
 
 
 def _section(title: str, blocks: Sequence[Block]) -> list[Section]:
@@ -268,18 +259,6 @@ def _plot(run: Artifacts, name: str, text: str) -> list[Block]:
     path = run.report / name
     picture = file_picture(path, text) if path.is_file() else None
     return [] if picture is None else [picture]
-
-
-def _operations(entry: Merged) -> Table:
-    metric = entry.tables[0]["metrics"][0]["name"]
-    rows = []
-    for found in entry.rows().values():
-        r = found[metric, False]
-        seconds = "–" if r.seconds is None else f"{1000 * r.seconds:.3g} ms"
-        counts = ("–" if n is None else f"{n:.2g}" for n in (r.flops, r.fit_flops))
-        rows.append([r.title, r.chosen_on or "nothing", seconds, *counts])
-    heads = ["row", "fitted or chosen on", "time per test sample", "operations per test sample", "operations to fit"]
-    return Table(heads, rows, numbers=3)
 
 
 def _environment(run: Artifacts) -> list[Block]:

@@ -18,8 +18,9 @@ _ROWS = {
     "overfit_sample": "– per sample",
     "diffusion": "training of the diffusion model",
     "scale": "training of the scale network",
-    "ocd": "OCD's training in total",
+    "ocd": "OCD's training in total, without tuning",
     "ocd_ratio": "– as a multiple of the base's",
+    "tuned": "tuning of the diffusion model on the task's loss",
     "base_single": "inference of the base, samples one by one",
     "ocd_single": "inference of OCD, samples one by one",
     "single_ratio": "– as a multiple of the base's",
@@ -72,13 +73,25 @@ def run_times(run: Artifacts) -> Times:
         for name in ("base", "ocd")
     }
     return {
-        **{name: seconds[name] for name in ("base", "overfit", "diffusion", "scale")},
+        **{name: seconds[name] for name in ("base", "overfit", "diffusion", "scale", "tuned")},
         "overfit_sample": None if overfit is None else float(overfit["seconds"]) / int(overfit["rows"]),
         "ocd": ocd,
         "ocd_ratio": _ratio(ocd, seconds["base"]),
         **inference,
         **{f"{way}_ratio": _ratio(inference[f"ocd_{way}"], inference[f"base_{way}"]) for way in ("single", "batched")},
     }
+
+
+def seconds_to_fit(run: Artifacts) -> dict[str, float]:
+    """How long each row's training took, {row: seconds}, as far as it is known; of OCD, as `ocd` and `ocd_tuned`.
+
+    Raises:
+        UserError: a record is not JSON.
+    """
+    times, controls = run_times(run), read_seconds(run, "train_controls")
+    found = {} if controls is None else dict(controls.get("rows", {}))
+    found |= {"ocd": times["ocd"], "ocd_tuned": _total(times["ocd"], times["tuned"])}
+    return {row: float(seconds) for row, seconds in found.items() if seconds is not None}
 
 
 def paper_cells(task: str) -> dict[str, str]:
@@ -107,6 +120,7 @@ def _records(run: Artifacts) -> dict[str, dict[str, Any] | None]:
         "overfit": read_seconds(run, "overfit", "train"),
         "diffusion": read_seconds(run, "train_diffusion"),
         "scale": read_seconds(run, "train_scale"),
+        "tuned": read_seconds(run, "tune_diffusion"),
         "evaluate": read_seconds(run, "evaluate"),
     }
 
@@ -137,10 +151,10 @@ def _means(times: Sequence[Times]) -> Times:
 def _cell(key: str, value: float | None) -> str:
     if value is None:
         return "–"
-    return f"× {_three_digits(value)}" if key.endswith("_ratio") else _duration(value)
+    return f"× {_three_digits(value)}" if key.endswith("_ratio") else duration(value)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Three digits, in the largest unit that gives at least 1: h, min, s, or else ms."""
     for unit, size in (("h", 3600.0), ("min", 60.0), ("s", 1.0)):
         if seconds >= size:

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from ocd_core.strict import Positive, PositiveInt, StrictModel
 
+ENTROPY, VALIDATED = "entropy", "validated"
+
 
 class CandidateParams(StrictModel):
     """Which layers can be selected; which layers are scored depends on `names`, but not on `kinds`."""
@@ -14,11 +16,28 @@ class CandidateParams(StrictModel):
     kinds: Annotated[list[Literal["linear", "conv"]], Field(min_length=1)]
 
 
+class ProbeParams(StrictModel):
+    """How a candidate layer is probed (`ocd_core.probing`)."""
+
+    samples: Annotated[int, Field(ge=20)]  # at most, of train and of val, each a seeded subset
+    components: PositiveInt  # principal components of Δ that are predicted, at most
+
+
 class LayerParams(StrictModel):
-    """Which layer moves. `select: auto` takes the candidates by rank; a name overrides rank 1."""
+    """Which layer moves.
+
+    select: `entropy` takes the candidates by their score (Eq. 3), `validated` by what a probe of each gains on the
+    validation split; a layer's name overrides rank 1 of the scores.
+    """
 
     select: str
     candidates: CandidateParams
+    probe: ProbeParams
+
+    @property
+    def named(self) -> str | None:
+        """The layer that `select` names; None if it names a rule."""
+        return None if self.select in (ENTROPY, VALIDATED) else self.select
 
 
 class ScoringParams(StrictModel):

@@ -28,13 +28,14 @@ from ocd_core.progress import Progress, no_progress, part_of
 from ocd_core.rng import permutation
 from ocd_core.samples import Batch, Split
 from ocd_core.scoring.entropy import Doubles, entropy_gkde
-from ocd_core.scoring.params import LayerParams, ScoringParams
+from ocd_core.scoring.params import ENTROPY, LayerParams, ScoringParams
 from ocd_core.scoring.perturb import layer_scale, perturbed_losses
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import scoring_batch
 
 __all__ = [
     "LayerScore",
+    "candidate_order",
     "close_call",
     "convergence_table",
     "entropy_gkde",
@@ -144,8 +145,7 @@ def layers_to_score(model: nn.Module, params: LayerParams) -> list[str]:
     """
     layers = matrix_layers(model)
     trained = [name for name, layer in layers.items() if all(p.requires_grad for p in layer.parameters())]
-    named = {**dict.fromkeys(params.candidates.names or []), params.select: None}
-    named.pop("auto", None)
+    named = dict.fromkeys([*(params.candidates.names or []), *([params.named] if params.named else [])])
     for name in named:
         find_layers(model, name)
     others = [] if params.candidates.names else trained or list(layers)
@@ -212,13 +212,13 @@ def close_call(scores: Sequence[LayerScore]) -> str | None:
 def select_layer(scores: Sequence[LayerScore], params: LayerParams, rank: int) -> str:
     """The layer used at `rank` (from 1).
 
-    `select: auto` takes the rank-th candidate. A name overrides rank 1 only; rank r > 1 is then the (r-1)-th of the
+    `select: entropy` takes the rank-th candidate. A name overrides rank 1 only; rank r > 1 is then the (r-1)-th of the
     remaining candidates.
 
     Raises:
         UserError: an unknown name, or fewer candidates than the rank.
     """
-    order = _order(scores, params)
+    order = candidate_order(scores, params)
     if not 1 <= rank <= len(order):
         raise UserError(
             f"layer rank {rank} does not exist: there are {len(order)} to choose from ({', '.join(order)}); lower the "
@@ -227,18 +227,24 @@ def select_layer(scores: Sequence[LayerScore], params: LayerParams, rank: int) -
     return order[rank - 1]
 
 
-def _order(scores: Sequence[LayerScore], params: LayerParams) -> list[str]:
-    """The layers by the rank at which they are used."""
+def candidate_order(scores: Sequence[LayerScore], params: LayerParams) -> list[str]:
+    """The layers that can be used: by their scores, but a layer that `select` names is first.
+
+    Raises:
+        UserError: the params name a layer that is not scored, or leave none.
+    """
     ranked = sorted(scores, key=lambda s: s.rank)
     known = [s.name for s in ranked]
     names = params.candidates.names
-    for key, wanted in (("candidates.names", names or []), ("select", [params.select])):
+    for key, wanted in (("candidates.names", names or []), ("select", [params.named] if params.named else [])):
         for name in wanted:
-            if name not in known and not (key == "select" and name == "auto"):
+            if name not in known:
                 raise UserError(f"layer.{key}: layer {name!r} does not exist; the scored layers are {', '.join(known)}")
     candidates = [s.name for s in ranked if (s.kind in params.candidates.kinds if names is None else s.name in names)]
-    if params.select != "auto":
-        candidates = [params.select, *(c for c in candidates if c != params.select)]
+    if params.named is not None:
+        candidates = [params.named, *(c for c in candidates if c != params.named)]
+    if not candidates:
+        raise UserError(f"layer.candidates: no scored layer is of kind {' or '.join(params.candidates.kinds)}")
     return candidates
 
 
@@ -255,19 +261,23 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def layers_report(scores: Sequence[LayerScore], params: LayerParams) -> dict[str, Any]:
+def layers_report(
+    scores: Sequence[LayerScore], params: LayerParams, validated: Sequence[str] | None = None
+) -> dict[str, Any]:
     """The contents of `layers.json`: `scores` of all layers, the layer `used` at each rank ("1", "2", …), `warning`.
 
-    The warning is that of `close_call` among the candidates; it is None if a layer is selected by name.
+    The warning is that of `close_call` among the candidates; it is None unless the scores select the layer.
+
+    Args:
+        validated: with `select: validated`, the candidates in the order of their probes, best first.
 
     Raises:
-        UserError: see `select_layer`.
+        UserError: see `candidate_order`.
     """
-    used = {str(rank): name for rank, name in enumerate(_order(scores, params), start=1)}
-    if not used:
-        raise UserError(f"layer.candidates: no scored layer is of kind {' or '.join(params.candidates.kinds)}")
+    order = candidate_order(scores, params) if validated is None else list(validated)
     by_name = {s.name: s for s in scores}
-    warning = close_call([by_name[name] for name in used.values()]) if params.select == "auto" else None
+    warning = close_call([by_name[name] for name in order]) if params.select == ENTROPY else None
+    used = {str(rank): name for rank, name in enumerate(order, start=1)}
     return {"scores": scores_to_json(scores), "used": used, "warning": warning}
 
 

@@ -83,6 +83,10 @@ class Task(ABC):
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote."""
 
+    def identity(self, prepared: Path, split: SplitName) -> str | None:
+        """A fingerprint of a split's rows, for a split that is not among what `prepare` wrote; None, as by default."""
+        return None
+
     @abstractmethod
     def loss(self, output: Any, target: Any) -> Tensor:
         """The loss of each sample, (N,), in the dtype of `output`.

@@ -46,16 +46,21 @@ _SMALL: dict[str, Any] = {
     "width": 4, "updates": 1, "batch_size": 4, "lr": 1e-3, "validate_every": 1, "patience": 1,
 }  # fmt: skip
 _PARAMS: dict[str, Any] = {
-    "layer": {"select": "auto", "candidates": {"names": None, "kinds": ["linear", "conv"]}},
+    "layer": {
+        "select": "entropy", "candidates": {"names": None, "kinds": ["linear", "conv"]},
+        "probe": {"samples": 20, "components": 2},
+    },
     "scoring": {"samples": 2, "draws": 10, "noise": "relative", "scale": 0.1},
     "overfit": {
         "optimizer": "sgd", "lr": 1e-3, "steps": 2, "until_converged": False, "tolerance": 1e-3, "replicas": 1,
         "precision": "float64", "layout": "dense", "memory_mb": 256, "shard_mb": 16,
+        "refine": {"steps": 0, "components": 1, "damping": 1.0, "samples": 2, "inputs": 1},
     },
     "diffusion": {
-        "representation": {"name": "dense", "components": 2},
+        "representation": {"name": "dense", "components": 2, "metric": "euclidean"},
         "denoiser": {"name": "mlp", "width": 4, "depth": 1, "multipliers": [1], "dropout": 0.0},
         "embedding": 4, "schedule": "zero_snr", "timesteps": 4, "prediction": "x0", "loss": "mse",
+        "metric": "euclidean", "task_loss": 0.0, "task_batch": 4,
         "unit_variance": True, "updates": 1, "batch_size": 4, "accumulate": 1, "precision": "float32", "lr": 1e-3,
         "lr_schedule": "constant", "warmup": 0, "ema": 0.0, "clip": None, "validate_every": 1, "patience": 1,
     },

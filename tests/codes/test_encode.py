@@ -8,8 +8,10 @@ from ocd_core.codes import encode
 from ocd_core.codes.encode import encode_store, fit_to_store, read_deltas
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations import REPRESENTATIONS
+from ocd_core.codes.representations.pca import Pca
+from ocd_core.network.covariances import LayerCovariances
 from ocd_core.store import OverfitStore
-from tests.support.params import diffusion_params
+from tests.support.params import diffusion_params, representation_params
 from tests.support.stores import complete, make_schema, make_values
 
 ROWS, ZEROS = 23, [3, 17]
@@ -29,7 +31,7 @@ def stored(tmp_path_factory):
 
 
 def params(name):
-    return diffusion_params(representation=RepresentationParams(name=name, components=3))
+    return diffusion_params(representation=RepresentationParams(name=name, components=3, metric="euclidean"))
 
 
 @pytest.fixture(params=[1, 2**26], ids=["a row at a time", "all at once"])
@@ -70,3 +72,14 @@ def test_codes_come_back_to_the_stored_deltas(stored, name, chunk_bytes):
     else:
         expected = delta[kept]
     np.testing.assert_allclose(decoded, expected, rtol=1e-3, atol=1e-5 * np.abs(delta).max())
+
+
+def test_a_metric_weights_the_components(stored, chunk_bytes):
+    store, _, delta = stored
+    weights = torch.arange(1.0, 1 + delta.shape[2], dtype=torch.float64)
+    covariances = LayerCovariances(torch.diag(weights), torch.eye(delta.shape[1], dtype=torch.float64))
+    found = fit_to_store(store, diffusion_params(representation=representation_params("pca", 3, "kfac")), covariances)
+    whole = Pca.fit_weighted(torch.from_numpy(delta).float(), representation_params("pca", 3, "kfac"), covariances)
+    torch.testing.assert_close(found.dual, whole.dual, rtol=1e-3, atol=1e-4)
+    assert found.weighted
+    assert not fit_to_store(store, params("pca")).weighted

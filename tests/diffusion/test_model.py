@@ -23,7 +23,7 @@ def make(representation=None, **changes):
 
 def fitted_pca():
     deltas = torch.randn(20, 3, 4, generator=torch.Generator().manual_seed(0))
-    return Pca.fit(deltas, None, RepresentationParams(name="pca", components=5), True)
+    return Pca.fit(deltas, None, RepresentationParams(name="pca", components=5, metric="euclidean"), True)
 
 
 UNET = denoiser_params(name="unet", width=16, depth=1, multipliers=[1, 1])

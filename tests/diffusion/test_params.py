@@ -13,6 +13,8 @@ from tests.support.params import denoiser_params, diffusion_params
         ({"schedule": "zero_snr", "loss": "min_snr"}, "gives weight 0 to t = T"),
         ({"embedding": 7}, "embedding must be even"),
         ({"batch_size": 3, "accumulate": 4}, "more parts than it has samples"),
+        ({"metric": "gauss_newton", "denoiser": denoiser_params(name="unet")}, "is for the coordinates of .* pca"),
+        ({"task_loss": 1.0, "task_batch": 3, "batch_size": 8, "accumulate": 4}, r"than it has samples \(task_batch\)"),
     ],
 )
 def test_impossible_combinations(changes, message):

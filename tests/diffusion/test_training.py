@@ -18,7 +18,7 @@ ROWS = 24
 
 
 def train(codes=None, cond=None, val=8, representation=None, seed=0, device="cpu", **kwargs):
-    keys = ("progress", "on_row", "work_dir", "checkpoint_every")
+    keys = ("progress", "on_row", "work_dir", "checkpoint_every", "metrics")
     rest = {k: kwargs.pop(k) for k in keys if k in kwargs}
     representation = representation or Factored(6, 7, True)
     codes = (
@@ -67,6 +67,37 @@ def test_the_loss_is_eq_7_by_hand():
             assert objective.loss(7, 0, 1).item() == pytest.approx(sum(losses) / 5, rel=1e-4)
             parts = sum(objective.loss(7, p, 3).item() for p in range(3))
             assert parts == pytest.approx(sum(losses) / 5, rel=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["mse", "norm"])
+def test_errors_count_by_each_rows_metric(loss):
+    """Against a loop over the rows of the batch and over those of validation."""
+    codes, cond = unit_codes(10, 6), condition(10)
+    half = torch.randn(2, 10, 6, 6, generator=torch.Generator().manual_seed(2))
+    metrics = tuple(half @ half.transpose(2, 3))
+    values = {"loss": loss, "metric": "gauss_newton", "updates": 1, "batch_size": 5, "timesteps": 30}
+    found = train(codes, cond, val=10, metrics=metrics, **values)
+    objective = DenoisingLoss(found.model, codes, cond, codes, cond, seed=11, metrics=metrics)
+    rows, t, epsilon = objective.draw(7)
+
+    def error(row: int, at: torch.Tensor, noise: torch.Tensor, metric: torch.Tensor) -> float:
+        bar = float(found.model.schedule.alphas_bar[at])
+        omega = math.sqrt(bar) * codes[row] + math.sqrt(1 - bar) * noise
+        output = found.model.predict(omega[None], at[None], found.model.embed(cond.select(slice(row, row + 1))))[0]
+        gap = (output - codes[row]).double().detach()
+        square = float(gap @ metric[row].double() @ gap)
+        return square**0.5 if loss == "norm" else square / 6
+
+    wanted = sum(error(int(rows[n]), t[n], epsilon[n], metrics[0]) for n in range(5)) / 5
+    assert objective.loss(7, 0, 1).item() == pytest.approx(wanted, rel=1e-4)
+    held = [(int(at) % 10, objective.val_t[at], noise) for part, noises in objective._held_out()
+            for at, noise in zip(part, noises, strict=True)]  # fmt: skip
+    mean = sum(error(row, at, noise, metrics[1]) for row, at, noise in held) / len(held)
+    with torch.no_grad():
+        assert objective.validate()["val_loss"] == pytest.approx(mean, rel=1e-4)
+    assert objective.with_other_conditions().metrics is metrics
+    alone = train(codes, cond, val=10, loss=loss, updates=1, batch_size=5, timesteps=30)
+    assert alone.metrics["val_loss"] != found.metrics["val_loss"]
 
 
 def test_batches_are_drawn_by_update_and_seed_and_cover_all_timesteps():

@@ -14,9 +14,10 @@ from ocd_core.codes.representations.dense import Dense
 from ocd_core.codes.representations.factored import Factored
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.diffusion.draw import draw
+from ocd_core.diffusion.drawn_moves import DrawnMoves
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
-from ocd_core.diffusion.tuning import DrawnMoves, TuningLoss, tune
+from ocd_core.diffusion.tuning import TuningLoss, tune
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel

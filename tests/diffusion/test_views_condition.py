@@ -14,7 +14,7 @@ from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.cut import CutModel
 from ocd_core.network.training import fit_base
 from ocd_core.overfit.build import build_store
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.progress import no_progress
 from ocd_core.rng import permutation
@@ -53,12 +53,13 @@ OVERFIT = OverfitParams(
     tolerance=1e-3,
     replicas=1,
     layout="dense",
+    refine=NOT_REFINED,
     memory_mb=256,
     shard_mb=8,
     precision="float32",
 )
 DIFFUSION = diffusion_params(
-    representation=RepresentationParams(name="pca", components=6),
+    representation=RepresentationParams(name="pca", components=6, metric="euclidean"),
     updates=400,
     batch_size=64,
     lr=1e-3,

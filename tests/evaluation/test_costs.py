@@ -8,6 +8,7 @@ from ocd_core.evaluation.costs import base_epoch_flops, overfit_flops
 from ocd_core.network.cut import CutModel
 from ocd_core.samples import Batch
 from ocd_core.training.flops import flops
+from tests.support.params import refine_params
 from tests.support.runs import params_of
 from tests.support.toy import PointSet, ToyData, ToyTask
 
@@ -65,3 +66,17 @@ def test_overfitting_costs_more_with_more_steps_and_rows(run: Artifacts) -> None
     ]
     assert costs[1] - costs[0] == costs[2] - costs[1] > 0
     assert costs[3] == 2 * costs[0] > 0
+
+
+def test_refining_and_the_samples_that_give_its_coordinates_count(run: Artifacts) -> None:
+    params, model = params_of(run), CutModel(PointSet(), "embed")
+
+    def cost(steps: int, samples: int) -> int:
+        refine = refine_params(steps=steps, samples=samples)
+        changed = params.overfit.model_copy(update={"replicas": 1, "refine": refine})
+        return overfit_flops(task_of(PointSet), model, Points(), changed, 0)
+
+    once = cost(0, 4)
+    assert once == cost(0, 10)
+    assert cost(1, 10) - cost(1, 4) == once * 6 // 10
+    assert cost(1, 4) > 2 * once

@@ -7,8 +7,8 @@ import pytest
 
 from ocd_core.config import parse_params
 from ocd_core.errors import UserError
+from ocd_core.evaluation.regression import RidgeParams
 from ocd_core.evaluation.rows import ROWS
-from ocd_core.evaluation.rows.ridge import RidgeParams
 from tests.support.toy import toy_params
 
 

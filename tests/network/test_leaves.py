@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.network.cut import CutModel
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.steps import Overfitted, StepPart, overfit
 
 
@@ -120,7 +120,7 @@ class DistilledWhole(Distilled):
 HEADS = "net.cls_classifier+net.distillation_classifier"
 PARAMS = OverfitParams(
     optimizer="sgd", lr=0.1, steps=3, until_converged=False, tolerance=1e-3, replicas=1, precision="float64",
-    layout="dense", memory_mb=64, shard_mb=1,
+    layout="dense", refine=NOT_REFINED, memory_mb=64, shard_mb=1,
 )  # fmt: skip
 
 

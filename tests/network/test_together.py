@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.samples import as_tuple
 
@@ -111,7 +111,7 @@ def test_overfitting_moves_both_as_a_plain_loop_does(case: str) -> None:
     cut_model = CutModel(model, "one+two")
     params = OverfitParams(
         optimizer="adam", lr=0.01, steps=3, until_converged=False, tolerance=1e-3, replicas=1, precision="float64",
-        layout="dense", memory_mb=64, shard_mb=1,
+        layout="dense", refine=NOT_REFINED, memory_mb=64, shard_mb=1,
     )  # fmt: skip
 
     def loss(output: Tensor | tuple[Tensor, ...], target: Tensor) -> Tensor:

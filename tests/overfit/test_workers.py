@@ -15,6 +15,9 @@ from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.store import OverfitStore
 from ocd_core.store.local import LocalSink
 from tests.faults.support import copy_run, store_of
+from tests.support.params import refine_params
+from tests.support.runs import GROUPS
+from tests.support.toy import run_stages, write_toy_params
 
 
 @pytest.fixture
@@ -76,3 +79,42 @@ def test_another_base_network_is_refused(run: Path) -> None:
 def test_a_recipe_names_an_unknown_device() -> None:
     with pytest.raises(UserError, match="unknown device 'tpu'"):
         Recipe(Artifacts("toy"), None, "train", "tpu")
+
+
+REFINED = {**GROUPS["embed"], "overfit": {"layout": "dense", "refine": refine_params(components=5).model_dump()}}
+
+
+def test_workers_refine_with_the_same_coordinates(tmp_path: Path, monkeypatch) -> None:
+    """A worker reads them from a file, which the stage removes; the store says how it was refined."""
+    write_toy_params(tmp_path, **REFINED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "_started_with", {})
+    run_stages(upto="overfit")
+    artifacts = Artifacts("toy")
+    assert not list(artifacts.work.glob("refinement-*"))
+    store = OverfitStore(artifacts.overfit("val"))
+    params = load_params("toy")
+    assert store.attributes["config"]["overfit"]["refine"]["components"] == 5
+    plain = Recipe(artifacts, params, "val")
+    with plain.with_refinement("refinement.safetensors") as recipe:
+        damping = recipe.builder().refinement.damping
+        sent = ShardJob.of(recipe, LocalSink(tmp_path / "sink", store.schema), "f00d")
+        assert len(pickle.dumps(sent)) < 10_000
+        make = pickle.loads(pickle.dumps(sent)).open(0)
+    assert store.attributes["refinement"] == {"damping": damping}
+    assert store.schema.steps == params.overfit.all_steps == params.overfit.steps + 1
+    for name in store.schema.arrays():
+        (sent.sink.folder / name).mkdir(parents=True)
+    make(0)
+    for spec in store.schema.arrays().values():
+        key = spec.file(0)
+        assert (sent.sink.folder / key).read_bytes() == (artifacts.overfit("val") / key).read_bytes(), key
+    rank = torch.linalg.matrix_rank(torch.from_numpy(store.deltas(slice(0, 16))).flatten(1), rtol=1e-4)
+    assert rank <= 6, "the mean and five components"
+
+
+def test_without_refining_there_is_no_file(run: Path) -> None:
+    plain = Recipe(Artifacts("toy"), load_params("toy"), "train")
+    with plain.with_refinement("nothing") as recipe:
+        assert recipe is plain
+    assert not (Artifacts("toy").work / "nothing").exists()

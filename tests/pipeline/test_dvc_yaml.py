@@ -13,6 +13,7 @@ FOLDERS = {
     "prepared": "data/${item.task}/prepared",
     "base": f"{RUN}/base",
     "layers": f"{RUN}/layers",
+    "diagnosis": f"{RUN}/diagnosis",
     **{
         n: f"{RUN}/rank${{item.rank}}/{n}"
         for n in ("diffusion", "scale", "tuned", "controls", "evaluation", "pictures")
@@ -70,9 +71,9 @@ def test_every_manifest_is_kept_with_its_artifact() -> None:
 
 
 def test_every_params_group_that_a_stage_reads_is_tracked() -> None:
-    """`params.<group>` in a stage's script is one of the stage's groups."""
+    """`params.<group>` in a stage's module is one of the stage's groups."""
     for stage in STAGES:
-        text = (REPO / "stages" / f"{stage}.py").read_text()
+        text = (REPO / "ocd_core/running" / f"{stage}.py").read_text()
         groups = "base|layer|scoring|overfit|diffusion|scale|sampling|tuning|controls|evaluate"
         read = {key.split(".")[0] for key in STAGES[stage].params}
         assert set(re.findall(rf"params\.({groups})\b", text)) <= read, stage

@@ -30,8 +30,8 @@ HEAD = {"layer": {"select": "head"}}
 # a layer with three positions a sample: only dense or pca can represent its Δ
 EMBED = {
     "layer": {"select": "embed"},
-    "diffusion": {"representation": {"name": "pca", "components": 5}, "updates": 40, "batch_size": 16,
-                  "validate_every": 20, "embedding": 16,
+    "diffusion": {"representation": {"name": "pca", "components": 5, "metric": "euclidean"},
+                  "updates": 40, "batch_size": 16, "validate_every": 20, "embedding": 16,
                   "denoiser": {"name": "mlp", "width": 16, "depth": 1, "multipliers": [1], "dropout": 0.0}},
 }  # fmt: skip
 
@@ -113,7 +113,8 @@ def test_evaluation_equals_a_loop_over_samples(run: Artifacts) -> None:
 def test_eight_stored_deltas_are_learned_by_heart_and_drawn_again(run: Artifacts) -> None:
     store = OverfitStore(run.overfit("train"))
     params = diffusion_params(
-        representation=RepresentationParams(name="dense", components=1), schedule="zero_snr", prediction="x0",
+        representation=RepresentationParams(name="dense", components=1, metric="euclidean"),
+        schedule="zero_snr", prediction="x0",
         timesteps=50, updates=700, batch_size=64, lr=3e-3, ema=0.99, validate_every=100,
         denoiser=denoiser_params(width=96),
     )  # fmt: skip
@@ -210,9 +211,9 @@ def test_factored_is_refused_where_a_layer_sees_several_positions(copy: Artifact
 @pytest.mark.parametrize("run", ["head"], indirect=True)
 def test_a_tie_between_layers_is_told_by_the_stage_and_below_the_table(copy: Artifacts, capsys, monkeypatch) -> None:
     """Where the layer was left to the ranking; the scores are made up."""
-    from stages import score_layers
+    from ocd_core.running import score_layers
 
-    write_toy_params(Path(), layer={"select": "auto"})
+    write_toy_params(Path(), layer={"select": "entropy"})
     draws = ((15, 2.0), (30, 2.0))
     tied = [LayerScore("head", "linear", 12, 2.0, 0.1, 6, 0, 30, 0.1, 1, convergence=draws),
             LayerScore("embed", "linear", 24, 1.9, 0.1, 6, 0, 30, 0.1, 2, convergence=draws)]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import hashlib
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,15 @@ import torch
 
 from ocd_core import artifacts
 from ocd_core.artifacts import Artifacts
+from ocd_core.codes.representations.pca import Pca
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.network.covariances import layer_covariances
+from ocd_core.network.loading import load_cut_model
 from ocd_core.predictor import Predictor
+from ocd_core.running import train_diffusion as running_train_diffusion
+from ocd_core.running import train_scale as running_train_scale
+from ocd_core.running import tune_diffusion as running_tune_diffusion
 from ocd_core.store import OverfitStore
 from ocd_core.training.loop import Checkpoints, Settings, optimise
 from ocd_core.weights import read_tensors
@@ -109,14 +116,15 @@ def test_live_curves_grow_row_by_row_and_a_run_that_goes_on_has_each_row_once(tm
 
 @pytest.mark.parametrize(("stage", "name"), [(train_diffusion, "diffusion"), (train_scale, "scale")])
 def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, monkeypatch, stage, name):
-    train, live = getattr(stage, f"train_{name}"), []
+    module, live = import_module(f"ocd_core.running.train_{name}"), []
+    train = getattr(module, f"train_{name}")
 
     def spy(*args, **kwargs):
         found = train(*args, **kwargs)
         live.append(read_live(toy.work / f"{name}-toy-seed0-rank1/live"))
         return found
 
-    monkeypatch.setattr(stage, f"train_{name}", spy)
+    monkeypatch.setattr(module, f"train_{name}", spy)
     folder, hashes = toy.rank_dir / name, []
     for _ in range(2):
         stage.main("toy")
@@ -127,7 +135,12 @@ def test_stages_show_their_curve_live_and_their_outs_repeat_byte_for_byte(toy, m
     assert list(toy.work.iterdir()) == []
 
 
-PCA = {"representation": {"name": "pca", "components": 3}, "updates": 8, "validate_every": 8, "batch_size": 11}
+PCA = {
+    "representation": {"name": "pca", "components": 3, "metric": "euclidean"},
+    "updates": 8,
+    "validate_every": 8,
+    "batch_size": 11,
+}
 SCALE_FILES = {"model.safetensors", "config.json", "params.json", "metrics.json", "manifest.json", "curve.tsv",
                "comparison.tsv"}  # fmt: skip
 
@@ -147,8 +160,8 @@ def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, ca
         train_controls.main("toy")
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        for name in ("train_scale", "compare_scales", "followed"):
-            patch.setattr(train_scale, name, forbidden)
+        for name in ("train_scale", "compare_scales"):
+            patch.setattr(running_train_scale, name, forbidden)
         patch.setattr(OverfitStore, "condition", forbidden)
         train_scale.main("toy")
     assert capsys.readouterr().out == f"train scale: nothing to do, because {why}\n"
@@ -165,6 +178,57 @@ def test_no_scale_network_is_trained_that_nothing_would_use(toy, monkeypatch, ca
     predictor = Predictor.from_artifacts(toy.rank_dir)
     assert predictor.scale is None
     assert predictor.predict(torch.zeros(2, 3, 4)).rho is None
+
+
+def test_components_weighted_by_kfac_reach_the_model_and_the_controls(toy):
+    """Both compute the layer's covariances from the base network and the training split."""
+    write_toy_params(Path(), diffusion={**PCA, "representation": {"name": "pca", "components": 3, "metric": "kfac"}})
+    for stage in (train_diffusion, train_scale, tune_diffusion, train_controls, evaluate):
+        stage.main("toy")
+    predictor = Predictor.from_artifacts(toy.rank_dir)
+    found = predictor.diffusion.representation
+    run = load_params("toy")
+    task = run.build_task(toy.prepared)
+    covariances = layer_covariances(task, load_cut_model(toy, task), task.open(toy.prepared, "train"), 0)
+    store = OverfitStore(toy.overfit("train"))
+    wanted = Pca.fit_weighted(torch.from_numpy(store.deltas()), run.diffusion.representation, covariances)
+    torch.testing.assert_close(found.encode(wanted.decode(torch.eye(3), None)), torch.eye(3), rtol=1e-3, atol=1e-3)
+    config = artifacts.read_json(toy.controls / "config.json")
+    assert config["space"]["args"]["weighted"] is True
+
+
+def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_cost(toy):
+    write_toy_params(Path(), diffusion={**PCA, "task_loss": 2.0, "task_batch": 4})
+    for stage in (train_diffusion, train_scale, tune_diffusion, train_controls):
+        stage.main("toy")
+    metrics = artifacts.read_json(toy.diffusion / "metrics.json")
+    row = read_table(toy.diffusion / "curve.tsv")[-1]
+    assert row["val_loss"] == pytest.approx(row["val_delta_loss"] + 2 * row["val_task_loss"])
+    cost = artifacts.read_json(toy.controls / "metrics.json")["cost_flops"]["ocd"]
+    assert cost["diffusion"] > metrics["task_flops"] > 0
+    write_toy_params(Path(), diffusion={"task_loss": 2.0})
+    with pytest.raises(UserError, match=r"diffusion\.task_loss needs whole Δ, but representation factored"):
+        train_diffusion.main("toy")
+
+
+def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):
+    write_toy_params(Path(), diffusion={**PCA, "metric": "gauss_newton"})
+    seen = []
+
+    def spy(*args, metrics, **kwargs):
+        seen.append((args[0], args[2], metrics))
+        return train_with(*args, metrics=metrics, **kwargs)
+
+    train_with = running_train_diffusion.train_diffusion
+    monkeypatch.setattr(running_train_diffusion, "train_diffusion", spy)
+    train_diffusion.main("toy")
+    ((codes, val_codes, (train, val)),) = seen
+    assert train.shape == (len(codes), 3, 3)
+    assert val.shape == (len(val_codes), 3, 3)
+    assert float(train.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(1.0, rel=1e-4)
+    write_toy_params(Path(), diffusion={"metric": "gauss_newton"})
+    with pytest.raises(UserError, match=r"diffusion\.metric gauss_newton needs whole Δ, but representation factored"):
+        train_diffusion.main("toy")
 
 
 def test_a_model_that_needs_a_scale_refuses_a_run_without(toy, monkeypatch):
@@ -218,7 +282,7 @@ def test_without_updates_the_tuned_model_is_the_diffusion_model(toy, monkeypatch
     train_diffusion.main("toy")
     train_scale.main("toy")
     with monkeypatch.context() as patch:
-        patch.setattr(tune_diffusion, "tune", forbidden)
+        patch.setattr(running_tune_diffusion, "tune", forbidden)
         tune_diffusion.main("toy")
     for name in ("model.safetensors", "config.json"):
         assert (toy.tuned / name).read_bytes() == (toy.diffusion / name).read_bytes()
@@ -240,7 +304,7 @@ def test_tuning_stops_and_goes_on_and_its_rows_are_in_the_table(toy, monkeypatch
     assert tune_diffusion.main("toy") == {"resumed": False}
     files = {p.name: p.read_bytes() for p in toy.tuned.iterdir()}
     assert set(files) == SCALE_FILES - {"comparison.tsv"}
-    real = tune_diffusion.tune
+    real = running_tune_diffusion.tune
 
     def interrupted(*args, **kwargs):
         def progress(done, _text):
@@ -249,9 +313,9 @@ def test_tuning_stops_and_goes_on_and_its_rows_are_in_the_table(toy, monkeypatch
 
         return real(*args[:10], progress, *args[11:], **kwargs)
 
-    monkeypatch.setattr(tune_diffusion, "CHECKPOINT_EVERY", 3)
+    monkeypatch.setattr(running_tune_diffusion, "CHECKPOINT_EVERY", 3)
     with monkeypatch.context() as patch:
-        patch.setattr(tune_diffusion, "tune", interrupted)
+        patch.setattr(running_tune_diffusion, "tune", interrupted)
         with pytest.raises(InterruptedError):
             tune_diffusion.main("toy")
     assert tune_diffusion.main("toy") == {"resumed": True}

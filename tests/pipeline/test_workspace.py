@@ -12,13 +12,13 @@ from tests.support.workspace import Workspace, edit_params, ran_stages
 from tests.test_docs import OWN_TASK, PAGES, RUN, blocks, commands
 
 ALL = {
-    "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0",
+    "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0", "diagnose@mnist5k-0",
     "overfit@mnist5k-0-1-train", "overfit@mnist5k-0-1-val", "overfit@mnist5k-0-1-test",
     "train_diffusion@mnist5k-0-1", "train_scale@mnist5k-0-1", "tune_diffusion@mnist5k-0-1",
     "train_controls@mnist5k-0-1",
     "evaluate@mnist5k-0-1", "illustrate@mnist5k-0-1", "report@mnist5k",
 }  # fmt: skip
-AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_base", "score_layers")}
+AFTER_OVERFIT = {s for s in ALL if s.split("@")[0] not in ("prepare", "train_base")}
 
 
 def test_first_run_runs_every_stage_and_ends_with_the_table(workspace: Workspace) -> None:
@@ -174,9 +174,9 @@ def test_an_edit_runs_the_stages_whose_code_it_is(workspace: Workspace) -> None:
     card, other_domain = "ocd_core/report/store_card.py", "ocd_core/tasks/views/pictures.py"
     assert edited(workspace, card, other_domain) == {"report@mnist5k"}
     # the same bytes come out, so nothing follows; and no later stage takes its inputs for stale
-    found = edited(workspace, "stages/train_base.py", "stages/train_scale.py", "stages/evaluate.py")
+    found = edited(workspace, *(f"ocd_core/running/{name}.py" for name in ("train_base", "train_scale", "evaluate")))
     assert found == {"train_base@mnist5k-0", "train_scale@mnist5k-0-1", "evaluate@mnist5k-0-1", "report@mnist5k"}
-    workspace.run("git", "checkout", "-q", "--", "ocd_core", "stages")
+    workspace.run("git", "checkout", "-q", "--", "ocd_core")
     assert ran_stages(workspace.run("dvc", "repro")) == set()  # all of it from the cache
 
 

@@ -20,7 +20,7 @@ from tests.test_config import keys
 PRESETS = ("paper", "released")
 TASKS = ("mnist5k", "mnist", "tinynerf", "tinynerf_demo")
 NOT_THE_METHOD = {".diffusion.representation.components"}  # of pca, which no preset uses
-OVERFIT_METHOD = {f".overfit.{k}" for k in ("optimizer", "lr", "steps", "until_converged")}
+OVERFIT_METHOD = {f".overfit.{k}" for k in ("optimizer", "lr", "steps", "until_converged", "refine.steps")}
 
 
 @pytest.fixture

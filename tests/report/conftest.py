@@ -6,7 +6,7 @@ import pytest
 
 from ocd_core.artifacts import Artifacts
 from tests.support.domains import images_run, table_run
-from tests.support.runs import run_of
+from tests.support.runs import TUNING, run_of
 from tests.support.toy import PLANE
 from tests.support.views import views_run
 
@@ -14,7 +14,7 @@ MAKERS: dict[str, Callable[[Path], Artifacts]] = {
     "images": images_run,
     "tabular": table_run,
     "views": lambda root: views_run(root, "illustrate"),
-    "own": lambda root: run_of(root, "plane", PLANE, "evaluate"),
+    "own": lambda root: run_of(root, "plane", {**PLANE, "tuning": {**PLANE["tuning"], **TUNING}}, "evaluate"),
 }
 
 

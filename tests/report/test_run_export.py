@@ -4,7 +4,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,22 @@ def test_a_bundle_has_what_its_task_needs_and_no_data(exported: Exported) -> Non
     base = next(r for r in table["results"] if r["row"] == "base")
     assert f"{base['mean']:.{table['metrics'][0]['decimals']}f}" in card
     assert ("trust_remote_code=True" in card) == (domain == "own")
+
+
+def test_a_tuned_model_travels_with_its_run(exported: Exported) -> None:
+    domain, run, bundle = exported
+    load = partial(Predictor.from_pretrained, trust_remote_code=domain == "own", tuned=True)
+    if domain != "own":  # was not tuned
+        assert not (bundle / "tuned").exists()
+        with pytest.raises(UserError, match=r"has no tuned diffusion model; leave out tuned=True"):
+            load(bundle)
+        return
+    own, found = Predictor.from_artifacts(run.rank_dir, tuned=True), load(bundle)
+    inputs = some_inputs(run, own)
+    answer = found.predict(inputs, draws=2)
+    assert torch.equal(answer.output, own.predict(inputs, draws=2).output)
+    untuned = Predictor.from_pretrained(bundle, trust_remote_code=True).predict(inputs, draws=2)
+    assert not torch.equal(answer.output, untuned.output)
 
 
 def test_a_row_of_a_table_is_read_as_the_run_reads_it(tmp_path: Path, table: Exported) -> None:

@@ -8,7 +8,7 @@ import pytest
 from ocd_core.artifacts import Artifacts, write_json
 from ocd_core.report import run_report
 from ocd_core.report.results import merged_results
-from ocd_core.report.run_page import _class_of, about, differences_figure, in_short, legend
+from ocd_core.report.run_page import about, differences_figure, in_short, legend
 from ocd_core.report.run_report import write_report
 from ocd_core.report.store_page import store_page
 from ocd_core.store import OverfitStore
@@ -16,7 +16,8 @@ from tests.report.test_store_page import Page
 from tests.support.browser import measure, need_chromium
 from tests.support.tables import result, table
 
-PARTS = ["in-short", "results", "samples", "layers", "training", "weight-changes", "cost", "environment-and-config"]
+PARTS = ["in-short", "results", "samples", "layers", "training", "weight-changes", "memorisation", "cost",
+         "environment-and-config"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,8 @@ def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], mo
     run = reports["images"]
     for name in ("_cards", "plot_curves", "plot_layer_scores", "plot_store"):  # as they are
         monkeypatch.setattr(run_report, name, lambda *_: [])
-    folder = run.rank_dir / "diagnosis"
-    folder.mkdir()
+    folder = run.diagnosis
+    folder.mkdir(exist_ok=True)
     (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
     write_report("images", run.root)
     text, page = page_of(run)
@@ -151,19 +152,3 @@ def test_what_was_done_in_words(tmp_path: Path) -> None:
     assert "(`mlp`) was trained on the task `toy` (1,200 to train; source: points)" in about(run, entry)
     write_json(run.prepared / "summary.json", {"train": 3})
     assert "on the task `toy`. It was then overfitted" in about(run, entry)
-
-
-@pytest.mark.parametrize(
-    ("row", "module"),
-    [
-        ("ocd", "ocd"),
-        ("tent_10_online", "tent"),
-        ("ocd_tuned_ensemble_5", "ocd_tuned_ensemble"),
-        ("deep_ensemble_2", "deep_ensemble"),
-        ("gone", None),
-        ("tentative", None),
-    ],
-)
-def test_a_variant_belongs_to_the_longest_name_that_it_begins_with(row: str, module: str | None) -> None:
-    found = _class_of(row)
-    assert (None if found is None else found.__module__.rsplit(".", 1)[1]) == module

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from ocd_core.artifacts import Artifacts, read_json, write_json
-from ocd_core.report.run_times import paper_cells, run_times, runtime_markdown
+from ocd_core.report.run_times import paper_cells, run_times, runtime_markdown, seconds_to_fit
 from ocd_core.timing import Stopwatch
 
-SECONDS = {"train_base": 10.0, "overfit": 4.0, "train_diffusion": 20.0, "train_scale": 6.0}
+SECONDS = {"train_base": 10.0, "overfit": 4.0, "train_diffusion": 20.0, "train_scale": 6.0, "tune_diffusion": 7.0}
 INFERENCE = {
     "one_by_one": {"samples": 20, "base_ms": 2.0, "ocd_ms": 5.0},
     "batched": {"samples": 64, "base_ms": 0.5, "ocd_ms": 2.0},
@@ -27,7 +27,7 @@ def timed(
     root: Path, seed: int = 0, rank: int = 1, slower: float = 1.0, checkpoint: str | None = None, task: str = "toy"
 ) -> Artifacts:
     run = Artifacts(task, seed, rank, root)
-    for name in ("base", "diffusion", "scale", "evaluation"):
+    for name in ("base", "diffusion", "scale", "tuned", "controls", "evaluation"):
         write_json(run.path(name) / "manifest.json", name)
     write_json(run.overfit("train") / "zarr.json", {})
     write_json(run.base / "config.json", {"base": {"checkpoint": checkpoint}})
@@ -49,17 +49,24 @@ def test_times_and_ratios_of_one_run(tmp_path: Path) -> None:
     assert times == pytest.approx(
         {"base": 10, "overfit": 4, "diffusion": 20, "scale": 6, "overfit_sample": 0.02, "ocd": 30, "ocd_ratio": 3,
          "base_single": 0.002, "ocd_single": 0.005, "single_ratio": 2.5, "base_batched": 0.0005,
-         "ocd_batched": 0.002, "batched_ratio": 4}
+         "ocd_batched": 0.002, "batched_ratio": 4, "tuned": 7}
     )  # fmt: skip
     text = runtime_markdown([timed(tmp_path)])
     assert "**toy, layer of rank 1, seed 0**" in text
     assert cells(text) == [
-        "10.0 s", "4.00 s", "20.0 ms", "20.0 s", "6.00 s", "30.0 s", "× 3.00", "2.00 ms", "5.00 ms", "× 2.50",
+        "10.0 s", "4.00 s", "20.0 ms", "20.0 s", "6.00 s", "30.0 s", "× 3.00", "7.00 s", "2.00 ms", "5.00 ms", "× 2.50",
         "0.50 ms", "2.00 ms", "× 4.00",
     ]  # fmt: skip
     assert "Measured on: cpu, 1 thread." in text
     assert "Inference: 20 samples one by one, 64 in a batch." in text
     assert "–: not known" not in text
+
+
+def test_the_time_to_fit_is_that_of_a_row_or_of_its_run(tmp_path: Path) -> None:
+    run = timed(tmp_path)
+    assert seconds_to_fit(run) == {"ocd": 30.0, "ocd_tuned": 37.0}
+    record(run, "train_controls", 9.0, rows={"ridge": 1.5, "deep_ensemble": 4.0})
+    assert seconds_to_fit(run) == {"ocd": 30.0, "ocd_tuned": 37.0, "ridge": 1.5, "deep_ensemble": 4.0}
 
 
 def test_seeds_are_averaged_and_ranks_are_apart(tmp_path: Path) -> None:
@@ -75,8 +82,8 @@ def test_what_is_not_known_is_a_dash_with_a_note(tmp_path: Path) -> None:
     write_json(run.diffusion / "manifest.json", "another, from the cache")
     run.seconds("evaluate").unlink()
     text = runtime_markdown([run, timed(tmp_path, 1)])
-    assert cells(text)[:7] == ["10.0 s", "4.00 s", "20.0 ms", "–", "6.00 s", "–", "–"]
-    assert cells(text)[7:] == ["–"] * 6
+    assert cells(text)[:8] == ["10.0 s", "4.00 s", "20.0 ms", "–", "6.00 s", "–", "–", "7.00 s"]
+    assert cells(text)[8:] == ["–"] * 6
     assert (
         "–: not known. Times are recorded when a stage runs; an artifact that comes from DVC's cache has none." in text
     )
@@ -108,7 +115,7 @@ def test_the_papers_times_are_beside_those_of_its_tasks(tmp_path: Path) -> None:
             "training of the diffusion model": ("20.0 s", "6.0 h"),
             "inference of the base, samples one by one": ("2.00 ms", "15 ms"),
             "inference of OCD, samples one by one": ("5.00 ms", "288 ms"),
-        } | {rows[9][0]: ("× 2.50", "× 19.2")}
+        } | {rows[10][0]: ("× 2.50", "× 19.2")}
         assert (
             "The paper's: cited from ICML 2023, Tab. 7 (LeNet5, on an RTX 2060), not measured here; its diffusion "
             "model is a U-Net; this task uses 5,000 of the paper's 70,000 digits." in part

@@ -6,6 +6,11 @@ from ocd_core.scoring.params import LayerParams, ScoringParams
 SCORING = {"samples": 10, "draws": 10, "noise": "absolute", "scale": 0.1}
 
 
+def layer(kinds):
+    candidates = {"names": None, "kinds": kinds}
+    return {"select": "entropy", "candidates": candidates, "probe": {"samples": 20, "components": 2}}
+
+
 @pytest.mark.parametrize(
     "change", [{"draws": 9}, {"samples": 0}, {"noise": "uniform"}, {"scale": 0.0}, {"scale": float("inf")}]
 )
@@ -16,8 +21,8 @@ def test_what_scoring_refuses(change):
 
 
 def test_candidates_are_named_or_of_a_kind():
-    chosen = LayerParams.model_validate({"select": "auto", "candidates": {"names": None, "kinds": ["conv"]}})
+    chosen = LayerParams.model_validate(layer(["conv"]))
     assert chosen.candidates.kinds == ["conv"]
     for kinds in ([], ["attention"]):
         with pytest.raises(ValidationError, match="kinds"):
-            LayerParams.model_validate({"select": "auto", "candidates": {"names": None, "kinds": kinds}})
+            LayerParams.model_validate(layer(kinds))

@@ -13,7 +13,7 @@ from ocd_core.errors import UserError
 from ocd_core.models.mlp import MLP
 from ocd_core.network.cut import CutModel
 from ocd_core.scoring.entropy import entropy_gkde
-from ocd_core.scoring.params import CandidateParams, LayerParams, ScoringParams
+from ocd_core.scoring.params import CandidateParams, LayerParams, ProbeParams, ScoringParams
 from ocd_core.scoring.perturb import perturbed_losses
 from ocd_core.scoring.scores import (
     LayerScore,
@@ -38,8 +38,9 @@ def score(name, entropy, kind="linear", without=0, stderr=0.1, rank=0):
 RANKED = rank_layers([score("c1", 1.0, "conv"), score("a", 3.0), score("c2", 4.0, "conv"), score("b", 2.0)])
 
 
-def layer(select="auto", names=None, kinds=("linear", "conv")):
-    return LayerParams(select=select, candidates=CandidateParams(names=names, kinds=list(kinds)))
+def layer(select="entropy", names=None, kinds=("linear", "conv")):
+    probe = ProbeParams(samples=20, components=2)
+    return LayerParams(select=select, candidates=CandidateParams(names=names, kinds=list(kinds)), probe=probe)
 
 
 def test_ranking_is_by_entropy_and_ties_keep_the_models_order():
@@ -228,10 +229,10 @@ def test_released_lenet5_ranks_as_found(shared_data, mnist_task, mnist_prepared)
     names = {noise: [s.name for s in scores] for noise, scores in ranking.items()}
     assert names["absolute"][0] == "conv3"
     assert names["relative"][0] == "fc2"
-    auto = layer(kinds=["linear"])
-    assert select_layer(ranking["absolute"], auto, 1) == "fc1"
-    assert select_layer(ranking["relative"], auto, 1) == "fc2"
-    assert layers_report(ranking["absolute"], auto)["warning"] is None
+    by_score = layer(kinds=["linear"])
+    assert select_layer(ranking["absolute"], by_score, 1) == "fc1"
+    assert select_layer(ranking["relative"], by_score, 1) == "fc2"
+    assert layers_report(ranking["absolute"], by_score)["warning"] is None
     assert all(s.without_density == 0 for scores in ranking.values() for s in scores)
 
 

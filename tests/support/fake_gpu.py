@@ -117,7 +117,7 @@ def run(task: str, stages: Sequence[str]) -> None:
         for module in (
             "ocd_core.overfit.workers",
             "ocd_core.training.processes",
-            *(f"stages.{name}" for name in stages),
+            *(f"ocd_core.running.{name}" for name in stages),
         ):
             if hasattr(import_module(module), "local_device"):
                 patch.setattr(f"{module}.local_device", local_device)

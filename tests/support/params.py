@@ -7,7 +7,7 @@ from ocd_core.config import Params
 from ocd_core.diffusion.params import DenoiserParams, DiffusionParams
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.network.params import BaseParams
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams, RefineParams
 from ocd_core.presets import apply_preset
 from ocd_core.scale.params import ScaleParams
 from tests.support.repository import REPO
@@ -34,10 +34,17 @@ def overfit_params(**changes) -> OverfitParams:
         "replicas": 1,
         "precision": "float64",
         "layout": "dense",
+        "refine": NOT_REFINED,
         "memory_mb": 8,
         "shard_mb": 1,
     }
     return OverfitParams.model_validate({**values, **changes})
+
+
+def refine_params(**changes) -> RefineParams:
+    return RefineParams.model_validate(
+        {"steps": 1, "components": 3, "damping": 0.01, "samples": 40, "inputs": 1, **changes}
+    )
 
 
 def denoiser_params(**changes: Any) -> DenoiserParams:
@@ -47,13 +54,18 @@ def denoiser_params(**changes: Any) -> DenoiserParams:
 def diffusion_params(**changes: Any) -> DiffusionParams:
     denoiser = changes.get("denoiser", denoiser_params())
     values: dict[str, Any] = {
-        "representation": RepresentationParams(name="factored" if denoiser.name == "mlp" else "dense", components=4),
+        "representation": RepresentationParams(
+            name="factored" if denoiser.name == "mlp" else "dense", components=4, metric="euclidean"
+        ),
         "denoiser": denoiser,
         "embedding": 32,
         "schedule": "zero_snr",
         "timesteps": 20,
         "prediction": "x0",
         "loss": "mse",
+        "metric": "euclidean",
+        "task_loss": 0.0,
+        "task_batch": 8,
         "unit_variance": True,
         "updates": 20,
         "batch_size": 16,
@@ -89,8 +101,8 @@ def scale_params(warm=0, **changes):
     return ScaleParams.model_validate({**values, **changes})
 
 
-def representation_params(name: str, components: int = 2) -> RepresentationParams:
-    return RepresentationParams(name=name, components=components)
+def representation_params(name: str, components: int = 2, metric: str = "euclidean") -> RepresentationParams:
+    return RepresentationParams(name=name, components=components, metric=metric)
 
 
 def tuning_params(**changes: Any) -> TuningParams:

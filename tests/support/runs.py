@@ -31,7 +31,7 @@ GROUPS: dict[str, dict[str, Any]] = {
         "tuning": {**TUNING, "through": "sampler", "steps": 2},
         "layer": {"select": "embed"},
         "diffusion": {
-            "representation": {"name": "pca", "components": 5},
+            "representation": {"name": "pca", "components": 5, "metric": "euclidean"},
             "updates": 40,
             "batch_size": 16,
             "validate_every": 20,

@@ -23,7 +23,7 @@ def speech_params(folder: Path) -> dict[str, Any]:
                                                  "kinds": ["linear"]}},
         "scoring": {"samples": 2, "draws": 10},
         "diffusion": {"updates": 4, "validate_every": 2, "batch_size": 8, "embedding": 8,
-                      "representation": {"name": "pca", "components": 3}},
+                      "representation": {"name": "pca", "components": 3, "metric": "euclidean"}},
         "scale": {"updates": 4, "validate_every": 2},
         "evaluate": {"draws": [2], "bootstrap": 100},
     }  # fmt: skip

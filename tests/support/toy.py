@@ -112,7 +112,7 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
             **{name: dict(row_class(name).quick) for name in SLOW_ROWS},
             "components": 2, "ocd_gain": {"gains": [0.5, 1.0]},
             "base_further": {"epochs": 3, "patience": 3, "lrs": [1e-3]},
-            "ridge": {"rows": 40, "folds": 3, "widths": [1.0, 3.0], "penalties": [0.1, 1.0]},
+            "ridge": {"rows": 40, "folds": 3, "widths": [1.0, 3.0], "penalties": [0.1, 1.0], "metric": "euclidean"},
             "hypernetwork": {"widths": [8], "updates": 20, "batch_size": 8, "lrs": [1e-3], "ema": 0.0,
                              "validate_every": 10, "patience": 5},
         },
@@ -185,7 +185,7 @@ def plane_params() -> dict[str, Any]:
         scoring={"samples": 4, "draws": 20},
         overfit={"lr": 0.1, "steps": 2, "memory_mb": 64},
         diffusion={
-            "representation": {"name": "dense", "components": 4},
+            "representation": {"name": "dense", "components": 4, "metric": "euclidean"},
             "denoiser": {"name": "mlp", "width": 8, "depth": 1, "multipliers": [1], "dropout": 0.0},
             "embedding": 8,
             "timesteps": 10,
@@ -198,7 +198,7 @@ def plane_params() -> dict[str, Any]:
         sampling={"steps": 2},
         controls={
             "fit": ["mean_delta", "ridge", "ocd_gain"],
-            "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1]},
+            "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1], "metric": "euclidean"},
         },
         evaluate={"rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": [2]},
     )

@@ -24,7 +24,7 @@ def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = l
         "scoring": {"samples": 2, "draws": 10},
         "overfit": {"steps": 2},
         "diffusion": {"updates": 4, "validate_every": 2, "batch_size": 8, "embedding": 8,
-                      "representation": {"name": "pca", "components": 3}},
+                      "representation": {"name": "pca", "components": 3, "metric": "euclidean"}},
         "scale": {"updates": 4, "validate_every": 2},
         "evaluate": {"draws": [2], "bootstrap": 100},
     }  # fmt: skip

@@ -17,7 +17,7 @@ SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "scale": {"updates": 60, "validate_every": 30},
     "controls": {
         "base_further": {"epochs": 1, "patience": 1, "lrs": [1e-4]},
-        "ridge": {"rows": 200, "folds": 2, "widths": [1.0], "penalties": [0.1]},
+        "ridge": {"rows": 200, "folds": 2, "widths": [1.0], "penalties": [0.1], "metric": "euclidean"},
         "hypernetwork": {
             "widths": [16],
             "updates": 10,

@@ -64,7 +64,12 @@ def test_stages_with_a_gpu_leave_nothing_behind_on_the_cpu(case, tmp_path, monke
         run = views_run(tmp_path, "evaluate", with_tuning)
     else:
         unet = {"name": "unet", "width": 4, "depth": 1, "multipliers": [1], "dropout": 0.1}
-        dense = {"representation": {"name": "dense", "components": 2}, "denoiser": unet, "updates": 4, "batch_size": 8}
+        dense = {
+            "representation": {"name": "dense", "components": 2, "metric": "euclidean"},
+            "denoiser": unet,
+            "updates": 4,
+            "batch_size": 8,
+        }
         write_toy_params(tmp_path, **({"tuning": TUNED} if case == "factored" else {"diffusion": dense}))
         run_stages("evaluate")
         run = Artifacts("toy")

@@ -8,12 +8,16 @@ Dims: N samples, O out_features, I in_features.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ocd_core.codes.params import RepresentationParams
+from ocd_core.errors import UserError
+
+if TYPE_CHECKING:
+    from ocd_core.network.covariances import LayerCovariances
 
 Deltas = Tensor | Iterable[Tensor]  # (N, O, I) at once, or in chunks of consecutive samples
 NO_DELTAS = "there are no training Δ to fit a representation on (is every ρ = 0?)"
@@ -41,6 +45,17 @@ class Representation(nn.Module, ABC):
         Raises:
             UserError: there are no Δ, or the representation does not fit them; the message says why.
         """
+
+    @classmethod
+    def fit_weighted(
+        cls, deltas_NOI: Deltas, params: RepresentationParams, covariances: "LayerCovariances"
+    ) -> "Representation":
+        """Like `fit`, in the metric ‖G^½ Δ A^½‖ of a layer's covariances (`representation.metric: kfac`).
+
+        Raises:
+            UserError: as for `fit`; by default always.
+        """
+        raise UserError(f"representation {cls.name} has no metric; set representation.metric to euclidean")
 
     @abstractmethod
     def encode(self, delta_NOI: Tensor, layer_input_NI: Tensor | None = None) -> Tensor:

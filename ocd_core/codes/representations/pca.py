@@ -5,18 +5,27 @@ Distances between Δ are kept, so ρ and unit norm play no part.
 Dims: N samples, O out_features, I in_features, d entries of a Δ, k components.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from ocd_core.codes.params import RepresentationParams
+from ocd_core.codes.principal import Principal, principal_components
 from ocd_core.codes.representations.base import NO_DELTAS, Deltas, Representation, chunks_of
 from ocd_core.errors import UserError
 
+if TYPE_CHECKING:
+    from ocd_core.network.covariances import LayerCovariances
+
 
 class Pca(Representation):
-    """k principal coefficients of Δ about the training mean, divided by their common root mean square."""
+    """k principal coefficients of Δ about the training mean, divided by their common root mean square.
+
+    With `weighted`, components are those of G^½ Δ A^½ (`ocd_core.network.covariances`), so that they go to what changes
+    the loss, and distances between codes are those between weighted Δ. Both maps stay linear: `dual` encodes, `basis`
+    decodes.
+    """
 
     name = "pca"
     uses_scale = False
@@ -25,52 +34,64 @@ class Pca(Representation):
     scale: Tensor
     explained: Tensor
 
-    def __init__(self, out_features: int, in_features: int, components: int) -> None:
+    def __init__(self, out_features: int, in_features: int, components: int, weighted: bool = False) -> None:
         super().__init__(out_features, in_features, (components,))
-        self.register_buffer("mean", torch.zeros(out_features * in_features))
-        self.register_buffer("basis", torch.zeros(components, out_features * in_features))  # orthonormal rows
+        entries = out_features * in_features
+        self.weighted = weighted
+        self.register_buffer("mean", torch.zeros(entries))
+        self.register_buffer("basis", torch.zeros(components, entries))  # orthonormal rows, unless weighted
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("explained", torch.zeros(components))  # share of the variance of each component
+        if weighted:
+            self.register_buffer("dual_basis", torch.zeros(components, entries))
+
+    @property
+    def dual(self) -> Tensor:
+        """The rows whose products with a centred Δ are its coefficients, (k, d)."""
+        found = self.dual_basis if self.weighted else self.basis
+        assert isinstance(found, Tensor)
+        return found
 
     @classmethod
     def fit(
         cls, deltas_NOI: Deltas, layer_input_NI: Tensor | None, params: RepresentationParams, unit_variance: bool
     ) -> "Pca":
-        """Exact eigenvectors in float64, from the smaller of the N×N and the d×d matrix of products."""
+        """See `principal_components`."""
         chunks = list(chunks_of(deltas_NOI))
         if not chunks:
             raise UserError(NO_DELTAS)
+        found = _principal(chunks, params)
         outs, ins = chunks[0].shape[1:]
-        x_Nd = (torch.cat(chunks) if len(chunks) > 1 else chunks[0]).flatten(1)
-        count, entries = x_Nd.shape
-        k = params.components
-        if k > min(count - 1, entries):
-            raise UserError(
-                f"representation pca: {count} training Δ of {entries} entries have at most "
-                f"{min(count - 1, entries)} components; lower representation.components from {k}"
-            )
-        mean_d = x_Nd.mean(0, dtype=torch.float64)
-        values, vectors = _principal(x_Nd, mean_d, k)
-        total = values.sum()
-        values = values[-k:].flip(0)
-        if values[-1] <= 1e-10 * total:
-            rank = int((values > 1e-10 * total).sum())
-            raise UserError(
-                f"representation pca: the training Δ span only {rank} directions; lower representation.components "
-                f"from {k}"
-            )
-        largest = vectors.abs().argmax(0, keepdim=True)
-        vectors = vectors * vectors.gather(0, largest).sign()  # the sign of an eigenvector is arbitrary; fix it
-        self = cls(outs, ins, k)
-        self.mean.copy_(mean_d)
-        self.basis.copy_(vectors.T)
-        self.scale.copy_((values.mean() / count).sqrt())
-        self.explained.copy_(values / total)
+        self = cls(outs, ins, params.components)
+        self.mean.copy_(found.mean_d)
+        self.basis.copy_(found.basis_kd)
+        self._keep_variances(found)
         return self
+
+    @classmethod
+    def fit_weighted(cls, deltas_NOI: Deltas, params: RepresentationParams, covariances: "LayerCovariances") -> "Pca":
+        """The components of G^½ Δ A^½; decoding divides by the roots, which are damped, again."""
+        left_OO, right_II, left_inverse_OO, right_inverse_II = covariances.roots()
+        chunks = [(left_OO @ chunk.double() @ right_II).float() for chunk in chunks_of(deltas_NOI)]
+        if not chunks:
+            raise UserError(NO_DELTAS)
+        found = _principal(chunks, params)
+        outs, ins = chunks[0].shape[1:]
+        self = cls(outs, ins, params.components, weighted=True)
+        basis_kOI = found.basis_kd.view(-1, outs, ins)
+        self.mean.copy_((left_inverse_OO @ found.mean_d.view(outs, ins) @ right_inverse_II).flatten())
+        self.basis.copy_((left_inverse_OO @ basis_kOI @ right_inverse_II).flatten(1))
+        self.dual.copy_((left_OO @ basis_kOI @ right_II).flatten(1))
+        self._keep_variances(found)
+        return self
+
+    def _keep_variances(self, found: Principal) -> None:
+        self.scale.copy_(found.scale)
+        self.explained.copy_(found.squares_k / found.total)
 
     def encode(self, delta_NOI: Tensor, layer_input_NI: Tensor | None = None) -> Tensor:
         """The coefficients of Δ, (N, k)."""
-        code: Tensor = (delta_NOI.flatten(1) - self.mean) @ self.basis.T / self.scale
+        code: Tensor = (delta_NOI.flatten(1) - self.mean) @ self.dual.T / self.scale
         return code
 
     def decode(self, code: Tensor, rho_N: Tensor | None, layer_input_NI: Tensor | None = None) -> Tensor:
@@ -84,27 +105,16 @@ class Pca(Representation):
             "out_features": self.out_features,
             "in_features": self.in_features,
             "components": self.shape[0],
+            **({"weighted": True} if self.weighted else {}),
         }
 
     def summary(self) -> dict[str, float]:
-        """Numbers for the metrics file; `explained_variance`: share of the training Δ's variance that is kept."""
+        """Numbers for the metrics file; `explained_variance`: share of the (weighted) training Δ's variance kept."""
         return {**super().summary(), "explained_variance": float(self.explained.sum())}
 
 
-def _principal(x_Nd: Tensor, mean_d: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """All eigenvalues, ascending, and the first k principal directions (d, k), float64."""
-    count, entries = x_Nd.shape
-    if count <= entries:
-        centred = x_Nd.double() - mean_d
-        values, vectors = torch.linalg.eigh(centred @ centred.T)
-        vectors = centred.T @ vectors[:, -k:].flip(1)
-        return values, vectors / vectors.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
-    products = torch.zeros(entries, entries, dtype=torch.float64)
-    for block in torch.split(x_Nd, 2048):
-        centred = block.double() - mean_d
-        products.addmm_(centred.T, centred)
-    values, vectors = torch.linalg.eigh(products)
-    return values, vectors[:, -k:].flip(1)
+def _principal(chunks: list[Tensor], params: RepresentationParams) -> Principal:
+    return principal_components(chunks, params.components, "representation pca", "representation.components")
 
 
 REPRESENTATION = Pca

@@ -60,7 +60,8 @@ class Bound(Row):
         output = shared.outputs_with(delta_NOI)
         if shared.split == "test":
             task, split = self.context.task, self.context.split("test")
-            seen = seen_while_overfitting(task, split, sample_id, store.schema.steps, self.context.seed)
+            steps = self.context.params.overfit.steps
+            seen = seen_while_overfitting(task, split, sample_id, steps, self.context.seed)
             if seen is not None:
                 self._add(seen, map_tensors(Tensor.cpu, output), split.batch(sample_id).target)
         return output

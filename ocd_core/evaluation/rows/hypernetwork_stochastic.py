@@ -19,7 +19,6 @@ from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import DrawnRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.network.cut import CutModel
 from ocd_core.predictor import Predictor
 from ocd_core.rng import derive_seed
 from ocd_core.samples import Tensors
@@ -70,14 +69,14 @@ class Stochastic(DrawnRow, FittedRow):
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, in float32, with early stopping on the validation split."""
-        base, own = fitting.predictor.model, fitting.predictor.diffusion
+        own = fitting.predictor.diffusion
         train, val = fitting.samples("train"), fitting.samples("val")
         seed = derive_seed(fitting.seed, "stochastic hypernetwork")
         representation = deepcopy(own.representation).cpu()
         model = fresh_model(train.condition, own.params, representation, seed).to(fitting.device)
         found = tune(
             fitting.task,
-            CutModel(base.network, base.layer_name, "float32"),
+            fitting.tail,
             model,
             fitting.predictor.scale,
             train,

@@ -1,142 +1,44 @@
-"""`ridge`: kernel ridge regression of Δ on I(x), which shows how good a smooth function of I(x) can be.
-
-Dims: N training rows, M new samples, D features of I(x), d coordinates of Δ.
-"""
+"""`ridge`: kernel ridge regression of Δ on I(x), which shows how good a smooth function of I(x) can be."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from copy import deepcopy
+from functools import partial
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from ocd_core.codes.condition import Standardise, features
+from ocd_core.codes.curvature import as_metrics, mean_diagonal, row_curvatures
 from ocd_core.evaluation.context import Fitting
-from ocd_core.evaluation.distances import squared_distances
+from ocd_core.evaluation.regression import Ridge, RidgeParams, fit_ridge
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.moves import Move
-from ocd_core.rng import permutation
-from ocd_core.samples import Condition
-from ocd_core.strict import Positive, StrictModel
 
 
-class RidgeParams(StrictModel):
-    """`controls.ridge`; width and penalty are chosen by cross-validation on training samples."""
-
-    rows: Annotated[int, Field(ge=4, le=10**6)]  # maximum of training rows, all those of a seeded subset of the samples
-    folds: Annotated[int, Field(ge=2, le=1000)]  # replicas of a sample are in one fold
-    widths: Annotated[list[Positive], Field(min_length=1)]  # of the RBF, times the median distance of samples
-    penalties: Annotated[list[Positive], Field(min_length=1)]
-
-
-class Ridge(nn.Module):
-    """K(x, X) (K(X, X) + λ)⁻¹ Y with K = exp(-γ ‖x - x'‖²) on standardised features; no intercept."""
-
-    x_ND: Tensor
-    alpha_Nd: Tensor
-    gamma: Tensor
-
-    def __init__(self, rows: int, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.standardise = Standardise(inputs)
-        self.register_buffer("x_ND", torch.zeros(rows, inputs))  # standardised
-        self.register_buffer("alpha_Nd", torch.zeros(rows, outputs, dtype=torch.float64))
-        self.register_buffer("gamma", torch.ones((), dtype=torch.float64))
-
-    @torch.no_grad()
-    def forward(self, cond: Condition) -> Tensor:
-        """Coordinates of Δ, float32 (M, d)."""
-        x_MD = self.standardise(features(cond))
-        predicted_Md: Tensor = kernel(x_MD, self.x_ND, self.gamma) @ self.alpha_Nd
-        return predicted_Md.float()
-
-
-@dataclass(frozen=True)
-class RidgeFit:
-    """metrics: rows, width, penalty, gamma, and by cross-validation the mean squared error and R² of coordinates."""
-
-    ridge: Ridge
-    metrics: dict[str, float]
-
-
-def kernel(x_MD: Tensor, y_ND: Tensor, gamma: Tensor) -> Tensor:
-    """exp(-γ ‖x - y‖²), float64 (M, N)."""
-    return (-gamma * squared_distances(x_MD, y_ND)).exp_()
-
-
-def subset(sample_id_N: Tensor, rows: int, seed: int) -> Tensor:
-    """Row numbers of a seeded subset of samples with all their replicas: at most `rows`, but at least one sample."""
-    samples = torch.unique(sample_id_N)
-    replicas = len(sample_id_N) // len(samples)
-    kept = samples[permutation(len(samples), seed, "ridge subset")[: max(1, rows // replicas)]]
-    return torch.isin(sample_id_N, kept).nonzero().squeeze(1)
-
-
-@torch.no_grad()
-def fit_ridge(cond: Condition, code_Nd: Tensor, sample_id_N: Tensor, params: RidgeParams, seed: int) -> RidgeFit:
-    """Fit on training rows; width and penalty by cross-validation with all replicas of a sample in one fold.
-
-    γ = 1 / (2 w² m), where m is the median squared distance of different samples and w one of `params.widths`.
-
-    The error of a left-out fold F is exact without another fit: with A = (K + λ)⁻¹, it is (A_FF)⁻¹ (A Y)_F.
-    """
-    rows = subset(sample_id_N, params.rows, seed)
-    cond, y_Nd, groups_N = cond.select(rows), code_Nd[rows].double(), sample_id_N[rows]
-    x_ND = features(cond)
-    standardise = Standardise.from_data(x_ND)
-    x_ND = standardise(x_ND)
-    distance_NN = squared_distances(x_ND, x_ND)
-    apart = groups_N[:, None] != groups_N
-    # if all features are dead, the median is 0: then every kernel is 1
-    median = float(distance_NN[apart].median().clamp_min(1e-12)) if apart.any() else 1.0
-    samples, group_N = torch.unique(groups_N, return_inverse=True)
-    fold_N = (permutation(len(samples), seed, "ridge folds") % params.folds)[group_N]
-    found = []
-    for width in params.widths:
-        gamma = 1 / (2 * width**2 * median)
-        kernel_NN = (-gamma * distance_NN).exp()
-        found += [
-            (_left_out_error(kernel_NN, y_Nd, penalty, fold_N), width, penalty, gamma) for penalty in params.penalties
-        ]
-    error, width, penalty, gamma = min(found)
-    ridge = Ridge(len(rows), x_ND.shape[1], y_Nd.shape[1])
-    ridge.standardise = standardise
-    ridge.x_ND.copy_(x_ND)
-    ridge.gamma.fill_(gamma)
-    regularised_NN = kernel(x_ND, x_ND, ridge.gamma) + penalty * torch.eye(len(rows), dtype=torch.float64)
-    ridge.alpha_Nd.copy_(torch.cholesky_solve(y_Nd, torch.linalg.cholesky(regularised_NN)))
-    variance = float((y_Nd - y_Nd.mean(0)).square().mean())
-    metrics = {
-        "rows": float(len(rows)),
-        "width": width,
-        "penalty": penalty,
-        "gamma": gamma,
-        "cv_mse": error,
-        "cv_r2": 1 - error / variance if variance > 0 else 0.0,
-    }
-    return RidgeFit(ridge, metrics)
-
-
-def _left_out_error(kernel_NN: Tensor, y_Nd: Tensor, penalty: float, fold_N: Tensor) -> float:
-    """Mean squared error of the rows of each fold under a fit to the others."""
-    regularised_NN = kernel_NN + penalty * torch.eye(len(kernel_NN), dtype=torch.float64)
-    inverse_NN = torch.cholesky_inverse(torch.linalg.cholesky(regularised_NN))
-    alpha_Nd = inverse_NN @ y_Nd
-    total = 0.0
-    for fold in torch.unique(fold_N):
-        at = (fold_N == fold).nonzero().squeeze(1)
-        total += float(torch.linalg.solve(inverse_NN[at][:, at], alpha_Nd[at]).square().sum())
-    return total / y_Nd.numel()
+def _metrics(fitting: Fitting, sample_id_N: Tensor, rows: Tensor) -> Tensor:
+    """The metrics of some rows of the training store."""
+    replica_N = torch.from_numpy(fitting.store("train").read("replica"))
+    space = deepcopy(fitting.space).to(fitting.device)
+    found = row_curvatures(
+        fitting.task, fitting.tail, fitting.split("train"), sample_id_N[rows], replica_N[rows],
+        fitting.coordinates_Nd[rows], space.move, fitting.seed,
+    )  # fmt: skip
+    return as_metrics(found, mean_diagonal(found))
 
 
 class RidgeRow(MovedRow, FittedRow):
     """Δ from the regression."""
 
     Params = RidgeParams
-    quick: ClassVar[Mapping[str, Any]] = {"rows": 8, "folds": 2, "widths": [1.0], "penalties": [0.1]}
+    quick: ClassVar[Mapping[str, Any]] = {
+        "rows": 8,
+        "folds": 2,
+        "widths": [1.0],
+        "penalties": [0.1],
+        "metric": "euclidean",
+    }
     params: RidgeParams
     chosen_on = "train, by cross-validation"
     title = "kernel ridge regression of Δ"
@@ -146,7 +48,10 @@ class RidgeRow(MovedRow, FittedRow):
     def fit(self, fitting: Fitting) -> Fit:
         """Fit on the rows of the training store."""
         sample_id = torch.from_numpy(fitting.store("train").read("sample_id"))
-        fit = fit_ridge(fitting.train_condition, fitting.coordinates_Nd, sample_id, self.params, fitting.seed)
+        by_loss = self.params.metric == "gauss_newton"
+        metric_of = partial(_metrics, fitting, sample_id) if by_loss else None
+        cond, code_Nd = fitting.train_condition, fitting.coordinates_Nd
+        fit = fit_ridge(cond, code_Nd, sample_id, self.params, fitting.seed, metric_of)
         self.space, self.ridge = fitting.space, fit.ridge
         return Fit(fit.metrics)
 

@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import torch
 
 from ocd_core.codes.representations.dense import Dense
 from ocd_core.codes.representations.factored import Factored
 from ocd_core.codes.representations.pca import Pca
+from ocd_core.errors import UserError
+from ocd_core.network.covariances import LayerCovariances
 from tests.codes.representations.common import outer
 from tests.support.params import representation_params as params
 
@@ -30,3 +33,8 @@ def test_drawn_codes_are_brought_to_the_norm_of_encoded_ones():
     free = Pca(3, 4, 2)
     assert not free.uses_scale
     assert free.normalise(code) is code
+
+
+def test_a_representation_without_components_has_no_metric():
+    with pytest.raises(UserError, match="representation dense has no metric"):
+        Dense.fit_weighted(torch.randn(3, 2, 2), params("dense"), LayerCovariances(torch.eye(2), torch.eye(2)))

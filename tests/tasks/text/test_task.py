@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from ocd_core.artifacts import write_json
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.samples import SPLITS, whole_split
 from ocd_core.tasks.text.encoder import load_encoder
@@ -184,6 +184,7 @@ def overfit_params(**changes: Any) -> OverfitParams:
         "replicas": 1,
         "precision": "float64",
         "layout": "factored",
+        "refine": NOT_REFINED,
         "memory_mb": 64,
         "shard_mb": 8,
     }

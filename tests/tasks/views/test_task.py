@@ -10,7 +10,7 @@ from ocd_core.models.parts.vgg import VGG11Features, pooled_features
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass, outputs_with_move
 from ocd_core.network.training import fit_base
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.steps import StepPart, overfit
 from ocd_core.samples import Batch, whole_split
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
@@ -352,6 +352,7 @@ def test_overfitting_matches_a_plain_loop_of_torch_adam(prepared, net):
         replicas=2,
         precision="float64",
         layout="dense",
+        refine=NOT_REFINED,
         memory_mb=64,
         shard_mb=1,
     )

@@ -1,0 +1,84 @@
+"""What a network and a loss must do, tried on a few samples before anything runs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocd_core.calls.task import Given, Outputs
+from ocd_core.errors import UserError
+from ocd_core.samples import Batch, as_tuple, map_tensors
+
+_HINT = "one loss per sample is needed, for example reduction='none', or a mean over the other axes only"
+
+
+@torch.no_grad()
+def check_given(given: Given, batch: Batch) -> Outputs:
+    """Check network and loss on a few samples, and say of which kind the outputs are.
+
+    Args:
+        batch: at least two samples.
+
+    Raises:
+        UserError: the network fails or mixes samples; the loss fails, or gives no loss per sample.
+    """
+    count = len(batch)
+    output = _run(given, batch)
+    for part in as_tuple(output):
+        if part.dim() == 0 or len(part) != count:
+            raise UserError(
+                f"the model's output has shape {tuple(part.shape)} for {count} samples; the samples must stay in the "
+                "first axis"
+            )
+    alone = _run(given, batch.select(slice(0, 1)))
+    for whole, one in zip(as_tuple(output), as_tuple(alone), strict=True):
+        if one.is_floating_point() and not torch.allclose(whole[:1], one, rtol=1e-3, atol=1e-4):
+            raise UserError("the model's output for a sample changes with the other samples of the batch")
+    for dtype in (torch.float32, torch.float64):
+        in_dtype = map_tensors(lambda x, dtype=dtype: x.to(dtype) if x.is_floating_point() else x, output)  # type: ignore[misc]
+        _check_loss(given, in_dtype, batch)
+    return _kind(output, batch.target)
+
+
+def _run(given: Given, batch: Batch) -> Any:
+    try:
+        return given.network(*batch.inputs)
+    except Exception as error:  # whatever the network raises
+        shapes = ", ".join(str(tuple(x.shape)) for x in batch.inputs)
+        raise UserError(
+            f"the model fails on a batch of inputs of shape {shapes}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def _check_loss(given: Given, output: Any, batch: Batch) -> None:
+    first = as_tuple(output)[0]
+    try:
+        loss = given.loss_of(output, batch.target)
+    except Exception as error:  # whatever the loss raises
+        raise UserError(
+            f"the loss fails on an output of shape {tuple(first.shape)} in {first.dtype}: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:300]}"
+        ) from error
+    if not isinstance(loss, Tensor):
+        raise UserError(f"the loss returned a {type(loss).__name__}, not a tensor; {_HINT}")
+    if loss.dim() == 0:
+        raise UserError(f"the loss returned one number for {len(batch)} samples (a mean or a sum); {_HINT}")
+    if loss.shape != (len(batch),):
+        raise UserError(f"the loss has shape {tuple(loss.shape)} for {len(batch)} samples; {_HINT}")
+    if not bool(torch.isfinite(loss).all()):
+        raise UserError("the loss of the first samples is NaN or infinite; check the data and the network's output")
+    alone = given.loss_of(map_tensors(lambda x: x[:1], output), map_tensors(lambda x: x[:1], batch.target))
+    if not torch.allclose(loss[:1], alone, rtol=1e-3, atol=1e-5):
+        raise UserError(f"the loss of a sample changes with the other samples of the batch; {_HINT}")
+
+
+def _kind(output: Any, target: Any) -> Outputs:
+    if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
+        return "other"
+    if target.dtype == torch.int64 and target.dim() == 1 and output.dim() == 2 and output.shape[1] > 1:
+        inside = bool((target >= 0).all()) and bool((target < output.shape[1]).all())
+        return "classes" if inside else "other"
+    of_two_values = bool(((target == 0) | (target == 1)).all())
+    same = target.is_floating_point() and target.shape == output.shape
+    return "numbers" if same and not of_two_values else "other"

@@ -1,0 +1,249 @@
+"""Data that is given in Python: tensors, or a map-style Dataset, read by batch once and kept in files.
+
+The files are mapped into memory, so that data may be larger than memory, and every later reading gives the same rows,
+even if the Dataset augments them at random.
+
+Dims: N samples.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ocd_core.artifacts import read_json, write_json
+from ocd_core.calls.identity import tensor_digest
+from ocd_core.errors import UserError
+from ocd_core.samples import Batch
+
+_BATCH = 256
+_SEEN = 16  # rows of a Dataset that its fingerprint is taken from
+_LABELS = ("labels", "label", "target")
+_STRUCTURE = "structure.json"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Tensors, and how they were given. names: the keys of a dict, or None. single: one tensor alone."""
+
+    tensors: tuple[Tensor, ...]
+    names: tuple[str, ...] | None
+    single: bool
+
+    @classmethod
+    def of(cls, value: Any, what: str) -> "Parts":
+        """The tensors of a tensor or array, of a tuple or list of them, or of a dict.
+
+        Raises:
+            UserError: it holds something that is no tensor.
+        """
+        if isinstance(value, Mapping):
+            tensors = tuple(_tensor(part, f"{what}[{name!r}]") for name, part in value.items())
+            return cls(tensors, tuple(value), False)
+        if isinstance(value, tuple | list) and any(isinstance(part, Tensor | np.ndarray) for part in value):
+            return cls(tuple(_tensor(part, f"{what}[{i}]") for i, part in enumerate(value)), None, False)
+        return cls((_tensor(value, what),), None, True)
+
+    def restored(self, tensors: tuple[Tensor, ...]) -> Any:
+        """Other tensors in the same form."""
+        return restored(tensors, self.names, self.single)
+
+
+def restored(tensors: tuple[Tensor, ...], names: tuple[str, ...] | None, single: bool) -> Any:
+    """Tensors in the form that `Parts` describes."""
+    if names is not None:
+        return dict(zip(names, tensors, strict=True))
+    return tensors[0] if single else tensors
+
+
+def _tensor(value: Any, what: str) -> Tensor:
+    try:
+        tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{what}: a {type(value).__name__} is not a tensor") from error
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split as it was given; read in order, batch by batch.
+
+    what: its name, for messages. workers: processes that read a Dataset.
+    """
+
+    what: str
+    data: Any
+    workers: int = 0
+    collate: Callable[[list[Any]], Any] | None = None
+    in_memory: bool = field(default=False)
+
+    @classmethod
+    def of(cls, data: Any, what: str, workers: int = 0) -> "Source":
+        """A pair (inputs, targets), a map-style Dataset of such pairs, or a DataLoader of one.
+
+        Raises:
+            UserError: it is something else, or empty, or inputs and targets differ in length.
+        """
+        collate = None
+        if isinstance(data, DataLoader):
+            collate, workers, data = data.collate_fn, workers or data.num_workers, data.dataset
+        if isinstance(data, tuple) and len(data) == 2:
+            return cls._of_pair(data, what)
+        if isinstance(data, IterableDataset) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
+            raise UserError(
+                f"{what}: give (inputs, targets) or a map-style torch Dataset (with __len__ and __getitem__), not "
+                f"{type(data).__name__}"
+            )
+        if len(data) == 0:
+            raise UserError(f"{what}: it has no samples")
+        return cls(what, data, workers, collate)
+
+    @classmethod
+    def _of_pair(cls, data: Any, what: str) -> "Source":
+        inputs, target = Parts.of(data[0], f"{what}: inputs"), Parts.of(data[1], f"{what}: targets")
+        counts = {len(part) if part.dim() else 0 for part in (*inputs.tensors, *target.tensors)}
+        if len(counts) > 1:
+            raise UserError(
+                f"{what}: inputs and targets have different lengths ({', '.join(map(str, sorted(counts)))})"
+            )
+        if counts == {0}:
+            raise UserError(f"{what}: it has no samples")
+        return cls(what, (inputs, target), in_memory=True)
+
+    def __len__(self) -> int:
+        return len(self.data[0].tensors[0]) if self.in_memory else len(self.data)
+
+    def batches(self, size: int = _BATCH) -> Iterator[tuple[Parts, Parts]]:
+        """(inputs, targets) of all samples, in order.
+
+        Raises:
+            UserError: samples differ in shape, or an item is no (input, target).
+        """
+        if self.in_memory:
+            inputs, target = self.data
+            for start in range(0, len(self), size):
+                rows = slice(start, start + size)
+                yield tuple(Parts(tuple(x[rows] for x in p.tensors), p.names, p.single) for p in (inputs, target))  # type: ignore[misc]
+            return
+        loader = DataLoader(self.data, batch_size=size, num_workers=self.workers, collate_fn=self.collate)
+        items = iter(loader)
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except (RuntimeError, TypeError) as error:
+                if isinstance(error, RuntimeError) and "size" not in str(error):
+                    raise
+                raise UserError(
+                    f"{self.what}: samples cannot be put into one batch ({' '.join(str(error).split())[:150]}); pad "
+                    "them to one shape, or give a DataLoader with a collate_fn that does"
+                ) from error
+            yield self._split(item)
+
+    def _split(self, item: Any) -> tuple[Parts, Parts]:
+        if isinstance(item, Mapping):
+            label = next((name for name in _LABELS if name in item), None)
+            if label is not None:
+                rest = {name: value for name, value in item.items() if name != label}
+                return Parts.of(rest, f"{self.what}: inputs"), Parts.of(item[label], f"{self.what}: {label}")
+        elif isinstance(item, tuple | list) and len(item) >= 2:
+            inputs = item[0] if len(item) == 2 else tuple(item[:-1])
+            return Parts.of(inputs, f"{self.what}: inputs"), Parts.of(item[-1], f"{self.what}: targets")
+        raise UserError(
+            f"{self.what}: each item must be (input, target), or a dict with the target under 'labels' or 'label', not "
+            f"a {type(item).__name__}"
+        )
+
+    def digest(self) -> str:
+        """A fingerprint: of all values in memory, or of a Dataset's length and some of its rows.
+
+        A Dataset that reads a row differently each time (random augmentation) counts by its length alone.
+        """
+        if self.in_memory:
+            return tensor_digest(*self.data[0].tensors, *self.data[1].tensors)
+        found = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
+        rows = sorted({round(i) for i in np.linspace(0, len(self) - 1, _SEEN)})
+        seen = [[self._row(i) for i in rows] for _ in range(2)]
+        if seen[0] == seen[1]:
+            found.update("".join(seen[0]).encode())
+        return found.hexdigest()
+
+    def _row(self, i: int) -> str:
+        one = Source(self.what, [self.data[i]], collate=self.collate)
+        inputs, target = next(one.batches())
+        return tensor_digest(*inputs.tensors, *target.tensors)
+
+
+def write_split(source: Source, folder: Path) -> None:
+    """Read a split once and write it: one file a tensor, mapped into memory while it is filled.
+
+    Raises:
+        UserError: see `Source.batches`; or a number is NaN or infinite (the message names the row).
+    """
+    folder.mkdir(parents=True)
+    files: list[npt.NDArray[Any]] = []
+    done, count = 0, len(source)
+    for inputs, target in source.batches():
+        arrays = [x.numpy() for x in (*inputs.tensors, *target.tensors)]
+        if not files:
+            for i, x in enumerate(arrays):
+                shape = (count, *x.shape[1:])
+                files.append(np.lib.format.open_memmap(folder / f"{i}.npy", mode="w+", dtype=x.dtype, shape=shape))
+            form = {part: {"names": p.names, "single": p.single, "count": len(p.tensors)}
+                    for part, p in (("inputs", inputs), ("target", target))}  # fmt: skip
+            write_json(folder / _STRUCTURE, form)
+        for file, x in zip(files, arrays, strict=True):
+            if x.shape[1:] != file.shape[1:]:
+                raise UserError(
+                    f"{source.what}: samples from row {done} on have shape {x.shape[1:]}, earlier ones "
+                    f"{file.shape[1:]}; pad them to one shape"
+                )
+            refuse_nan(x, source.what, done)
+            file[done : done + len(x)] = x
+        done += len(arrays[0])
+    for file in files:
+        file.flush()  # type: ignore[attr-defined]
+
+
+def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:
+    """Refuse numbers that no network can use.
+
+    Args:
+        x: some samples, (N, ...). first: the row of the first one, for the message.
+
+    Raises:
+        UserError: names the first bad row.
+    """
+    if x.dtype.kind != "f":
+        return
+    bad_N = ~np.isfinite(x).reshape(len(x), -1).all(1)
+    if bad_N.any():
+        raise UserError(f"{what}: row {first + int(bad_N.argmax())} holds NaN or infinite numbers")
+
+
+class StoredSplit:
+    """A split that `write_split` wrote."""
+
+    def __init__(self, folder: Path) -> None:
+        form = read_json(folder / _STRUCTURE)
+        self._inputs = int(form["inputs"]["count"])
+        count = self._inputs + int(form["target"]["count"])
+        self._files = [np.load(folder / f"{i}.npy", mmap_mode="r") for i in range(count)]
+
+    def __len__(self) -> int:
+        return len(self._files[0])
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        """The samples of these rows, in this order."""
+        rows = sample_id.numpy()
+        parts = [torch.from_numpy(np.ascontiguousarray(file[rows])) for file in self._files]
+        target = parts[self._inputs :]
+        return Batch(tuple(parts[: self._inputs]), target[0] if len(target) == 1 else tuple(target), sample_id)

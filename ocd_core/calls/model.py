@@ -1,0 +1,120 @@
+"""A network as the pipeline needs it: it takes tensors one after the other, and gives a tensor or a tuple of them."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.errors import UserError
+
+Pick = Callable[[Any], Any]
+# of an output: all of it, a list as a tuple, the entry `logits`, or what the user's own function takes
+Taken = Literal["all", "list", "logits", "own"]
+_COMPILED = "_orig_mod"  # where torch.compile keeps the module that it wraps
+
+
+def plain_network(model: nn.Module) -> nn.Module:
+    """A copy on the CPU in float32 and eval mode, without the wrappers of DataParallel and torch.compile.
+
+    Raises:
+        UserError: it is no module, or one that only TorchScript can run, or it cannot be copied.
+    """
+    model = _unwrapped(model)
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: give a torch.nn.Module, not {type(model).__name__}")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("model: a TorchScript module cannot be cut at a layer; give the module it was made from")
+    try:
+        network = copy.deepcopy(model)
+    except Exception as error:  # whatever the module's own parts raise
+        raise UserError(
+            f"model: it cannot be copied ({type(error).__name__}: {' '.join(str(error).split())})"
+        ) from error
+    for module in network.modules():
+        module._compiled_call_impl = None
+        for name, child in list(module.named_children()):
+            if _unwrapped(child) is not child:
+                setattr(module, name, _unwrapped(child))
+    return network.cpu().float().eval()
+
+
+def _unwrapped(module: Any) -> Any:
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(module, nn.Module) and _COMPILED in module._modules:
+            module = module._modules[_COMPILED]
+        else:
+            return module
+
+
+def adapted(network: nn.Module, inputs: Sequence[str], by_name: bool, pick: Pick | None) -> nn.Module:
+    """The same module, called with tensors in the order of `inputs`; its layers keep their names.
+
+    Args:
+        network: changed in place, but for its weights.
+        inputs: names of the inputs. by_name: whether the network takes them as keywords.
+        pick: what makes a tensor or a tuple of tensors of the network's output; None: nothing, it is one.
+    """
+    if not by_name and pick is None:
+        return network
+    base: Any = type(network)
+    arguments = list(inputs) if by_name else [f"x{i}" for i in range(len(inputs))]
+    given = ", ".join(f"{name}={name}" if by_name else name for name in arguments)
+    # torch.fx reads the arguments of a module from its code, so there must be code with just these
+    text = f"def forward(self, {', '.join(arguments)}):\n    return pick(base.forward(self, {given}))\n"
+    names: dict[str, Any] = {"base": base, "pick": pick or (lambda output: output)}
+    exec(text, names)  # noqa: S102 - `check_names` lets only identifiers pass
+    network.__class__ = type(base.__name__, (base,), {"forward": names["forward"], "__module__": base.__module__})
+    return network
+
+
+def check_names(inputs: Sequence[str]) -> None:
+    """Refuse names of inputs that cannot be keywords.
+
+    Raises:
+        UserError: names the first one.
+    """
+    for name in inputs:
+        if not name.isidentifier():
+            raise UserError(f"input {name!r}: a dict's keys are passed as keywords, so they must be names")
+
+
+def taken_of(output: Any, pick: Pick | None) -> Taken:
+    """What must be taken of a network's output to have tensors.
+
+    Args:
+        output: of a first batch. pick: the user's own choice.
+
+    Raises:
+        UserError: the output holds something else than tensors; the message names what there is.
+    """
+    found = output if pick is None else pick(output)
+    if isinstance(found, Tensor) or (isinstance(found, tuple) and all(isinstance(x, Tensor) for x in found)):
+        return "all" if pick is None else "own"
+    if pick is None and isinstance(found, list) and all(isinstance(x, Tensor) for x in found):
+        return "list"
+    if pick is None and isinstance(found, Mapping) and isinstance(found.get("logits"), Tensor):
+        return "logits"
+    there = f" with {', '.join(map(repr, found))}" if isinstance(found, Mapping) else ""
+    raise UserError(
+        f"the model's output is a {type(found).__name__}{there}, not a tensor or a tuple of tensors; say what to take, "
+        "for example output=lambda out: out['logits']"
+    )
+
+
+def pick_of(taken: Taken, own: Pick | None) -> Pick | None:
+    """The function that takes it; None: nothing to do.
+
+    Raises:
+        UserError: the user's own function is missing.
+    """
+    if taken == "own" and own is None:
+        raise UserError("the network's output was picked by a function when this was made; give the same output=...")
+    return {"all": None, "list": tuple, "logits": _logits, "own": own}[taken]
+
+
+def _logits(output: Any) -> Any:
+    return output["logits"]

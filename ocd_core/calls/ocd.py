@@ -1,0 +1,367 @@
+"""OCD for a network, a loss and data that are given in Python: `fit`, `predict`, `evaluate`, `save` and `load`."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
+from ocd_core.bundles.fetch import bundle_folder
+from ocd_core.bundles.layout import check_bundle
+from ocd_core.bundles.params import read_bundle_params
+from ocd_core.calls.checks import check_given
+from ocd_core.calls.data import Parts, Source, refuse_nan, write_split
+from ocd_core.calls.defaults import check_options, given_params, merge
+from ocd_core.calls.identity import function_digest, network_digest
+from ocd_core.calls.model import Pick, adapted, check_names, pick_of, plain_network, taken_of
+from ocd_core.calls.results import results_frame
+from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask
+from ocd_core.config import Params
+from ocd_core.errors import UserError
+from ocd_core.fingerprint import digest
+from ocd_core.network.cut import CutModel
+from ocd_core.network.layers import find_layers, refuse_shared_weights
+from ocd_core.params_files import params_path
+from ocd_core.predictor import Prediction, Predictor
+from ocd_core.provenance import Lineage
+from ocd_core.registry import without_references
+from ocd_core.running.runner import run_stages
+from ocd_core.samples import Batch, SplitName
+from ocd_core.store import OverfitStore
+from ocd_core.tasks.base import Metric
+
+_AUTO = ("auto", "entropy")
+_TRIED = 8  # samples on which network and loss are tried
+_DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
+
+
+class OCD:
+    """Learn to overfit any torch network: draw the weights of one layer for each input, and answer with them.
+
+        ocd = OCD(model, loss, layer="fc1", out="runs/mine")
+        ocd.fit(train, val)
+        answer = ocd.predict(x, draws=5)
+        print(ocd.evaluate(test))
+
+    Under `out` lie the artifacts of a run of the pipeline (`data/<name>/seed<k>/rank1/...`, `reports/<name>`) and its
+    params (`params/<name>.yaml`), where <name> is the last part of `out`. What is done and still fits is not done
+    again, so an interrupted call goes on where it stopped.
+
+    Args:
+        model: a trained network, used in eval mode and never changed. Wrappers of DataParallel and torch.compile are
+            taken off. It works in float32, whatever its dtype.
+        loss: (output, target) -> the loss of each sample, (N,).
+        layer: whose weight moves: a layer's name (several joined by `+`), or `entropy` (also `auto`): the first by the
+            entropy of the loss under perturbation (Eq. 3). A dict stands for the whole group `layer` of the params.
+        out: the folder of the run.
+        seed: of everything random.
+        output: makes a tensor, or a tuple of tensors, of the model's output, such as `lambda out: out.logits`; the
+            entry `logits` of a dict is found without it.
+        metrics: further metrics for `evaluate`.
+        workers: processes that read a Dataset.
+        device: cpu or cuda, for what trains, draws and evaluates.
+        options: groups of params as dicts, such as `overfit={"steps": 5}`; see any file in `params/`.
+
+    Raises:
+        UserError: something of this cannot be used; the message says what to give instead.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[[Any, Any], Tensor],
+        *,
+        layer: str | Mapping[str, Any] = "entropy",
+        out: Path | str = "runs/ocd",
+        seed: int = 0,
+        output: Pick | None = None,
+        metrics: Sequence[Metric] = (),
+        workers: int = 0,
+        device: str = "cpu",
+        **options: Mapping[str, Any],
+    ) -> None:
+        check_options(options)
+        group = {} if isinstance(layer, str) else dict(layer)
+        self._options: dict[str, Any] = {"layer": group}
+        merge(self._options, options)
+        self._layer = layer if isinstance(layer, str) else str(group.get("select", "auto"))
+        self._loss, self._pick, self._metrics = _checked_loss(loss), output, tuple(metrics)
+        self._workers, self._device = workers, device
+        self._network = plain_network(model)
+        if self._layer in _AUTO:
+            self._layer = "auto"
+        else:
+            find_layers(self._network, self._layer)
+            refuse_shared_weights(self._network, self._layer)
+        self._identity = [network_digest(self._network), function_digest(loss)]
+        root = Path(out).expanduser().resolve()
+        self.artifacts = Artifacts(root.name, seed, 1, root)
+        self._given: Given | None = None
+        self._form: tuple[list[str], bool] = ([], False)
+        self._params: Params | None = None
+        self._predictor: Predictor | None = None
+        self._loaded: str | None = None  # the bundle
+
+    def __repr__(self) -> str:
+        state = "fitted" if self._params is not None else "not fitted"
+        where = f"out={str(self.artifacts.root)!r}): {state}" if self._loaded is None else f"from {self._loaded!r})"
+        return f"OCD({type(self._network).__name__}, layer={self._layer!r}, {where}"
+
+    def fit(self, train: Any, val: Any) -> "OCD":
+        """Overfit each sample, train the diffusion model and the scale network, and tune if `tuning` asks for it.
+
+        Args:
+            train, val: each (inputs, targets), or a map-style torch Dataset of such pairs, or a DataLoader of one.
+                Inputs are a tensor, a tuple of tensors (a model with several inputs) or a dict (keywords).
+
+        Returns:
+            the same object.
+
+        Raises:
+            UserError: data, network or loss do not fit together, or a param is impossible.
+        """
+        if self._loaded is not None:
+            raise UserError("this OCD was loaded from a bundle, to predict; to fit, make OCD(model, loss, out=...)")
+        sources = {name: Source.of(data, name, self._workers) for name, data in (("train", train), ("val", val))}
+        data, batch = self._describe(sources["train"], sources["val"])
+        self._predictor = None
+        with _stdout_apart():
+            params = given_params(data, self._layer, self._options)
+            self._run(params, ("prepare", "train_base", "score_layers"))
+            layer = read_json(self.artifacts.layers / "layers.json")["used"]["1"]
+            one_position, store_bytes = self._look_at(layer, batch, len(sources["train"]))
+            params = given_params(data, self._layer, self._options, one_position, None, store_bytes)
+            self._run(params, ("overfit",), ("train", "val"))
+            directions = None if params.diffusion.representation.name == "factored" else self._directions()
+            params = given_params(data, self._layer, self._options, one_position, directions, store_bytes)
+            stages = ["train_diffusion", "train_scale", "tune_diffusion"]
+            self._run(params, [*stages, *(["train_controls"] if params.scale.gain == "validated" else [])])
+        self._params = params
+        return self
+
+    def predict(self, x: Any, draws: int = 5) -> Prediction:
+        """Draw networks for each input and answer with them.
+
+        Args:
+            x: inputs in the form of the training inputs, N samples.
+            draws: networks per input.
+
+        Returns:
+            `output` (N, ...) of all draws together, `base_output`, `draws` (K, N, ...) and `rho` (N,).
+
+        Raises:
+            UserError: `fit` was not called, or the inputs are not like those of the training.
+        """
+        predictor, task = self._ready(), self._task_data()
+        parts = Parts.of(x, "x")
+        if (parts.names is not None) != task.by_name or (parts.names and {*parts.names} != {*task.inputs}):
+            wanted = f"a dict with {', '.join(task.inputs)}" if task.by_name else f"{len(task.inputs)} tensor(s)"
+            raise UserError(f"x: give {wanted}, as for the training")
+        by_name = dict(zip(parts.names or task.inputs, parts.tensors, strict=False))
+        if len(parts.tensors) != len(task.inputs):
+            raise UserError(f"x: it has {len(parts.tensors)} tensors instead of {len(task.inputs)}")
+        return predictor.predict(tuple(by_name[name] for name in task.inputs), draws)
+
+    def evaluate(self, test: Any, *, report: bool = True) -> Any:
+        """Measure base, controls, OCD and the bound on a test split, and write the report.
+
+        Args:
+            test: like `train` of `fit`.
+            report: write `reports/<name>`, too: pages and figures, which take some seconds.
+
+        Returns:
+            a pandas DataFrame (see `ocd_core.calls.results`): one line a row of the table.
+
+        Raises:
+            UserError: `fit` was not called, or the data is not like that of the training.
+        """
+        if self._params is None or self._given is None:
+            raise UserError("call fit first")
+        self._given.keep()
+        source = Source.of(test, "test", self._workers)
+        inputs, _ = next(source.batches(1))
+        self._same_form(inputs, "test")
+        prepared, found = self.artifacts.prepared.with_name(TEST), source.digest()
+        if not (prepared / "summary.json").is_file() or read_json(prepared / "summary.json")["digest"] != found:
+            with replaced_folder(prepared) as dest:
+                write_split(source, dest / "test")
+                write_json(dest / "summary.json", {"digest": found, "samples": len(source)})
+        lineage = Lineage(self.artifacts, self._params)
+        with _stdout_apart():
+            from ocd_core.running import overfit
+
+            # whether the store is of these rows, only its stage can say
+            overfit.run(lineage, ("test",), self._device)
+            self._run(self._params, ("train_controls", "evaluate", *(("illustrate", "report") if report else ())))
+        return results_frame(self.artifacts.evaluation / "table.json")
+
+    def save(self, dest: Path | str) -> None:
+        """Write a bundle, as `ocd export` does: the weights of all networks, and what prediction needs of the params.
+
+        It holds no code: `OCD.load` needs the model's class again.
+
+        Args:
+            dest: a folder or an fsspec URL at which nothing is yet.
+        """
+        from ocd_core.report.run_export import export_parts
+
+        predictor = self._ready()
+        if self._params is None:
+            raise UserError("this OCD was loaded from a bundle; copy the bundle")
+        assert self._given is not None
+        self._given.keep()
+        export_parts(self.artifacts, self._params, predictor, str(dest))
+
+    @classmethod
+    def load(
+        cls,
+        location: Path | str,
+        model: nn.Module,
+        loss: Callable[[Any, Any], Tensor],
+        *,
+        output: Pick | None = None,
+        device: str = "cpu",
+    ) -> "OCD":
+        """A bundle that `save` wrote, ready to predict.
+
+        Args:
+            location: a folder, a URL that fsspec knows, or a Hugging Face hub id.
+            model: a network of the same architecture; its weights are replaced by those of the bundle, in a copy.
+            loss, output: as they were given to `OCD`.
+
+        Raises:
+            UserError: it is no such bundle, or the network has another architecture.
+        """
+        folder = bundle_folder(location, None)
+        check_bundle(folder)
+        described = read_bundle_params(folder)
+        if described.domain != DOMAIN:
+            raise UserError(
+                f"{location} is a bundle of the domain {described.domain}: Predictor.from_pretrained loads it"
+            )
+        data = GivenData.model_validate(described.data)
+        self = cls(model, loss, output=output, device=device)
+        network = adapted(self._network, data.inputs, data.by_name, pick_of(data.taken, output))
+        self._given = Given(data.given, network, self._loss).keep()
+        with without_references(str(location)):
+            task, run = GivenTask(data, DOMAIN, {}), described.run(folder)
+            self._predictor = Predictor.of_networks(
+                run, task, described.precision, described.sampling, described.gain, device
+            )
+        self._layer, self._loaded = self._predictor.model.layer_name, str(location)
+        return self
+
+    def _describe(self, train: Source, val: Source) -> tuple[GivenData, Batch]:
+        """What stands in the params for the objects; the objects are tried and kept."""
+        inputs, target = next(train.batches(_TRIED))
+        if len(train) < 2:
+            raise UserError("train: at least two samples are needed")
+        names = list(inputs.names or [f"x{i}" for i in range(len(inputs.tensors))])
+        by_name = inputs.names is not None
+        check_names(names)
+        for part in (*inputs.tensors, *target.tensors):
+            refuse_nan(part.numpy(), train.what)
+        plain = self._network
+        taken = taken_of(_first_output(plain, inputs), self._pick)
+        key = digest([*self._identity, "" if self._pick is None else function_digest(self._pick), target.names])
+        if self._given is None or self._given.key != key:
+            network = adapted(plain_network(plain), names, by_name, pick_of(taken, self._pick))
+            self._given = Given(key, network, self._loss, target.names, target.single, self._metrics)
+        self._given.keep().sources = {"train": train, "val": val}
+        values = target.tensors[0] if len(target.tensors) == 1 else target.tensors
+        batch = Batch(inputs.tensors, values, torch.arange(len(inputs.tensors[0])))
+        outputs = check_given(self._given, batch)
+        self._form = (names, by_name)
+        self._same_form(next(val.batches(1))[0], "val")
+        data = GivenData(
+            given=key, train=train.digest(), val=val.digest(), inputs=names, by_name=by_name, taken=taken,
+            outputs=outputs,
+        )  # fmt: skip
+        return data, batch
+
+    def _same_form(self, inputs: Parts, what: str) -> None:
+        names, by_name = self._form
+        found = list(inputs.names or [f"x{i}" for i in range(len(inputs.tensors))])
+        if (found, inputs.names is not None) != (names, by_name):
+            raise UserError(f"{what}: its inputs are {', '.join(found)}, but those of train are {', '.join(names)}")
+
+    def _look_at(self, layer: str, batch: Batch, rows: int) -> tuple[bool, int]:
+        """Whether the layer sees one position of a sample, and what the Δ of all rows take in bytes."""
+        assert self._given is not None
+        model = CutModel(self._given.network, layer)
+        cut = model.prefix(batch.inputs)
+        if not model.traced:
+            print(
+                f"note: torch.fx cannot trace {type(self._network).__name__}, so the whole network runs for every step "
+                "of a sample: the results are the same, but it is slower",
+                file=sys.stderr,
+            )
+        return cut.x_NPI.shape[1] == 1, 4 * rows * model.weight_OI.numel()
+
+    def _directions(self) -> int:
+        """How many directions the training Δ span, at least; of a store with many rows, those of some."""
+        store = OverfitStore(self.artifacts.overfit("train"))
+        delta_Nd = torch.from_numpy(store.deltas(slice(0, min(len(store), _DIRECTIONS)))).flatten(1).double()
+        centred_Nd = delta_Nd - delta_Nd.mean(0)
+        values = torch.linalg.eigvalsh(centred_Nd @ centred_Nd.T)
+        return int((values > 1e-8 * values.sum()).sum())
+
+    def _run(self, params: Params, stages: Sequence[str], splits: Sequence[SplitName] = ("train", "val")) -> None:
+        _write_params(params, self.artifacts)
+        run_stages(Lineage(self.artifacts, params), stages, self._device, splits=splits)
+
+    def _ready(self) -> Predictor:
+        if self._predictor is None:
+            if self._params is None:
+                raise UserError("call fit first")
+            assert self._given is not None
+            self._given.keep()  # another OCD of the same objects may have taken its place
+            run, params = self.artifacts, self._params
+            predictor = Predictor.from_run(run, params, device=self._device)
+            self._predictor = predictor.tuned(run, params) if params.tuning.updates else predictor
+        return self._predictor
+
+    def _task_data(self) -> GivenData:
+        data = self._ready().task.data
+        assert isinstance(data, GivenData)
+        return data
+
+
+def _checked_loss(loss: Any) -> Callable[[Any, Any], Tensor]:
+    if not callable(loss):
+        raise UserError(f"loss: give a function (output, target) -> the loss of each sample, not {type(loss).__name__}")
+    found: Callable[[Any, Any], Tensor] = loss
+    return found
+
+
+@torch.no_grad()
+def _first_output(network: nn.Module, inputs: Parts) -> Any:
+    try:
+        if inputs.names is not None:
+            return network(**dict(zip(inputs.names, inputs.tensors, strict=True)))
+        return network(*inputs.tensors)
+    except Exception as error:  # whatever the network raises
+        raise UserError(
+            f"the model fails on the first samples: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+@contextmanager
+def _stdout_apart() -> Iterator[None]:
+    """What stages print is for a terminal; here it goes where the progress bars are."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _write_params(params: Params, artifacts: Artifacts) -> None:
+    """The params as a file, with which `ocd` commands work on the run (`--root`)."""
+    from ruamel.yaml import YAML
+
+    path = params_path(artifacts.task, artifacts.root)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        YAML().dump(params.plain(), file)

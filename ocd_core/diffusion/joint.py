@@ -1,0 +1,76 @@
+"""The task's own loss beside the diffusion's, from the start of the training (`diffusion.task_loss`).
+
+Δ is drawn in one step from Ω_T, as `tuning` with `through: last` does it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ocd_core.diffusion.drawn_moves import DrawnMoves
+from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.errors import UserError
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moved_loss import MovedLoss
+from ocd_core.rng import derive_seed
+from ocd_core.samples import Samples
+from ocd_core.tasks.base import Task
+from ocd_core.training.loop import Objective, Row
+from ocd_core.training.processes import Processes
+
+
+@dataclass(frozen=True)
+class TaskSide:
+    """What the task's loss is taken on.
+
+    base: the base network cut at the layer, in float32, on the device of the training. train, val: with I(x) of each
+    sample. fingerprint: of all of it, for checkpoints.
+    """
+
+    task: Task
+    base: CutModel
+    train: Samples
+    val: Samples
+    fingerprint: str
+
+    def loss(self, model: DiffusionModel, seed: int, processes: Processes) -> MovedLoss:
+        """The mean of `task.loss` under θ + Δ, with one Δ per sample, on batches of `task_batch` samples.
+
+        Raises:
+            UserError: Δ needs a scale, whose network is not there while the diffusion trains.
+        """
+        if model.representation.uses_scale:
+            raise UserError(
+                f"diffusion.task_loss needs whole Δ, but representation {model.representation.name} leaves their norm "
+                "to the scale network, which is trained apart; use representation pca, diffusion.task_loss 0, or the "
+                "stage tune_diffusion"
+            )
+        own = derive_seed(seed, "task loss")
+        moves = DrawnMoves(model, None, 1, 1, False, own)
+        params = model.params
+        return MovedLoss(
+            self.task, self.base, moves, self.train, self.val, params.task_batch, own, "task loss", processes
+        )
+
+
+class JointLoss:
+    """The diffusion's loss plus λ times the task's; the sum decides in early stopping.
+
+    The task's loss is in float32, whatever `diffusion.precision` says, as it is in tuning.
+    """
+
+    def __init__(self, denoising: Objective, moved: Objective, weight: float, device: torch.device) -> None:
+        self.denoising, self.moved, self.weight, self.device = denoising, moved, weight, device
+
+    def loss(self, update: int, part: int, parts: int) -> Tensor:
+        """The part's share of the two batches' losses."""
+        own = self.denoising.loss(update, part, parts)
+        with torch.autocast(self.device.type, enabled=False):
+            return own + self.weight * self.moved.loss(update, part, parts)
+
+    def validate(self) -> Row:
+        """The diffusion's row with `val_delta_loss`, its own loss, `val_task_loss`, and their sum as `val_loss`."""
+        row, task = self.denoising.validate(), self.moved.validate()["val_loss"]
+        own = row["val_loss"]
+        return {**row, "val_loss": own + self.weight * task, "val_delta_loss": own, "val_task_loss": task}

@@ -1,0 +1,1 @@
+"""What OCD can gain in a layer, found before any diffusion model is trained."""

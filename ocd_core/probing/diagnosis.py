@@ -1,0 +1,248 @@
+"""Whether OCD can help a base network: what the probes of the candidate layers say, in words and by fixed thresholds.
+
+For each layer the verdict is
+
+- *no gap*, if the bound lowers the validation loss by less than `GAP` of it: even Δ found with the label gain nothing;
+- *likely*, if the predicted Δ lower the validation loss by at least `CHANGE` of it, and that is more than chance with
+  95 % confidence, corrected for the number of layers (Bonferroni);
+- *unlikely* otherwise.
+
+That of the base network is that of its best layer. The thresholds are the same for all tasks.
+
+Dims: M validation samples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from statistics import NormalDist
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ocd_core.evaluation.temperature import choose_temperature
+from ocd_core.probing.probe import Probe
+from ocd_core.rng import permutation
+from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
+from ocd_core.tasks.base import Task
+
+GAP = 0.01  # of the validation loss
+CHANGE = 0.005
+CONFIDENCE = 0.95
+FITTED = 2.0  # a validation loss of so many times the training loss: the base fits training samples much better
+VERDICT, PICTURE = "verdict.md", "diagnosis.png"  # files of the artifact
+
+Verdict = Literal["likely", "unlikely", "no gap"]
+_WORDS: Mapping[Verdict, str] = {
+    "likely": "Likely: OCD can help here.",
+    "unlikely": "Unlikely: nothing says that OCD can help here.",
+    "no gap": "No gap: OCD has nothing to gain here.",
+}
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A temperature for the base network. value: the best on all of val. loss: the mean on val without it.
+
+    change, low, high: of val's mean loss with temperatures that were chosen on the other half, with its 95 % interval.
+    """
+
+    value: float
+    loss: float
+    change: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found. probes: best layer first. used: the layer of rank 1. temperature: None without classes."""
+
+    probes: Sequence[Probe]
+    used: str
+    temperature: Temperature | None
+
+    @property
+    def best(self) -> Probe:
+        """The probe of the layer in which most is gained."""
+        return self.probes[0]
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of the best layer."""
+        return self.verdict_of(self.best)
+
+    def verdict_of(self, probe: Probe) -> Verdict:
+        """The verdict of one layer."""
+        scale = abs(probe.val_loss)
+        if probe.val_loss - probe.bound < GAP * scale:
+            return "no gap"
+        critical = _critical(probe.val_samples, len(self.probes))
+        return "likely" if probe.z <= -critical and -probe.change >= CHANGE * scale else "unlikely"
+
+    def metrics(self) -> dict[str, Any]:
+        """Plain numbers: the verdict, the best layer's figures, and the verdict of each layer."""
+        best = {field.name: getattr(self.best, field.name) for field in fields(Probe) if field.name != "seconds"}
+        temperature = {} if self.temperature is None else {"temperature": vars(self.temperature)}
+        layers = {probe.layer: self.verdict_of(probe) for probe in self.probes}
+        return {"verdict": self.verdict, **best, "gap_closed": gap_closed(self.best), **temperature, "layers": layers}
+
+    def table(self) -> list[dict[str, Any]]:
+        """One row per layer, best first; without times, because artifacts hold none."""
+        return [
+            {
+                "layer": probe.layer,
+                "verdict": self.verdict_of(probe),
+                "relative_change": relative(probe.val_loss, probe.change),
+                "relative_low": relative(probe.val_loss, probe.low),
+                "relative_high": relative(probe.val_loss, probe.high),
+                "gap_closed": gap_closed(probe),
+                **{
+                    field.name: getattr(probe, field.name)
+                    for field in fields(Probe)
+                    if field.name not in ("layer", "seconds")
+                },
+            }
+            for probe in self.probes
+        ]
+
+
+def _critical(samples: int, layers: int) -> float:
+    """The two-sided quantile of Student's t for a mean of so many samples, corrected for the number of layers."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - (1 - CONFIDENCE) / (2 * layers), max(samples - 1, 1)))
+
+
+def relative(loss: float, change: float) -> float:
+    """A change of a loss as a share of it; 0 if the loss is 0."""
+    return change / abs(loss) if loss else 0.0
+
+
+def gap_closed(probe: Probe) -> float | None:
+    """The share of the way from the base to the bound on val that the predicted Δ go; None without a gap."""
+    gap = probe.val_loss - probe.bound
+    return -probe.change / gap if gap > 0 else None
+
+
+def verdict_text(diagnosis: Diagnosis) -> str:
+    """The diagnosis in Markdown: the verdict in bold, what it stands on, and a table of the layers."""
+    best, found = diagnosis.best, diagnosis.probes
+    closed = gap_closed(best)
+    share = "" if closed is None else f", {round(100 * closed)} % of the way to the bound ({best.bound:.4g})"
+    among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
+    paragraphs = [
+        f"**{_WORDS[diagnosis.verdict]}**",
+        f"In `{best.layer}`, {among}, Δ that regressions on I(x) predict change the "
+        f"validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
+        f"{_percent(best, best.low)} to {_percent(best, best.high)}){share}. They learned from the Δ of "
+        f"{best.samples} training samples and is judged on {best.val_samples} validation samples; which regression and "
+        f"which factor of its Δ are used is chosen on other samples than they are judged on (on all: {_choice(best)}). "
+        f"Between predicted and real Δ, R² is {best.r2:.2f} and the mean cosine {best.cosine:.2f} with a kernel, "
+        f"{best.network_r2:.2f} and {best.network_cosine:.2f} with a network.",
+        _fitted(best),
+        *_of_temperature(diagnosis),
+        *_of_used(diagnosis),
+        _layers(diagnosis),
+    ]
+    return "\n\n".join(paragraphs) + "\n"
+
+
+def _choice(probe: Probe) -> str:
+    return f"{probe.regression} × {probe.gain:g}" if probe.gain else "neither"
+
+
+def _percent(probe: Probe, change: float) -> str:
+    return percent(probe.val_loss, change)
+
+
+def percent(loss: float, change: float) -> str:
+    """A change as a percentage of a loss."""
+    return f"{100 * relative(loss, change):+.1f} %"
+
+
+def _fitted(best: Probe) -> str:
+    """Whether the base fits its training samples better than others."""
+    text = (
+        f"The base network's mean loss is {best.loss:.4g} on training samples and {best.val_loss:.4g} on validation "
+        f"samples; the median norm of Δ is {best.rho:.3g} and {best.val_rho:.3g}."
+    )
+    if best.val_loss > FITTED * best.loss > 0:
+        text += (
+            " It fits its training samples much better than new ones, so the Δ of the former say little about those of "
+            "the latter: stop its training earlier, or overfit samples that it has not been trained on."
+        )
+    return text
+
+
+def _of_temperature(diagnosis: Diagnosis) -> list[str]:
+    found = diagnosis.temperature
+    if found is None:
+        return []
+    change, low, high = (percent(found.loss, x) for x in (found.change, found.low, found.high))
+    text = (
+        f"A temperature of {found.value:.2f} for the base network alone changes the mean loss of all validation "
+        f"samples, {found.loss:.4g}, by {change} (95 % interval {low} to {high})."
+    )
+    gain = relative(diagnosis.best.val_loss, diagnosis.best.change)
+    if found.high < 0 and relative(found.loss, found.change) < gain / 2:
+        text += " Much of a gain could be had in this way: compare the table's columns with temperatures."
+    return [text]
+
+
+def _of_used(diagnosis: Diagnosis) -> list[str]:
+    """Whether the layer that moves is the best one."""
+    own = next((probe for probe in diagnosis.probes if probe.layer == diagnosis.used), None)
+    if own is None:
+        return [f"The layer of rank 1, `{diagnosis.used}`, was not probed."]
+    if own is diagnosis.best:
+        return []
+    return [
+        f"The layer of rank 1 is `{own.layer}`, for which the verdict is *{diagnosis.verdict_of(own)}* "
+        f"({_percent(own, own.change)}). To move the best one, set `layer.select` to `{diagnosis.best.layer}`, or to "
+        "`validated`."
+    ]
+
+
+def _layers(diagnosis: Diagnosis) -> str:
+    """The table, best layer first."""
+    head = "| layer | verdict | change | 95 % interval | of the gap | R², kernel | R², network | chosen | bound |"
+    rows = [
+        f"| `{p.layer}` | {diagnosis.verdict_of(p)} | {_percent(p, p.change)} | {_percent(p, p.low)} to "
+        f"{_percent(p, p.high)} | {'–' if (closed := gap_closed(p)) is None else f'{round(100 * closed)} %'} | "
+        f"{p.r2:.2f} | {p.network_r2:.2f} | {_choice(p)} | {p.bound:.4g} |"
+        for p in diagnosis.probes
+    ]
+    return "\n".join([head, "| --- | --- |" + " ---: |" * 7, *rows])
+
+
+@torch.no_grad()
+def temperature_of(network: nn.Module, task: Task, val: Split, seed: int) -> Temperature | None:
+    """What a temperature gains on validation; None if the task has no classes."""
+    outputs: list[Tensors] = []
+    targets: list[Tensors] = []
+    network.eval()
+    for rows in torch.split(whole_split(val), rows_at_once(val, task.evaluation_batch)):
+        batch = val.batch(rows)
+        outputs.append(network(*batch.inputs))
+        targets.append(batch.target)
+        if task.log_probabilities(outputs[0]) is None:
+            return None
+    output, target = concatenate(outputs), concatenate(targets)
+    half_M = permutation(len(val), seed, "halves of a temperature") % 2
+    change_M = torch.zeros(len(val), dtype=torch.float64)
+    for half in (0, 1):
+        other, own = half_M != half, half_M == half
+        value = choose_temperature(task, [select(output, other)], [select(target, other)])
+        change_M[own] = _loss(task, select(output, own), select(target, own), value)
+    loss_M = task.loss(output, target).double()
+    change_M -= loss_M
+    error = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(change_M.std()) / math.sqrt(len(val))
+    change = float(change_M.mean())
+    value = choose_temperature(task, [output], [target])
+    return Temperature(value, float(loss_M.mean()), change, change - error, change + error)
+
+
+def _loss(task: Task, output: Tensors, target: Tensors, temperature: float) -> Tensor:
+    return task.loss(task.tempered(output, temperature), target).double()

@@ -1,0 +1,292 @@
+"""Probe a layer: overfit some samples in it, and see what a regression of their Δ on I(x) gains on others.
+
+A probe costs a small part of a run. Some training samples and some validation samples are overfitted (Eq. 1); two
+regressions, with a kernel and by a small network, predict the principal components of Δ from I(x), with the training
+samples alone; what they predict for the validation samples, times a factor, moves their weights. Regression and factor
+are chosen on one half of the validation samples and judged on the other, and the reverse, so the change of the loss is
+not that of a choice made on the same samples.
+
+If a smooth function of I(x) does not predict a Δ that helps, neither does a diffusion model: in all that has been
+measured here, diffusion equals regression of Δ or loses to it before it is tuned (docs/results.md).
+
+Dims: N training samples, M validation samples, O out_features, I in_features, d coordinates, C choices.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ocd_core.codes.encode import fit_representation
+from ocd_core.codes.params import RepresentationParams
+from ocd_core.codes.representations.pca import Pca
+from ocd_core.errors import UserError
+from ocd_core.evaluation.hypernetworks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
+from ocd_core.evaluation.regression import RidgeParams, fit_ridge
+from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.evaluation.statistics import paired_z
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moves import outputs_with_move, row_chunks, rows_within
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
+from ocd_core.overfit.rows import RowBuilder
+from ocd_core.progress import Progress, no_progress, part_of
+from ocd_core.rng import permutation
+from ocd_core.samples import Batch, Condition, Split, rows_at_once
+from ocd_core.scoring.params import ProbeParams
+from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import step_batch
+
+GAINS = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors of a predicted Δ; 0, the base, is always a choice too
+KERNEL, NETWORK, NONE = "kernel", "network", "none"
+_RIDGE = RidgeParams(
+    rows=4, folds=5, widths=[0.5, 1.0, 2.0, 4.0], penalties=[1e-3, 1e-2, 1e-1, 1.0, 10.0], metric="euclidean"
+)
+_TRAINING = TrainingParams(
+    widths=[128], updates=500, batch_size=64, lrs=[1e-3], ema=0.99, validate_every=50, patience=5
+)
+_HELD_OUT = 5  # one of so many training samples is for the early stopping of the network
+_MEMORY_MB = 512
+_DELTAS_MB = 1024  # of the Δ of a split in memory
+_FEWEST = 20  # samples
+_NORMAL_95 = 1.96
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a layer's probe found, plain numbers.
+
+    samples, val_samples: how many were overfitted. components: of Δ that were predicted. loss, val_loss: means under
+    the base network; bound: on val after overfitting. rho, val_rho: medians. r2, network_r2: of the two regressions,
+    1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val, where the mean is of train. cosine, network_cosine: the mean on val between Δ̂
+    and Δ. regression, gain: the choice that is best on all of val. change: of val's mean loss with cross-fitted
+    choices, low and high its 95 % interval, z its paired z. seconds: what the probe took.
+    """
+
+    layer: str
+    samples: int
+    val_samples: int
+    components: int
+    loss: float
+    val_loss: float
+    bound: float
+    rho: float
+    val_rho: float
+    r2: float
+    cosine: float
+    network_r2: float
+    network_cosine: float
+    regression: str
+    gain: float
+    change: float
+    low: float
+    high: float
+    z: float
+    seconds: float
+
+
+def probe_layer(
+    network: nn.Module,
+    task: Task,
+    train: Split,
+    val: Split,
+    layer: str,
+    overfit: OverfitParams,
+    params: ProbeParams,
+    seed: int,
+    progress: Progress = no_progress,
+) -> Probe:
+    """Probe one layer of the base network, which does not change.
+
+    Args:
+        overfit: as for the run; replicas, refinement and the layout of stores play no part.
+        progress: called with the number of overfitted samples, out of `probe_steps`.
+
+    Raises:
+        UserError: the layer cannot move, its Δ are too large for memory or do not differ, or a loss is not finite.
+    """
+    start = time.perf_counter()
+    model = CutModel(network, layer, overfit.precision)
+    taught = _Overfitted.of(model, task, train, "train", overfit, params, seed, progress)
+    held = _Overfitted.of(model, task, val, "val", overfit, params, seed, part_of(progress, len(taught), layer))
+    space = _space(taught.delta_NOI, layer, params.components)
+    code_Nd = space.representation.encode(taught.delta_NOI, None)
+    scores, choices, losses = {}, [(NONE, 0.0)], [held.values["loss_before"].astype(np.float64)]
+    for name, predict in ((KERNEL, _ridge), (NETWORK, _network)):
+        code_Md = predict(taught, code_Nd, seed)(held.condition)
+        delta_MOI = space.representation.decode(code_Md, None)
+        scores[name] = r2(delta_MOI, held.delta_NOI, taught.delta_NOI.mean(0)), cosine(delta_MOI, held.delta_NOI)
+        choices += [(name, gain) for gain in GAINS]
+        losses += list(_losses(model, task, val, held.sample_id, space, code_Md, seed))
+    base_M = losses[0]
+    best, chosen_M = cross_fitted(np.stack(losses), seed)
+    change_M = chosen_M - base_M
+    error = _NORMAL_95 * float(change_M.std(ddof=1)) / math.sqrt(len(change_M))
+    change = float(change_M.mean())
+    return Probe(
+        layer=layer,
+        samples=len(taught),
+        val_samples=len(held),
+        components=space.size,
+        loss=float(taught.values["loss_before"].mean()),
+        val_loss=float(held.values["loss_before"].mean()),
+        bound=float(held.values["loss_after"][:, -1].mean()),
+        rho=float(np.median(taught.values["rho"])),
+        val_rho=float(np.median(held.values["rho"])),
+        r2=scores[KERNEL][0],
+        cosine=scores[KERNEL][1],
+        network_r2=scores[NETWORK][0],
+        network_cosine=scores[NETWORK][1],
+        regression=choices[best][0],
+        gain=choices[best][1],
+        change=change,
+        low=change - error,
+        high=change + error,
+        z=paired_z(chosen_M, base_M),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def probe_steps(train: Split, val: Split, params: ProbeParams) -> int:
+    """The total that `probe_layer` reports progress towards, if memory does not lower the number of samples."""
+    return min(len(train), params.samples) + min(len(val), params.samples)
+
+
+@dataclass(frozen=True)
+class _Overfitted:
+    """Overfitted samples of a split: rows as in a store of the dense layout, in memory."""
+
+    values: Mapping[str, npt.NDArray[Any]]
+
+    @classmethod
+    def of(
+        cls,
+        model: CutModel,
+        task: Task,
+        split: Split,
+        name: str,
+        overfit: OverfitParams,
+        params: ProbeParams,
+        seed: int,
+        progress: Progress,
+    ) -> "_Overfitted":
+        count = min(len(split), params.samples, _DELTAS_MB * 2**20 // (4 * model.weight_OI.numel()))
+        if count < min(_FEWEST, len(split)):
+            raise UserError(
+                f"layer {model.layer_name!r} has {model.weight_OI.numel():,} weights, too many to probe: the Δ of "
+                f"{_FEWEST} samples take more than {_DELTAS_MB} MiB; leave it out of layer.candidates"
+            )
+        plain = {"layout": "dense", "replicas": 1, "refine": NOT_REFINED}
+        builder = RowBuilder(task, model, split, overfit.model_copy(update=plain), seed)
+        sample_id = permutation(len(split), seed, "probed samples", name)[:count].sort().values
+        return cls(builder.some(sample_id, progress))
+
+    def __len__(self) -> int:
+        return len(self.sample_id)
+
+    @property
+    def sample_id(self) -> Tensor:
+        return torch.from_numpy(self.values["sample_id"])
+
+    @property
+    def delta_NOI(self) -> Tensor:
+        return torch.from_numpy(self.values["delta"])
+
+    @cached_property
+    def condition(self) -> Condition:
+        names = ("layer_input", "layer_activation", "base_output")
+        return Condition(*(torch.from_numpy(self.values[name]) for name in names))
+
+
+def _space(delta_NOI: Tensor, layer: str, components: int) -> DeltaSpace:
+    """As many principal components as wanted, or as there are."""
+    count = min(components, directions(delta_NOI))
+    if count == 0:
+        raise UserError(f"layer {layer!r}: overfitting gives every sample the same Δ; nothing can be predicted")
+    representation = fit_representation(
+        RepresentationParams(name="pca", components=count, metric="euclidean"), delta_NOI, None, unit_variance=False
+    )
+    assert isinstance(representation, Pca)
+    return DeltaSpace(representation)
+
+
+def directions(delta_NOI: Tensor) -> int:
+    """How many principal directions have a share of the variance above rounding (as in `Pca.fit`)."""
+    centred_Nd = delta_NOI.flatten(1).double()
+    centred_Nd = centred_Nd - centred_Nd.mean(0)
+    products = centred_Nd @ centred_Nd.T if len(centred_Nd) <= centred_Nd.shape[1] else centred_Nd.T @ centred_Nd
+    values = torch.linalg.eigvalsh(products)
+    return min(int((values > 1e-10 * values.sum()).sum()), len(centred_Nd) - 1)
+
+
+def _ridge(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition], Tensor]:
+    params = _RIDGE.model_copy(update={"rows": max(4, len(rows)), "folds": min(_RIDGE.folds, len(rows))})
+    return fit_ridge(rows.condition, code_Nd, rows.sample_id, params, seed).ridge
+
+
+def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition], Tensor]:
+    """The network of the row `regression`, stopped early on some of the training samples, not on val."""
+    order = permutation(len(rows), seed, "held out by a probe")
+    out, kept = order[: max(1, len(order) // _HELD_OUT)], order[len(order) // _HELD_OUT :]
+    cond, scale = rows.condition, float(code_Nd.square().mean().sqrt())
+    network = Hypernetwork.fresh(cond.select(kept), _TRAINING.widths[0], code_Nd.shape[1], scale, seed)
+    objective = RegressionLoss(
+        network, cond.select(kept), code_Nd[kept], cond.select(out), code_Nd[out], _TRAINING.batch_size, seed
+    )
+    run_phase(network, objective, _TRAINING.settings(), _TRAINING.lrs, seed)
+    return torch.no_grad()(network)
+
+
+@torch.no_grad()
+def _losses(
+    model: CutModel, task: Task, split: Split, sample_id: Tensor, space: DeltaSpace, code_Md: Tensor, seed: int
+) -> Values:
+    """The loss of each sample under its predicted Δ times each factor, float64 (C, M), on what overfitting sees."""
+    losses_CM = np.empty((len(GAINS), len(sample_id)))
+
+    def inputs(rows: Tensor) -> Batch:
+        return step_batch(task, split, rows, torch.zeros_like(rows), 0, seed).to(model.device)
+
+    size = rows_at_once(split, rows_within(model, inputs(sample_id[:1]), _MEMORY_MB, matrices=3))
+    for rows in row_chunks(len(sample_id), size):
+        batch = inputs(sample_id[rows])
+        cut = model.prefix(batch.inputs)
+        move = space.move(code_Md[rows].to(model.device), cut.layer_input_NI)
+        for i, gain in enumerate(GAINS):
+            output = outputs_with_move(model, cut, gain * move)
+            losses_CM[i, rows] = task.loss(output, batch.target).double().cpu().numpy()
+    if not np.isfinite(losses_CM).all():
+        raise UserError(f"layer {model.layer_name!r}: a loss under a predicted Δ is not finite; lower overfit.lr")
+    return losses_CM
+
+
+def cross_fitted(losses_CM: Values, seed: int) -> tuple[int, Values]:
+    """The choice that is best on all samples, and each sample's loss under the choice that is best on the other half.
+
+    Args:
+        losses_CM: by choice and sample.
+    """
+    half_M = (permutation(losses_CM.shape[1], seed, "halves of a probe") % 2).numpy()
+    chosen_M = np.empty(losses_CM.shape[1])
+    for half in (0, 1):
+        best = int(losses_CM[:, half_M != half].mean(1).argmin())
+        chosen_M[half_M == half] = losses_CM[best, half_M == half]
+    return int(losses_CM.mean(1).argmin()), chosen_M
+
+
+def r2(predicted_MOI: Tensor, delta_MOI: Tensor, mean_OI: Tensor) -> float:
+    """1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖²; 0 if all Δ equal the mean."""
+    rest = float((delta_MOI - mean_OI).double().square().sum())
+    return 1 - float((predicted_MOI - delta_MOI).double().square().sum()) / rest if rest else 0.0
+
+
+def cosine(predicted_MOI: Tensor, delta_MOI: Tensor) -> float:
+    """The mean cosine between predicted and real Δ; pairs of which one is 0 count as 0."""
+    return float(nn.functional.cosine_similarity(predicted_MOI.flatten(1), delta_MOI.flatten(1)).mean())

@@ -1,0 +1,51 @@
+"""What is tried before anything runs."""
+
+import pytest
+import torch
+from torch import nn
+
+from ocd_core.calls.checks import check_given
+from ocd_core.calls.task import Given
+from ocd_core.errors import UserError
+from ocd_core.samples import Batch
+from tests.calls.support import cross_entropy, perceptron, points
+
+
+class Centred(nn.Module):
+    def forward(self, x):
+        return x - x.mean(0)
+
+
+class Summed(nn.Module):
+    def forward(self, x):
+        return x.sum(0)
+
+
+def batch(target=None) -> Batch:
+    x, y = points(5)
+    return Batch((x,), y if target is None else target, torch.arange(5))
+
+
+def squared(output, target):
+    return (output - target.reshape(output.shape)).square().flatten(1).mean(1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "kind"),
+    [
+        (cross_entropy, torch.tensor([0, 1, 1, 0, 0]), "classes"),
+        (squared, torch.arange(10.0).reshape(5, 2), "numbers"),
+        (squared, torch.tensor([[0.0, 1.0]] * 5), "other"),  # zeros and ones: labels, whatever the loss makes of them
+        (lambda o, t: (o.sum(1) - t).abs(), torch.arange(5), "other"),
+    ],
+)
+def test_the_kind_of_outputs(loss, target, kind) -> None:
+    assert check_given(Given("", perceptron(), loss), batch(target)) == kind
+
+
+@pytest.mark.parametrize(
+    ("network", "words"), [(Centred(), "changes with the other samples"), (Summed(), "stay in the first axis")]
+)
+def test_networks_that_mix_samples(network, words) -> None:
+    with pytest.raises(UserError, match=words):
+        check_given(Given("", network, lambda o, t: o.sum(1)), batch())

@@ -1,0 +1,66 @@
+"""Data that is given in Python, and the files that it is kept in."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from ocd_core.calls.data import Parts, Source, StoredSplit, refuse_nan, restored, write_split
+from ocd_core.errors import UserError
+
+
+class Augmented(Dataset):
+    """Rows that differ each time."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, i: int):
+        return torch.rand(3), i
+
+
+def test_tensors_keep_their_form() -> None:
+    one, two = torch.zeros(2, 3), np.ones((2, 1))
+    for value in (one, (one, two), {"a": one, "b": two}):
+        parts = Parts.of(value, "x")
+        assert all(t.dtype == torch.float32 for t in parts.tensors)
+        again = parts.restored(parts.tensors)
+        assert type(again) is type(value)
+    assert list(restored((one, one), ("a", "b"), False)) == ["a", "b"]
+    with pytest.raises(UserError, match="x: a str is not a tensor"):
+        Parts.of("text", "x")
+
+
+@pytest.mark.parametrize("size", [1, 4, 300])
+def test_what_is_written_is_read_again_in_any_order(tmp_path, size, monkeypatch) -> None:
+    monkeypatch.setattr("ocd_core.calls.data._BATCH", size)
+    x, y = torch.randn(9, 2, 3), (torch.arange(9), torch.rand(9, 1))
+    source = Source.of(((x, x[:, 0]), y), "train")
+    write_split(source, tmp_path / "train")
+    split = StoredSplit(tmp_path / "train")
+    ids = torch.tensor([8, 0, 0, 3])
+    batch = split.batch(ids)
+    assert len(split) == 9
+    assert torch.equal(batch.inputs[0], x[ids])
+    assert torch.equal(batch.inputs[1], x[ids, 0])
+    assert torch.equal(batch.target[0], y[0][ids])
+    assert torch.equal(batch.target[1], y[1][ids])
+
+
+def test_random_rows_are_kept_as_they_were_first_read_and_are_no_other_data_next_time(tmp_path) -> None:
+    source = Source.of(Augmented(), "train")
+    write_split(source, tmp_path / "train")
+    split = StoredSplit(tmp_path / "train")
+    ids = torch.arange(5)
+    assert torch.equal(split.batch(ids).inputs[0], split.batch(ids).inputs[0])
+    assert source.digest() == Source.of(Augmented(), "train").digest()
+    steady = [Source.of([(torch.full((2,), float(v)), 0) for v in values], "train") for values in ((1, 2), (1, 3))]
+    assert steady[0].digest() != steady[1].digest()
+
+
+def test_numbers_that_are_none_are_named_by_their_row(tmp_path) -> None:
+    x = torch.zeros(300, 2)
+    x[299, 1] = torch.inf
+    with pytest.raises(UserError, match="val: row 299 holds NaN or infinite numbers"):
+        write_split(Source.of((x, torch.zeros(300)), "val"), tmp_path / "val")
+    refuse_nan(np.array([1, 2]), "val")

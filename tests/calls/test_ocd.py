@@ -1,0 +1,137 @@
+"""The four calls, and what lies in the folder afterwards."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ocd_core import OCD, OverfitStore, Predictor
+from ocd_core.config import load_params
+from ocd_core.errors import UserError
+from ocd_core.provenance import Lineage
+from ocd_core.running.runner import stage_states
+from ocd_core.store import verify_store
+from tests.calls.support import QUICK, cross_entropy, perceptron, points
+
+
+def made(out: Path, **changes: Any) -> OCD:
+    return OCD(perceptron(), cross_entropy, layer="0", out=out, **{**QUICK, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[OCD, Any]:
+    ocd = made(tmp_path_factory.mktemp("calls") / "mine")
+    ocd.fit(points(40), points(16, 1))
+    return ocd, ocd.evaluate(points(12, 2))
+
+
+def test_the_frame_has_a_line_for_each_row(finished) -> None:
+    _, frame = finished
+    assert {"base", "mean_delta", "ocd", "ocd_ensemble", "bound"} <= set(frame.index)
+    model, (x, y) = perceptron(), points(12, 2)
+    assert frame.loc["base", "loss"] == pytest.approx(cross_entropy(model(x), y).mean().item(), rel=1e-5)
+    assert frame.loc["base", "accuracy"] == pytest.approx(100 * float((model(x).argmax(1) == y).float().mean()))
+    assert frame.loc["bound", "loss"] < frame.loc["base", "loss"]
+    assert "<table" in frame._repr_html_()
+    assert frame.attrs["layer"] == "0"
+
+
+def test_the_stores_are_those_of_the_pipeline_and_hold_gradient_steps(finished) -> None:
+    """Δ of one sample against two plain steps of gradient descent on the layer's weight alone."""
+    ocd, _ = finished
+    for split in ("train", "val", "test"):
+        assert verify_store(str(ocd.artifacts.overfit(split))) == []
+    store, (x, y) = OverfitStore(ocd.artifacts.overfit("train")), points(40)
+    model = perceptron().double()
+    start = model[0].weight.detach().clone()
+    for _ in range(2):
+        model.zero_grad()
+        cross_entropy(model(x[3:4].double()), y[3:4]).sum().backward()
+        model[0].weight.data -= 0.1 * model[0].weight.grad
+    torch.testing.assert_close(
+        torch.from_numpy(store.delta(3)).double(), model[0].weight.detach() - start, rtol=1e-4, atol=1e-7
+    )
+
+
+def test_the_folder_is_a_run_of_the_pipeline_and_nothing_is_done_twice(finished) -> None:
+    ocd, frame = finished
+    root, name = ocd.artifacts.root, ocd.artifacts.task
+    params = load_params(name, root)
+    assert params.diffusion.representation.name == "factored"  # exact for a linear layer
+    assert {s.state for s in stage_states(Lineage(ocd.artifacts, params))} == {"done"}
+    assert (root / "reports" / name / "index.html").is_file()
+    before = {p: p.stat().st_mtime_ns for p in (root / "data").rglob("*") if p.is_file()}
+    again = made(root).fit(points(40), points(16, 1))
+    assert again.evaluate(points(12, 2)).equals(frame)
+    assert {p: p.stat().st_mtime_ns for p in (root / "data").rglob("*") if p.is_file()} == before
+
+
+def test_what_was_lost_is_made_again_and_other_data_or_weights_start_anew(finished, tmp_path) -> None:
+    source, _ = finished
+    shutil.copytree(source.artifacts.root, tmp_path / "mine")
+    ocd = made(tmp_path / "mine")
+    run, base = ocd.artifacts, (source.artifacts.base / "model.safetensors").read_bytes()
+    shutil.rmtree(run.diffusion)
+    ocd.fit(points(40), points(16, 1))
+    name = "model.safetensors"
+    assert (run.diffusion / name).read_bytes() == (source.artifacts.diffusion / name).read_bytes()
+    ocd.fit(points(44, 5), points(16, 1))
+    assert len(OverfitStore(run.overfit("train"))) == 44
+    other = OCD(perceptron(seed=1), cross_entropy, layer="0", out=tmp_path / "mine", **QUICK)
+    other.fit(points(44, 5), points(16, 1))
+    assert (run.base / name).read_bytes() != base
+
+
+def test_other_test_rows_give_another_table(finished, tmp_path) -> None:
+    source, frame = finished
+    shutil.copytree(source.artifacts.root, tmp_path / "mine")
+    ocd = made(tmp_path / "mine").fit(points(40), points(16, 1))
+    x, y = points(12, 3)
+    other = ocd.evaluate((x, y), report=False)
+    assert other.loc["base", "loss"] == pytest.approx(cross_entropy(perceptron()(x), y).mean().item(), rel=1e-5)
+    assert other.loc["base", "loss"] != frame.loc["base", "loss"]
+
+
+def test_predictions_travel_as_a_bundle(finished, tmp_path) -> None:
+    ocd, _ = finished
+    x, _ = points(5, 4)
+    found = ocd.predict(x, draws=3)
+    assert found.draws.shape == (3, 5, 2)
+    torch.testing.assert_close(found.base_output.float(), perceptron()(x))
+    ocd.save(tmp_path / "bundle")
+    loaded = OCD.load(tmp_path / "bundle", perceptron(seed=9), cross_entropy)  # other weights: the bundle's count
+    assert torch.equal(loaded.predict(x, draws=3).output, found.output)
+    with pytest.raises(UserError, match="loaded from a bundle"):
+        loaded.fit(points(40), points(16, 1))
+    with pytest.raises(UserError, match="another"):
+        OCD.load(tmp_path / "bundle", perceptron(outputs=3), cross_entropy)
+    with pytest.raises(UserError, match="code of its own"):
+        Predictor.from_pretrained(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"overfitt": {"steps": 2}}, "unknown option 'overfitt'; did you mean 'overfit'?"),
+        ({"overfit": 3}, "overfit: give a dict of params"),
+        ({"layer": "fc9"}, "layer 'fc9' does not exist; the layers to choose from are 0, 2"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_at_once(tmp_path, changes, words) -> None:
+    with pytest.raises(UserError, match=words.replace("?", r"\?")):
+        OCD(perceptron(), cross_entropy, out=tmp_path / "mine", **{**QUICK, **changes})
+
+
+def test_params_have_the_errors_of_params_files(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"overfit\.steps: .* \(found 0\)"):
+        made(tmp_path / "mine", overfit={"steps": 0}).fit(points(8), points(4, 1))
+
+
+def test_calls_in_the_wrong_order(tmp_path) -> None:
+    ocd = made(tmp_path / "mine")
+    assert "not fitted" in repr(ocd)
+    for call in (lambda: ocd.predict(torch.zeros(1, 6)), lambda: ocd.evaluate(points(4)), lambda: ocd.save(tmp_path)):
+        with pytest.raises(UserError, match="call fit first"):
+            call()

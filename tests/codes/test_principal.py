@@ -1,0 +1,29 @@
+"""Components and their variances against numpy's singular values; messages name the caller's own param."""
+
+import numpy as np
+import pytest
+import torch
+
+from ocd_core.codes.principal import principal_components
+from ocd_core.errors import UserError
+from tests.codes.representations.common import deltas
+
+
+@pytest.mark.parametrize(("n", "o", "i"), [(30, 3, 4), (9, 6, 5)])  # fewer entries than samples, and more
+def test_against_numpy(n: int, o: int, i: int) -> None:
+    delta = deltas(n, o, i)
+    found = principal_components(delta.split(4), 3, "what", "its.key")
+    x = delta.flatten(1).double().numpy()
+    _, s, vt = np.linalg.svd(x - x.mean(0), full_matrices=False)
+    np.testing.assert_allclose(found.mean_d, x.mean(0), atol=1e-12)
+    np.testing.assert_allclose((found.basis_kd.numpy() @ vt[:3].T).round(6) ** 2, np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(found.squares_k, s[:3] ** 2, rtol=1e-6)
+    assert float(found.total) == pytest.approx((s**2).sum(), rel=1e-6)
+    assert float(found.scale) == pytest.approx(((s[:3] ** 2).mean() / n) ** 0.5, rel=1e-6)
+    largest = found.basis_kd.abs().argmax(1)
+    assert (found.basis_kd[torch.arange(3), largest] > 0).all(), "signs are fixed"
+
+
+def test_too_few_deltas_name_the_param() -> None:
+    with pytest.raises(UserError, match=r"what: 3 training Δ of 4 entries have at most 2 .*; lower its\.key from 3"):
+        principal_components([torch.randn(3, 2, 2)], 3, "what", "its.key")

@@ -1,0 +1,136 @@
+"""Verdicts by their thresholds, what the text says, and the temperature against a search by hand."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ocd_core.probing.diagnosis import Diagnosis, Temperature, gap_closed, relative, temperature_of, verdict_text
+from ocd_core.probing.picture import diagnosis_figure
+from ocd_core.probing.probe import Probe
+from ocd_core.tasks.classification import Classification
+from tests.support.arrays import ArraySplit, ArrayTask
+
+GAIN = Probe(
+    "a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0, 0.5
+)
+NONE = replace(GAIN, layer="b", change=0.0, low=-0.01, high=0.01, z=0.0, gain=0.0)
+
+
+class Classes(Classification, ArrayTask):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "likely"),
+        ({"bound": 1.095}, "no gap"),
+        ({"bound": 1.2}, "no gap"),
+        ({"bound": 1.08}, "likely"),
+        ({"change": -0.004}, "unlikely"),  # too small, though it is no chance
+        ({"change": -0.006}, "likely"),
+        ({"z": -1.9}, "unlikely"),
+        ({"z": -2.0}, "likely"),
+        ({"change": 0.05, "z": 8.0}, "unlikely"),
+        ({"change": 0.0, "z": 0.0}, "unlikely"),
+        ({"val_loss": 0.0, "bound": 0.0}, "unlikely"),
+    ],
+)
+def test_the_verdict_of_one_layer(changes: dict[str, Any], verdict: str) -> None:
+    probe = replace(GAIN, **changes)
+    if probe.val_loss == 0:
+        probe = replace(probe, change=0.0, z=0.0)
+    assert Diagnosis([probe], "a", None).verdict == verdict
+
+
+def test_more_layers_ask_for_more() -> None:
+    """z = 2.2 has p = .028: below .05, above .05 / 2."""
+    probe = replace(GAIN, z=-2.2)
+    assert Diagnosis([probe], "a", None).verdict == "likely"
+    two = Diagnosis([probe, NONE], "a", None)
+    assert two.verdict == "unlikely"
+    assert Diagnosis([replace(probe, z=-2.25), NONE], "a", None).verdict == "likely"
+    assert two.metrics()["layers"] == {"a": "unlikely", "b": "unlikely"}
+
+
+def test_shares() -> None:
+    assert gap_closed(GAIN) == pytest.approx(0.05 / 0.6)
+    assert gap_closed(replace(GAIN, bound=1.1)) is None
+    assert relative(1.1, -0.11) == pytest.approx(-0.1)
+    assert relative(-2.0, -0.1) == pytest.approx(-0.05)
+    assert relative(0.0, 0.0) == 0.0
+
+
+def test_the_text() -> None:
+    temperature = Temperature(1.3, 1.0, -0.04, -0.05, -0.03)
+    text = verdict_text(Diagnosis([GAIN, NONE], "b", temperature))
+    for words in (
+        "**Likely: OCD can help here.**",
+        "In `a`, the best of 2 layers",
+        "of 1.1 by -4.5 % (95 % interval -5.5 % to -3.6 %), 8 % of the way to the bound (0.5)",
+        "R² is 0.30 and the mean cosine 0.40",
+        "1 on training samples and 1.1 on validation",
+        "0.1 and 0.2",
+        "A temperature of 1.30 for the base network alone changes the mean loss",
+        "all validation samples, 1, by -4.0 %",
+        "Much of a gain could be had in this way",
+        "The layer of rank 1 is `b`, for which the verdict is *unlikely*",
+        "set `layer.select` to `a`",
+        "| `b` | unlikely | +0.0 % |",
+    ):
+        assert words in text, words
+    assert "stop its training" not in text
+    fitted = verdict_text(Diagnosis([replace(GAIN, loss=0.4)], "a", None))
+    assert "stop its training" in fitted
+    assert "temperature" not in fitted
+    assert "rank 1" not in fitted
+    assert "`z`, was not probed" in verdict_text(Diagnosis([GAIN], "z", None))
+    assert "No gap" in verdict_text(Diagnosis([replace(GAIN, bound=1.1)], "a", None))
+    assert "Much of" not in verdict_text(Diagnosis([GAIN], "a", replace(temperature, high=0.01)))
+
+
+def test_the_table_and_the_metrics_hold_no_time() -> None:
+    found = Diagnosis([GAIN, NONE], "a", Temperature(1.0, 1.0, 0.0, 0.0, 0.0))
+    (row, other), metrics = found.table(), found.metrics()
+    assert (row["layer"], row["verdict"], other["verdict"]) == ("a", "likely", "unlikely")
+    assert row["relative_low"] == pytest.approx(-0.06 / 1.1)
+    assert metrics["verdict"] == "likely"
+    assert metrics["temperature"]["value"] == 1.0
+    assert "seconds" not in row.keys() | metrics.keys()
+
+
+def test_the_picture_has_every_layer_and_the_temperature() -> None:
+    gains, predicted = diagnosis_figure(Diagnosis([GAIN, NONE], "a", Temperature(1.3, 1.0, -0.04, -0.05, -0.03))).axes
+    assert [label.get_text() for label in gains.get_yticklabels()] == ["a", "b", "temperature alone"]
+    assert gains.get_title() == "verdict: likely"
+    first: Any = gains.lines[0]
+    assert list(first.get_xdata()) == pytest.approx([-100 * 0.06 / 1.1, -100 * 0.04 / 1.1])
+    assert [label.get_text() for label in predicted.get_yticklabels()] == ["a", "b"]
+
+
+def overconfident(count: int) -> ArraySplit:
+    """Logits that are four times too large for their classes."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(count, 3, generator=g)
+    return ArraySplit(4 * logits, torch.distributions.Categorical(logits=logits).sample())
+
+
+def test_a_temperature_for_a_base_that_is_too_sure() -> None:
+    torch.manual_seed(0)
+    val = overconfident(400)
+    found = temperature_of(nn.Identity(), Classes(), val, 0)
+    assert found is not None
+    assert found.loss == pytest.approx(float(F.cross_entropy(val.x, val.y)), rel=1e-5)
+    losses = {t: float(F.cross_entropy(val.x / t, val.y)) for t in torch.linspace(1, 8, 141).tolist()}
+    assert found.value == pytest.approx(min(losses, key=lambda t: losses[t]), abs=0.06)
+    best = min(losses.values()) - float(F.cross_entropy(val.x, val.y))
+    assert best < found.change < 0.9 * best  # chosen on other samples, so a little less
+    assert found.low < found.change < found.high < 0
+
+
+def test_without_classes_there_is_no_temperature() -> None:
+    assert temperature_of(nn.Identity(), ArrayTask(), ArraySplit(torch.zeros(8, 2), torch.zeros(8, 2)), 0) is None

@@ -1,0 +1,154 @@
+"""Probes against plain loops, and on data where it is known whether Δ can be predicted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ocd_core.errors import UserError
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
+from ocd_core.probing import probe as probing
+from ocd_core.probing.probe import cosine, cross_fitted, directions, probe_layer, probe_steps, r2
+from ocd_core.scoring.params import ProbeParams
+from tests.support.arrays import ArraySplit, ArrayTask
+
+OVERFIT = OverfitParams(
+    optimizer="sgd", lr=0.02, steps=3, until_converged=False, tolerance=1e-3, replicas=1, precision="float64",
+    layout="dense", memory_mb=64, shard_mb=1, refine=NOT_REFINED,
+)  # fmt: skip
+PARAMS = ProbeParams(samples=80, components=12)
+
+
+def linear(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 3))
+
+
+def splits(network: nn.Module, wrong: float, noise: float, counts=(150, 120)) -> list[ArraySplit]:
+    """Targets that differ from the network's answers by a linear function of x and by noise."""
+    g = torch.Generator().manual_seed(1)
+    off = wrong * torch.randn(3, 4, generator=g)
+    found = []
+    for count in counts:
+        x = torch.randn(count, 4, generator=g)
+        with torch.no_grad():
+            y = network(x) + x @ off.T + noise * torch.randn(count, 3, generator=g)
+        found.append(ArraySplit(x, y))
+    return found
+
+
+def probed(wrong: float, noise: float, **changes):
+    network = linear()
+    params = PARAMS.model_copy(update=changes)
+    return probe_layer(network, ArrayTask(), *splits(network, wrong, noise), "0", OVERFIT, params, seed=0)
+
+
+def test_losses_and_norms_are_those_of_a_plain_loop() -> None:
+    network = linear()
+    train, val = splits(network, 1.0, 0.1, counts=(40, 30))  # fewer than the probe would take
+    found = probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, PARAMS, seed=0)
+    before, after, rho = [], [], []
+    for x, y in zip(val.x.double(), val.y.double(), strict=True):
+        one = linear().double()
+        start = one[0].weight.detach().clone()
+        optimiser = torch.optim.SGD([one[0].weight], lr=OVERFIT.lr)
+        for _ in range(OVERFIT.steps):
+            optimiser.zero_grad()
+            loss = (one(x) - y).square().mean()
+            before += [loss.item()] if torch.equal(one[0].weight, start) else []
+            loss.backward()
+            optimiser.step()
+        after.append((one(x) - y).square().mean().item())
+        rho.append((one[0].weight - start).norm().item())
+    assert (found.samples, found.val_samples) == (40, 30)
+    assert found.val_loss == pytest.approx(np.mean(before), rel=1e-6)
+    assert found.bound == pytest.approx(np.mean(after), rel=1e-6)
+    assert found.val_rho == pytest.approx(np.median(rho), rel=1e-5)
+
+
+def test_a_systematic_error_of_the_base_is_found() -> None:
+    """The residual is a linear function of x, so Δ = lr · residual ⊗ x is a smooth one."""
+    found = probed(wrong=1.0, noise=0.05)
+    assert found.r2 > 0.7
+    assert found.cosine > 0.7
+    assert found.network_r2 > 0.3
+    assert found.network_cosine > 0.5
+    assert found.high < 0
+    assert found.z < -4
+    assert found.low < found.change < found.high
+    assert found.gain > 0
+    assert found.regression in ("kernel", "network")
+    assert found.change < 0.3 * (found.bound - found.val_loss)  # a good part of the way to the bound
+
+
+def test_noise_in_the_targets_is_not_taken_for_a_gain() -> None:
+    found = probed(wrong=0.0, noise=1.0)
+    assert abs(found.r2) < 0.2
+    assert found.high >= 0
+    assert found.bound < found.val_loss  # overfitting lowers the loss all the same
+
+
+def test_the_probe_is_repeatable_and_leaves_the_network_alone() -> None:
+    network = linear()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    parts = splits(network, 1.0, 0.1)
+    runs = [probe_layer(network, ArrayTask(), *parts, "0", OVERFIT, PARAMS, seed=3) for _ in range(2)]
+    assert replace(runs[0], seconds=0.0) == replace(runs[1], seconds=0.0)
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_components_are_at_most_as_many_as_the_deltas_have() -> None:
+    assert probed(wrong=1.0, noise=0.1, components=100).components == 12  # 3 × 4 weights
+
+
+def test_progress_ends_at_the_announced_total() -> None:
+    network, seen = linear(), []
+    train, val = splits(network, 1.0, 0.1)
+    probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, PARAMS, 0, lambda done, note: seen.append(done))
+    assert seen[-1] == probe_steps(train, val, PARAMS) == 160
+
+
+def test_the_choice_is_made_on_the_other_half() -> None:
+    rng = np.random.default_rng(0)
+    losses_CM = rng.normal(size=(7, 40))
+    best, chosen_M = cross_fitted(losses_CM, seed=0)
+    assert best == losses_CM.mean(1).argmin()
+    used = np.array([np.flatnonzero(losses_CM[:, m] == chosen_M[m])[0] for m in range(40)])
+    halves = [used == one for one in np.unique(used)]
+    assert [half.sum() for half in halves] == [20, 20]
+    for mine, other in (halves, halves[::-1]):
+        assert set(used[mine]) == {losses_CM[:, other].mean(1).argmin()}
+
+
+def test_r2_and_cosine_by_hand() -> None:
+    delta = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]])
+    guess = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])
+    mean = torch.tensor([[0.5, 0.5]])
+    assert r2(guess, delta, mean) == pytest.approx(1 - 1 / 1.0)
+    assert cosine(guess, delta) == pytest.approx((1 + 2**-0.5) / 2)
+    assert r2(guess, delta[:1].expand(2, 1, 2), delta[0]) == 0.0
+
+
+def test_directions_are_the_rank_about_the_mean() -> None:
+    g = torch.Generator().manual_seed(0)
+    for rank in (1, 3, 5):
+        delta = torch.randn(30, rank, generator=g) @ torch.randn(rank, 12, generator=g) + 7
+        assert directions(delta.view(30, 3, 4)) == rank == np.linalg.matrix_rank((delta - delta.mean(0)).numpy(), 1e-3)
+    assert directions(torch.ones(9, 2, 2)) == 0
+
+
+def test_a_layer_whose_deltas_do_not_fit_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(probing, "_DELTAS_MB", 0)
+    with pytest.raises(UserError, match=r"layer '0' has 12 weights, too many to probe"):
+        probed(wrong=1.0, noise=0.1)
+
+
+def test_deltas_without_differences_are_refused() -> None:
+    network = linear().requires_grad_(False)
+    network[0].weight.zero_()
+    network[0].bias.zero_()
+    train, val = splits(network, 0.0, 0.0)  # all losses are exactly 0
+    with pytest.raises(UserError, match="every sample the same Δ"):
+        probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, PARAMS, seed=0)
