@@ -5,16 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ocd_core.samples import SplitName
-from ocd_core.strict import Positive, PositiveInt, Rate, StrictModel
+from ocd_core.strict import MOST, Positive, PositiveInt, Rate, StrictModel, Width
 
 
 class RefineParams(StrictModel):
     """Damped Gauss–Newton steps after the gradient steps, in principal components of Δ."""
 
-    steps: Annotated[int, Field(ge=0)]  # 0: none, and the rest has no effect
-    components: PositiveInt  # of the Δ of training samples; of each Δ, the rest is left out
+    steps: Annotated[int, Field(ge=0, le=1000)]  # 0: none, and the rest has no effect
+    components: Width  # of the Δ of training samples; of each Δ, the rest is left out
     damping: Positive  # a share of the mean curvature of training samples' losses
-    samples: Annotated[int, Field(ge=2)]  # at most, of train (seeded), for the components
+    samples: Annotated[int, Field(ge=2, le=MOST)]  # at most, of train (seeded), for the components
     inputs: PositiveInt  # if a step draws its inputs: of how many steps they give the curvature
 
 
