@@ -155,7 +155,7 @@ def test_deltas_without_differences_are_refused() -> None:
 
 
 def test_a_single_sample_has_no_gain() -> None:
-    losses = np.arange(len(GAINS), 0, -1, dtype=np.float64)[:, None]
-    best, chosen = cross_fitted(losses, 0)
-    assert best == 0.0
-    assert chosen.tolist() == [losses[GAINS.index(0.0), 0]]
+    losses_CM = np.arange(5, 0, -1, dtype=np.float64)[:, None]
+    best, chosen_M = cross_fitted(losses_CM, 0)
+    assert best == 0
+    assert chosen_M.tolist() == [5.0]
