@@ -28,7 +28,7 @@ NAME = "mnist5k-conv2"
 SETTINGS: dict[str, Any] = {
     "layer.select": "conv2",
     "layer.candidates": {"names": ["conv2"], "kinds": ["conv"]},
-    "diffusion.representation": {"name": "pca", "components": 20},
+    "diffusion.representation": {"name": "pca", "components": 20, "metric": "euclidean"},
     "diffusion.denoiser.width": 64,
     "diffusion.embedding": 32,
     "sampling.steps": 10,
