@@ -41,7 +41,7 @@ def test_sizes_that_cannot_run_are_refused_before_anything_is_allocated():
     need = training_memory(params, (84, 120))
     assert f"{need.total / 1e9:.3g} GB of memory" in str(e.value)
     assert need.activations > 1e12  # 4,096 samples of about 0.9 GB each
-    huge = diffusion_params(denoiser=denoiser_params(width=300_000))
+    huge = diffusion_params(denoiser=denoiser_params(width=60_000, depth=4))
     with pytest.raises(UserError, match=r"lower denoiser\.width"):
         refuse_impossible(huge, (84,), "cpu")
 

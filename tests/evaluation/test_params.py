@@ -32,7 +32,7 @@ from tests.support.toy import toy_params
         (
             "controls",
             {"fit": ["ocd"]},
-            r"'ocd' has nothing to fit; rows to fit are base_further, base_further_augmented, deep_ensemble, hyper",
+            r"'ocd' has nothing to fit; rows to fit are base_further, base_further_augmented, class_mean_delta, deep",
         ),
         ("controls", {"fit": []}, r"evaluate\.rows names 'base_further', which controls\.fit does not"),
         ("controls", {"ocd_gain": {"gains": []}}, r"controls\.ocd_gain\.gains: "),
