@@ -11,6 +11,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import sha256_files
 from ocd_core.models.mlp import MLP
 from ocd_core.network.loading import load_base_network, load_cut_model
+from ocd_core.provenance import write_manifest
 from ocd_core.weights import save_weights
 from tests.support.arrays import ArrayTask
 
@@ -40,6 +41,7 @@ def run(tmp_path: Path, model: nn.Module) -> Artifacts:
     made = {"stage": "train_base", "params": {}, "code": "", "inputs": {}}
     write_json(run.base / "manifest.json", {**made, "files": sha256_files(run.base)})
     write_json(run.layers / "layers.json", {"used": {"1": "layers.0", "2": "layers.1"}})
+    write_manifest(run.layers, {**made, "stage": "score_layers"}, sha256_files(run.layers))
     return run
 
 

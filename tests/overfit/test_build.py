@@ -161,7 +161,7 @@ class InfiniteOutput(ArrayTask):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize("layout", ["dense", "factored"])
 def test_a_delta_that_is_not_finite_never_gets_into_a_store(tmp_path: Path, optimizer: str, layout: str) -> None:
-    p = params(optimizer=optimizer, layout=layout, lr=1e39, steps=1)
+    p = params(optimizer=optimizer, layout=layout, steps=1).model_copy(update={"lr": 1e39})
     with pytest.raises(UserError, match=r"samples is not finite .* lower overfit\.lr"):
         build(tmp_path / "a.zarr", RowBuilder(ArrayTask(), MODEL, Rows(), p, 0))
     assert not (tmp_path / "a.zarr").exists()

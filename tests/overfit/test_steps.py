@@ -298,7 +298,8 @@ def test_delta_is_finite_in_float32_or_refused(
     net, x, _ = LENET
     x, y = x[:3], torch.zeros(3, 10)
     model = CutModel(net, layer, precision)
-    p = params(optimizer=optimizer, layout=layout, lr=lr, precision=precision)
+    # far beyond the bound of the params
+    p = params(optimizer=optimizer, layout=layout, precision=precision).model_copy(update={"lr": lr})
     try:
         found = overfit(model, lambda _s: [StepPart(model.prefix((x,)), y)], bounded, p)
     except UserError as error:

@@ -222,9 +222,9 @@ def test_what_is_not_finite_is_an_error() -> None:
     ):
         overfit_all_layers(own, the_same(bad, y), 6, squared_error, overfit_params())
     with pytest.raises(UserError, match=r"the loss of 6 of 6 samples is not finite while overfitting"):
-        overfit_all_layers(own, the_same(x, y), 6, squared_error, overfit_params(lr=1e200))
+        overfit_all_layers(own, the_same(x, y), 6, squared_error, overfit_params().model_copy(update={"lr": 1e200}))
     with pytest.raises(UserError, match=r"θ of 6 of 6 samples is not finite \(in float32\) after overfitting; lower"):
-        overfit_all_layers(own, the_same(x, y), 6, bounded, overfit_params(lr=1e60, steps=1))
+        overfit_all_layers(own, the_same(x, y), 6, bounded, overfit_params(steps=1).model_copy(update={"lr": 1e60}))
 
 
 def test_the_number_of_samples_at_once_keeps_to_the_memory() -> None:

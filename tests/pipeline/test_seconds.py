@@ -63,4 +63,6 @@ def test_each_split_records_its_rows_and_a_complete_one_keeps_its_record(toy: Ar
     shutil.rmtree(toy.overfit("val"))
     overfit.main("toy", split="val")
     assert read_seconds(toy, "overfit", "val")["seconds"] != records["val"]["seconds"]
-    assert read_json(toy.seconds("overfit", "train")) == records["train"]
+    assert (
+        records["train"].items() <= read_json(toy.seconds("overfit", "train")).items()
+    )  # the file has a checksum, too
