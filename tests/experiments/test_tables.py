@@ -18,8 +18,8 @@ SHIPPED = ["base", "base_further", "mean_delta", "neighbour", "ridge", "hypernet
            "ocd_gain", "ocd_mean_network", "ocd_ensemble", "bound"]  # fmt: skip
 
 OTHERS = ["base_further_augmented", "class_mean_delta", "deep_ensemble", "hypernetwork_pretrained",
-          "hypernetwork_stochastic", "layer_further", "ocd_permuted", "ocd_tuned", "ocd_tuned_ensemble", "random_delta", "regression", "tent",
-          "weight_noise"]  # fmt: skip
+          "hypernetwork_stochastic", "layer_further", "ocd_permuted", "ocd_tuned", "ocd_tuned_ensemble", "random_delta",
+          "regression", "tent", "weight_noise"]  # fmt: skip
 FITTED = ["mean_delta", "base_further", "ridge", "hypernetwork", "ocd_gain"]
 
 
