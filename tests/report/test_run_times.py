@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from ocd_core.artifacts import Artifacts, read_json, write_json
+from ocd_core.artifacts import Artifacts, write_json
 from ocd_core.report.run_times import paper_cells, run_times, runtime_markdown, seconds_to_fit
+from ocd_core.sealed import read_sealed, write_sealed
 from ocd_core.timing import Stopwatch
 
 SECONDS = {"train_base": 10.0, "overfit": 4.0, "train_diffusion": 20.0, "train_scale": 6.0, "tune_diffusion": 7.0}
@@ -20,7 +21,7 @@ def record(run: Artifacts, stage: str, seconds: float, split: str = "", **more: 
     """A record with this time, of the artifact as it is."""
     Stopwatch().write(run, stage, "cpu", split, **{"threads": 1, **more})
     path = run.seconds(stage, split)
-    write_json(path, {**read_json(path), "seconds": seconds})
+    write_sealed(path, {**read_sealed(path, ""), "seconds": seconds})
 
 
 def timed(

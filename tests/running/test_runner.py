@@ -39,7 +39,7 @@ def test_before_anything_ran_the_first_stage_is_missing_and_the_others_wait(tmp_
     found = states(tmp_path)
     assert found["prepare"] == ("missing", "it is missing")
     assert found["train_base"] == ("missing", "prepare comes first")
-    assert list(found)[3:6] == ["overfit train", "overfit val", "overfit test"]
+    assert list(found)[3:7] == ["diagnose", "overfit train", "overfit val", "overfit test"]
 
 
 def test_a_changed_param_is_named_and_only_what_depends_on_it_runs(copy: Artifacts) -> None:
