@@ -12,7 +12,7 @@ from tests.support.repository import REPO
 
 PAGE = (REPO / "docs" / "four-calls.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-COMMANDS = re.findall(r"^ocd (.*)$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^ocd (?!=)(.*)$", PAGE, re.MULTILINE)
 
 
 def test_the_page_runs_from_top_to_bottom(ocd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:

@@ -105,7 +105,7 @@ def test_another_seeds_base_does_not_answer(run: Artifacts) -> None:
     ):
         stage("overfit")
     with pytest.raises(UserError, match=r"train.zarr is out of date: it was made from a different .*base"):
-        stage("train_diffusion")
+        stage("train_scale")
 
 
 def test_another_param_is_named_with_both_values(run: Artifacts) -> None:

@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from ocd_core.strict import Fraction, NonNegative, Positive, PositiveInt, StrictModel, distinct
+from ocd_core.strict import MOST, Fraction, NonNegative, Positive, PositiveInt, StrictModel, distinct
 
 
 class Group(StrictModel):
@@ -29,9 +29,11 @@ def takes(kind: object, value: object) -> bool:
 @example(-0.0)
 @example(1.0)
 @example(math.inf)
+@example(1e8)
+@example(1.1e8)
 def test_bounds_of_numbers(value: float) -> None:
-    assert takes(Positive, value) == (0 < value < math.inf)
-    assert takes(NonNegative, value) == (value >= 0)
+    assert takes(Positive, value) == (0 < value <= MOST)
+    assert takes(NonNegative, value) == (0 <= value <= MOST)
     assert takes(Fraction, value) == (0 <= value < 1)
 
 
