@@ -29,7 +29,7 @@ def run(tmp_path: Path) -> Artifacts:
     run = Artifacts("toy", 1, 2, tmp_path)
     make(run, "prepared", "prepare")
     make(run, "base", "train_base", prepared=str(content(run, "prepared")))
-    make(run, "diffusion", "train_diffusion")
+    make(run, "scale", "train_scale")
     return run
 
 

@@ -28,7 +28,7 @@ from ocd_core.codes.encode import fit_representation
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.errors import UserError
-from ocd_core.evaluation.hypernetworks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
+from ocd_core.evaluation.delta_networks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
 from ocd_core.evaluation.regression import RidgeParams, fit_ridge
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.evaluation.statistics import paired_z

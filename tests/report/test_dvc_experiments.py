@@ -1,5 +1,6 @@
 """Runs of DVC experiments, from a small repository in which DVC has really run one."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from ocd_core.artifacts import write_json
 from ocd_core.errors import UserError
 from ocd_core.report.comparison import metric_table, param_table, read_runs
 from ocd_core.report.dvc_experiments import Experiment, chosen_run
+from tests.support.repository import REPO
 from tests.support.tables import result, table
 
 FILES = ("table.json", "config.json", "manifest.json")
@@ -46,7 +48,8 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / ".gitignore").write_text("/data\n")
 
     def call(*command: str) -> None:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+        env = {**os.environ, "PYTHONPATH": str(REPO)}
+        done = subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr + done.stdout
 
     def dvc(*arguments: str) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from ocd_core.evaluation.context import Fitting
-from ocd_core.evaluation.hypernetworks import QUICK, Hypernetwork, HypernetworkRow, Phase, TrainingParams
+from ocd_core.evaluation.delta_networks import QUICK, Hypernetwork, Phase, TrainingParams
+from ocd_core.evaluation.hypernetworks import HypernetworkRow
 
 
 class HypernetworkParams(TrainingParams):
