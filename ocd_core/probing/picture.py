@@ -38,11 +38,18 @@ def diagnosis_figure(diagnosis: Diagnosis) -> "Figure":
     gains.set(xlabel="change of the validation loss in % (left is better)", title=f"verdict: {diagnosis.verdict}")
     gains.grid(axis="x", alpha=0.3)
     places = range(len(probes))
-    predicted.barh([p - 0.2 for p in places], [max(p.r2, p.network_r2) for p in probes], 0.35, label="R²")
-    predicted.barh([p + 0.2 for p in places], [max(p.cosine, p.network_cosine) for p in probes], 0.35, label="cosine")
+    predicted.barh(
+        [p - 0.2 for p in places], [max(p.r2, p.network_r2) for p in probes], 0.35, label="R², the better regression"
+    )
+    predicted.barh(
+        [p + 0.2 for p in places],
+        [max(p.cosine, p.network_cosine) for p in probes],
+        0.35,
+        label="cosine, the better one",
+    )
     predicted.set_yticks(places, [p.layer for p in probes])
     predicted.invert_yaxis()
     predicted.axvline(0, color="gray", linewidth=1)
-    predicted.set(title="Δ predicted from I(x), on validation (the better regression)")
+    predicted.set(title="Δ predicted from I(x), on validation")
     predicted.legend(fontsize=8)
     return figure
