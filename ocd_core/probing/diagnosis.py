@@ -134,13 +134,13 @@ def verdict_text(diagnosis: Diagnosis) -> str:
     among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
     paragraphs = [
         f"**{_WORDS[diagnosis.verdict]}**",
-        f"In `{best.layer}`, {among}, Δ that regressions on I(x) predict change the "
-        f"validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
-        f"{_percent(best, best.low)} to {_percent(best, best.high)}){share}. They learned from the Δ of "
-        f"{best.samples} training samples and are judged on {best.val_samples} validation samples; which regression and "
-        f"which factor of its Δ are used is chosen on other samples than they are judged on (on all: {_choice(best)}). "
-        f"Between predicted and real Δ, R² is {best.r2:.2f} and the mean cosine {best.cosine:.2f} with a kernel, "
-        f"{best.network_r2:.2f} and {best.network_cosine:.2f} with a network.",
+        f"In `{best.layer}`, {among}, Δ that regressions on I(x) predict change the validation loss of "
+        f"{best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval {_percent(best, best.low)} to "
+        f"{_percent(best, best.high)}){share}. They learned from the Δ of {best.samples} training samples and are "
+        f"judged on {best.val_samples} validation samples; which regression is used, and which factor of its Δ, is "
+        f"chosen on other samples than they are judged on (on all: {_choice(best)}). Between predicted and real Δ, R² "
+        f"is {best.r2:.2f} and the mean cosine {best.cosine:.2f} with a kernel, {best.network_r2:.2f} and "
+        f"{best.network_cosine:.2f} with a network.",
         _fitted(best),
         *_of_temperature(diagnosis),
         *_of_used(diagnosis),
