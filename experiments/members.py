@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from torch import Tensor
 
@@ -29,16 +30,14 @@ from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import Values, holm, paired_p, paired_z
 from ocd_core.evaluation.temperature import choose_temperature
-from ocd_core.network.moves import row_chunks
 from ocd_core.predictor import Predictor
 from ocd_core.report.markdown import markdown_table
-from ocd_core.samples import SPLITS, SplitName, Tensors, concatenate, groups_of, stack, whole_split
+from ocd_core.samples import SPLITS, SplitName, Tensors, concatenate, groups_of, rows_at_once, stack, whole_split
 from ocd_core.tasks.base import Task
 
 app = typer.Typer(add_completion=False)
 ROWS = ("base", "ocd_ensemble", "ocd_tuned_ensemble")
 _READ: tuple[SplitName, ...] = ("val", "test")
-_BATCH = 250  # samples
 Outputs = dict[str, list[Tensors]]  # {row: the outputs of each member for a whole split}
 
 
@@ -67,8 +66,8 @@ class Member:
         """Every row's outputs for a whole split, {row: (N, ...)}."""
         data = self.context.split(split)
         found: dict[str, list[Tensors]] = {name: [] for name in self.rows}
-        for rows in row_chunks(len(data), _BATCH):
-            shared = SharedPass(self.context.predictor, data.batch(whole_split(data)[rows]), split)
+        for rows in torch.split(whole_split(data), rows_at_once(data, self.context.task.evaluation_batch)):
+            shared = SharedPass(self.context.predictor, data.batch(rows), split)
             for name, row in self.rows.items():
                 found[name].append(row.outputs(shared))
         return {name: concatenate(parts) for name, parts in found.items()}

@@ -20,6 +20,7 @@ from ocd_core.calls.identity import function_digest, network_digest
 from ocd_core.calls.model import Pick, adapted, check_names, pick_of, plain_network, taken_of
 from ocd_core.calls.results import results_frame
 from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask
+from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.fingerprint import digest
@@ -28,7 +29,6 @@ from ocd_core.network.layers import find_layers, refuse_shared_weights
 from ocd_core.params_files import params_path
 from ocd_core.predictor import Prediction, Predictor
 from ocd_core.probing.diagnosis import VERDICT
-from ocd_core.probing.probe import directions
 from ocd_core.provenance import Lineage
 from ocd_core.registry import without_references
 from ocd_core.running.runner import run_stages

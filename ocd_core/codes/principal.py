@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ocd_core.errors import UserError
 
+_ROUNDING = 1e-10  # a share of the variance below which a direction is rounding
+
 
 @dataclass(frozen=True)
 class Principal:
@@ -21,7 +23,6 @@ class Principal:
     """
 
     count: int
-
     mean_d: Tensor
     basis_kd: Tensor
     squares_k: Tensor
@@ -55,25 +56,39 @@ def principal_components(chunks: Iterable[Tensor], k: int, what: str, key: str) 
     values, vectors_dk = _eigen(x_Nd, mean_d, k)
     total = values.sum()
     values = values[-k:].flip(0)
-    if values[-1] <= 1e-10 * total:
-        rank = int((values > 1e-10 * total).sum())
+    if values[-1] <= _ROUNDING * total:
+        rank = int((values > _ROUNDING * total).sum())
         raise UserError(f"{what}: the training Δ span only {rank} directions; lower {key} from {k}")
     largest = vectors_dk.abs().argmax(0, keepdim=True)
     vectors_dk = vectors_dk * vectors_dk.gather(0, largest).sign()  # the sign of an eigenvector is arbitrary; fix it
     return Principal(count, mean_d, vectors_dk.T, values, total)
 
 
+def directions(delta_NOI: Tensor) -> int:
+    """How many components `principal_components` finds in these Δ at most: 0 if all are equal."""
+    x_Nd = delta_NOI.flatten(1)
+    values = torch.linalg.eigvalsh(_products(x_Nd, x_Nd.mean(0, dtype=torch.float64)))
+    return min(int((values > _ROUNDING * values.sum()).sum()), len(x_Nd) - 1)
+
+
 def _eigen(x_Nd: Tensor, mean_d: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """All eigenvalues, ascending, and the first k principal directions (d, k), float64."""
+    values, vectors = torch.linalg.eigh(_products(x_Nd, mean_d))
+    vectors = vectors[:, -k:].flip(1)
+    if len(x_Nd) > x_Nd.shape[1]:
+        return values, vectors
+    vectors = (x_Nd.double() - mean_d).T @ vectors
+    return values, vectors / vectors.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def _products(x_Nd: Tensor, mean_d: Tensor) -> Tensor:
+    """The products of the centred rows, (N, N), or of their columns, (d, d), whichever matrix is smaller; float64."""
     count, entries = x_Nd.shape
     if count <= entries:
         centred = x_Nd.double() - mean_d
-        values, vectors = torch.linalg.eigh(centred @ centred.T)
-        vectors = centred.T @ vectors[:, -k:].flip(1)
-        return values, vectors / vectors.norm(dim=0).clamp_min(torch.finfo(torch.float64).tiny)
+        return centred @ centred.T
     products = torch.zeros(entries, entries, dtype=torch.float64)
     for block in torch.split(x_Nd, 2048):
         centred = block.double() - mean_d
         products.addmm_(centred.T, centred)
-    values, vectors = torch.linalg.eigh(products)
-    return values, vectors[:, -k:].flip(1)
+    return products

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.network.cut import CutModel
 from ocd_core.network.training import set_training_mode
-from ocd_core.overfit.params import OverfitParams
+from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.refine import Coordinates, Refinement
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Condition, Split
@@ -22,15 +22,15 @@ from ocd_core.training.flops import flops
 
 def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:
     """The operations of overfitting every row of the training split (Alg. 1, lines 1-5)."""
-    plain = params.model_copy(update={"refine": params.refine.model_copy(update={"steps": 0})})
+    rows = len(train) * params.replicas
+    plain = _row_flops(RowBuilder(task, model, train, params.model_copy(update={"refine": NOT_REFINED}), seed))
     if not params.refine.steps:
-        return _row_flops(RowBuilder(task, model, train, plain, seed)) * len(train) * params.replicas
+        return plain * rows
     # any coordinates cost the same; the samples that give them are overfitted once more
     entries = model.weight_OI.numel()
     coordinates = Coordinates(torch.zeros(entries).double(), torch.eye(params.refine.components, entries).double())
-    refined = RowBuilder(task, model, train, params, seed, Refinement(coordinates, 1.0))
-    first = _row_flops(RowBuilder(task, model, train, plain, seed)) * min(len(train), params.refine.samples)
-    return _row_flops(refined) * refined.rows + first
+    refined = _row_flops(RowBuilder(task, model, train, params, seed, Refinement(coordinates, 1.0)))
+    return refined * rows + plain * min(len(train), params.refine.samples)
 
 
 def _row_flops(builder: RowBuilder) -> int:

@@ -5,9 +5,10 @@ Rows and the probes of layers share them.
 Dims: N samples, M rows of a store, B samples of a batch, d coordinates of Δ.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,7 @@ from ocd_core.training.flops import backward_flops
 from ocd_core.training.loop import Objective, Row, Settings
 from ocd_core.training.tried import Tried, optimise_with_rates
 
+Rows = TypeVar("Rows", bound=tuple[Any, ...])
 Rates = Annotated[list[Rate], Field(min_length=1), AfterValidator(distinct)]
 
 
@@ -91,7 +93,37 @@ class HypernetworkMoves:
         return [self.space.move(self.network(cond), layer_input_NI)]
 
 
-class RegressionLoss:
+class RowsLoss(ABC, Generic[Rows]):
+    """The mean error of rows: on batches drawn by (seed, update), and on all of val; see `training.loop.Objective`.
+
+    Args:
+        train, val: what a row has, one entry per row in each part; the first is I(x).
+        purpose: of the batches' randomness.
+    """
+
+    def __init__(self, train: Rows, val: Rows, batch_size: int, seed: int, purpose: str) -> None:
+        self.train, self.val = train, val
+        self.batch_size, self.seed, self.purpose = batch_size, seed, purpose
+
+    @abstractmethod
+    def errors(self, parts: Rows, rows: Tensor) -> Tensor:
+        """The error of some rows of `train` or `val`, (B,), differentiable."""
+
+    def loss(self, update: int, part: int, parts: int) -> Tensor:
+        """The part's share of the batch's mean."""
+        generator = torch_generator(self.seed, self.purpose, update)
+        rows = torch.randint(len(self.train[0]), (self.batch_size,), generator=generator).tensor_split(parts)[part]
+        return self.errors(self.train, rows).sum() / self.batch_size
+
+    @torch.no_grad()
+    def validate(self) -> Row:
+        """The mean over all rows of `val`."""
+        count = len(self.val[0])
+        chunks = torch.split(torch.arange(count), 4096)
+        return {"val_loss": sum(float(self.errors(self.val, rows).double().sum()) for rows in chunks) / count}
+
+
+class RegressionLoss(RowsLoss[tuple[Condition, Tensor]]):
     """The squared error of Δ's coordinates, in units of the network's scale, averaged over coordinates.
 
     Args:
@@ -108,23 +140,12 @@ class RegressionLoss:
         batch_size: int,
         seed: int,
     ) -> None:
-        self.network, self.batch_size, self.seed = network, batch_size, seed
-        self.train, self.val = (cond, code_Md), (val_cond, val_code_Md)
+        super().__init__((cond, code_Md), (val_cond, val_code_Md), batch_size, seed, "regression update")
+        self.network = network
 
-    def loss(self, update: int, part: int, parts: int) -> Tensor:
-        """The part's share of the batch's mean."""
-        generator = torch_generator(self.seed, "regression update", update)
-        rows = torch.randint(len(self.train[1]), (self.batch_size,), generator=generator).tensor_split(parts)[part]
-        return self._errors(*self.train, rows).sum() / self.batch_size
-
-    @torch.no_grad()
-    def validate(self) -> Row:
-        """The mean over the rows of the validation store."""
-        count = len(self.val[1])
-        chunks = torch.split(torch.arange(count), 4096)
-        return {"val_loss": sum(float(self._errors(*self.val, rows).double().sum()) for rows in chunks) / count}
-
-    def _errors(self, cond: Condition, code_Md: Tensor, rows: Tensor) -> Tensor:
+    def errors(self, parts: tuple[Condition, Tensor], rows: Tensor) -> Tensor:
+        """The squared error of each row."""
+        cond, code_Md = parts
         device = self.network.scale.device
         gap_Bd = (self.network(cond.select(rows).to(device)) - code_Md[rows].to(device)) / self.network.scale
         error_B: Tensor = gap_Bd.square().mean(1)

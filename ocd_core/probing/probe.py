@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from ocd_core.codes.encode import fit_representation
 from ocd_core.codes.params import RepresentationParams
+from ocd_core.codes.principal import directions
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.errors import UserError
 from ocd_core.evaluation.delta_networks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
@@ -216,15 +217,6 @@ def _space(delta_NOI: Tensor, layer: str, components: int) -> DeltaSpace:
     )
     assert isinstance(representation, Pca)
     return DeltaSpace(representation)
-
-
-def directions(delta_NOI: Tensor) -> int:
-    """How many principal directions have a share of the variance above rounding (as in `Pca.fit`)."""
-    centred_Nd = delta_NOI.flatten(1).double()
-    centred_Nd = centred_Nd - centred_Nd.mean(0)
-    products = centred_Nd @ centred_Nd.T if len(centred_Nd) <= centred_Nd.shape[1] else centred_Nd.T @ centred_Nd
-    values = torch.linalg.eigvalsh(products)
-    return min(int((values > 1e-10 * values.sum()).sum()), len(centred_Nd) - 1)
 
 
 def _ridge(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition], Tensor]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ocd_core.codes.principal import principal_components
+from ocd_core.codes.principal import directions, principal_components
 from ocd_core.errors import UserError
 from tests.codes.representations.common import deltas
 
@@ -27,3 +27,11 @@ def test_against_numpy(n: int, o: int, i: int) -> None:
 def test_too_few_deltas_name_the_param() -> None:
     with pytest.raises(UserError, match=r"what: 3 training Δ of 4 entries have at most 2 .*; lower its\.key from 3"):
         principal_components([torch.randn(3, 2, 2)], 3, "what", "its.key")
+
+
+def test_directions_are_the_rank_about_the_mean() -> None:
+    g = torch.Generator().manual_seed(0)
+    for rank in (1, 3, 5):
+        delta = torch.randn(30, rank, generator=g) @ torch.randn(rank, 12, generator=g) + 7
+        assert directions(delta.view(30, 3, 4)) == rank == np.linalg.matrix_rank((delta - delta.mean(0)).numpy(), 1e-3)
+    assert directions(torch.ones(9, 2, 2)) == 0

@@ -10,7 +10,7 @@ from torch import nn
 from ocd_core.errors import UserError
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.probing import probe as probing
-from ocd_core.probing.probe import cosine, cross_fitted, directions, probe_layer, probe_steps, r2
+from ocd_core.probing.probe import cosine, cross_fitted, probe_layer, probe_steps, r2
 from ocd_core.scoring.params import ProbeParams
 from tests.support.arrays import ArraySplit, ArrayTask
 
@@ -129,14 +129,6 @@ def test_r2_and_cosine_by_hand() -> None:
     assert r2(guess, delta, mean) == pytest.approx(1 - 1 / 1.0)
     assert cosine(guess, delta) == pytest.approx((1 + 2**-0.5) / 2)
     assert r2(guess, delta[:1].expand(2, 1, 2), delta[0]) == 0.0
-
-
-def test_directions_are_the_rank_about_the_mean() -> None:
-    g = torch.Generator().manual_seed(0)
-    for rank in (1, 3, 5):
-        delta = torch.randn(30, rank, generator=g) @ torch.randn(rank, 12, generator=g) + 7
-        assert directions(delta.view(30, 3, 4)) == rank == np.linalg.matrix_rank((delta - delta.mean(0)).numpy(), 1e-3)
-    assert directions(torch.ones(9, 2, 2)) == 0
 
 
 def test_a_layer_whose_deltas_do_not_fit_is_refused(monkeypatch) -> None:

@@ -17,15 +17,16 @@ from torch import Tensor, nn
 
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.delta_networks import RowsLoss
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.rng import derive_seed, torch_generator
+from ocd_core.rng import derive_seed
 from ocd_core.samples import Condition, Tensors, map_tensors, only, select
 from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel, distinct
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
 from ocd_core.training.flops import backward_flops
-from ocd_core.training.loop import Row, Settings
+from ocd_core.training.loop import Settings
 from ocd_core.training.tried import optimise_with_rates
 
 
@@ -85,34 +86,21 @@ def width_for(parameters: int, sizes: tuple[int, ...], depth: int, outputs: int)
 Answers = tuple[Condition, Tensor, Tensors]
 
 
-class HeadLoss:
-    """The mean of `task.loss` on batches drawn by (seed, update), and on all of val; see `training.loop.Objective`.
+class HeadLoss(RowsLoss[Answers]):
+    """The mean of `task.loss`.
 
     Args:
         train, val: I(x), the base's outputs and the targets of every sample.
     """
 
     def __init__(self, task: Task, head: Head, train: Answers, val: Answers, batch_size: int, seed: int) -> None:
-        self.task, self.head, self.train, self.val = task, head, train, val
-        self.batch_size, self.seed = batch_size, seed
+        super().__init__(train, val, batch_size, seed, "equal head update")
+        self.task, self.head = task, head
 
-    def loss(self, update: int, part: int, parts: int) -> Tensor:
-        """The part's share of the batch's mean."""
-        generator = torch_generator(self.seed, "equal head update", update)
-        count = len(self.train[0])
-        rows = torch.randint(count, (self.batch_size,), generator=generator).tensor_split(parts)[part]
-        return self._losses(self.train, rows).sum() / self.batch_size
-
-    @torch.no_grad()
-    def validate(self) -> Row:
-        """The mean over the validation split."""
-        count = len(self.val[0])
-        chunks = torch.split(torch.arange(count), 4096)
-        return {"val_loss": sum(float(self._losses(self.val, rows).double().sum()) for rows in chunks) / count}
-
-    def _losses(self, answers: Answers, rows: Tensor) -> Tensor:
+    def errors(self, parts: Answers, rows: Tensor) -> Tensor:
+        """The loss of each sample."""
         device = self.head.last.weight.device
-        cond, output, target = answers
+        cond, output, target = parts
         found = added(self.head, cond.select(rows).to(device), output[rows].to(device))
         return self.task.loss(found, map_tensors(lambda x: x.to(device), select(target, rows)))
 
