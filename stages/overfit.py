@@ -35,8 +35,6 @@ def main(
     """
     if store is not None and "://" not in store:
         raise UserError(f"--store {store}: give a URL such as s3://bucket/run, or leave it out")
-    if store is not None and "://" not in store:
-        raise UserError(f"--store {store}: give a URL such as s3://bucket/run, or leave it out")
     lineage = Lineage.of(task, seed, rank)
     if split is not None and split not in SPLITS:
         raise UserError(f"unknown split {split!r}; known are {', '.join(SPLITS)}")

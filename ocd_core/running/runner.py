@@ -40,10 +40,9 @@ def stage_states(lineage: Lineage) -> list[StageState]:
     found: list[StageState] = []
     waiting: dict[str, str] = {}  # {artifact that is not current: its stage}
     for stage, described in STAGES.items():
-        for split in SPLITS if stage == "overfit" else ("",):
+        for split, why in _states_of(lineage, stage):
             artifact = f"{described.makes}/{split}" if split else described.makes
             exists = lineage.artifacts.path(artifact).exists()
-            why = _report_outdated(lineage) if stage == "report" else lineage.outdated(artifact)
             before = next((waiting[name] for name in described.inputs if name in waiting), None)
             if stage == "report" and waiting:
                 before = next(iter(waiting.values()))
