@@ -92,7 +92,7 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[[], object]]] = {
         lambda: Predictor.from_artifacts(RUN.rank_dir),
     ),
     "report": (
-        ("prepared", "base", "layers", "diffusion", "scale", "controls", "evaluation", "pictures"),
+        ("prepared", "base", "layers", "diagnosis", "diffusion", "scale", "controls", "evaluation", "pictures"),
         lambda: write_report("toy"),
     ),
     "compare": (("evaluation",), lambda: read_runs([str(RUN.rank_dir), "copy/data/toy/seed0/rank1"])),
