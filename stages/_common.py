@@ -41,7 +41,9 @@ def _recorded(main: Callable[..., Any], stage: str) -> Callable[..., None]:
     def recorded(**options: Any) -> None:
         watch = Stopwatch()
         more = main(**options) or {}
-        if os.environ.get("RANK", "0") == "0":
+        from ocd_core.training.processes import is_main_process  # not for the stage `code`: it imports torch
+
+        if is_main_process():
             artifacts = Artifacts(options["task"], options.get("seed", 0), options.get("rank", 1))
             watch.write(artifacts, stage, options.get("device", "cpu"), **more)
 
