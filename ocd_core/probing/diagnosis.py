@@ -15,13 +15,16 @@ Dims: M validation samples.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ocd_core.artifacts import read_json, read_table
 from ocd_core.evaluation.temperature import choose_temperature
+from ocd_core.probing.layers import probes_of_table
 from ocd_core.probing.probe import Probe
 from ocd_core.rng import permutation
 from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
@@ -62,6 +65,17 @@ class Diagnosis:
     probes: Sequence[Probe]
     used: str
     temperature: Temperature | None
+
+    @classmethod
+    def read(cls, folder: Path, used: str) -> "Diagnosis":
+        """The diagnosis whose tables lie in a folder; it has no times, because artifacts hold none.
+
+        Raises:
+            UserError: a table is missing or damaged.
+        """
+        rows = [{**row, "seconds": "nan"} for row in read_table(folder / "layers.tsv")]
+        found = read_json(folder / "metrics.json").get("temperature")
+        return cls(probes_of_table(rows), used, None if found is None else Temperature(**found))
 
     @property
     def best(self) -> Probe:

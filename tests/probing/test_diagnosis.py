@@ -1,5 +1,6 @@
 """Verdicts by their thresholds, what the text says, and the temperature against a search by hand."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ocd_core.artifacts import write_json, write_table
+from ocd_core.errors import UserError
 from ocd_core.probing.diagnosis import Diagnosis, Temperature, gap_closed, relative, temperature_of, verdict_text
 from ocd_core.probing.picture import diagnosis_figure
 from ocd_core.probing.probe import Probe
@@ -55,6 +58,19 @@ def test_more_layers_ask_for_more() -> None:
     assert two.verdict == "unlikely"
     assert Diagnosis([replace(probe, z=-2.3), NONE], "a", None).verdict == "likely"
     assert two.metrics()["layers"] == {"a": "unlikely", "b": "unlikely"}
+
+
+@pytest.mark.parametrize("temperature", [None, Temperature(1.5, 1.1, -0.02, -0.03, -0.01)])
+def test_its_tables_hold_all_of_it_but_the_times(tmp_path, temperature: Temperature | None) -> None:
+    whole = Diagnosis([GAIN, NONE], "b", temperature)
+    write_table(tmp_path / "layers.tsv", whole.table())
+    write_json(tmp_path / "metrics.json", whole.metrics())
+    found = Diagnosis.read(tmp_path, "b")
+    assert all(math.isnan(probe.seconds) for probe in found.probes)
+    assert replace(found, probes=[replace(p, seconds=0.5) for p in found.probes]) == whole
+    (tmp_path / "layers.tsv").write_text("layer\tsamples\na\t2\n")
+    with pytest.raises(UserError, match="damaged"):
+        Diagnosis.read(tmp_path, "b")
 
 
 def test_shares() -> None:
