@@ -13,7 +13,6 @@ Dims: N training samples, M validation samples, O out_features, I in_features, d
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +67,7 @@ class Probe:
     the base network; bound: on val after overfitting. rho, val_rho: medians. r2, network_r2: of the two regressions,
     1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val, where the mean is of train. cosine, network_cosine: the mean on val between Δ̂
     and Δ. regression, gain: the choice that is best on all of val. change: of val's mean loss with cross-fitted
-    choices, low and high its 95 % interval, z its paired z. seconds: what the probe took.
+    choices, low and high its 95 % interval, z its paired z.
     """
 
     layer: str
@@ -90,7 +89,6 @@ class Probe:
     low: float
     high: float
     z: float
-    seconds: float
 
 
 def probe_layer(
@@ -113,7 +111,6 @@ def probe_layer(
     Raises:
         UserError: the layer cannot move, its Δ are too large for memory or do not differ, or a loss is not finite.
     """
-    start = time.perf_counter()
     model = CutModel(network, layer, overfit.precision)
     taught = _Overfitted.of(model, task, train, "train", overfit, params, seed, progress)
     held = _Overfitted.of(model, task, val, "val", overfit, params, seed, part_of(progress, len(taught), layer))
@@ -152,7 +149,6 @@ def probe_layer(
         low=change - error,
         high=change + error,
         z=paired_z(chosen_M, base_M),
-        seconds=time.perf_counter() - start,
     )
 
 
