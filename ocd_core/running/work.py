@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ocd_core.artifacts import Artifacts
+from ocd_core.artifacts import Artifacts, is_main_process
 from ocd_core.files import locked
-from ocd_core.training.processes import is_main_process
 
 
 @contextmanager

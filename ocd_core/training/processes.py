@@ -73,11 +73,6 @@ class Processes:
             )
 
 
-def is_main_process() -> bool:
-    """Whether this is the process that writes artifacts, of those that `torchrun` started (or the only one)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 @contextmanager
 def join_processes(device: str) -> Iterator[tuple[Processes, torch.device]]:
     """Join the processes that `torchrun` started with this one, and choose the device of this one.

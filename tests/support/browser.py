@@ -92,8 +92,9 @@ def _framed(page: Path, width: int, height: int, script: str, work: Path) -> Pat
 def _run(page: Path, what: str, work: Path, *more: str) -> str:
     assert CHROMIUM is not None
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000",
-        f"--user-data-dir={work / 'profile'}", *more, what, page.as_uri(),
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+        "--virtual-time-budget=20000", f"--user-data-dir={work / 'profile'}", *more, what, page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
