@@ -17,13 +17,16 @@ Dims: M validation samples.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ocd_core.artifacts import read_json, read_table
 from ocd_core.evaluation.temperature import choose_temperature
+from ocd_core.probing.layers import probes_of_table
 from ocd_core.probing.probe import Probe
 from ocd_core.rng import permutation
 from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
@@ -81,6 +84,17 @@ class Diagnosis:
     used: str
     temperature: Temperature | None
     thresholds: Thresholds = THRESHOLDS
+
+    @classmethod
+    def read(cls, folder: Path, used: str) -> "Diagnosis":
+        """The diagnosis whose tables lie in a folder.
+
+        Raises:
+            UserError: a table is missing or damaged.
+        """
+        temperature = read_json(folder / "metrics.json").get("temperature")
+        probes = probes_of_table(read_table(folder / "layers.tsv"))
+        return cls(probes, used, None if temperature is None else Temperature(**temperature))
 
     @property
     def best(self) -> Probe:

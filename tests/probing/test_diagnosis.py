@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ocd_core.artifacts import write_json, write_table
+from ocd_core.errors import UserError
 from ocd_core.probing.diagnosis import (
     Diagnosis,
     Temperature,
@@ -86,6 +88,18 @@ def test_other_thresholds_give_other_verdicts() -> None:
     assert verdict(GAIN, change=0.05, worth=0.06) == "unlikely"
     probe = replace(GAIN, z=-1.8)  # with 100 samples p = .075
     assert (verdict(probe), verdict(probe, confidence=0.9)) == ("cannot tell", "likely")
+
+
+@pytest.mark.parametrize("temperature", [None, Temperature(1.5, 1.1, -0.02, -0.03, -0.01)])
+def test_its_tables_hold_all_of_it(tmp_path, temperature: Temperature | None) -> None:
+    whole = Diagnosis([GAIN, NONE], "b", temperature)
+    write_table(tmp_path / "layers.tsv", whole.table())
+    write_json(tmp_path / "metrics.json", whole.metrics())
+    found = Diagnosis.read(tmp_path, "b")
+    assert found == whole
+    (tmp_path / "layers.tsv").write_text("layer\tsamples\na\t2\n")
+    with pytest.raises(UserError, match="damaged"):
+        Diagnosis.read(tmp_path, "b")
 
 
 def test_shares() -> None:
