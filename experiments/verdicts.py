@@ -35,7 +35,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Compare diag
 
 HELPS, P = 0.005, 0.05  # the least gain that counts, as a share of the base's test loss, and its level
 ROWS = ("ocd_tuned_ensemble", "ocd_ensemble")  # the first that was evaluated is the outcome
-LOSSES = ("ce", "mse")  # metrics that are means of the loss itself; tasks with neither are judged by their first metric
+LOSSES = (
+    "cross_entropy",
+    "mse",
+)  # metrics that are means of the loss itself; tasks with neither are judged by their first metric
 # short trainings, one draw of each setting, and no controls
 SHORT: dict[str, Any] = {
     "scoring.samples": 30,

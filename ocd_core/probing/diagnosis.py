@@ -165,13 +165,14 @@ def verdict_text(diagnosis: Diagnosis) -> str:
     among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
     paragraphs = [
         f"**{_WORDS[diagnosis.verdict]}**",
-        f"In `{best.layer}`, {among}, Δ that regressions on I(x) predict change the validation loss of "
-        f"{best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval {_percent(best, best.low)} to "
-        f"{_percent(best, best.high)}){share}. They learned from the Δ of {best.samples} training samples and are "
-        f"judged on {best.val_samples} validation samples; which regression is used, and which factor of its Δ, is "
-        f"chosen on other samples than they are judged on (on all: {_choice(best)}). Between predicted and real Δ, R² "
-        f"is {best.r2:.2f} and the mean cosine {best.cosine:.2f} with a kernel, {best.network_r2:.2f} and "
-        f"{best.network_cosine:.2f} with a network.",
+        f"In `{best.layer}`, {among}, Δ that are predicted from what the base network sees in a sample change the "
+        f"validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
+        f"{_percent(best, best.low)} to {_percent(best, best.high)}){share}. The predictions learned from the Δ of "
+        f"{best.samples} training samples and are judged on {best.val_samples} validation samples. Whether a kernel, a "
+        "network, or one that also learned from the loss (tuned) predicts, and by which factor Δ is multiplied, is "
+        f"chosen on other samples than are judged (on all: {_choice(best)}). Between predicted and real Δ, R² is "
+        f"{best.r2:.2f} and the mean cosine {best.cosine:.2f} with the kernel, {best.network_r2:.2f} and "
+        f"{best.network_cosine:.2f} with the network before tuning.",
         _fitted(best),
         *_of_temperature(diagnosis),
         *_of_used(diagnosis),
@@ -181,7 +182,7 @@ def verdict_text(diagnosis: Diagnosis) -> str:
 
 
 def _choice(probe: Probe) -> str:
-    return f"{probe.regression} × {probe.gain:g}" if probe.gain else "neither"
+    return f"{probe.regression} × {probe.gain:g}" if probe.gain else "none of them"
 
 
 def _percent(probe: Probe, change: float) -> str:

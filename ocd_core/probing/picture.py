@@ -44,7 +44,10 @@ def diagnosis_figure(diagnosis: Diagnosis) -> "Figure":
     gains.grid(axis="x", alpha=0.3)
     places = range(len(probes))
     predicted.barh(
-        [p - 0.2 for p in places], [max(p.r2, p.network_r2) for p in probes], 0.35, label="R², the better regression"
+        [p - 0.2 for p in places],
+        [max(p.r2, p.network_r2) for p in probes],
+        0.35,
+        label="R², the better regression of Δ",
     )
     predicted.barh(
         [p + 0.2 for p in places],

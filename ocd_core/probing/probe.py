@@ -56,7 +56,7 @@ _TRAINING = TrainingParams(
     widths=[128], updates=500, batch_size=64, lrs=[1e-3], ema=0.99, validate_every=50, patience=5
 )
 _HELD_OUT = 5  # one of so many training samples is for the early stopping of the network
-_JUDGED = 4  # times as many validation samples are judged as are overfitted, at most
+_MORE = 4  # times as many samples as are overfitted teach through the loss, or are judged, at most
 _MEMORY_MB = 512
 _DELTAS_MB = 1024  # of the Δ of a split in memory, and of I(x)
 _FEWEST = 20  # samples
@@ -122,7 +122,7 @@ def probe_layer(
     held = _Overfitted.of(model, task, val, "val", overfit, params, seed, part_of(progress, len(taught), layer))
     space = _space(taught.delta_NOI, layer, params.components)
     code_Nd = space.representation.encode(taught.delta_NOI, None)
-    judged = _judged(model, task, val, len(held), seed)
+    judged = _with_more(model, task, val, "val", len(held), seed)
     hypernetwork = _network(taught, code_Nd, seed)
     predictors: dict[str, Callable[[Condition], Tensor]] = {
         KERNEL: _ridge(taught, code_Nd, seed),
@@ -136,7 +136,7 @@ def probe_layer(
         losses += list(found_CM[0 if name == KERNEL else 1 :])  # the base's come first, once
         choices += [(name, gain) for gain in GAINS]
     base_M = losses[0]
-    known = Samples(train, taught.condition, taught.sample_id)
+    known = _with_more(model, task, train, "train", len(taught), seed)
     tail = CutModel(network, layer, "float32")  # trainings are in float32
     tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, seed).numpy()
     choices += [(TUNED, 1.0)] * len(tuned_CM)
@@ -250,19 +250,19 @@ def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Hypernetwork:
 
 
 @torch.no_grad()
-def _judged(model: CutModel, task: Task, val: Split, overfitted: int, seed: int) -> Samples:
-    """Those validation samples that were overfitted, and more, for which I(x) is enough."""
+def _with_more(model: CutModel, task: Task, split: Split, name: str, overfitted: int, seed: int) -> Samples:
+    """The samples of a split that were overfitted, and more, for which I(x) is enough."""
 
     def condition(sample_id: Tensor) -> Condition:
-        return base_pass(task, model, val.batch(sample_id).to(model.device)).condition.to("cpu")
+        return base_pass(task, model, split.batch(sample_id).to(model.device)).condition.to("cpu")
 
-    order = permutation(len(val), seed, "probed samples", "val")
+    order = permutation(len(split), seed, "probed samples", name)
     one = sum(part.numel() * part.element_size() for part in condition(order[:1]).parts())
     room = max(overfitted, _DELTAS_MB * 2**20 // max(one, 1))
-    sample_id = order[: min(_JUDGED * overfitted, room)].sort().values
-    size = rows_at_once(val, rows_within(model, val.batch(order[:1]).to(model.device), _MEMORY_MB, matrices=1))
+    sample_id = order[: min(_MORE * overfitted, room)].sort().values
+    size = rows_at_once(split, rows_within(model, split.batch(order[:1]).to(model.device), _MEMORY_MB, matrices=1))
     parts = [condition(sample_id[rows]).parts() for rows in row_chunks(len(sample_id), size)]
-    return Samples(val, Condition(*(torch.cat(same) for same in zip(*parts, strict=True))), sample_id)
+    return Samples(split, Condition(*(torch.cat(same) for same in zip(*parts, strict=True))), sample_id)
 
 
 @torch.no_grad()
