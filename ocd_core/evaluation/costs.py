@@ -22,21 +22,21 @@ from ocd_core.training.flops import flops
 
 def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:
     """The operations of overfitting every row of the training split (Alg. 1, lines 1-5)."""
-    rows = len(train) * params.replicas
-    plain = _row_flops(RowBuilder(task, model, train, params.model_copy(update={"refine": NOT_REFINED}), seed))
+    plain = _sample_flops(RowBuilder(task, model, train, params.model_copy(update={"refine": NOT_REFINED}), seed))
     if not params.refine.steps:
-        return plain * rows
+        return plain * len(train)
     # any coordinates cost the same; the samples that give them are overfitted once more
     entries = model.weight_OI.numel()
     coordinates = Coordinates(torch.zeros(entries).double(), torch.eye(params.refine.components, entries).double())
-    refined = _row_flops(RowBuilder(task, model, train, params, seed, Refinement(coordinates, 1.0)))
-    return refined * rows + plain * min(len(train), params.refine.samples)
+    refined = _sample_flops(RowBuilder(task, model, train, params, seed, Refinement(coordinates, 1.0)))
+    return refined * len(train) + plain * min(len(train), params.refine.samples) // params.replicas
 
 
-def _row_flops(builder: RowBuilder) -> int:
-    """The operations of one row of a store."""
-    buffers = builder.buffers(builder.schema())
-    return flops(lambda: builder.fill(slice(0, 1), buffers))
+def _sample_flops(builder: RowBuilder) -> int:
+    """The operations of the rows of one sample: all its replicas, which share what the base network makes of it."""
+    rows = builder.params.replicas
+    buffers = builder.buffers(builder.schema(), rows)
+    return flops(lambda: builder.fill(slice(0, rows), buffers))
 
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.network.cut import Cut, CutModel
+from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass, pass_from_cut, row_chunks, rows_within
+from ocd_core.overfit.base_values import CONDITION, TARGET, BaseValues
 from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.refine import Coordinates, Refinement, RowLosses, fit_coordinates, mean_curvature, refine
@@ -19,14 +20,13 @@ from ocd_core.overfit.rules import MATRICES
 from ocd_core.overfit.steps import Overfitted, StepPart, one_position, overfit, refuse_infinite, within_float32
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import permutation
-from ocd_core.samples import Batch, Condition, Split, Tensors, flat, map_tensors, rows_at_once
+from ocd_core.samples import Batch, Split, Tensors, flat, map_tensors, rows_at_once
 from ocd_core.store import StoreSchema
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
 
 Arrays = dict[str, npt.NDArray[Any]]
 
-_CONDITION = ("layer_input", "layer_activation", "base_output")  # I(x), which networks are trained on
 _PREDICTED = 32  # samples that show whether the base's output is class scores
 _SHARDS_ALIVE = 3  # one being filled, one being written, and the encoded bytes of that
 _CURVED = 64  # samples from which the mean curvature of losses is computed
@@ -67,6 +67,7 @@ class RowBuilder:
     ) -> None:
         self.task, self.model, self.split, self.params, self.seed = task, cut_model, split, params, seed
         self.refinement = refinement
+        self._base_values = BaseValues(task, cut_model, split)
         self.rows = len(split) * params.replicas
         # smaller shards if memory is short
         self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
@@ -134,14 +135,16 @@ class RowBuilder:
         """
         zero = torch.zeros(1, dtype=torch.int64)
         steps = self._step_inputs(zero, zero)
-        batch, cut = self._whole(zero, steps)
-        condition = pass_from_cut(self.task, self.model, batch, cut).condition
-        if self.params.layout == "factored" and not torch.equal(condition.layer_input, cut.x_NPI[:, 0]):
-            raise UserError(
-                "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps "
-                "something else in its place; use dense"
-            )
-        target = self.task.stored_target(batch).cpu().numpy()
+        values = self._values(zero, steps)
+        if self.params.layout == "factored":
+            (part,) = steps(0)
+            if not torch.equal(values["layer_input"], part.cut.x_NPI[:, 0]):
+                raise UserError(
+                    "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps "
+                    "something else in its place; use dense"
+                )
+        target = values[TARGET].cpu().numpy()
+        shapes = {name: tuple(values[name].shape[1:]) for name in CONDITION}
         out_features, in_features = self.model.weight_OI.shape
         return StoreSchema.plan(
             shard_mb=self._shard_mb,
@@ -150,17 +153,16 @@ class RowBuilder:
             out_features=out_features,
             in_features=in_features,
             steps=self.params.all_steps,
-            layer_input=tuple(condition.layer_input.shape[1:]),
-            layer_activation=tuple(condition.layer_activation.shape[1:]),
-            base_output=tuple(condition.base_output.shape[1:]),
+            **shapes,
             target_shape=target.shape[1:],
             target_dtype=str(target.dtype),
         )
 
-    def buffers(self, schema: StoreSchema) -> Arrays:
-        """Arrays of a full shard to be filled by `fill`, all except sample_id and replica."""
+    def buffers(self, schema: StoreSchema, rows: int | None = None) -> Arrays:
+        """Arrays of so many rows, by default a full shard, to be filled by `fill`: all but sample_id and replica."""
+        rows = min(schema.shard_rows, schema.rows) if rows is None else rows
         return {
-            name: np.empty((min(schema.shard_rows, schema.rows), *spec.shape[1:]), spec.dtype)
+            name: np.empty((rows, *spec.shape[1:]), spec.dtype)
             for name, spec in schema.arrays().items()
             if name not in ("sample_id", "replica")
         }
@@ -174,6 +176,7 @@ class RowBuilder:
         Returns:
             all arrays of the rows: views of the buffers, and sample_id and replica.
         """
+        self._base_values.forget()
         views = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
         for chunk in row_chunks(rows.stop - rows.start, self.batch_rows):
             index = torch.arange(rows.start + chunk.start, rows.start + chunk.stop)
@@ -187,11 +190,8 @@ class RowBuilder:
 
         They agree with those of the store up to the rounding of batches of another size.
         """
-        arrays = {
-            name: np.empty((len(rows), *spec.shape[1:]), spec.dtype)
-            for name, spec in self.schema().arrays().items()
-            if name not in ("sample_id", "replica")
-        }
+        arrays = self.buffers(self.schema(), len(rows))
+        self._base_values.forget()
         for chunk in row_chunks(len(rows), self.batch_rows):
             self._fill(rows[chunk], {name: array[chunk] for name, array in arrays.items()})
             progress(chunk.stop, "")
@@ -209,19 +209,11 @@ class RowBuilder:
         if self.params.refine.steps:
             rho_N, refined_NR = self._refine(sample_id, replica, torch.from_numpy(views["delta"]))
             loss_after_NS = torch.cat([loss_after_NS, refined_NR], 1)
-        batch, cut = self._whole(sample_id, steps)
-        if result.activation is None or result.output is None:
-            condition = pass_from_cut(self.task, self.model, batch, cut).condition
-        else:
-            condition = self._condition(batch, cut, result.activation, result.output)
         values = {
-            "layer_input": condition.layer_input,
-            "layer_activation": condition.layer_activation,
-            "base_output": condition.base_output,
+            **self._values(sample_id, steps, result.activation, result.output),
             "rho": rho_N,
             "loss_before": result.loss_before_N,
             "loss_after": loss_after_NS,
-            "target": self.task.stored_target(batch),
         }
         if result.grad_u_NSO is not None:
             values["grad_u"] = result.grad_u_NSO
@@ -229,7 +221,7 @@ class RowBuilder:
             if not value[:1].numel():  # a part of I(x) that the task leaves out
                 continue
             view = torch.from_numpy(views[name]).copy_(value)
-            if name in _CONDITION and not within_float32(view):
+            if name in CONDITION and not within_float32(view):
                 bad = next(i for i, row in enumerate(view) if not within_float32(row))
                 raise UserError(
                     f"{name} of sample {int(sample_id[bad])} is not finite in the base network; check the data for NaN "
@@ -259,18 +251,23 @@ class RowBuilder:
         inputs = self._step_inputs(sample_id, replica)
         return RowLosses(self.model, inputs, self.task.loss, moves, count, min(count, self.params.refine.inputs))
 
-    def _whole(self, sample_id: Tensor, steps: "_StepInputs") -> tuple[Batch, Cut]:
-        """The batch that I(x) and the label come from: whole samples, even if a step sees only a part of them."""
-        if not draws_inputs(self.task):
-            (part,) = steps(0)
-            return steps.batch(0), part.cut
-        batch = self.split.batch(sample_id).to(self.model.device)
-        return batch, self.model.prefix(batch.inputs)
+    def _values(
+        self, sample_id: Tensor, steps: "_StepInputs", activation: Tensor | None = None, output: Tensors | None = None
+    ) -> dict[str, Tensor]:
+        """I(x) and the label: of whole samples if a step sees a part of them, else of what all steps see.
 
-    def _condition(self, batch: Batch, cut: Cut, activation: Tensor, output: Tensors) -> Condition:
-        with torch.no_grad():
-            values = activation.float(), map_tensors(Tensor.float, output)
-            return self.task.condition(batch, cut.layer_input, *values, self.model.network)
+        activation, output: the base network's, if it has run on what all steps see.
+        """
+        if draws_inputs(self.task):
+            return self._base_values.of(sample_id)
+        batch, (part,) = steps.batch(0), steps(0)
+        if activation is None or output is None:
+            condition = pass_from_cut(self.task, self.model, batch, part.cut).condition
+        else:
+            with torch.no_grad():
+                values = activation.float(), map_tensors(Tensor.float, output)
+                condition = self.task.condition(batch, part.cut.layer_input, *values, self.model.network)
+        return self._base_values.named(condition, batch)
 
 
 class _StepInputs:
