@@ -1,4 +1,5 @@
 # make repro: set everything up and run the default tasks end to end.   make test: set up, lint, types and tests.
+# make docs: the documentation as a site, in site/.
 # make tables TASK=mnist5k: every row of a task with three seeds, beside the paper's values.
 PYTHON ?= python3
 TASK ?= mnist5k
@@ -8,8 +9,9 @@ READY := $(VENV)/.ready
 # idle OpenMP threads sleep: two teams that spin make loops over small tensors many times slower
 export OMP_WAIT_POLICY := PASSIVE
 export DVC_NO_ANALYTICS := true
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-.PHONY: repro tables test lint bench faults setup clean
+.PHONY: repro tables test lint docs bench faults setup clean
 
 setup: $(READY)
 
@@ -33,6 +35,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MKDOCS) --quiet --site-dir "$$(mktemp -d)"
+
+docs: setup
+	$(MKDOCS)
 
 bench: setup
 	. $(BIN)/activate && python -m benchmarks

@@ -8,9 +8,10 @@ reduces the base's loss on the test split:
 """
 
 import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from scipy.stats import spearmanr
@@ -29,8 +30,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Compare laye
 Task = Annotated[str, typer.Argument(help="A task with a params file.")]
 Seeds = Annotated[str, typer.Option(help="Seeds, separated by commas.")]
 
-# one representation for every layer (the factored one is only for layers that see one vector), and the rows needed
-_SETTINGS = {
+# every layer as a candidate, and one representation for all (the factored one is only for layers that see one vector)
+ALL_LAYERS: dict[str, Any] = {
     "layer.select": "entropy",
     "layer.candidates.kinds": ["linear", "conv"],
     "layer.candidates.names": None,
@@ -38,7 +39,6 @@ _SETTINGS = {
     "diffusion.representation.name": "pca",
     "sampling.renormalise": False,
     "sampling.steps": 10,
-    **CHEAP,
 }
 
 
@@ -65,12 +65,19 @@ def layer_count(task: str) -> int:
     return len(matrix_layers(untrained_network(load_params(task))))
 
 
-def command(task: str, seeds: str) -> list[str]:
-    """The command of the experiment over all layers."""
-    ranks = ",".join(str(r) for r in range(1, layer_count(task) + 1))
-    sets = [override(task, key, value) for key, value in _SETTINGS.items()]
+def command(
+    task: str, seeds: str, settings: Mapping[str, Any], layers: int, stages: Sequence[str] = ("evaluate",)
+) -> list[str]:
+    """The command of an experiment over the layers of the first ranks.
+
+    Args:
+        settings: of the task's params, {key with dots: value}.
+        stages: that must be done in the end.
+    """
+    ranks = ",".join(str(r) for r in range(1, layers + 1))
+    sets = [override(task, key, value) for key, value in settings.items()]
     sets += [f"tasks=[{task}]", f"seeds=[{seeds}]", f"layer_ranks=[{ranks}]"]
-    return ["dvc", "exp", "run", "evaluate", *(arg for text in sets for arg in ("--set-param", text))]
+    return ["dvc", "exp", "run", *stages, *(arg for text in sets for arg in ("--set-param", text))]
 
 
 def gains(task: str, root: Path | str = ".") -> list[Gain]:
@@ -124,7 +131,7 @@ def table(found: list[Gain]) -> str:
 @app.command()
 def run(task: Task, seeds: Seeds = "0,1,2") -> None:
     """Run every layer with every seed."""
-    subprocess.run(command(task, seeds), check=True)
+    subprocess.run(command(task, seeds, {**ALL_LAYERS, **CHEAP}, layer_count(task)), check=True)
 
 
 @app.command()

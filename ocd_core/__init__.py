@@ -1,6 +1,11 @@
 """OCD: learning to overfit with conditional diffusion models, as a library.
 
 The names below are imported on first use, so that `import ocd_core` stays cheap.
+
+Examples:
+    >>> import ocd_core
+    >>> ocd_core.__version__.count(".")
+    2
 """
 
 import os

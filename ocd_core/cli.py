@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ocd_core import task_commands
+from ocd_core import __version__, task_commands
 from ocd_core.errors import UserError
 from ocd_core.places import Place
 from ocd_core.task_commands import JsonOption
@@ -19,6 +19,12 @@ _debug = False
 StoreArgument = Annotated[str, typer.Argument(help="An overfit store: a folder <split>.zarr or an fsspec URL.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"ocd {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     context: typer.Context,
@@ -26,6 +32,9 @@ def options(
         Path | None, typer.Option(help="The folder that holds params/ (default: the nearest one upwards).")
     ] = None,
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Options of every command, in front of its name."""
     global _debug

@@ -41,7 +41,14 @@ class Prediction:
 
     output: the answer (N, ...): one network's, the ensemble's or the mean network's. base_output: f_θ(x).
     draws: each network's own output (K, N, ...); empty for a mean network. rho: the scale network's estimate of ‖Δ‖,
-    before the gain, (N,), or None if the representation has no separate scale.
+    before the gain, float32 (N,), or None if the representation has no separate scale. Of a network with several
+    outputs, each of the first three is a tuple.
+
+    Examples:
+        >>> found.base_output.shape  # as `predict` returned it
+        torch.Size([3, 10])
+        >>> found.rho is None  # `pca` draws Δ with its norm
+        True
     """
 
     output: Tensors
@@ -61,6 +68,13 @@ class Predictor:
         sampling: the group `sampling`.
         seed: of the draws; a draw depends only on (seed, draw, sample id).
         gain: the factor c of every drawn Δ, chosen on validation; None: Δ as drawn.
+
+    Examples:
+        >>> import torch
+        >>> from ocd_core import Predictor
+        >>> predictor = Predictor.from_pretrained("mnist5k-conv2")  # it comes with the package
+        >>> predictor.model.layer_name
+        'conv2'
     """
 
     def __init__(
@@ -91,12 +105,19 @@ class Predictor:
         """Load a run of your own, `data/<task>/seed<k>/rank<r>`, onto a device.
 
         Args:
+            folder: the run.
+            device: where the networks run.
             tuned: draw with the tuned diffusion model.
             trust_remote_code: import whatever code (`module:Class`) the run's config names; otherwise only that which
                 the params file of the same project, `params/<task>.yaml`, names too.
 
         Raises:
             UserError: something in it is missing, damaged, or belongs to another network; or it names other code.
+
+        Examples:
+            >>> predictor = Predictor.from_artifacts("runs/sums/data/sums/seed0/rank1")
+            >>> predictor.predict(test[0], draws=2).draws.shape
+            torch.Size([2, 10, 1])
         """
         run = Artifacts.from_folder(folder)
         for name in ("prepared", "evaluation", "diffusion", "scale", *(("tuned",) if tuned else ())):
@@ -152,6 +173,9 @@ class Predictor:
         Raises:
             UserError: there is no such bundle; something in it is missing, damaged or changed; it names code and
                 `trust_remote_code` is false; or it has no tuned model and `tuned` is true.
+
+        Examples:
+            >>> digits = Predictor.from_pretrained("mnist5k-conv2")
         """
         folder = bundle_folder(location, revision)
         manifest = check_bundle(folder)
@@ -232,8 +256,16 @@ class Predictor:
             sample_id: int64 (N,), identifies the inputs in the random draws (default: 0 .. N-1).
             combine: `ensemble` combines outputs (the task says how), `mean_network` averages the weights.
 
+        Returns:
+            see `Prediction`; floating, in the precision of the network from the moved layer on.
+
         Raises:
             UserError: no inputs, or `draws` below 1.
+
+        Examples:
+            >>> found = digits.predict(torch.zeros(3, 1, 28, 28), draws=4)
+            >>> found.output.shape, found.draws.shape, found.output.dtype
+            (torch.Size([3, 10]), torch.Size([4, 3, 10]), torch.float64)
         """
         tensors = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
         if not tensors or not len(tensors[0]) or draws < 1:

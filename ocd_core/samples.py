@@ -181,7 +181,18 @@ def whole_split(split: Split) -> Tensor:
 
 @dataclass(frozen=True)
 class Samples:
-    """A split with I(x) of each of its samples, in the split's order."""
+    """A split with I(x) of each of its samples, in the split's order, or of some of them.
+
+    chosen: the samples of the split that the rows stand for, int64; None: all, in its order.
+    """
 
     split: Split
     condition: Condition
+    chosen: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.condition)
+
+    def sample_id(self, rows: Tensor) -> Tensor:
+        """The samples of the split that some rows stand for, int64."""
+        return rows if self.chosen is None else self.chosen[rows]

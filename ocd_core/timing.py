@@ -6,9 +6,10 @@ names the artifact by its content, because DVC may put another one in its place,
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ocd_core.artifacts import Artifacts
+from ocd_core.artifacts import Artifacts, is_main_process
 from ocd_core.files import sha256_file
 from ocd_core.pipeline import STAGES
 from ocd_core.sealed import read_sealed, write_sealed
@@ -45,6 +46,19 @@ class Stopwatch:
             "artifact": _identity(run, stage, split),
         }
         write_sealed(run.seconds(stage, split), record)
+
+
+def recorded(work: Callable[[], Mapping[str, Any] | None], run: Artifacts, stage: str, device: str) -> None:
+    """Do a stage's work and record how long it took; of several processes (`torchrun`), the main one records.
+
+    Args:
+        work: may return further plain values of the record.
+        device: `cpu` or `cuda`.
+    """
+    watch = Stopwatch()
+    more = work() or {}
+    if is_main_process():
+        watch.write(run, stage, device, **more)
 
 
 def read_seconds(run: Artifacts, stage: str, split: str = "") -> dict[str, Any] | None:

@@ -26,9 +26,13 @@ from ocd_core.store import verify_store
 
 EXPORT = "MANIFEST.json"  # of `ocd export` of a store
 _ANOTHER = "get it again from its source, or make it again with 'ocd export'"
-# a run's artifacts in the order in which the stages make them
-NAMES = ("prepared", "base", "layers", *(f"overfit/{split}" for split in SPLITS), "diffusion", "scale", "tuned",
-         "controls", "evaluation", "pictures")  # fmt: skip
+# a run's artifacts in the order in which the stages make them; the report belongs to a task's runs together
+NAMES = tuple(
+    name
+    for stage in STAGES.values()
+    for name in ([f"overfit/{split}" for split in SPLITS] if stage.makes == "overfit" else [stage.makes])
+    if name != "report"
+)
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,9 @@ def _runs_at(folder: Path) -> Iterator[tuple[Artifacts, tuple[str, ...]]]:
         if folder.name.startswith("rank"):
             yield Artifacts.from_folder(folder), NAMES
         elif folder.name.startswith("seed") and folder.name.removeprefix("seed").isdigit():
-            yield Artifacts.from_folder(folder / "rank1"), ("base", "layers")
+            yield Artifacts.from_folder(folder / "rank1"), NAMES
         elif folder.parent.name == "data":
-            yield Artifacts(folder.name, root=folder.parents[1]), ("prepared",)
+            yield Artifacts(folder.name, root=folder.parents[1]), NAMES
         elif folder.parent.name == "reports":
             yield Artifacts(folder.name, root=folder.parents[1]), ("report",)
     except UserError:  # a name that no run has

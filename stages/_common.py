@@ -11,7 +11,7 @@ from ocd_core.allocator import keep_freed_memory
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.terminal import errors_as_lines
-from ocd_core.timing import Stopwatch
+from ocd_core.timing import recorded
 
 TaskOption = Annotated[str, typer.Option(help="A task: the name of a file params/<task>.yaml.")]
 SeedOption = Annotated[int, typer.Option(help="Seed of everything random, starting with the base network.")]
@@ -31,18 +31,15 @@ def run(main: Callable[..., Any], stage: str | None = None, shared: bool = False
         if not shared and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise UserError("this stage runs in one process: start it with python -m, not with torchrun")
         keep_freed_memory()
-        typer.run(main if stage is None else _recorded(main, stage))
+        typer.run(main if stage is None else _with_time(main, stage))
 
 
-def _recorded(main: Callable[..., Any], stage: str) -> Callable[..., None]:
-    """`main`, after which the main process writes how long it took."""
+def _with_time(main: Callable[..., Any], stage: str) -> Callable[..., None]:
+    """`main` with the same options, which records how long it took."""
 
     @wraps(main)
-    def recorded(**options: Any) -> None:
-        watch = Stopwatch()
-        more = main(**options) or {}
-        if os.environ.get("RANK", "0") == "0":
-            artifacts = Artifacts(options["task"], options.get("seed", 0), options.get("rank", 1))
-            watch.write(artifacts, stage, options.get("device", "cpu"), **more)
+    def timed(**options: Any) -> None:
+        artifacts = Artifacts(options["task"], options.get("seed", 0), options.get("rank", 1))
+        recorded(lambda: main(**options), artifacts, stage, options.get("device", "cpu"))
 
-    return recorded
+    return timed

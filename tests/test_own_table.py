@@ -19,8 +19,10 @@ FEWER: dict[str, dict[str, Any]] = {
     "scoring": {"samples": 8, "draws": 20},
     "diffusion": {"updates": 40, "validate_every": 20},
     "scale": {"updates": 40, "validate_every": 20},
+    "tuning": {"updates": 10, "lrs": [1e-3], "validate_every": 5},
     "evaluate": {"draws": [2, 3], "bootstrap": 100},
 }
+NETWORKS = ("regression", "hypernetwork", "hypernetwork_pretrained", "hypernetwork_stochastic")
 
 
 def block(language: str) -> str:
@@ -44,6 +46,9 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for group, changes in FEWER.items():
         values[group].update(changes)
     values["controls"]["ridge"]["rows"] = 100
+    for row in NETWORKS:
+        values["controls"][row].update(updates=20, lrs=[1e-3], validate_every=10)
+    values["controls"]["hypernetwork_pretrained"]["regression"]["updates"] = 20
     (tmp_path / "params").mkdir()
     path = tmp_path / "params" / "diabetes.yaml"
     with path.open("w") as file:

@@ -10,7 +10,7 @@ import torch
 from ocd_core.artifacts import Artifacts, read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.sealed import SEAL
-from ocd_core.timing import Stopwatch, read_seconds
+from ocd_core.timing import Stopwatch, read_seconds, recorded
 
 
 def made(root: Path, text: str = "one") -> Artifacts:
@@ -69,3 +69,25 @@ def test_a_gpu_is_recorded_by_its_name(tmp_path: Path, monkeypatch: pytest.Monke
     run = made(tmp_path)
     Stopwatch().write(run, "train_base", "cuda")
     assert read_seconds(run, "train_base")["device"] == "a fast one"
+
+
+def test_work_is_recorded_with_what_it_returns_by_the_main_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(tmp_path)
+
+    def work() -> dict[str, int]:
+        time.sleep(0.02)
+        return {"epochs": 7}
+
+    monkeypatch.setenv("RANK", "1")
+    recorded(work, run, "train_base", "cpu")
+    assert read_seconds(run, "train_base") is None
+    monkeypatch.setenv("RANK", "0")
+    recorded(work, run, "train_base", "cpu")
+    record = read_seconds(run, "train_base")
+    assert record["epochs"] == 7
+    assert record["seconds"] > 0.02
+    with pytest.raises(ZeroDivisionError):
+        recorded(lambda: {"never": 1 // 0}, made(tmp_path, "two"), "train_base", "cpu")
+    assert read_seconds(run, "train_base") is None  # the old record is not of this artifact

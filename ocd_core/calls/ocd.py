@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -37,17 +37,15 @@ from ocd_core.scoring.params import ENTROPY, VALIDATED
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Metric
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _TRIED = 8  # samples on which network and loss are tried
 _DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
 
 
 class OCD:
     """Learn to overfit any torch network: draw the weights of one layer for each input, and answer with them.
-
-        ocd = OCD(model, loss, layer="fc1", out="runs/mine")
-        ocd.fit(train, val)
-        answer = ocd.predict(x, draws=5)
-        print(ocd.evaluate(test))
 
     Under `out` lie the artifacts of a run of the pipeline (`data/<name>/seed<k>/rank1/...`, `reports/<name>`) and its
     params (`params/<name>.yaml`), where <name> is the last part of `out`. What is done and still fits is not done
@@ -71,6 +69,22 @@ class OCD:
 
     Raises:
         UserError: something of this cannot be used; the message says what to give instead.
+
+    Examples:
+        >>> import torch
+        >>> from ocd_core import OCD
+        >>> x = torch.randn(70, 3, generator=torch.Generator().manual_seed(0))
+        >>> y = x.square().sum(1, keepdim=True)
+        >>> train, val, test = (x[:40], y[:40]), (x[40:60], y[40:60]), (x[60:], y[60:])
+        >>> def loss(output, target):
+        ...     return (output - target).square().mean(1)
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
+        >>> few = {"updates": 20, "validate_every": 10}
+        >>> rows = ["base", "ocd", "ocd_ensemble", "bound"]
+        >>> ocd = OCD(
+        ...     model, loss, layer="0", out="runs/sums",
+        ...     diffusion=few, scale=few, controls={"fit": []}, evaluate={"rows": rows, "draws": [3]},
+        ... )
     """
 
     def __init__(
@@ -116,13 +130,19 @@ class OCD:
         """Say whether OCD can help, in which layer and how much, before any diffusion model is trained.
 
         Args:
-            train, val: as for `fit`.
+            train: as for `fit`.
+            val: as for `fit`.
 
         Returns:
             the verdict, as Markdown; `data/<name>/seed<k>/diagnosis` has its numbers and a picture.
 
         Raises:
             UserError: see `fit`.
+
+        Examples:
+            >>> verdict = ocd.diagnose(train, val)
+            >>> any(word in verdict for word in ("Likely", "Unlikely", "No gap"))
+            True
         """
         if self._loaded is not None:
             raise UserError("this OCD was loaded from a bundle, to predict; make OCD(model, loss, out=...)")
@@ -137,14 +157,20 @@ class OCD:
         """Overfit each sample, train the diffusion model and the scale network, and tune if `tuning` asks for it.
 
         Args:
-            train, val: each (inputs, targets), or a map-style torch Dataset of such pairs, or a DataLoader of one.
-                Inputs are a tensor, a tuple of tensors (a model with several inputs) or a dict (keywords).
+            train: (inputs, targets), or a map-style torch Dataset of such pairs, or a DataLoader of one. Inputs are a
+                tensor (N, ...), a tuple of tensors (a model with several inputs) or a dict (keywords), of any dtype
+                that the model takes.
+            val: the same; everything that is chosen is chosen on it.
 
         Returns:
             the same object.
 
         Raises:
             UserError: data, network or loss do not fit together, or a param is impossible.
+
+        Examples:
+            >>> ocd.fit(train, val)
+            OCD(Sequential, layer='0', out='...sums'): fitted
         """
         if self._loaded is not None:
             raise UserError("this OCD was loaded from a bundle, to predict; to fit, make OCD(model, loss, out=...)")
@@ -173,10 +199,18 @@ class OCD:
             draws: networks per input.
 
         Returns:
-            `output` (N, ...) of all draws together, `base_output`, `draws` (K, N, ...) and `rho` (N,).
+            `output` (N, ...) of all draws together, `base_output`, `draws` (K, N, ...) and `rho` (N,); floating, in
+            the precision of `evaluate.precision` (float64 if nothing else was asked for), `rho` in float32.
 
         Raises:
             UserError: `fit` was not called, or the inputs are not like those of the training.
+
+        Examples:
+            >>> answer = ocd.predict(test[0], draws=5)
+            >>> answer.output.shape, answer.draws.shape, answer.rho.shape
+            (torch.Size([10, 1]), torch.Size([5, 10, 1]), torch.Size([10]))
+            >>> answer.output.dtype, answer.rho.dtype
+            (torch.float64, torch.float32)
         """
         predictor, task = self._ready(), self._task_data()
         parts = Parts.of(x, "x")
@@ -200,6 +234,11 @@ class OCD:
 
         Raises:
             UserError: `fit` was not called, or the data is not like that of the training.
+
+        Examples:
+            >>> frame = ocd.evaluate(test)
+            >>> list(frame.index)
+            ['base', 'base +σ', 'ocd', 'ocd +σ', 'ocd_ensemble', 'ocd_ensemble +σ', 'bound', 'bound +σ']
         """
         if self._params is None or self._given is None:
             raise UserError("call fit first")
@@ -221,6 +260,30 @@ class OCD:
             self._run(self._params, ("train_controls", "evaluate", *(("illustrate", "report") if report else ())))
         return results_frame(self.artifacts.evaluation / "table.json")
 
+    def plot(self, name: str) -> "Figure":
+        """Draw a plot of the run as a matplotlib figure, which a notebook shows and `savefig` saves.
+
+        Args:
+            name: `diagnosis`: what each probed layer gains (after `diagnose`); `layers`: the scores of the layers;
+                `overfit`: norms and losses of the training Δ, and some Δ as images; `curves`: the losses of the
+                trainings (these after `fit`); `differences`: every row's difference from the base; `reliability`: of
+                the probabilities of classes (these after `evaluate`).
+
+        Returns:
+            a figure; it is not registered with pyplot, so it needs no closing.
+
+        Raises:
+            UserError: there is no such plot, or nothing to show yet.
+
+        Examples:
+            >>> ocd.plot("differences").savefig("differences.png")
+        """
+        from ocd_core.calls.plots import run_figure
+
+        if self._loaded is not None:
+            raise UserError("this OCD was loaded from a bundle, which holds no results to plot")
+        return run_figure(self.artifacts, name)
+
     def save(self, dest: Path | str) -> None:
         """Write a bundle, as `ocd export` does: the weights of all networks, and what prediction needs of the params.
 
@@ -228,6 +291,12 @@ class OCD:
 
         Args:
             dest: a folder or an fsspec URL at which nothing is yet.
+
+        Raises:
+            UserError: `fit` was not called, or something is there.
+
+        Examples:
+            >>> ocd.save("sums-bundle")
         """
         from ocd_core.report.run_export import export_parts
 
@@ -254,10 +323,17 @@ class OCD:
         Args:
             location: a folder, a URL that fsspec knows, or a Hugging Face hub id.
             model: a network of the same architecture; its weights are replaced by those of the bundle, in a copy.
-            loss, output: as they were given to `OCD`.
+            loss: as it was given to `OCD`.
+            output: as it was given to `OCD`.
+            device: cpu or cuda.
 
         Raises:
             UserError: it is no such bundle, or the network has another architecture.
+
+        Examples:
+            >>> again = OCD.load("sums-bundle", model, loss)
+            >>> torch.equal(again.predict(test[0], draws=5).output, answer.output)
+            True
         """
         folder = bundle_folder(location, None)
         check_bundle(folder)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.layers import input_matrix
-from ocd_core.samples import Condition, Split
+from ocd_core.samples import Samples
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
 
@@ -19,21 +19,21 @@ _COMPARED = 4  # samples whose prefix runs
 
 
 class KeptPrefix:
-    """Cuts of a split's samples from i_L.
+    """Cuts of samples from i_L.
 
     Args:
-        layer_input_ND: float32 (N, ...), of every sample of the split in its order, on the CPU.
+        layer_input_ND: float32 (N, ...), on the CPU.
         like: a cut of some samples, without context.
     """
 
     def __init__(self, model: CutModel, layer_input_ND: Tensor, like: Cut) -> None:
         self._model, self._layer_input_ND, self._like = model, layer_input_ND, like
 
-    def cut(self, sample_id: Tensor) -> Cut:
-        """What `CutModel.prefix` gives for these samples, on the model's device."""
+    def cut(self, rows: Tensor) -> Cut:
+        """What `CutModel.prefix` gives for the samples of these rows, on the model's device."""
         like = self._like
-        value = self._layer_input_ND[sample_id].to(self._model.device)
-        value = value.reshape(len(sample_id), *like.layer_input.shape[1:])
+        value = self._layer_input_ND[rows].to(self._model.device)
+        value = value.reshape(len(rows), *like.layer_input.shape[1:])
         if self._model.kind == "linear":  # several layers' inputs are side by side
             x_NPI = value.reshape(len(value), *like.x_NPI.shape[1:])
         else:
@@ -42,25 +42,22 @@ class KeptPrefix:
 
 
 @torch.no_grad()
-def kept_prefix(task: Task, model: CutModel, split: Split, condition: Condition) -> KeptPrefix | None:
-    """The prefix of a split from I(x) of its samples; None if I(x) does not hold all that the tail needs.
+def kept_prefix(task: Task, model: CutModel, samples: Samples) -> KeptPrefix | None:
+    """The prefix of samples from their I(x); None if I(x) does not hold all that the tail needs.
 
     It does not if overfitting draws new inputs at each step, the tail also reads something else (a connection that
     skips the layer), the whole network has to run, or the task keeps another i_L. The prefix of some samples runs to
     find out.
-
-    Args:
-        condition: of every sample in the split's order, as the store has it.
     """
     if draws_inputs(task):
         return None
-    sample_id = torch.arange(min(_COMPARED, len(split)))
-    wanted = model.prefix(split.batch(sample_id).to(model.device).inputs)
-    layer_input = condition.layer_input
+    rows = torch.arange(min(_COMPARED, len(samples)))
+    wanted = model.prefix(samples.split.batch(samples.sample_id(rows)).to(model.device).inputs)
+    layer_input = samples.condition.layer_input
     if wanted.context or layer_input.shape[1:].numel() != wanted.layer_input.shape[1:].numel():
         return None
     kept = KeptPrefix(model, layer_input, wanted)
-    found = kept.cut(sample_id).x_NPI
+    found = kept.cut(rows).x_NPI
     if found.shape != wanted.x_NPI.shape or not torch.allclose(found, wanted.x_NPI, rtol=1e-4, atol=1e-5):
         return None
     return kept

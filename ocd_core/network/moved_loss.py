@@ -47,7 +47,8 @@ class MovedLoss:
     Args:
         model: the base network cut at the layer. Training is on its device.
         moves: gives the Δ.
-        train, val: on the inputs that overfitting sees. Their prefix runs only if I(x) has not all that the tail needs.
+        train, val: on the inputs that overfitting sees, all of a split or some. Their prefix runs only if I(x) has not
+            all that the tail needs.
         batch_size: samples per update, of all processes together.
         what: what is trained, as the purpose of the batches' randomness.
         processes: they divide the validation split among themselves.
@@ -68,43 +69,48 @@ class MovedLoss:
         self.task, self.model, self.moves = task, model, moves
         self.train, self.val, self.batch_size = train, val, batch_size
         self.seed, self.what, self.processes = seed, what, processes
-        self._kept = {id(part): kept_prefix(task, model, part.split, part.condition) for part in (train, val)}
+        self._kept = {id(part): kept_prefix(task, model, part) for part in (train, val)}
         example = self._batch(val, torch.zeros(1, dtype=torch.int64), 0)
         self.rows = rows_at_once(val.split, rows_within(model, example, _MEMORY_MB, matrices=2))
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
         """The part's share of the batch's mean loss."""
         generator = torch_generator(self.seed, f"{self.what} update", update)
-        sample_id = torch.randint(len(self.train.split), (self.batch_size,), generator=generator)
+        drawn = torch.randint(len(self.train), (self.batch_size,), generator=generator)
         place = torch.arange(self.batch_size)
-        rows, counter = (x.tensor_split(parts)[part] for x in (sample_id, place))
+        rows, counter = (x.tensor_split(parts)[part] for x in (drawn, place))
         return self.losses(self.train, rows, counter, update).sum() / self.batch_size
 
     def validate(self) -> Row:
-        """The mean loss over the validation split; draws depend on the sample alone."""
-        count, device = len(self.val.split), self.model.device
+        """The mean loss over the validation samples; draws depend on the sample alone."""
+        count, device = len(self.val), self.model.device
         total = torch.zeros((), dtype=torch.float64, device=device)
         chunks = list(row_chunks(count, self.rows))
         with torch.no_grad():
             for rows in chunks[self.processes.rank :: self.processes.count]:
-                sample_id = torch.arange(rows.start, rows.stop)
-                total += self.losses(self.val, sample_id, sample_id, None).double().sum()
+                total += self.val_losses(rows).double().sum()
         self.processes.add_up([total])
         return {"val_loss": float(total) / count}
 
-    def losses(self, samples: Samples, sample_id: Tensor, counter: Tensor, update: int | None) -> Tensor:
+    def val_losses(self, rows: slice) -> Tensor:
+        """The loss of each of some validation samples."""
+        places = torch.arange(rows.start, rows.stop)
+        return self.losses(self.val, places, places, None)
+
+    def losses(self, samples: Samples, rows: Tensor, counter: Tensor, update: int | None) -> Tensor:
         """The loss of each sample, (B,); for `counter` and `update` see `GivesMoves`."""
-        batch = self._batch(samples, sample_id, update or 0)
+        batch = self._batch(samples, rows, update or 0)
         kept = self._kept[id(samples)]
-        cut = self.model.prefix(batch.inputs) if kept is None else kept.cut(sample_id)
-        cond = samples.condition.select(sample_id).to(self.model.device)
+        cut = self.model.prefix(batch.inputs) if kept is None else kept.cut(rows)
+        cond = samples.condition.select(rows).to(self.model.device)
         outputs = [
             outputs_with_move(self.model, cut, move) for move in self.moves(cond, cut.layer_input_NI, counter, update)
         ]
         output = outputs[0] if len(outputs) == 1 else self.task.combine(stack(outputs))
         return self.task.loss(output, batch.target)
 
-    def _batch(self, samples: Samples, sample_id: Tensor, update: int) -> Batch:
+    def _batch(self, samples: Samples, rows: Tensor, update: int) -> Batch:
+        sample_id = samples.sample_id(rows)
         step = update if draws_inputs(self.task) else 0
         batch = step_batch(self.task, samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
         return batch.to(self.model.device)

@@ -2,43 +2,64 @@
 
 For each layer the verdict is
 
-- *no gap*, if the bound lowers the validation loss by less than `GAP` of it: even Δ found with the label gain nothing;
-- *likely*, if the predicted Δ lower the validation loss by at least `CHANGE` of it, and that is more than chance with
+- *no gap*, if the bound lowers the validation loss by less than 1 % of it: even Δ found with the label gain nothing;
+- *likely*, if the predicted Δ lower the validation loss by at least 0.5 % of it, and that is more than chance with
   95 % confidence, corrected for the number of layers (Bonferroni);
-- *unlikely* otherwise.
+- *cannot tell*, if neither is shown: the 95 % interval holds both no gain and one of 2 %;
+- *unlikely* otherwise: a gain of 2 % is ruled out.
 
-That of the base network is that of its best layer. The thresholds are the same for all tasks.
+That of the base network is the first of *likely*, *cannot tell*, *unlikely*, *no gap* that one of its layers has. The
+thresholds are the same for all tasks.
 
 Dims: M validation samples.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ocd_core.artifacts import read_json, read_table
 from ocd_core.evaluation.temperature import choose_temperature
+from ocd_core.probing.layers import probes_of_table
 from ocd_core.probing.probe import Probe
 from ocd_core.rng import permutation
 from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
 from ocd_core.tasks.base import Task
 
-GAP = 0.01  # of the validation loss
-CHANGE = 0.005
-CONFIDENCE = 0.95
+CONFIDENCE = 0.95  # of intervals
 FITTED = 2.0  # a validation loss of so many times the training loss: the base fits training samples much better
 VERDICT, PICTURE = "verdict.md", "diagnosis.png"  # files of the artifact
 
-Verdict = Literal["likely", "unlikely", "no gap"]
-_WORDS: Mapping[Verdict, str] = {
+Verdict = Literal["likely", "cannot tell", "unlikely", "no gap"]
+_WORDS: Mapping[Verdict, str] = {  # the most promising first
     "likely": "Likely: OCD can help here.",
+    "cannot tell": "Cannot tell: the validation samples that were probed are too few to decide.",
     "unlikely": "Unlikely: nothing says that OCD can help here.",
     "no gap": "No gap: OCD has nothing to gain here.",
 }
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What verdicts stand on. gap, change, worth: shares of the validation loss; confidence: that a gain is no chance.
+
+    gap: to the bound; change: of the least gain that is called likely; worth: of a gain that is ruled out if one is
+    called unlikely.
+    """
+
+    gap: float = 0.01
+    change: float = 0.005
+    confidence: float = CONFIDENCE
+    worth: float = 0.02
+
+
+THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -62,34 +83,48 @@ class Diagnosis:
     probes: Sequence[Probe]
     used: str
     temperature: Temperature | None
+    thresholds: Thresholds = THRESHOLDS
+
+    @classmethod
+    def read(cls, folder: Path, used: str) -> "Diagnosis":
+        """The diagnosis whose tables lie in a folder.
+
+        Raises:
+            UserError: a table is missing or damaged.
+        """
+        temperature = read_json(folder / "metrics.json").get("temperature")
+        probes = probes_of_table(read_table(folder / "layers.tsv"))
+        return cls(probes, used, None if temperature is None else Temperature(**temperature))
 
     @property
     def best(self) -> Probe:
-        """The probe of the layer in which most is gained."""
-        return self.probes[0]
+        """The layer in which most is gained, of those with the verdict."""
+        return next(probe for probe in self.probes if self.verdict_of(probe) == self.verdict)
 
     @property
     def verdict(self) -> Verdict:
-        """That of the best layer."""
-        return self.verdict_of(self.best)
+        """The most promising of the layers' verdicts."""
+        return min((self.verdict_of(probe) for probe in self.probes), key=list(_WORDS).index)
 
     def verdict_of(self, probe: Probe) -> Verdict:
         """The verdict of one layer."""
-        scale = abs(probe.val_loss)
-        if probe.val_loss - probe.bound < GAP * scale:
+        scale, limits = abs(probe.val_loss), self.thresholds
+        if probe.val_loss - probe.bound < limits.gap * scale:
             return "no gap"
-        critical = _critical(probe.val_samples, len(self.probes))
-        return "likely" if probe.z <= -critical and -probe.change >= CHANGE * scale else "unlikely"
+        critical = _critical(probe.val_samples, len(self.probes), limits.confidence)
+        if probe.z <= -critical and -probe.change >= limits.change * scale:
+            return "likely"
+        return "cannot tell" if -probe.low > limits.worth * scale else "unlikely"
 
     def metrics(self) -> dict[str, Any]:
         """Plain numbers: the verdict, the best layer's figures, and the verdict of each layer."""
-        best = {field.name: getattr(self.best, field.name) for field in fields(Probe) if field.name != "seconds"}
+        best = asdict(self.best)
         temperature = {} if self.temperature is None else {"temperature": vars(self.temperature)}
         layers = {probe.layer: self.verdict_of(probe) for probe in self.probes}
         return {"verdict": self.verdict, **best, "gap_closed": gap_closed(self.best), **temperature, "layers": layers}
 
     def table(self) -> list[dict[str, Any]]:
-        """One row per layer, best first; without times, because artifacts hold none."""
+        """One row per layer, best first."""
         return [
             {
                 "layer": probe.layer,
@@ -98,21 +133,17 @@ class Diagnosis:
                 "relative_low": relative(probe.val_loss, probe.low),
                 "relative_high": relative(probe.val_loss, probe.high),
                 "gap_closed": gap_closed(probe),
-                **{
-                    field.name: getattr(probe, field.name)
-                    for field in fields(Probe)
-                    if field.name not in ("layer", "seconds")
-                },
+                **{name: value for name, value in asdict(probe).items() if name != "layer"},
             }
             for probe in self.probes
         ]
 
 
-def _critical(samples: int, layers: int) -> float:
+def _critical(samples: int, layers: int, confidence: float) -> float:
     """The two-sided quantile of Student's t for a mean of so many samples, corrected for the number of layers."""
     from scipy.stats import t
 
-    return float(t.ppf(1 - (1 - CONFIDENCE) / (2 * layers), max(samples - 1, 1)))
+    return float(t.ppf(1 - (1 - confidence) / (2 * layers), max(samples - 1, 1)))
 
 
 def relative(loss: float, change: float) -> float:
@@ -134,13 +165,14 @@ def verdict_text(diagnosis: Diagnosis) -> str:
     among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
     paragraphs = [
         f"**{_WORDS[diagnosis.verdict]}**",
-        f"In `{best.layer}`, {among}, Δ that regressions on I(x) predict change the validation loss of "
-        f"{best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval {_percent(best, best.low)} to "
-        f"{_percent(best, best.high)}){share}. They learned from the Δ of {best.samples} training samples and are "
-        f"judged on {best.val_samples} validation samples; which regression is used, and which factor of its Δ, is "
-        f"chosen on other samples than they are judged on (on all: {_choice(best)}). Between predicted and real Δ, R² "
-        f"is {best.r2:.2f} and the mean cosine {best.cosine:.2f} with a kernel, {best.network_r2:.2f} and "
-        f"{best.network_cosine:.2f} with a network.",
+        f"In `{best.layer}`, {among}, Δ that are predicted from what the base network sees in a sample change the "
+        f"validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
+        f"{_percent(best, best.low)} to {_percent(best, best.high)}){share}. The predictions learned from the Δ of "
+        f"{best.samples} training samples and are judged on {best.val_samples} validation samples. Whether a kernel, a "
+        "network, or one that also learned from the loss (tuned) predicts, and by which factor Δ is multiplied, is "
+        f"chosen on other samples than are judged (on all: {_choice(best)}). Between predicted and real Δ, R² is "
+        f"{best.r2:.2f} and the mean cosine {best.cosine:.2f} with the kernel, {best.network_r2:.2f} and "
+        f"{best.network_cosine:.2f} with the network before tuning.",
         _fitted(best),
         *_of_temperature(diagnosis),
         *_of_used(diagnosis),
@@ -150,7 +182,7 @@ def verdict_text(diagnosis: Diagnosis) -> str:
 
 
 def _choice(probe: Probe) -> str:
-    return f"{probe.regression} × {probe.gain:g}" if probe.gain else "neither"
+    return f"{probe.regression} × {probe.gain:g}" if probe.gain else "none of them"
 
 
 def _percent(probe: Probe, change: float) -> str:

@@ -3,12 +3,17 @@
 from typing import TYPE_CHECKING
 
 from ocd_core.drawing import new_figure
-from ocd_core.probing.diagnosis import CHANGE, Diagnosis, Verdict, relative
+from ocd_core.probing.diagnosis import Diagnosis, Verdict, relative
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS: dict[Verdict, str] = {"likely": "tab:green", "unlikely": "tab:orange", "no gap": "tab:gray"}
+_COLOURS: dict[Verdict, str] = {
+    "likely": "tab:green",
+    "cannot tell": "tab:olive",
+    "unlikely": "tab:orange",
+    "no gap": "tab:gray",
+}
 
 
 def diagnosis_figure(diagnosis: Diagnosis) -> "Figure":
@@ -32,14 +37,17 @@ def diagnosis_figure(diagnosis: Diagnosis) -> "Figure":
         gains.plot([low, high], [place, place], color=colour)
         gains.plot([change], [place], "o", color=colour)
     gains.axvline(0, color="gray", linewidth=1)
-    gains.axvline(-100 * CHANGE, color="gray", linewidth=1, linestyle=":")
+    gains.axvline(-100 * diagnosis.thresholds.change, color="gray", linewidth=1, linestyle=":")
     gains.set_yticks(range(len(changes)), [name for name, *_ in changes])
     gains.invert_yaxis()
     gains.set(xlabel="change of the validation loss in % (left is better)", title=f"verdict: {diagnosis.verdict}")
     gains.grid(axis="x", alpha=0.3)
     places = range(len(probes))
     predicted.barh(
-        [p - 0.2 for p in places], [max(p.r2, p.network_r2) for p in probes], 0.35, label="R², the better regression"
+        [p - 0.2 for p in places],
+        [max(p.r2, p.network_r2) for p in probes],
+        0.35,
+        label="R², the better regression of Δ",
     )
     predicted.barh(
         [p + 0.2 for p in places],
@@ -51,5 +59,5 @@ def diagnosis_figure(diagnosis: Diagnosis) -> "Figure":
     predicted.invert_yaxis()
     predicted.axvline(0, color="gray", linewidth=1)
     predicted.set(title="Δ predicted from I(x), on validation")
-    predicted.legend(fontsize=8)
+    predicted.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2)  # bars fill the axes
     return figure

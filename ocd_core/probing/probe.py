@@ -1,19 +1,21 @@
-"""Probe a layer: overfit some samples in it, and see what a regression of their Δ on I(x) gains on others.
+"""Probe a layer: overfit some samples in it, and see what Δ that are predicted from I(x) gain on others.
 
 A probe costs a small part of a run. Some training samples and some validation samples are overfitted (Eq. 1); two
 regressions, with a kernel and by a small network, predict the principal components of Δ from I(x), with the training
-samples alone; what they predict for the validation samples, times a factor, moves their weights. Regression and factor
-are chosen on one half of the validation samples and judged on the other, and the reverse, so the change of the loss is
-not that of a choice made on the same samples.
+samples alone; what they predict for validation samples, times a factor, moves their weights. Then the network goes on
+learning from the task's loss of the training samples, and is tried at some moments of this training. Method, factor and
+moment are chosen on one half of the validation samples and judged on the other, and the reverse, so the change of the
+loss is not that of a choice made on the same samples.
 
-If a smooth function of I(x) does not predict a Δ that helps, neither does a diffusion model: in all that has been
-measured here, diffusion equals regression of Δ or loses to it before it is tuned (docs/results.md).
+If none of these predicts a Δ that helps, a diffusion model hardly will: in all that has been measured here, diffusion
+equals regression of Δ or loses to it, and the tuned one equals the network that learned from Δ and then from the loss
+(docs/results.md).
 
-Dims: N training samples, M validation samples, O out_features, I in_features, d coordinates, C choices.
+Dims: N training samples, M validation samples that are judged, K of them that were overfitted, O out_features,
+I in_features, d coordinates, C choices.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,18 +36,19 @@ from ocd_core.evaluation.regression import RidgeParams, fit_ridge
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.cut import CutModel
-from ocd_core.network.moves import outputs_with_move, row_chunks, rows_within
+from ocd_core.network.moves import base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.rows import RowBuilder
+from ocd_core.probing.tuned import tuned_losses
 from ocd_core.progress import Progress, no_progress, part_of
 from ocd_core.rng import permutation
-from ocd_core.samples import Batch, Condition, Split, rows_at_once
+from ocd_core.samples import Batch, Condition, Samples, Split, rows_at_once
 from ocd_core.scoring.params import ProbeParams
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import step_batch
 
 GAINS = (0.25, 0.5, 1.0, 2.0, 4.0)  # factors of a predicted Δ; 0, the base, is always a choice too
-KERNEL, NETWORK, NONE = "kernel", "network", "none"
+KERNEL, NETWORK, TUNED, NONE = "kernel", "network", "tuned network", "none"
 _RIDGE = RidgeParams(
     rows=4, folds=5, widths=[0.5, 1.0, 2.0, 4.0], penalties=[1e-3, 1e-2, 1e-1, 1.0, 10.0], metric="euclidean"
 )
@@ -53,8 +56,9 @@ _TRAINING = TrainingParams(
     widths=[128], updates=500, batch_size=64, lrs=[1e-3], ema=0.99, validate_every=50, patience=5
 )
 _HELD_OUT = 5  # one of so many training samples is for the early stopping of the network
+_MORE = 4  # times as many samples as are overfitted teach through the loss, or are judged, at most
 _MEMORY_MB = 512
-_DELTAS_MB = 1024  # of the Δ of a split in memory
+_DELTAS_MB = 1024  # of the Δ of a split in memory, and of I(x)
 _FEWEST = 20  # samples
 _NORMAL_95 = 1.96
 Values = npt.NDArray[np.float64]
@@ -64,11 +68,12 @@ Values = npt.NDArray[np.float64]
 class Probe:
     """What a layer's probe found, plain numbers.
 
-    samples, val_samples: how many were overfitted. components: of Δ that were predicted. loss, val_loss: means under
-    the base network; bound: on val after overfitting. rho, val_rho: medians. r2, network_r2: of the two regressions,
+    samples: training samples that were overfitted. val_samples: that were judged, some of which were overfitted.
+    components: of Δ that were predicted. loss, val_loss: means under the base network; bound: val_loss with the mean
+    change by overfitting. rho, val_rho: medians. r2, network_r2: of the two regressions,
     1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val, where the mean is of train. cosine, network_cosine: the mean on val between Δ̂
     and Δ. regression, gain: the choice that is best on all of val. change: of val's mean loss with cross-fitted
-    choices, low and high its 95 % interval, z its paired z. seconds: what the probe took.
+    choices, low and high its 95 % interval, z its paired z.
     """
 
     layer: str
@@ -90,7 +95,6 @@ class Probe:
     low: float
     high: float
     z: float
-    seconds: float
 
 
 def probe_layer(
@@ -113,21 +117,30 @@ def probe_layer(
     Raises:
         UserError: the layer cannot move, its Δ are too large for memory or do not differ, or a loss is not finite.
     """
-    start = time.perf_counter()
     model = CutModel(network, layer, overfit.precision)
     taught = _Overfitted.of(model, task, train, "train", overfit, params, seed, progress)
     held = _Overfitted.of(model, task, val, "val", overfit, params, seed, part_of(progress, len(taught), layer))
     space = _space(taught.delta_NOI, layer, params.components)
     code_Nd = space.representation.encode(taught.delta_NOI, None)
-    scores, choices, losses = {}, [(NONE, 0.0)], [held.values["loss_before"].astype(np.float64)]
-    for name, predict in ((KERNEL, _ridge), (NETWORK, _network)):
-        code_Md = predict(taught, code_Nd, seed)(held.condition)
-        delta_MOI = space.representation.decode(code_Md, None)
-        scores[name] = r2(delta_MOI, held.delta_NOI, taught.delta_NOI.mean(0)), cosine(delta_MOI, held.delta_NOI)
+    judged = _with_more(model, task, val, "val", len(held), seed)
+    hypernetwork = _network(taught, code_Nd, seed)
+    predictors: dict[str, Callable[[Condition], Tensor]] = {
+        KERNEL: _ridge(taught, code_Nd, seed),
+        NETWORK: torch.no_grad()(hypernetwork),
+    }
+    scores, choices, losses = {}, [(NONE, 0.0)], []
+    for name, predict in predictors.items():
+        delta_KOI = space.representation.decode(predict(held.condition), None)
+        scores[name] = r2(delta_KOI, held.delta_NOI, taught.delta_NOI.mean(0)), cosine(delta_KOI, held.delta_NOI)
+        found_CM = _losses(model, task, judged, space, predict(judged.condition), seed)
+        losses += list(found_CM[0 if name == KERNEL else 1 :])  # the base's come first, once
         choices += [(name, gain) for gain in GAINS]
-        losses += list(_losses(model, task, val, held.sample_id, space, code_Md, seed))
     base_M = losses[0]
-    best, chosen_M = cross_fitted(np.stack(losses), seed)
+    known = _with_more(model, task, train, "train", len(taught), seed)
+    tail = CutModel(network, layer, "float32")  # trainings are in float32
+    tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, seed).numpy()
+    choices += [(TUNED, 1.0)] * len(tuned_CM)
+    best, chosen_M = cross_fitted(np.concatenate([losses, tuned_CM]), seed)
     change_M = chosen_M - base_M
     spread = float(change_M.std(ddof=1)) if len(change_M) > 1 else 0.0  # one sample has no gain either
     error = _NORMAL_95 * spread / math.sqrt(len(change_M))
@@ -135,11 +148,11 @@ def probe_layer(
     return Probe(
         layer=layer,
         samples=len(taught),
-        val_samples=len(held),
+        val_samples=len(judged),
         components=space.size,
         loss=float(taught.values["loss_before"].mean()),
-        val_loss=float(held.values["loss_before"].mean()),
-        bound=float(held.values["loss_after"][:, -1].mean()),
+        val_loss=float(base_M.mean()),
+        bound=float(base_M.mean() + (held.values["loss_after"][:, -1] - held.values["loss_before"]).mean()),
         rho=float(np.median(taught.values["rho"])),
         val_rho=float(np.median(held.values["rho"])),
         r2=scores[KERNEL][0],
@@ -152,7 +165,6 @@ def probe_layer(
         low=change - error,
         high=change + error,
         z=paired_z(chosen_M, base_M),
-        seconds=time.perf_counter() - start,
     )
 
 
@@ -224,7 +236,7 @@ def _ridge(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition
     return fit_ridge(rows.condition, code_Nd, rows.sample_id, params, seed).ridge
 
 
-def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition], Tensor]:
+def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Hypernetwork:
     """The network of the row `regression`, stopped early on some of the training samples, not on val."""
     order = permutation(len(rows), seed, "held out by a probe")
     out, kept = order[: max(1, len(order) // _HELD_OUT)], order[len(order) // _HELD_OUT :]
@@ -234,25 +246,44 @@ def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Conditi
         network, cond.select(kept), code_Nd[kept], cond.select(out), code_Nd[out], _TRAINING.batch_size, seed
     )
     run_phase(network, objective, _TRAINING.settings(), _TRAINING.lrs, seed)
-    return torch.no_grad()(network)
+    return network
 
 
 @torch.no_grad()
-def _losses(
-    model: CutModel, task: Task, split: Split, sample_id: Tensor, space: DeltaSpace, code_Md: Tensor, seed: int
-) -> Values:
-    """The loss of each sample under its predicted Δ times each factor, float64 (C, M), on what overfitting sees."""
-    losses_CM = np.empty((len(GAINS), len(sample_id)))
+def _with_more(model: CutModel, task: Task, split: Split, name: str, overfitted: int, seed: int) -> Samples:
+    """The samples of a split that were overfitted, and more, for which I(x) is enough."""
+
+    def condition(sample_id: Tensor) -> Condition:
+        return base_pass(task, model, split.batch(sample_id).to(model.device)).condition.to("cpu")
+
+    order = permutation(len(split), seed, "probed samples", name)
+    one = sum(part.numel() * part.element_size() for part in condition(order[:1]).parts())
+    room = max(overfitted, _DELTAS_MB * 2**20 // max(one, 1))
+    sample_id = order[: min(_MORE * overfitted, room)].sort().values
+    size = rows_at_once(split, rows_within(model, split.batch(order[:1]).to(model.device), _MEMORY_MB, matrices=1))
+    parts = [condition(sample_id[rows]).parts() for rows in row_chunks(len(sample_id), size)]
+    return Samples(split, Condition(*(torch.cat(same) for same in zip(*parts, strict=True))), sample_id)
+
+
+@torch.no_grad()
+def _losses(model: CutModel, task: Task, samples: Samples, space: DeltaSpace, code_Md: Tensor, seed: int) -> Values:
+    """The loss of each sample under θ, and under its predicted Δ times each factor, float64 (1 + C, M).
+
+    It is of the inputs that overfitting sees.
+    """
+    losses_CM = np.empty((1 + len(GAINS), len(samples)))
 
     def inputs(rows: Tensor) -> Batch:
-        return step_batch(task, split, rows, torch.zeros_like(rows), 0, seed).to(model.device)
+        sample_id = samples.sample_id(rows)
+        return step_batch(task, samples.split, sample_id, torch.zeros_like(sample_id), 0, seed).to(model.device)
 
-    size = rows_at_once(split, rows_within(model, inputs(sample_id[:1]), _MEMORY_MB, matrices=3))
-    for rows in row_chunks(len(sample_id), size):
-        batch = inputs(sample_id[rows])
+    places = torch.arange(len(samples))
+    size = rows_at_once(samples.split, rows_within(model, inputs(places[:1]), _MEMORY_MB, matrices=3))
+    for rows in row_chunks(len(samples), size):
+        batch = inputs(places[rows])
         cut = model.prefix(batch.inputs)
         move = space.move(code_Md[rows].to(model.device), cut.layer_input_NI)
-        for i, gain in enumerate(GAINS):
+        for i, gain in enumerate((0.0, *GAINS)):
             output = outputs_with_move(model, cut, gain * move)
             losses_CM[i, rows] = task.loss(output, batch.target).double().cpu().numpy()
     if not np.isfinite(losses_CM).all():

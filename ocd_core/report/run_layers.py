@@ -11,12 +11,12 @@ _LAYERS = (
     "first). The table's layer may also be set by hand."
 )
 _PROBES = (
-    "Each layer was also probed: some samples were overfitted in it, and what regressions of their Δ predict "
+    "Each layer was also probed: some samples were overfitted in it, and the Δ that are predicted "
     "for validation samples, times a factor, moved the layer. The one that lowers the validation loss most is used."
 )
 _HEADS = (
     "layer", "rank by gain", "rank by score", "change of the validation loss", "95 % interval", "R² of Δ, kernel",
-    "R² of Δ, network", "used", "seconds",
+    "R² of Δ, network", "used",
 )  # fmt: skip
 
 
@@ -44,10 +44,9 @@ def probes_table(run: Artifacts) -> Table | None:
                 f"{float(row['r2']):.3f}",
                 f"{float(row['network_r2']):.3f}",
                 f"{row['regression']} × {float(row['gain']):g}",
-                f"{float(row['seconds']):.1f}",
             ]
             for row in read_table(run.layers / "probes.tsv")
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{run.layers / 'probes.tsv'} is damaged ({error!r}); run 'dvc repro'") from error
-    return Table(_HEADS, rows, numbers=8) if rows else None
+    return Table(_HEADS, rows, numbers=7) if rows else None

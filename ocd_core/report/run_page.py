@@ -117,7 +117,7 @@ def in_short(entry: Merged) -> str:
     name, number = with_unit(metric), f".{metric['decimals']}f"
     if base.mean is None:
         return f"The {name} of the base is not defined."
-    lines = [f"{name.capitalize()} of the base network: {base.mean:{number}}."]
+    lines = [f"The base network's {name} is {base.mean:{number}}."]
     if drawn is not None and drawn.mean is not None:
         lines.append(f"{drawn.title}: **{drawn.mean:{number}}**, {_compared(drawn, metric['higher_is_better'])}.")
     others = [r for row, r in plain.items() if row != "base" and r.mean is not None and not _sees_labels(row)]

@@ -16,39 +16,49 @@ if TYPE_CHECKING:
 # of 5E-4" (README of the released code, whose objective is the squared error of the predicted noise)
 RELEASED_PLATEAU = 5e-4
 
-_LETTERS = 40  # of all layers' names that fit side by side
-
 
 def plot_layer_scores(scores: Path, convergence: Path, dest: Path) -> None:
-    """Plot each layer's mean entropy of the loss with its standard error (the paper's Fig. 3), and its convergence."""
+    """Save `layer_scores_figure` as a PNG."""
+    save_figure(layer_scores_figure(scores, convergence), dest)
+
+
+def layer_scores_figure(scores: Path, convergence: Path) -> "Figure":
+    """Plot each layer's mean entropy of the loss with its standard error (the paper's Fig. 3), and its convergence.
+
+    There is one line per layer, best rank on top, so that any number of names of any length fits; a layer's name has
+    the colour of its curve.
+
+    Args:
+        scores, convergence: the tables `scores.tsv` and `convergence.tsv` of the stage score_layers.
+    """
     rows, steps = read_table(scores), read_table(convergence)
-    figure, axes = new_figure(1, 2, (4.2 + 0.9 * len(rows), 3.2))
+    figure, axes = new_figure(1, 2, (9.0, max(3.2, 1.2 + 0.22 * len(rows))))
     axis, by_draws = axes[0]
-    entropy = [float(r["entropy"]) if r["entropy"] else np.nan for r in rows]
-    error = [float(r["stderr"]) if r["stderr"] else 0.0 for r in rows]
+    colours = []
     for place, row in enumerate(rows):
-        drawn = axis.errorbar(place, entropy[place], yerr=error[place], fmt="o", capsize=4)
+        entropy = float(row["entropy"]) if row["entropy"] else np.nan
+        error = float(row["stderr"]) if row["stderr"] else 0.0
+        drawn = axis.errorbar(entropy, place, xerr=error, fmt="o", capsize=4)
+        colours.append(drawn[0].get_color())
         own = [
             (int(s["draws"]), float(s["entropy"]) if s["entropy"] else np.nan)
             for s in steps
             if s["layer"] == row["layer"]
         ]
-        by_draws.plot(*zip(*own, strict=True), "o-", markersize=3, color=drawn[0].get_color(), label=row["layer"])
-    names = [r["layer"] for r in rows]
-    if max(map(len, names)) * len(rows) > _LETTERS or len(rows) > 6:
-        axis.set_xticks(range(len(rows)), names, rotation=30, ha="right", rotation_mode="anchor")
-    else:
-        axis.set_xticks(range(len(rows)), names)
-    axis.set_xlim(-0.5, len(rows) - 0.5)
-    axis.set_ylabel("mean entropy of the loss (nats)")
+        by_draws.plot(*zip(*own, strict=True), "o-", markersize=3, color=colours[-1])
+    axis.set_yticks(range(len(rows)), [r["layer"] for r in rows])
+    for label, colour in zip(axis.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlabel("mean entropy of the loss (nats)")
     axis.set_title("layer selection (Eq. 3)")
+    axis.grid(axis="x", alpha=0.3)
     by_draws.set_xscale("log")
-    by_draws.set_xlabel("draws a sample")
+    by_draws.set_xlabel("draws per sample")
+    by_draws.set_ylabel("mean entropy of the loss (nats)")
     by_draws.set_title("convergence")
-    by_draws.legend(fontsize=7)
-    for each in axes[0]:
-        each.grid(axis="y", alpha=0.3)
-    save_figure(figure, dest)
+    by_draws.grid(axis="y", alpha=0.3)
+    return figure
 
 
 def plot_curves(run: Artifacts, dest: Path) -> None:

@@ -27,6 +27,7 @@ from ocd_core.store import OverfitStore
 from ocd_core.timing import read_seconds
 
 _READ = ("prepared", "base", "layers", "diffusion", "scale", "controls", "evaluation", "pictures")
+_IF_MADE = ("diagnosis",)
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Merged]:
@@ -86,7 +87,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
 
 def _check(run: Artifacts) -> None:
     """Check the folders that a report reads; stores are checked as they are read."""
-    for name in _READ:
+    for name in (*_READ, *(name for name in _IF_MADE if run.path(name).exists())):
         stage = maker(name)
         check_files(run.need(run.path(name), stage), f"run '{run.command(stage)}'", stage)
 

@@ -1,7 +1,5 @@
 """Say whether OCD can help, in which layer and how much, before anything but the base network is trained."""
 
-from typing import Any
-
 from ocd_core.artifacts import read_json, read_table, write_json, write_table, write_text
 from ocd_core.drawing import save_figure
 from ocd_core.network.loading import load_base_network
@@ -16,8 +14,8 @@ from ocd_core.scoring.params import VALIDATED
 LAYERS = 8  # that are probed at most: those of the first ranks
 
 
-def run(lineage: Lineage) -> dict[str, Any]:
-    """Write data/<task>/seed<k>/diagnosis, and return how long each probe took.
+def run(lineage: Lineage) -> None:
+    """Write data/<task>/seed<k>/diagnosis.
 
     With `layer.select: validated`, the stage `score_layers` has probed the layers already.
     """
@@ -40,4 +38,3 @@ def run(lineage: Lineage) -> dict[str, Any]:
         write_table(dest / "layers.tsv", diagnosis.table())
         save_figure(diagnosis_figure(diagnosis), dest / PICTURE)
     print(f"diagnosis: {diagnosis.verdict} (best layer: {diagnosis.best.layer})")
-    return {"probes": {probe.layer: probe.seconds for probe in probes}}

@@ -11,7 +11,7 @@ from ocd_core.pipeline import STAGES
 from ocd_core.provenance import MANIFEST, Lineage
 from ocd_core.running.following import Follow, with_bar
 from ocd_core.samples import SPLITS
-from ocd_core.timing import Stopwatch
+from ocd_core.timing import recorded
 
 State = Literal["done", "stale", "missing"]
 
@@ -112,8 +112,9 @@ def run_stage(
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}; known are {', '.join(STAGES)}")
     run = import_module(f"ocd_core.running.{stage}").run
-    options = {"device": device, "follow": follow, "splits": splits}
-    watch = Stopwatch()
-    more = run(lineage, **{name: value for name, value in options.items() if name in signature(run).parameters}) or {}
-    if stage not in ("overfit", "report"):  # overfit records each split itself
-        watch.write(lineage.artifacts, stage, device if "device" in signature(run).parameters else "cpu", **more)
+    options: dict[str, Any] = {"device": device, "follow": follow, "splits": splits}
+    taken = {name: value for name, value in options.items() if name in signature(run).parameters}
+    if stage in ("overfit", "report"):  # overfit records each split itself
+        run(lineage, **taken)
+    else:
+        recorded(lambda: run(lineage, **taken), lineage.artifacts, stage, taken.get("device", "cpu"))

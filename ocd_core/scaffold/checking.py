@@ -1,15 +1,13 @@
 """Check a task before it runs: params against the data, which layers can move, what each stage needs.
 
-Times are measured on this machine with one batch, so they are right to within a factor of about two; the times of
-networks whose size depends on what earlier stages make (diffusion, scale, controls) are not given.
+Times are measured on this machine with one batch, or a few updates, so they are right to within a factor of about two.
+They are those of trainings that do not stop early.
 
 Dims: N samples, O out_features, I in_features.
 """
 
 import math
 import tempfile
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +16,10 @@ import torch
 from torch import nn
 
 from ocd_core.config import Params
-from ocd_core.diffusion.memory import training_memory
 from ocd_core.errors import UserError
+from ocd_core.evaluation.delta_networks import TrainingParams
+from ocd_core.evaluation.further import FurtherParams
+from ocd_core.evaluation.regression import RidgeParams
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import matrix_layers
 from ocd_core.network.training import load_base, seeded_network, set_training_mode
@@ -27,10 +27,10 @@ from ocd_core.overfit.layout import check_selected
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.provenance import Lineage
 from ocd_core.samples import SPLITS, Batch, Split, SplitName, rows_at_once
+from ocd_core.scaffold.trials import REPRESENTATIONS, SAMPLES, Trials, activations, bytes_of, kernel_seconds, seconds
 from ocd_core.tasks.base import Task
 
 _MB = 2**20
-_TIMED_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,11 @@ def check_task_params(lineage: Lineage) -> Check:
     """
     params = lineage.params
     with ExitStack() as stack:
-        prepared, seconds = lineage.artifacts.prepared, None
+        prepared, took = lineage.artifacts.prepared, None
         if lineage.outdated("prepared") is not None:
             prepared = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "prepared"
             prepared.mkdir()
-            seconds = _seconds(lambda: params.build_task().prepare(prepared))
+            took = seconds(lambda: params.build_task().prepare(prepared))
         task = params.build_task(prepared)
         splits = {name: task.open(prepared, name) for name in SPLITS}
         for name, split in splits.items():
@@ -92,7 +92,7 @@ def check_task_params(lineage: Lineage) -> Check:
         _check_loss(task, network, splits["train"])
         layers = _layers(network, task, splits["train"], params)
         layer = _selected(layers, params)
-        needs = [Need("prepare", None if seconds is None else seconds / 60, None, _size(prepared))]
+        needs = [Need("prepare", None if took is None else took / 60, None, _size(prepared))]
         needs += _needs(params, task, network, splits, layer, layers)
     return Check({name: len(split) for name, split in splits.items()}, layers, layer, needs)
 
@@ -161,23 +161,25 @@ def _needs(
 ) -> list[Need]:
     train = splits["train"]
     outs, ins = next(x.shape for x in layers if x.name == layer)
-    needs = [_base(params, task, network, train)]
+    base, epoch = _base(params, task, network, train)
     model = CutModel(network, layer, params.overfit.precision)
     builder = RowBuilder(task, model, train, params.overfit, 0)
     schema = builder.schema()
-    rows = min(builder.rows, builder.batch_rows, _TIMED_ROWS)
+    rows = min(builder.rows, builder.batch_rows, SAMPLES)
     buffers = builder.buffers(schema)
     builder.fill(slice(0, 1), buffers)  # what is made once does not count
-    each = _seconds(lambda: builder.fill(slice(0, rows), buffers)) / rows
+    each = seconds(lambda: builder.fill(slice(0, rows), buffers)) / rows
     count = sum(len(split) for split in splits.values()) + builder.rows - len(train)
     row_mb = sum(math.prod(spec.shape[1:]) * 4 for spec in schema.arrays().values()) / _MB
     scored = [x for x in layers if x.candidate]
     tried = min(params.scoring.samples, len(train)) * params.scoring.draws * len(scored)
-    forward = _seconds(lambda: model.prefix(_first(train, 8).inputs)) / min(8, len(train))
-    needs.append(Need("score_layers", tried * forward / 60, None, None, f"{len(scored)} layers, at most"))
-    needs.append(Need("overfit", count * each / 60, float(params.overfit.memory_mb), count * row_mb))
+    forward = seconds(lambda: model.prefix(_first(train, 8).inputs)) / min(8, len(train))
+    needs = [
+        base,
+        Need("score_layers", tried * forward / 60, None, None, f"{len(scored)} layers, at most"),
+        Need("overfit", count * each / 60, float(params.overfit.memory_mb), count * row_mb),
+    ]
     kind = params.diffusion.representation
-    known = {"factored": (outs,), "pca": (kind.components,), "dense": (outs, ins)}
     if kind.name == "pca":
         most = min(builder.rows - 1, outs * ins)
         if kind.components > most:
@@ -185,17 +187,68 @@ def _needs(
                 f"diffusion.representation.components is {kind.components}, but {builder.rows} training Δ of "
                 f"{outs * ins} entries have at most {most}; lower it"
             )
-    if kind.name in known:
-        matrix = 12 * builder.rows * outs * ins if kind.name == "pca" else 0
-        memory = training_memory(params.diffusion, known[kind.name]).total + matrix
-        needs.append(Need("train_diffusion", None, memory / _MB, None, f"{params.diffusion.updates} updates at most"))
+    if kind.name in REPRESENTATIONS:
+        trials = Trials(params, task, CutModel(network, layer, "float32"), train, len(splits["val"]))
+        needs += _trainings(params, trials, builder.rows, epoch)
     return needs
 
 
-def _base(params: Params, task: Task, network: nn.Module, train: Split) -> Need:
-    if params.base.checkpoint is not None or not any(p.requires_grad for p in network.parameters()):
-        return Need("train_base", 0.0, None, None, "given weights")
+def _trainings(params: Params, trials: Trials, rows: int, epoch: float) -> list[Need]:
+    """What the stages after overfitting need.
+
+    Args:
+        rows: of the training store.
+        epoch: seconds of training the base network.
+    """
+    outs, ins = trials.model.weight_OI.shape
+    matrix = 12 * rows * outs * ins if params.diffusion.representation.name == "pca" else 0
+    minutes, memory = trials.diffusion()
+    needs = [
+        Need("train_diffusion", minutes, (memory + matrix) / _MB, None, f"{params.diffusion.updates} updates at most")
+    ]
+    scale = trials.scale()
+    if scale is None:
+        name = params.diffusion.representation.name
+        needs.append(Need("train_scale", 0.0, None, None, f"{name} has no scale of its own"))
+    else:
+        needs.append(Need("train_scale", scale[0], scale[1] / _MB, None, f"{params.scale.updates} updates at most"))
+    tuning, rates = params.tuning, len(params.tuning.lrs)
+    if not tuning.updates:
+        needs.append(Need("tune_diffusion", 0.0, None, None, "tuning.updates is 0"))
+    else:
+        found = trials.tuning()
+        note = f"{tuning.updates} updates with each of {rates} learning rates at most"
+        needs.append(Need("tune_diffusion", found[0], found[1] / _MB, None, note))
+    trained = sum(need.minutes or 0.0 for need in needs[:2])
+    known = {name: _control(params, name, trials, rows, trained, epoch) for name in params.controls.fit}
+    timed = {name: found for name, found in known.items() if found is not None}
+    told = [f"{name} {found:.2g}" for name, found in timed.items()]
+    left = [name for name in known if name not in timed]
+    note = "; ".join([*([", ".join(told)] if told else []), *([f"not known: {', '.join(left)}"] if left else [])])
+    needs.append(Need("train_controls", sum(timed.values()), None, None, note))
+    return needs
+
+
+def _control(params: Params, name: str, trials: Trials, rows: int, trained: float, epoch: float) -> float | None:
+    """Minutes of fitting a control; None if they are not known.
+
+    Args:
+        trained: minutes of OCD's trainings, on which the base may be trained further.
+    """
+    own = params.controls.of_row(name)
+    if isinstance(own, TrainingParams):
+        return trials.hypernetwork(own)
+    if isinstance(own, FurtherParams):
+        return trained if own.epochs is None else len(own.lrs) * own.epochs * epoch / 60
+    if isinstance(own, RidgeParams):
+        return len(own.widths) * len(own.penalties) * kernel_seconds(min(rows, own.rows)) / 60
+    return 0.0 if name == "mean_delta" else None
+
+
+def _base(params: Params, task: Task, network: nn.Module, train: Split) -> tuple[Need, float]:
+    """What train_base needs, and the seconds of an epoch."""
     size = min(len(train), params.base.batch_size)
+    trained = any(p.requires_grad for p in network.parameters())
 
     def update() -> None:
         set_training_mode(network)
@@ -204,20 +257,20 @@ def _base(params: Params, task: Task, network: nn.Module, train: Split) -> Need:
         loss_N.mean().backward()  # type: ignore[no-untyped-call]
         network.zero_grad(set_to_none=True)
 
-    state = {name: value.clone() for name, value in network.state_dict().items()}
-    update()
-    seconds = _seconds(update)
-    network.load_state_dict(state)  # batch norms have moved
-    network.eval()
-    weights = sum(math.prod(p.shape) * p.element_size() for p in network.parameters())
-    minutes = seconds * math.ceil(len(train) / size) * params.base.epochs / 60
-    return Need("train_base", minutes, None, weights / _MB, f"{params.base.epochs} epochs at most")
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    epoch, kept = 0.0, [0]
+    if trained:
+        state = {name: value.clone() for name, value in network.state_dict().items()}
+        with activations() as kept:
+            update()
+        epoch = seconds(update) * math.ceil(len(train) / size)
+        network.load_state_dict(state)  # batch norms have moved
+        network.eval()
+    if params.base.checkpoint is not None or not trained:
+        return Need("train_base", 0.0, None, None, "given weights"), epoch
+    weights = sum(p.numel() * p.element_size() for p in network.parameters())
+    memory = (kept[0] + bytes_of(network)) / _MB
+    note = f"{params.base.epochs} epochs at most"
+    return Need("train_base", epoch * params.base.epochs / 60, memory, weights / _MB, note), epoch
 
 
 def _size(folder: Path) -> float:

@@ -33,6 +33,12 @@ class OverfitStore:
     Raises:
         UserError: the store does not exist, is not an overfit store, has another schema version, is incomplete, or is
             damaged as far as is visible without decoding (`verify_store` decodes).
+
+    Examples:
+        >>> from ocd_core import OverfitStore
+        >>> store = OverfitStore("runs/sums/data/sums/seed0/rank1/overfit/train.zarr")
+        >>> len(store), store.layout, store.base.layer
+        (40, 'dense', '0')
     """
 
     def __init__(self, location: Path | str) -> None:
@@ -74,10 +80,14 @@ class OverfitStore:
         return self.schema.steps
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """An array by name.
+        """An array by name, opened but not read.
 
         Raises:
             UserError: no array has that name.
+
+        Examples:
+            >>> store.array("delta").shape
+            (40, 8, 3)
         """
         if name not in self._arrays:
             raise UserError(f"{self.location} has no array {name!r}; it has {', '.join(self._arrays)}")
@@ -86,9 +96,16 @@ class OverfitStore:
     def read(self, name: str, rows: Rows = None) -> npt.NDArray[Any]:
         """Some samples of an array: all, a slice, indices in any order, or a mask.
 
+        Returns:
+            (n, ...) in the dtype of the array.
+
         Raises:
             IndexError: a row is out of range.
-            UserError: what is read is damaged.
+            UserError: what is read is damaged, or no array has that name.
+
+        Examples:
+            >>> store.read("loss_before", slice(0, 5)).shape
+            (5,)
         """
         array = self.array(name)
         if rows is None:
@@ -150,12 +167,32 @@ class OverfitStore:
             ) from error
 
     def delta(self, row: int) -> npt.NDArray[np.float32]:
-        """Δ of one sample, (O, I) float32."""
+        """Δ of one sample, (O, I) float32.
+
+        Raises:
+            IndexError: the row is out of range.
+            UserError: what is read is damaged.
+
+        Examples:
+            >>> store.delta(7).shape
+            (8, 3)
+        """
         delta_OI: npt.NDArray[np.float32] = self.deltas(np.array([row]))[0]
         return delta_OI
 
     def deltas(self, rows: Rows = None) -> npt.NDArray[np.float32]:
-        """Δ of some samples, (n, O, I) float32: read, or rebuilt from the factors."""
+        """Δ of some samples, (n, O, I) float32: read, or rebuilt from the factors.
+
+        Raises:
+            IndexError: a row is out of range.
+            UserError: what is read is damaged.
+
+        Examples:
+            >>> import numpy as np
+            >>> delta = store.deltas(np.array([3, 1]))
+            >>> bool(np.allclose(np.linalg.norm(delta, axis=(1, 2)), store.read("rho", np.array([3, 1]))))
+            True
+        """
         if self.layout == "dense":
             return self.read("delta", rows)
         return self.rebuild(self.read("grad_u", rows), self.read("layer_input", rows))
@@ -167,8 +204,16 @@ class OverfitStore:
     def deltas_of_samples(self, sample_id: npt.NDArray[Any], replica: int = 0) -> npt.NDArray[np.float32]:
         """Δ (n, O, I) float32 of samples by their rows in the prepared data.
 
+        Args:
+            sample_id: integers (n,).
+            replica: which repetition.
+
         Raises:
-            UserError: a sample is not in this store.
+            UserError: a sample is not in this store, or what is read is damaged.
+
+        Examples:
+            >>> store.deltas_of_samples(np.array([12])).shape
+            (1, 8, 3)
         """
         rows = np.flatnonzero(self._ids[1] == replica)
         order = rows[np.argsort(self._ids[0][rows])]
@@ -191,7 +236,16 @@ class OverfitStore:
         return delta_NOI
 
     def condition(self, rows: Rows = None) -> Condition:
-        """I(x) of some samples, float32; parts that the task leaves out are empty."""
+        """I(x) of some samples, each part float32 (n, ...); parts that the task leaves out are empty.
+
+        Raises:
+            IndexError: a row is out of range.
+            UserError: what is read is damaged.
+
+        Examples:
+            >>> store.condition(slice(0, 2)).layer_input.shape
+            torch.Size([2, 3])
+        """
         schema, arrays = self.schema, self.schema.arrays()
         shapes = {
             "layer_input": schema.layer_input,

@@ -106,10 +106,42 @@ def test_predictions_travel_as_a_bundle(finished, tmp_path) -> None:
     assert torch.equal(loaded.predict(x, draws=3).output, found.output)
     with pytest.raises(UserError, match="loaded from a bundle"):
         loaded.fit(points(40), points(16, 1))
+    with pytest.raises(UserError, match="holds no results to plot"):
+        loaded.plot("curves")
     with pytest.raises(UserError, match="another"):
         OCD.load(tmp_path / "bundle", perceptron(outputs=3), cross_entropy)
     with pytest.raises(UserError, match="code of its own"):
         Predictor.from_pretrained(tmp_path / "bundle")
+
+
+def test_plots_are_figures_of_the_run(finished) -> None:
+    """Each shows numbers of the table, the store or the stages' tables; nothing is written."""
+    ocd, frame = finished
+    before = set(ocd.artifacts.root.rglob("*"))
+    differences = ocd.plot("differences").axes[0]
+    shown = [line.get_xdata()[0] for line in differences.lines if line.get_marker() == "o"]
+    rows = ["mean_delta", "ocd", "ocd_ensemble"]  # the bound sees labels
+    assert shown == pytest.approx(list(frame.loc[rows, "difference"]))
+    assert ocd.plot("reliability").axes[0].get_title() == frame.loc["base", "title"]
+    norms = OverfitStore(ocd.artifacts.overfit("train")).read("rho")
+    assert any(f"{norms.max():.2g}" in axis.get_title() for axis in ocd.plot("overfit").axes)
+    assert [label.get_text() for label in ocd.plot("layers").axes[0].get_yticklabels()] == ["2", "0"]  # best first
+    assert [axis.get_title() for axis in ocd.plot("curves").axes][:2] == ["base network", "diffusion"]
+    assert set(ocd.artifacts.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("curve", "there is no plot 'curve'; plots are diagnosis, layers, "),
+        ("diagnosis", "diagnosis is missing; call diagnose first"),
+        ("layers", "layers is missing; call fit first"),
+        ("differences", "evaluation is missing; call evaluate first"),
+    ],
+)
+def test_plots_of_nothing_are_refused(tmp_path, name: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        made(tmp_path / "mine").plot(name)
 
 
 @pytest.mark.parametrize(
@@ -143,4 +175,5 @@ def test_a_diagnosis_before_anything_is_trained(tmp_path) -> None:
     text = ocd.diagnose(points(40), points(24, 1))
     assert "0" in text
     assert (ocd.artifacts.diagnosis / "layers.tsv").is_file()
+    assert [label.get_text() for label in ocd.plot("diagnosis").axes[1].get_yticklabels()] == ["2", "0"]
     assert not ocd.artifacts.diffusion.exists()

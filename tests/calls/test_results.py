@@ -28,8 +28,9 @@ def test_each_row_has_a_line_and_each_metric_a_column(tmp_path: Path) -> None:
     })  # fmt: skip
     frame = results_frame(tmp_path / "table.json")
     assert list(frame.index) == ["base", "ocd", "ocd +T"]
-    assert list(frame.columns) == ["title", "loss", "accuracy", "difference", "low", "high", "p"]
+    assert list(frame.columns) == ["title", "loss", "accuracy", "temperature", "difference", "low", "high", "p"]
     assert frame.loc["ocd", ["loss", "accuracy", "difference", "p"]].tolist() == [0.4, 91.0, -0.1, 0.4]
     assert frame.loc["ocd +T", "title"] == "Ocd +T"
+    assert frame["temperature"].dropna().to_dict() == {"ocd +T": 1.5}
     assert frame.loc["base", "loss"] == pytest.approx(0.5)
     assert frame.attrs == {"absent": {"tent": "there are no classes"}, "remarks": ["toy"], "layer": "fc1"}

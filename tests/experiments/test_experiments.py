@@ -164,8 +164,10 @@ def test_layers_are_compared_by_rank_and_seed(tmp_path):
 
 def test_every_layer_of_a_network_is_a_rank():
     assert layer_gain.layer_count("mnist5k") == 5
-    words = layer_gain.command("mnist5k", "0,1")
+    words = layer_gain.command("mnist5k", "0,1", {"layer.select": "entropy"}, 5)
+    assert words[:4] == ["dvc", "exp", "run", "evaluate"]
     assert "layer_ranks=[1,2,3,4,5]" in words
+    assert "params/mnist5k.yaml:layer.select=entropy" in words
     assert "seeds=[0,1]" in words
 
 

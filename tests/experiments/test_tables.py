@@ -14,13 +14,14 @@ from ocd_core.presets.overrides import group_of
 from tests.support.repository import REPO, files_in
 
 TASKS = sorted(path.stem for path in files_in("params", ".yaml"))
-SHIPPED = ["base", "base_further", "mean_delta", "neighbour", "ridge", "hypernetwork", "ocd_no_scale", "ocd",
-           "ocd_gain", "ocd_mean_network", "ocd_ensemble", "bound"]  # fmt: skip
+SHIPPED = ["base", "base_further", "mean_delta", "neighbour", "ridge", "regression", "hypernetwork",
+           "hypernetwork_pretrained", "hypernetwork_stochastic", "ocd_no_scale", "ocd", "ocd_gain", "ocd_mean_network",
+           "ocd_ensemble", "ocd_tuned", "ocd_tuned_ensemble", "bound"]  # fmt: skip
 
-OTHERS = ["base_further_augmented", "class_mean_delta", "deep_ensemble", "hypernetwork_pretrained",
-          "hypernetwork_stochastic", "layer_further", "ocd_permuted", "ocd_tuned", "ocd_tuned_ensemble", "random_delta",
-          "regression", "tent", "weight_noise"]  # fmt: skip
-FITTED = ["mean_delta", "base_further", "ridge", "hypernetwork", "ocd_gain"]
+OTHERS = ["base_further_augmented", "class_mean_delta", "deep_ensemble", "layer_further", "ocd_permuted",
+          "random_delta", "tent", "weight_noise"]  # fmt: skip
+FITTED = ["mean_delta", "base_further", "ridge", "regression", "hypernetwork", "hypernetwork_pretrained",
+          "hypernetwork_stochastic", "ocd_gain"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import remove
 from ocd_core.pipeline import STAGES, maker
 from ocd_core.predictor import Predictor
+from ocd_core.provenance import MANIFEST
 from ocd_core.report.comparison import read_runs
 from ocd_core.report.run_export import export_run
 from ocd_core.report.run_report import write_report
@@ -73,6 +74,13 @@ def test_verify_names_the_file_and_the_command(run: Artifacts, name: str) -> Non
     assert verify(str(folder)) == []
 
 
+def test_verify_knows_every_artifact_that_stages_make(run: Artifacts) -> None:
+    """What lies in the run's folders is the proof: a stage whose artifact is not listed leaves a manifest elsewhere."""
+    made = {path.parent for path in run.task_dir.rglob(MANIFEST)}
+    made |= {path.parent for path in run.task_dir.rglob("*.zarr/zarr.json")}
+    assert made == {run.path(name) for name in NAMES}
+
+
 def stage(name: str) -> Callable[[], object]:
     return lambda: import_module(f"stages.{name}").main("toy")
 
@@ -84,7 +92,7 @@ READERS: dict[str, tuple[tuple[str, ...], Callable[[], object]]] = {
         lambda: Predictor.from_artifacts(RUN.rank_dir),
     ),
     "report": (
-        ("prepared", "base", "layers", "diffusion", "scale", "controls", "evaluation", "pictures"),
+        ("prepared", "base", "layers", "diagnosis", "diffusion", "scale", "controls", "evaluation", "pictures"),
         lambda: write_report("toy"),
     ),
     "compare": (("evaluation",), lambda: read_runs([str(RUN.rank_dir), "copy/data/toy/seed0/rank1"])),

@@ -13,7 +13,7 @@ from ocd_core.models.lenet5 import LeNet5
 from ocd_core.network.cut import CutModel
 from ocd_core.network.kept import kept_prefix
 from ocd_core.network.moves import base_pass
-from ocd_core.samples import Batch, Condition, whole_split
+from ocd_core.samples import Batch, Condition, Samples, whole_split
 from ocd_core.tasks.images.task import ImageClassification
 from tests.network.test_cut import ConvNet, Positions, Residual
 from tests.tasks.images.test_task import image_data
@@ -72,9 +72,9 @@ def test_cuts_are_those_of_the_prefix(name: str, monkeypatch: pytest.MonkeyPatch
     rows = torch.tensor([7, 0, 7, 10])
     wanted = model.prefix(data.batch(rows).inputs)
     if name == "one of two heads":  # the tail also reads the other token
-        assert kept_prefix(task(), model, data, condition(model, data)) is None
+        assert kept_prefix(task(), model, Samples(data, condition(model, data))) is None
         return
-    kept = kept_prefix(task(), model, data, condition(model, data))
+    kept = kept_prefix(task(), model, Samples(data, condition(model, data)))
     assert kept is not None
 
     def never(*_args: Any) -> None:
@@ -92,7 +92,7 @@ def test_cuts_are_those_of_the_prefix(name: str, monkeypatch: pytest.MonkeyPatch
 def test_where_the_tail_needs_more() -> None:
     """What skips the layer is not in the store."""
     model, data = CutModel(Residual(), "fc"), Data(5)
-    assert kept_prefix(task(), model, data, condition(model, data)) is None
+    assert kept_prefix(task(), model, Samples(data, condition(model, data))) is None
 
 
 def test_another_i_l_is_not_taken_for_the_prefix() -> None:
@@ -100,7 +100,7 @@ def test_another_i_l_is_not_taken_for_the_prefix() -> None:
     found = condition(model, data)
     i_l = found.layer_input
     for other in (i_l + 1, i_l[:, :5], F.pad(i_l, (0, 1)), i_l[:, :0]):
-        assert kept_prefix(task(), model, data, replace(found, layer_input=other)) is None
+        assert kept_prefix(task(), model, Samples(data, replace(found, layer_input=other))) is None
 
 
 class Untraceable(nn.Module):
@@ -118,4 +118,4 @@ def test_a_network_that_runs_as_a_whole_is_not_cut() -> None:
     model, data = CutModel(Untraceable(), "fc"), Data(5)
     found = condition(model, data)
     assert not model.traced
-    assert kept_prefix(task(), model, data, found) is None
+    assert kept_prefix(task(), model, Samples(data, found)) is None

@@ -8,15 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ocd_core.probing.diagnosis import Diagnosis, Temperature, gap_closed, relative, temperature_of, verdict_text
+from ocd_core.artifacts import write_json, write_table
+from ocd_core.errors import UserError
+from ocd_core.probing.diagnosis import (
+    Diagnosis,
+    Temperature,
+    Thresholds,
+    gap_closed,
+    relative,
+    temperature_of,
+    verdict_text,
+)
 from ocd_core.probing.picture import diagnosis_figure
 from ocd_core.probing.probe import Probe
 from ocd_core.tasks.classification import Classification
 from tests.support.arrays import ArraySplit, ArrayTask
 
-GAIN = Probe(
-    "a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0, 0.5
-)
+GAIN = Probe("a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0)
 NONE = replace(GAIN, layer="b", change=0.0, low=-0.01, high=0.01, z=0.0, gain=0.0)
 
 
@@ -31,13 +39,15 @@ class Classes(Classification, ArrayTask):
         ({"bound": 1.095}, "no gap"),
         ({"bound": 1.2}, "no gap"),
         ({"bound": 1.08}, "likely"),
-        ({"change": -0.004}, "unlikely"),  # too small, though it is no chance
-        ({"change": -0.006}, "likely"),
-        ({"z": -1.9}, "unlikely"),
+        ({"change": -0.004, "low": -0.005}, "unlikely"),  # too small, though it is no chance
+        ({"change": -0.006, "low": -0.007}, "likely"),
+        ({"z": -1.9}, "cannot tell"),
+        ({"z": -1.9, "low": -0.021}, "unlikely"),  # the interval ends at 1.9 %
+        ({"z": -1.9, "low": -0.023}, "cannot tell"),  # at 2.1 %
         ({"z": -2.0}, "likely"),
-        ({"change": 0.05, "z": 8.0}, "unlikely"),
-        ({"change": 0.0, "z": 0.0}, "unlikely"),
-        ({"val_loss": 0.0, "bound": 0.0}, "unlikely"),
+        ({"change": 0.05, "low": 0.04, "z": 8.0}, "unlikely"),
+        ({"change": 0.0, "low": -0.01, "z": 0.0}, "unlikely"),
+        ({"val_loss": 0.0, "bound": 0.0, "low": 0.0}, "unlikely"),
     ],
 )
 def test_the_verdict_of_one_layer(changes: dict[str, Any], verdict: str) -> None:
@@ -52,9 +62,44 @@ def test_more_layers_ask_for_more() -> None:
     probe = replace(GAIN, z=-2.2)
     assert Diagnosis([probe], "a", None).verdict == "likely"
     two = Diagnosis([probe, NONE], "a", None)
-    assert two.verdict == "unlikely"
+    assert two.verdict == "cannot tell"
     assert Diagnosis([replace(probe, z=-2.3), NONE], "a", None).verdict == "likely"
-    assert two.metrics()["layers"] == {"a": "unlikely", "b": "unlikely"}
+    assert two.metrics()["layers"] == {"a": "cannot tell", "b": "unlikely"}
+
+
+def test_the_most_promising_verdict_counts_and_names_its_layer() -> None:
+    """The largest change is not the best layer if it may be chance and a smaller one is not."""
+    wide = replace(GAIN, layer="wide", change=-0.06, low=-0.2, high=0.08, z=-0.8)
+    found = Diagnosis([wide, GAIN, NONE], "a", None)
+    assert [found.verdict_of(p) for p in found.probes] == ["cannot tell", "likely", "unlikely"]
+    assert (found.verdict, found.best.layer) == ("likely", "a")
+    closed = replace(GAIN, layer="closed", bound=1.1)
+    assert Diagnosis([closed, NONE, wide], "a", None).verdict == "cannot tell"
+    assert Diagnosis([closed, NONE], "a", None).verdict == "unlikely"
+    assert Diagnosis([closed], "a", None).verdict == "no gap"
+
+
+def test_other_thresholds_give_other_verdicts() -> None:
+    def verdict(probe: Probe, **changes: float) -> str:
+        return Diagnosis([probe], "a", None, Thresholds(**changes)).verdict
+
+    assert verdict(GAIN, gap=0.6) == "no gap"
+    assert verdict(GAIN, change=0.05) == "cannot tell"
+    assert verdict(GAIN, change=0.05, worth=0.06) == "unlikely"
+    probe = replace(GAIN, z=-1.8)  # with 100 samples p = .075
+    assert (verdict(probe), verdict(probe, confidence=0.9)) == ("cannot tell", "likely")
+
+
+@pytest.mark.parametrize("temperature", [None, Temperature(1.5, 1.1, -0.02, -0.03, -0.01)])
+def test_its_tables_hold_all_of_it(tmp_path, temperature: Temperature | None) -> None:
+    whole = Diagnosis([GAIN, NONE], "b", temperature)
+    write_table(tmp_path / "layers.tsv", whole.table())
+    write_json(tmp_path / "metrics.json", whole.metrics())
+    found = Diagnosis.read(tmp_path, "b")
+    assert found == whole
+    (tmp_path / "layers.tsv").write_text("layer\tsamples\na\t2\n")
+    with pytest.raises(UserError, match="damaged"):
+        Diagnosis.read(tmp_path, "b")
 
 
 def test_shares() -> None:
@@ -93,14 +138,13 @@ def test_the_text() -> None:
     assert "Much of" not in verdict_text(Diagnosis([GAIN], "a", replace(temperature, high=0.01)))
 
 
-def test_the_table_and_the_metrics_hold_no_time() -> None:
+def test_the_table_and_the_metrics() -> None:
     found = Diagnosis([GAIN, NONE], "a", Temperature(1.0, 1.0, 0.0, 0.0, 0.0))
     (row, other), metrics = found.table(), found.metrics()
     assert (row["layer"], row["verdict"], other["verdict"]) == ("a", "likely", "unlikely")
     assert row["relative_low"] == pytest.approx(-0.06 / 1.1)
     assert metrics["verdict"] == "likely"
     assert metrics["temperature"]["value"] == 1.0
-    assert "seconds" not in row.keys() | metrics.keys()
 
 
 def test_the_picture_has_every_layer_and_the_temperature() -> None:

@@ -109,9 +109,10 @@ def test_the_measure_finds_what_is_wrong(tmp_path: Path) -> None:
         f"<!doctype html><p>{wide}</p><img alt='lost' src='data:image/png;base64,AAAA'>"
         f"<table style='table-layout: fixed; width: 50px'><tr><td>{wide}</td></tr></table>"
         f"<table><tr><td>{tall}</td></tr></table>"
+        "<table style='table-layout: fixed; width: 50px; overflow-wrap: anywhere'><tr><td>fingerprint</td></tr></table>"
     )
     wrong = " ".join(measure(page, 400, tmp_path)["wrong"])
-    for words in ("picture: lost", "page is ", "text: xxx", "cell: xxx", "row of "):
+    for words in ("picture: lost", "page is ", "text: xxx", "cell: xxx", "row of ", "broken word: fingerprint"):
         assert words in wrong
 
 
@@ -124,7 +125,7 @@ def test_in_short_says_better_worse_or_chance() -> None:
     ]
     (entry,) = merged_results([table(results=rows)])
     text = in_short(entry)
-    assert text.startswith("Rmse of the base network: 0.500.")
+    assert text.startswith("The base network's rmse is 0.500.")
     assert "the ocd: **0.600**, worse than the base (p = 0.002, corrected)" in text  # over three rows: 2 · .001
     assert "The best row that sees no test label is the ridge: 0.450, better than the base (p < .001, " in text
     rows[1] = result("ocd", 0.6, difference=0.1, p=0.3)

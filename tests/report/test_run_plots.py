@@ -1,9 +1,11 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 from ocd_core.artifacts import Artifacts, write_table, write_text
 from ocd_core.errors import UserError
-from ocd_core.report.run_plots import curves_figure, plot_layer_scores
+from ocd_core.report.run_plots import curves_figure, layer_scores_figure, plot_layer_scores
 
 
 def test_layer_scores(tmp_path):
@@ -14,6 +16,22 @@ def test_layer_scores(tmp_path):
     assert (tmp_path / "scores.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="missing"):
         plot_layer_scores(tmp_path / "none.tsv", tmp_path / "convergence.tsv", tmp_path / "none.png")
+
+
+@pytest.mark.parametrize("count", [1, 5, 30])
+def test_names_of_layers_do_not_overlap_and_lie_inside(tmp_path, count):
+    names = [f"encoder.layers.{k}.self_attn.out_proj" for k in range(count)]
+    write_table(tmp_path / "s.tsv", [{"layer": n, "entropy": float(k), "stderr": 0.1} for k, n in enumerate(names)])
+    write_table(tmp_path / "c.tsv", [{"layer": n, "draws": 10, "entropy": float(k)} for k, n in enumerate(names)])
+    figure = layer_scores_figure(tmp_path / "s.tsv", tmp_path / "c.tsv")
+    figure.draw_without_rendering()
+    scores, convergence = figure.axes
+    boxes = [label.get_window_extent() for label in scores.get_yticklabels()]
+    assert [label.get_text() for label in scores.get_yticklabels()] == names
+    assert all(upper.y0 >= lower.y1 for upper, lower in pairwise(boxes))  # best on top
+    assert all(box.x0 >= 0 and box.x1 <= scores.get_window_extent().x0 for box in boxes)
+    colours = [label.get_color() for label in scores.get_yticklabels()]
+    assert [line.get_color() for line in convergence.lines] == colours
 
 
 def test_curves_show_the_noise_error_beside_the_released_plateau(tmp_path):

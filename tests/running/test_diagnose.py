@@ -8,7 +8,7 @@ import pytest
 from ocd_core.artifacts import Artifacts, read_json, read_table
 from ocd_core.probing import probe
 from ocd_core.provenance import Lineage
-from ocd_core.running import diagnose
+from ocd_core.running import diagnose, score_layers
 from ocd_core.timing import read_seconds
 
 
@@ -23,9 +23,7 @@ def test_the_diagnosis_of_a_run(plane_run: Artifacts) -> None:
     text = (folder / "verdict.md").read_text(encoding="utf-8")
     assert text.startswith("**")
     assert (folder / "diagnosis.png").read_bytes().startswith(b"\x89PNG")
-    record = read_seconds(plane_run, "diagnose")
-    assert record is not None
-    assert record["probes"].keys() == set(used.values())
+    assert read_seconds(plane_run, "diagnose") is not None
 
 
 def test_it_repeats_bit_for_bit(plane_run: Artifacts, tmp_path: Path) -> None:
@@ -36,7 +34,7 @@ def test_it_repeats_bit_for_bit(plane_run: Artifacts, tmp_path: Path) -> None:
         assert (lineage.artifacts.diagnosis / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_probes_of_the_selection_are_not_repeated(
+def test_probes_of_the_selection_repeat_bit_for_bit_and_are_taken_over(
     plane_run: Artifacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = Path(shutil.copytree(plane_run.root, tmp_path / "copy"))
@@ -45,9 +43,11 @@ def test_probes_of_the_selection_are_not_repeated(
     assert text.count("select: layers.0") == 1
     params.write_text(text.replace("select: layers.0", "select: validated"))
     lineage = Lineage.of("plane", root=copy)
-    from ocd_core.running import score_layers
-
-    score_layers.run(lineage)
+    made = []
+    for _ in range(2):
+        score_layers.run(lineage)
+        made.append({path.name: path.read_bytes() for path in lineage.artifacts.layers.iterdir()})
+    assert made[0] == made[1]
     monkeypatch.setattr(probe, "RowBuilder", None)  # what overfits
     diagnose.run(lineage)
     rows = read_table(lineage.artifacts.diagnosis / "layers.tsv")

@@ -28,8 +28,11 @@ def test_sizes_layers_and_needs(tmp_path: Path) -> None:
     assert [(x.name, x.shape, x.positions) for x in found.layers] == [("layers.0", (6, 2), 1), ("layers.1", (2, 6), 1)]
     assert found.layer == "layers.0"
     needs = {need.stage: need for need in found.needs}
-    assert list(needs) == ["prepare", "train_base", "score_layers", "overfit", "train_diffusion"]
-    assert all(need.minutes is None or need.minutes >= 0 for need in found.needs)
+    trainings = ["train_diffusion", "train_scale", "tune_diffusion", "train_controls"]
+    assert list(needs) == ["prepare", "train_base", "score_layers", "overfit", *trainings]
+    assert all(need.minutes is not None and need.minutes >= 0 for need in found.needs)
+    assert all(needs[name].memory_mb for name in ("train_base", "overfit", "train_diffusion", "train_scale"))
+    assert needs["tune_diffusion"].note == "tuning.updates is 0"
     store = needs["overfit"].disk_mb
     assert store is not None
     assert 120 * 4 * 12 / 2**20 < store < 120 * 4 * 100 / 2**20  # Δ of 120 samples, and what else is stored of each

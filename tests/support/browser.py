@@ -16,7 +16,8 @@ import pytest
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 _HEIGHT = 900
 
-# what is wrong on the page: pictures that do not show, text that sticks out of the page or of its own box, tall rows
+# what is wrong on the page: pictures that do not show, text that sticks out of the page or of its own box, tall rows,
+# short words of a heading or a first cell that are cut in two
 _MEASURE = """
 const page = frame.contentDocument, view = frame.contentWindow, wrong = [];
 const scrolls = e => { for (; e; e = e.parentElement)
@@ -42,6 +43,15 @@ for (const cell of page.querySelectorAll('td, th')) {
 for (const row of page.querySelectorAll('tr'))
   if (view.getComputedStyle(row).display === 'table-row' && row.offsetHeight > 160)
     wrong.push('row of ' + row.offsetHeight + ' pixels: ' + row.textContent.slice(0, 60));
+for (const cell of page.querySelectorAll('th, td:first-child')) {
+  const words = page.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (words.nextNode()) for (const word of words.currentNode.textContent.matchAll(/[^\\s-]+/g)) {
+    const range = page.createRange();
+    range.setStart(words.currentNode, word.index);
+    range.setEnd(words.currentNode, word.index + word[0].length);
+    if (word[0].length <= 12 && range.getClientRects().length > 1) wrong.push('broken word: ' + word[0]);
+  }
+}
 const cards = [...page.querySelectorAll('.wide tr')].filter(r => view.getComputedStyle(r).display === 'block').length;
 result = {wrong, images: images.length, cards, height: page.documentElement.scrollHeight};
 """
@@ -92,8 +102,9 @@ def _framed(page: Path, width: int, height: int, script: str, work: Path) -> Pat
 def _run(page: Path, what: str, work: Path, *more: str) -> str:
     assert CHROMIUM is not None
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=20000",
-        f"--user-data-dir={work / 'profile'}", *more, what, page.as_uri(),
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+        "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
+        "--virtual-time-budget=20000", f"--user-data-dir={work / 'profile'}", *more, what, page.as_uri(),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     return done.stdout

@@ -1,0 +1,54 @@
+"""Let a network that predicts Δ learn on from the task's loss, as the tuned diffusion model does.
+
+Tuned draws can help where the Δ that a regression predicts do not (docs/results.md): what the network learned of Δ is
+then a start, from which a few hundred updates on the loss under θ + Δ lead to moves that help.
+
+Dims: M validation samples, C moments of the training.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ocd_core.evaluation.delta_networks import Hypernetwork, HypernetworkMoves, TrainingParams, run_phase
+from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moved_loss import MovedLoss
+from ocd_core.network.moves import row_chunks
+from ocd_core.samples import Samples
+from ocd_core.tasks.base import Task
+from ocd_core.training.loop import DivergedError, Row
+
+TUNING = TrainingParams(widths=[128], updates=300, batch_size=32, lrs=[1e-3], ema=0.95, validate_every=50, patience=300)
+
+
+class _Recorded(MovedLoss):
+    """Keeps the loss of each validation sample at each validation."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.found: list[Tensor] = []
+
+    def validate(self) -> Row:
+        chunks = row_chunks(len(self.val), self.rows)
+        losses_M = torch.cat([self.val_losses(rows).double().cpu() for rows in chunks])
+        if losses_M.isfinite().all():
+            self.found.append(losses_M)
+        return {"val_loss": float(losses_M.mean())}
+
+
+def tuned_losses(
+    network: Hypernetwork, space: DeltaSpace, task: Task, model: CutModel, train: Samples, val: Samples, seed: int
+) -> Tensor:
+    """The loss of each validation sample at the start and after every 50 of 300 updates, float64 (C, M).
+
+    The network is trained in place, on all of `train`; nothing is chosen on `val`. If the training diverges, what came
+    before counts.
+    """
+    moves = HypernetworkMoves(network, space)
+    objective = _Recorded(task, model, moves, train, val, TUNING.batch_size, seed, "tuned probe")
+    with suppress(DivergedError):
+        run_phase(network, objective, TUNING.settings(), TUNING.lrs, seed)
+    return torch.stack(objective.found)
