@@ -23,7 +23,7 @@ def checked(root: Path, values: dict[str, Any], **groups: dict[str, Any]) -> Che
 
 
 def test_sizes_layers_and_needs(tmp_path: Path) -> None:
-    found = checked(tmp_path, PLANE)
+    found = checked(tmp_path, PLANE, tuning={"updates": 0})
     assert found.samples == {"train": 40, "val": 40, "test": 40}
     assert [(x.name, x.shape, x.positions) for x in found.layers] == [("layers.0", (6, 2), 1), ("layers.1", (2, 6), 1)]
     assert found.layer == "layers.0"

@@ -201,6 +201,7 @@ def plane_params() -> dict[str, Any]:
             "ridge": {"rows": 20, "folds": 2, "widths": [1.0], "penalties": [0.1], "metric": "euclidean"},
         },
         evaluate={"rows": ["base", "mean_delta", "ridge", "ocd", "ocd_gain", "ocd_ensemble", "bound"], "draws": [2]},
+        tuning={"updates": 0},  # no row shows it, and it would take longer than everything else
     )
     for row in ("base_further", "hypernetwork"):
         values["controls"].pop(row)
