@@ -120,7 +120,7 @@ def random_kills(command: Command, kills: int, rng: random.Random, folder: Path)
 def end_group(process: subprocess.Popen[str], sent: signal.Signals) -> None:
     """Send a signal to everything that a command started, and wait until nothing of it runs.
 
-    DVC ignores SIGINT while a stage runs, so one that comes before the stage has begun is lost: like a user, try again.
+    A SIGINT can get lost, for example while DVC starts a stage, during which it ignores it: like a user, try again.
     """
     for _ in range(10):
         with suppress(ProcessLookupError):
