@@ -1,5 +1,6 @@
 """Locate the params files of tasks and read them as plain values; `ocd_core.config` checks them."""
 
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,21 @@ from ocd_core.errors import UserError
 from ocd_core.files import read_regular
 
 _MOST_VALUES = 100_000
+_IN_NAMES = {*string.ascii_letters, *string.digits, *"._-+"}
 
 
 def check_task_name(task: str) -> str:
-    """The name of a task, which is one component of a path.
+    """The name of a task, which is one component of a path and a word of commands that DVC gives to a shell.
 
     Raises:
-        UserError: it would lead to another folder, or is hidden.
+        UserError: it would lead to another folder, is hidden, or means something else to a shell.
     """
-    if not task or task.startswith(".") or not task.isprintable() or {"/", "\\"} & {*task}:
-        raise UserError(f"{task!r} is not the name of a task: name a file params/<task>.yaml by its stem")
+    plain = all(c in _IN_NAMES if c.isascii() else c.isprintable() and not c.isspace() for c in task)
+    if not task or task[0] in ".-" or not plain:
+        raise UserError(
+            f"{task!r} is not the name of a task: name a file params/<task>.yaml by its stem, which has letters and "
+            "digits of any alphabet, '_', '-', '+' and '.', and begins with neither '.' nor '-'"
+        )
     return task
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
-from ocd_core.params_files import flat, params_path, read_params, read_yaml, task_names
+from ocd_core.params_files import check_task_name, flat, params_path, read_params, read_yaml, task_names
 
 
 @pytest.fixture
@@ -33,6 +33,19 @@ def test_numbers_are_numbers_of_yaml_1_2(root):
     assert read_params("b", root) == {"overfit": {"lr": 1e-4, "name": "ä"}}
     (root / "params" / "c.yaml").write_text("a: 010\nb: no\nc: 1e3\n")
     assert read_params("c", root) == {"a": 10, "b": "no", "c": 1000.0}
+
+
+@pytest.mark.parametrize("task", ["mnist5k_paper", "a.b-c+2", "größe", "数字", "हिन्दी", "цифры"])
+def test_names_of_any_alphabet(task: str) -> None:
+    assert check_task_name(task) == task
+
+
+@pytest.mark.parametrize(
+    "task", ["my task", "a\u3000b", "a'b", 'a"b', "$(touch stolen)", "a;b", "-a", ".a", "a/b", "a:b", ""]
+)
+def test_names_that_a_shell_or_dvc_takes_for_something_else(task: str) -> None:
+    with pytest.raises(UserError, match="is not the name of a task: name a file"):
+        check_task_name(task)
 
 
 TEXT = st.text(string.printable, max_size=8)

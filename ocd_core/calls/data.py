@@ -124,7 +124,7 @@ class Source:
         """(inputs, targets) of all samples, in order.
 
         Raises:
-            UserError: samples differ in shape, or an item is no (input, target).
+            UserError: samples differ in shape, an item is no (input, target), or a worker process ended.
         """
         if self.in_memory:
             inputs, target = self.data
@@ -140,6 +140,13 @@ class Source:
             except StopIteration:
                 return
             except (RuntimeError, TypeError) as error:
+                if "DataLoader worker" in str(error):
+                    reason = " ".join(str(error).split())[:150]
+                    raise UserError(
+                        f"{self.what}: a worker process of the DataLoader ended ({reason}); if memory, or the shared "
+                        "memory of a container (/dev/shm, docker run --shm-size), is short, give a DataLoader with "
+                        "fewer workers, or none"
+                    ) from error
                 if isinstance(error, RuntimeError) and "size" not in str(error):
                     raise
                 raise UserError(

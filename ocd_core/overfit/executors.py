@@ -147,12 +147,22 @@ class _Worker:
         except (EOFError, OSError):
             self._process.join()
             self.dead = True
-            return f"its worker ended with exit status {self._process.exitcode}"
+            return f"its worker {_ending(self._process.exitcode)}"
 
     def end(self) -> None:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+
+def _ending(status: int | None) -> str:
+    """How a process ended, in words; a status below 0 is a signal."""
+    if status == -signal.SIGKILL:
+        return (
+            "was killed, as the system does when memory runs out: give fewer --workers (OCD_WORKERS) or a smaller "
+            "overfit.memory_mb"
+        )
+    return f"ended with exit status {status}"
 
 
 def _in_processes(job: Job, shards: Sequence[int], workers: int, accept: Accept) -> None:

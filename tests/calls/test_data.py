@@ -1,9 +1,12 @@
 """Data that is given in Python, and the files that it is kept in."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ocd_core.calls.data import Parts, Source, StoredSplit, refuse_nan, restored, write_split
 from ocd_core.errors import UserError
@@ -45,6 +48,24 @@ def test_what_is_written_is_read_again_in_any_order(tmp_path, size, monkeypatch)
     assert torch.equal(batch.inputs[1], x[ids, 0])
     assert torch.equal(batch.target[0], y[0][ids])
     assert torch.equal(batch.target[1], y[1][ids])
+
+
+class Killed(Augmented):
+    """Its reader ends as if memory had run out."""
+
+    def __getitem__(self, row: int):
+        if get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(row)
+
+
+def test_a_worker_of_a_loader_that_is_killed_is_one_line() -> None:
+    source = Source.of(DataLoader(Killed(), num_workers=1), "train")
+    with pytest.raises(
+        UserError, match=r"^train: a worker process of the DataLoader ended .*--shm-size.*fewer workers"
+    ) as refused:
+        list(source.batches())
+    assert "\n" not in str(refused.value)
 
 
 def test_random_rows_are_kept_as_they_were_first_read_and_are_no_other_data_next_time(tmp_path) -> None:

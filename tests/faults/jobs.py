@@ -1,6 +1,7 @@
 """Jobs for the tests of executors, without torch, so that their workers start at once."""
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ class Notes:
     def make(self, shard: int) -> None:
         if self._due("die", shard):
             os._exit(7)
+        if self._due("killed", shard):
+            os.kill(os.getpid(), signal.SIGKILL)
         if self._due("raise", shard):
             raise ValueError(f"shard {shard} is unlucky")
         if self._due("user", shard):

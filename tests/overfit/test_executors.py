@@ -82,6 +82,13 @@ def test_a_shard_that_is_not_accepted_is_made_again(job: Notes, execution: Execu
         run_shards(job, [4], execution, lambda _: ["it is damaged", "it is bad"])
 
 
+def test_a_worker_that_the_system_kills_for_memory_is_named_with_a_remedy(job: Notes) -> None:
+    job.ask("killed", 1, 99)
+    message = r"shard 1 failed 3 times.*its worker was killed, as the system does when memory runs out: give fewer --w"
+    with pytest.raises(UserError, match=message):
+        run_shards(job, range(3), Execution("process", workers=1), sound)
+
+
 def test_a_worker_opens_a_job_once(job: Notes) -> None:
     run_shards(job, range(5), Execution("process", workers=1), sound)
     assert job.openings() == 1

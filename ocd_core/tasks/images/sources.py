@@ -101,10 +101,15 @@ def check_labels(label_N: Tensor, classes: int, where: str) -> None:
     bad = ((label_N < 0) | (label_N >= classes)).nonzero().flatten()
     if len(bad):
         row = int(bad[0])
+        from_one = "; the labels count from 1, so subtract 1" if _is_from_one(label_N, classes) else ""
         raise UserError(
             f"{where}: label {int(label_N[row])} in row {row} is outside 0..{classes - 1} "
-            f"({len(bad)} such rows); correct data.classes or the labels"
+            f"({len(bad)} such rows); correct data.classes or the labels{from_one}"
         )
+
+
+def _is_from_one(label_N: Tensor, classes: int) -> bool:
+    return (int(label_N.min()), int(label_N.max())) == (1, classes)
 
 
 def pixels(values_HWC: npt.NDArray[np.uint8], shape: Shape, where: str) -> npt.NDArray[np.uint8]:

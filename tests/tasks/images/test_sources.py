@@ -109,6 +109,8 @@ def test_missing_column(folder: Path, key: str) -> None:
     [
         ([0, 5], "label 5 in row 1 is outside 0..2 (1 such rows)"),
         ([0, -1], "label -1 in row 1 is outside 0..2"),
+        ([1, 3], "correct data.classes or the labels; the labels count from 1, so subtract 1"),
+        ([0, 3], "(1 such rows); correct data.classes or the labels"),
         ([0, None], "the label in row 1 is missing (1 such rows)"),
         ([0.0, float("nan")], "column 'label' holds double, not integer labels"),
         (["a", "b"], "column 'label' holds string, not integer labels"),
