@@ -161,6 +161,11 @@ class Artifacts:
         return path
 
 
+def is_main_process() -> bool:
+    """Whether this is the process that writes artifacts, of those that `torchrun` started (or the only one)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def replaced_folder(dest: Path, *, only_new: bool = False) -> Iterator[Path]:
     """A new folder to write into; it replaces `dest` only if the block ends without an error.

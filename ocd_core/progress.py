@@ -2,6 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # called with the number of units done (out of the total given to `progress_bar`) and a short note
 Progress = Callable[[int, str], None]
@@ -10,7 +15,6 @@ Progress = Callable[[int, str], None]
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Progress]:
     """Show a bar; the block receives a function to call with the count so far."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
@@ -21,7 +25,7 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=_console(),
     )
     with bar:
         task = bar.add_task(description, total=total, note="")
@@ -30,6 +34,13 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
             bar.update(task, completed=done, note=note)
 
         yield update
+
+
+def _console() -> "Console":
+    """Standard error; in a notebook, rich draws live bars with ipywidgets and complains if it lacks them."""
+    from rich.console import Console
+
+    return Console(stderr=True, force_jupyter=None if find_spec("ipywidgets") else False)
 
 
 def no_progress(done: int, note: str) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ocd_core.artifacts import Artifacts
+from ocd_core.artifacts import Artifacts, is_main_process
 from ocd_core.files import sha256_file
 from ocd_core.pipeline import STAGES
 from ocd_core.sealed import read_sealed, write_sealed
@@ -57,7 +57,7 @@ def recorded(work: Callable[[], Mapping[str, Any] | None], run: Artifacts, stage
     """
     watch = Stopwatch()
     more = work() or {}
-    if os.environ.get("RANK", "0") == "0":
+    if is_main_process():
         watch.write(run, stage, device, **more)
 
 

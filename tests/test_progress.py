@@ -27,6 +27,16 @@ def test_a_bar_is_closed_when_the_block_fails(capsys) -> None:
     assert capsys.readouterr().err.count("1/2") == 2
 
 
+def test_a_notebook_without_widgets_shows_lines_and_no_complaint(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("ocd_core.progress.find_spec", lambda name: None)
+    with progress_bar("decode", 2) as progress:
+        progress(2, "")
+    shown = capsys.readouterr()
+    assert "2/2" in shown.err
+    assert "ipywidgets" not in shown.err + shown.out
+
+
 def test_no_bar_shows_nothing(capsys) -> None:
     no_progress(3, "note")
     assert capsys.readouterr() == ("", "")

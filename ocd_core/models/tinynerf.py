@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocd_core.models.parts.rendering import volume_render, volume_weights
+from ocd_core.models.parts.rendering import VolumeWeights, volume_render
 
 
 def encode(x: Tensor, frequencies: int) -> Tensor:
@@ -33,6 +33,8 @@ class TinyNeRF(nn.Module):
         background: `black` or `white`, the colour of a ray that meets nothing.
     """
 
+    fx_leaves = fx_observed = ("weigh",)
+
     def __init__(
         self,
         width: int = 128,
@@ -54,6 +56,7 @@ class TinyNeRF(nn.Module):
         self.layer1 = nn.Linear(features, width)
         self.layer2 = nn.Linear(width, width)
         self.layer3 = nn.Linear(width, 4)
+        self.weigh = VolumeWeights()
 
     def field(self, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
         """Colour and density at each depth before their non-linearities, (N, ..., D, 4)."""
@@ -69,11 +72,13 @@ class TinyNeRF(nn.Module):
 
     def forward(self, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
         """Colours of rays."""
-        return volume_render(self.field(origins, directions, depths), depths, self.background)
+        field = self.field(origins, directions, depths)
+        return volume_render(field, self.weigh(field[..., 3], depths), self.background)
 
     def depth_weights(self, origins: Tensor, directions: Tensor, depths: Tensor) -> Tensor:
         """How much each depth contributes to its ray's colour, (N, ..., D)."""
-        return volume_weights(self.field(origins, directions, depths)[..., 3], depths)
+        weights: Tensor = self.weigh(self.field(origins, directions, depths)[..., 3], depths)
+        return weights
 
 
 MODEL = TinyNeRF

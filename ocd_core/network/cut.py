@@ -266,16 +266,25 @@ class CutModel:
 
     def resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors]:
         """Like `tail`, from the layer's output with bias, which the model may change in place."""
+        activation, output, _ = self._resume(z_NPO, cut)
+        return activation, output
+
+    def observe(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors, tuple[Tensor, ...] | None]:
+        """Like `tail`, with what the modules give that the model names in `fx_observed`; None if that is not known."""
+        found = self._resume(z_NPO.clone() if self._bias is None else z_NPO + self._bias, cut)
+        return found if self._graph is not None and self._graph.observes else (*found[:2], None)
+
+    def _resume(self, z_NPO: Tensor, cut: Cut) -> tuple[Tensor, Tensors, tuple[Tensor, ...]]:
         outs = []
         for part in cut.parts:
             z = z_NPO if len(cut.parts) == 1 else z_NPO[:, part.positions, part.units]
             outs.append((z if self.kind == "linear" else z.transpose(1, 2)).reshape(len(cut), *part.shape))
         context = _cast(cut.context, self.dtype)
         if self._graph is not None:
-            activations, output = self._tail.forward(*outs, *context)
-            return _together(activations), output
+            activations, output, observed = self._tail.forward(*outs, *context)
+            return _together(activations), output, observed
         layers = find_layers(self.replay_network, self.layer_name)
-        return _together(outs), output_with_layers(self.replay_network, layers, outs, context)
+        return _together(outs), output_with_layers(self.replay_network, layers, outs, context), ()
 
     def for_outputs(self, rewrite: Callable[[fx.GraphModule], fx.GraphModule]) -> "CutModel":
         """A copy whose tail, rewritten by `rewrite`, is only for f(x): its a_L is the layer's own output.
@@ -286,8 +295,8 @@ class CutModel:
             return self
         tail = copy.deepcopy(self._tail)
         nodes = list(tail.graph.nodes)
-        (_, result) = nodes[-1].args[0]
-        nodes[-1].args = ((tuple(nodes[: len(self.layers)]), result),)
+        _, result, _ = nodes[-1].args[0]
+        nodes[-1].args = ((tuple(nodes[: len(self.layers)]), result, ()),)
         tail.graph.eliminate_dead_code()
         other = copy.copy(self)
         other._tail = rewrite(tail)

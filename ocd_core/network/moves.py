@@ -45,9 +45,12 @@ def base_pass(task: Task, model: CutModel, batch: Batch) -> BasePass:
 def pass_from_cut(task: Task, model: CutModel, batch: Batch, cut: Cut) -> BasePass:
     """Like `base_pass`, from a prefix that has already run."""
     z_NPO = model.layer_output(cut)
-    activation, output = model.tail(z_NPO, cut)
+    activation, output, observed = model.observe(z_NPO, cut)
     values = activation.float(), map_tensors(Tensor.float, output)
-    condition = task.condition(batch, cut.layer_input, *values, model.network)
+    if observed is None:
+        condition = task.condition(batch, cut.layer_input, *values, model.network)
+    else:
+        condition = task.condition_observed(batch, cut.layer_input, *values, tuple(x.float() for x in observed))
     return BasePass(cut, condition, output, z_NPO if z_NPO.shape[1] == 1 else None)
 
 

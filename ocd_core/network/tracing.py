@@ -2,6 +2,9 @@
 
 A module whose inside fx cannot trace may be one node: a model names such modules in an attribute `fx_leaves`, a tuple
 of dotted names and module types. So a frozen body from a library is a single call, and the cut still works.
+
+A model may also name modules in an attribute `fx_observed`, a tuple of dotted names: what they give on the way to the
+output is then read in the same pass (a domain's I(x) may need it). Each must be one node, and behind the layer.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,13 +41,16 @@ class Graphs:
     """The two parts of a network with K layers that move.
 
     prefix: maps the network's inputs to (the input of each of the K layers, then what else the tail reads).
-    tail: maps (the output of each of the K layers, what else it reads) to (a tuple of the activations, the output).
+    tail: maps (the output of each of the K layers, what else it reads) to (a tuple of the activations, the output, a
+    tuple of what the observed modules give).
     activations: the non-linearity after which each activation is read, or None: it is the layer's own output.
+    observes: whether there are observed modules, and all of them are in the tail.
     """
 
     prefix: fx.GraphModule
     tail: fx.GraphModule
     activations: tuple[str | None, ...]
+    observes: bool = False
 
 
 class _Tracer(fx.Tracer):
@@ -136,14 +142,23 @@ def _cut_graph(model: nn.Module, graph: fx.Graph, modules: dict[str, nn.Module],
     env = {cut: tail.placeholder(f"layer_output_{i}") for i, cut in enumerate(cuts)}
     env |= {node: tail.placeholder(f"context_{i}") for i, node in enumerate(crossing)}
     read_at = [_activation(cut, modules) for cut in cuts]
+    observed = _observed(model, graph, after)
     for node in graph.nodes:
         if node.op == "output":
             taps = tuple(env[node] for node in read_at)
-            tail.output((taps, fx.map_arg(result, lambda n: env[n])))
+            tail.output((taps, fx.map_arg(result, lambda n: env[n]), tuple(env[node] for node in observed)))
         elif node not in env and (node in after or node not in from_inputs):
             env[node] = tail.node_copy(node, lambda n: env[n])
     names = tuple(None if at is cut else _name(at, modules) for at, cut in zip(read_at, cuts, strict=True))
-    return Graphs(_module(model, prefix), _module(model, tail), names)
+    return Graphs(_module(model, prefix), _module(model, tail), names, bool(observed))
+
+
+def _observed(model: nn.Module, graph: fx.Graph, after: set[fx.Node]) -> list[fx.Node]:
+    """The calls of the modules that `fx_observed` names; none if one of them is not a single call behind the layers."""
+    names = tuple(getattr(model, "fx_observed", ()))
+    calls = [[n for n in graph.nodes if n.op == "call_module" and n.target == name] for name in names]
+    found = [nodes[0] for nodes in calls if len(nodes) == 1 and nodes[0] in after]
+    return found if len(found) == len(names) else []
 
 
 def chained_error(layer: str) -> UserError:

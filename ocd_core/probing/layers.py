@@ -44,6 +44,7 @@ def probe_layers(
             found.append(probe_layer(network, task, train, val, layer, overfit, params, seed, part))
         except UserError as error:
             warnings.warn(f"layer {layer!r} is left out of the probes: {error}", stacklevel=2)
+    progress(len(layers) * each, "")  # the layer probed last is not the layer selected
     if not found:
         raise UserError(f"layer.select: none of the candidates {', '.join(layers)} can be probed; name a layer")
     return sorted(found, key=lambda probe: probe.change)

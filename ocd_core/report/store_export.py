@@ -48,11 +48,12 @@ def export_store(store: Path | str, dest: str, base: Path | str | None = None) -
     checkpoint = _base(from_fs, place, attributes, base)
     if source.local and not is_url(dest) and Path(dest).resolve().is_relative_to(Path(place).resolve()):
         raise UserError(f"{dest} is inside the store itself; choose another place")
-    return write_whole(dest, MANIFEST, lambda to: _write(str(store), to, place.name, card, checkpoint))
+    return write_whole(dest, MANIFEST, lambda to: _write(source, to, place.name, card, checkpoint))
 
 
-def _write(location: str, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
-    copy_store(location, f"{dest}/{name}")
+def _write(source: Source, dest: str, name: str, card: Files, checkpoint: Files) -> dict[str, Any]:
+    copy_store(source.location, f"{dest}/{name}")
+    source.check_same()  # the card was made before
     fs, root = filesystem(dest)
     stem = PurePosixPath(name).stem
     extras = {f"{stem}.card/{key}": data for key, data in card.items()}

@@ -25,6 +25,8 @@ def run(lineage: Lineage, device: str = "cpu") -> None:
             domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, artifacts.seed,
             progress, device=place,
         )  # fmt: skip
+        if not result.metrics["epochs"]:
+            progress(params.base.epochs, "given weights")
     for note in result.notes:
         print(f"note: {note}", file=sys.stderr)
     with lineage.write("base") as dest:

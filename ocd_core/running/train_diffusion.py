@@ -3,7 +3,6 @@
 An interrupted training resumes from its last checkpoint, under data/.work. Several processes can train together.
 """
 
-import shutil
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.loading import load_cut_model
 from ocd_core.provenance import Lineage
 from ocd_core.running.following import Follow, with_bar
+from ocd_core.running.work import work_folder
 from ocd_core.samples import Samples, Split, SplitName
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
@@ -39,30 +39,29 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
     lineage.check("train_diffusion")
     train = OverfitStore(artifacts.overfit("train"))
     val = OverfitStore(artifacts.overfit("val"))
-    work = artifacts.work / f"diffusion-{artifacts.task}-seed{artifacts.seed}-rank{artifacts.rank}"
-    resumed = (work / "checkpoint.pt").exists()
-    with join_processes(device) as (processes, place):
-        network = _Network(lineage, train, val)
-        representation = fit_to_store(train, params.diffusion, network.covariances())
-        codes, condition = encode_store(representation, train)
-        val_codes, val_condition = encode_store(representation, val)
-        metrics = network.metrics(representation, codes, val_codes)
-        if processes.is_main:
-            print(f"train diffusion: world_size {processes.count}, device {place}", file=sys.stderr)
-        with follow("train diffusion", params.diffusion.updates, work / "live", processes) as (progress, on_row):
-            result = train_diffusion(
-                codes, condition, val_codes, val_condition, params.diffusion, representation, artifacts.seed, progress,
-                on_row, place, work, processes=processes, side=network.side(place), metrics=metrics,
-            )  # fmt: skip
-    if not processes.is_main:
-        return {}
-    with lineage.write("diffusion") as dest:
-        result.model.save(dest, train.base)
-        write_json(dest / "params.json", params.effective("diffusion"))
-        write_json(dest / "metrics.json", result.metrics)
-        write_table(dest / "curve.tsv", result.curve)
-    shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint
-    return {"resumed": resumed}
+    with work_folder(artifacts, "diffusion") as work:
+        resumed = (work / "checkpoint.pt").exists()
+        with join_processes(device) as (processes, place):
+            network = _Network(lineage, train, val)
+            representation = fit_to_store(train, params.diffusion, network.covariances())
+            codes, condition = encode_store(representation, train)
+            val_codes, val_condition = encode_store(representation, val)
+            metrics = network.metrics(representation, codes, val_codes)
+            if processes.is_main:
+                print(f"train diffusion: world_size {processes.count}, device {place}", file=sys.stderr)
+            with follow("train diffusion", params.diffusion.updates, work / "live", processes) as (progress, on_row):
+                result = train_diffusion(
+                    codes, condition, val_codes, val_condition, params.diffusion, representation, artifacts.seed,
+                    progress, on_row, place, work, processes=processes, side=network.side(place), metrics=metrics,
+                )  # fmt: skip
+        if not processes.is_main:
+            return {}
+        with lineage.write("diffusion") as dest:
+            result.model.save(dest, train.base)
+            write_json(dest / "params.json", params.effective("diffusion"))
+            write_json(dest / "metrics.json", result.metrics)
+            write_table(dest / "curve.tsv", result.curve)
+        return {"resumed": resumed}
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 If the diffusion's representation of Δ has no scale of its own, nothing would use the network, so there is none.
 """
 
-import shutil
-
 import torch
 
 from ocd_core.artifacts import write_json, write_table, write_text
 from ocd_core.codes.representations import representation_class
 from ocd_core.provenance import Lineage
 from ocd_core.running.following import Follow, with_bar
+from ocd_core.running.work import work_folder
 from ocd_core.scale.comparison import compare_scales
 from ocd_core.scale.network import UNUSED, save_unused
 from ocd_core.scale.training import train_scale
@@ -33,21 +32,20 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> Non
         write_unused(lineage, train, f"the representation {representation.name} has no scale of its own")
         return
     val = OverfitStore(artifacts.overfit("val"))
-    work = artifacts.work / f"scale-{artifacts.task}-seed{artifacts.seed}-rank{artifacts.rank}"
     updates = params.scale.warm_start.updates + params.scale.updates
-    with follow("train scale", updates, work / "live", ALONE) as (progress, on_row):
-        result = train_scale(
-            train.condition(), torch.from_numpy(train.read("rho")), val.condition(),
-            torch.from_numpy(val.read("rho")), params.scale, artifacts.seed, progress, on_row, place,
-        )  # fmt: skip
-    comparison = compare_scales(result.network, params.scale.loss, train, val, artifacts.seed)
-    with lineage.write("scale") as dest:
-        result.network.save(dest, params.scale, train.base)
-        write_json(dest / "params.json", params.effective("scale"))
-        write_json(dest / "metrics.json", result.metrics)
-        write_table(dest / "curve.tsv", result.curve)
-        write_table(dest / "comparison.tsv", comparison)
-    shutil.rmtree(work, ignore_errors=True)  # missing if nobody followed the curve
+    with work_folder(artifacts, "scale") as work:
+        with follow("train scale", updates, work / "live", ALONE) as (progress, on_row):
+            result = train_scale(
+                train.condition(), torch.from_numpy(train.read("rho")), val.condition(),
+                torch.from_numpy(val.read("rho")), params.scale, artifacts.seed, progress, on_row, place,
+            )  # fmt: skip
+        comparison = compare_scales(result.network, params.scale.loss, train, val, artifacts.seed)
+        with lineage.write("scale") as dest:
+            result.network.save(dest, params.scale, train.base)
+            write_json(dest / "params.json", params.effective("scale"))
+            write_json(dest / "metrics.json", result.metrics)
+            write_table(dest / "curve.tsv", result.curve)
+            write_table(dest / "comparison.tsv", comparison)
 
 
 def write_unused(lineage: Lineage, train: OverfitStore, why: str) -> None:

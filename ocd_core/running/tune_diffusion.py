@@ -18,6 +18,7 @@ from ocd_core.fingerprint import digest
 from ocd_core.network.loading import load_cut_model
 from ocd_core.provenance import Lineage
 from ocd_core.running.following import Follow, with_bar
+from ocd_core.running.work import work_folder
 from ocd_core.samples import Samples
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.store import OverfitStore
@@ -35,27 +36,26 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
     The device and the number of processes are not parameters: they change the result only within rounding.
     """
     artifacts = lineage.artifacts
-    work = artifacts.work / f"tuned-{artifacts.task}-seed{artifacts.seed}-rank{artifacts.rank}"
-    resumed = any(work.glob("checkpoint-*.pt"))
-    with join_processes(device) as (processes, place):
-        lineage.check(STAGE)
-        if not lineage.params.tuning.updates:
+    with work_folder(artifacts, "tuned") as work:
+        resumed = any(work.glob("checkpoint-*.pt"))
+        with join_processes(device) as (processes, place):
+            lineage.check(STAGE)
+            if not lineage.params.tuning.updates:
+                if processes.is_main:
+                    write_unchanged(lineage)
+                return {}
             if processes.is_main:
-                write_unchanged(lineage)
+                print(f"tune diffusion: world_size {processes.count}, device {place}", file=sys.stderr)
+            resume = Resume(work, CHECKPOINT_EVERY, digest(lineage.made_by(STAGE)))
+            model, result = tuned(lineage, place, resume, processes, follow)
+        if not processes.is_main:
             return {}
-        if processes.is_main:
-            print(f"tune diffusion: world_size {processes.count}, device {place}", file=sys.stderr)
-        resume = Resume(work, CHECKPOINT_EVERY, digest(lineage.made_by(STAGE)))
-        model, result = tuned(lineage, place, resume, processes, follow)
-    if not processes.is_main:
-        return {}
-    with lineage.write("tuned") as dest:
-        model.save(dest, OverfitStore(artifacts.overfit("train")).base)
-        write_json(dest / "params.json", lineage.params.effective("tuned"))
-        write_json(dest / "metrics.json", result.metrics)
-        write_table(dest / "curve.tsv", result.curve)
-    shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint
-    return {"resumed": resumed}
+        with lineage.write("tuned") as dest:
+            model.save(dest, OverfitStore(artifacts.overfit("train")).base)
+            write_json(dest / "params.json", lineage.params.effective("tuned"))
+            write_json(dest / "metrics.json", result.metrics)
+            write_table(dest / "curve.tsv", result.curve)
+        return {"resumed": resumed}
 
 
 def tuned(

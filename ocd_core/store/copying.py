@@ -17,7 +17,7 @@ def copy_store(src: Path | str, dest: str) -> None:
     links in it point to, are not copied.
 
     Raises:
-        UserError: the store is damaged, `dest` is not empty, or the copy is not complete.
+        UserError: the store is damaged or is replaced meanwhile, `dest` is not empty, or the copy is not complete.
     """
     _refuse_damaged(src, "it was not copied")
     source = Source(src)
@@ -25,7 +25,12 @@ def copy_store(src: Path | str, dest: str) -> None:
     if fs.exists(root) and fs.find(root):
         raise UserError(f"{dest} is not empty; choose another path or remove it")
     for key in own_files(schema_of(read_node(source))):
-        put_file(fs, f"{root}/{key}", source.read(key))
+        try:
+            put_file(fs, f"{root}/{key}", source.read(key))
+        except FileNotFoundError:
+            source.check_same()
+            raise
+    source.check_same()
     _refuse_damaged(dest, "the copy is not complete; remove it and copy again")
 
 

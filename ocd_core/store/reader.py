@@ -107,6 +107,11 @@ class OverfitStore:
             >>> store.read("loss_before", slice(0, 5)).shape
             (5,)
         """
+        values = self._read(name, rows)
+        self._source.check_same()
+        return values
+
+    def _read(self, name: str, rows: Rows) -> npt.NDArray[Any]:
         array = self.array(name)
         if rows is None:
             rows = slice(None)
@@ -160,6 +165,7 @@ class OverfitStore:
         except Exception as error:  # codecs and checksums raise many kinds, which mean damage
             if is_shortage(error) or (isinstance(error, OSError) and not isinstance(error, _NO_FILE)):
                 raise  # the machine's fault, or the disk's
+            self._source.check_same()
             reason = " ".join(str(error).split())[:120]
             raise UserError(
                 f"{self.location} is damaged: {name} does not decode ({reason}); `ocd verify` "
@@ -171,7 +177,7 @@ class OverfitStore:
 
         Raises:
             IndexError: the row is out of range.
-            UserError: what is read is damaged.
+            UserError: what is read is damaged, or another store has taken this one's place.
 
         Examples:
             >>> store.delta(7).shape
@@ -185,7 +191,7 @@ class OverfitStore:
 
         Raises:
             IndexError: a row is out of range.
-            UserError: what is read is damaged.
+            UserError: what is read is damaged, or another store has taken this one's place.
 
         Examples:
             >>> import numpy as np
@@ -240,7 +246,7 @@ class OverfitStore:
 
         Raises:
             IndexError: a row is out of range.
-            UserError: what is read is damaged.
+            UserError: what is read is damaged, or another store has taken this one's place.
 
         Examples:
             >>> store.condition(slice(0, 2)).layer_input.shape

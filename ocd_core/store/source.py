@@ -37,11 +37,35 @@ class Source:
             raise UserError(f"there is no store at {self.location}")
         if self.local and not Path(self._root).is_dir():
             raise UserError(f"{self.location} is not an overfit store, which is a folder")
+        self._folder = self._identity()
 
     @property
     def local(self) -> bool:
         """Whether the files are on this machine's file system."""
         return isinstance(self._fs, LocalFileSystem)
+
+    def check_same(self) -> None:
+        """To be called after reading: the files must be those of the store that was opened.
+
+        A finished store is replaced by a rename, so what was read before and after it would not belong together. At a
+        URL nothing says so.
+
+        Raises:
+            UserError: another folder has the store's path now, or none.
+        """
+        if self._identity() != self._folder:
+            raise UserError(
+                f"{self.location} was replaced or moved while it was read; wait until nothing writes it, and run the "
+                "same command again"
+            )
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Of the folder, which keeps it when it is renamed; None if there is no folder."""
+        try:
+            status = Path(self._root).stat() if self.local else None
+        except FileNotFoundError:
+            return None
+        return None if status is None else (status.st_dev, status.st_ino)
 
     def zarr_store(self) -> Store:
         """The same files as a zarr store, read only."""

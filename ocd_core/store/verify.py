@@ -45,7 +45,7 @@ def verify_store(location: Path | str, progress: Callable[[int, int], None] | No
         the faults, by shard; empty for a sound store.
 
     Raises:
-        UserError: the store does not exist, or is not an overfit store with this schema version.
+        UserError: the store does not exist, is not an overfit store with this schema version, or is replaced meanwhile.
     """
     source = Source(location)
     try:
@@ -58,6 +58,8 @@ def verify_store(location: Path | str, progress: Callable[[int, int], None] | No
         found += shard_damage(source, schema, shard, digest)
         if progress:
             progress(shard + 1, schema.shard_count)
+    if found:
+        source.check_same()  # files of two stores look like damage
     return found
 
 

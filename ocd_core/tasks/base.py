@@ -158,6 +158,16 @@ class Task(ABC):
         """
         return Condition(flat(layer_input), flat(activation), flat(output))
 
+    def condition_observed(
+        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Any, observed: Sequence[Tensor]
+    ) -> Condition:
+        """The same I(x) for a base network that names modules in `fx_observed` (see `ocd_core.network.tracing`).
+
+        `observed`: what each of them gave in the same pass, float32, so that `condition` need not run the network for
+        it. By default it is of no use.
+        """
+        return self.condition(batch, layer_input, activation, output)
+
     def stored_target(self, batch: Batch) -> Tensor:
         """What the overfit store keeps as the sample's label, (N,) or (N, ...); small and numeric.
 

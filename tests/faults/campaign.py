@@ -1,8 +1,11 @@
-"""`make faults`: kill the overfit stage and the whole pipeline at random moments, and try all wrong values of params.
+"""`make faults`: kill stages and whole pipelines at random moments, and try many more cases than the tests do.
 
-    python -m tests.faults.campaign [--kills 50] [--pipeline-kills 50] [--params] [--seed N]
+    python -m tests.faults.campaign [--stage 50] [--pipeline 50] [--repro 100] [--run 100] [--stores 500] [--params]
+        [--seed N]
 
-After each kill a rerun must repair everything, byte for byte. It prints the seed of its moments.
+stage: kills of the overfit stage. pipeline: of all stages in one process. repro, run: of `dvc repro` and `ocd run` with
+all that they started. After each kill a rerun must repair everything, byte for byte. stores: how many sequences of
+operations on a store are tried. params: also try all values of all params. It prints the seed of its moments.
 """
 
 import argparse
@@ -12,10 +15,14 @@ import shutil
 import tempfile
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.faults import commands, pipeline
 from tests.faults.killing import Lengths, kill_once, lengths_undisturbed
-from tests.faults.pipeline import random_kills
 from tests.faults.support import (
     SHARDS,
     assert_undisturbed,
@@ -28,14 +35,14 @@ from tests.faults.support import (
     work_of,
 )
 from tests.faults.test_params import TASKS, try_values
+from tests.store.test_machine import TRIED, StoreMachine
 
 
-def campaign(kills: int, seed: int, folder: Path) -> Counter[str]:
+def stage_kills(kills: int, rng: random.Random, folder: Path) -> Counter[str]:
     """Kill and repair so many times; how often the stage was at which point. Fails at the first difference.
 
     A run that ends before its kill does not count, and later kills come sooner.
     """
-    rng = random.Random(seed)
     ready = folder / "ready"
     ready.mkdir()
     make_run(ready)
@@ -63,26 +70,38 @@ def campaign(kills: int, seed: int, folder: Path) -> Counter[str]:
     return points
 
 
+# option -> (kills, where, by default so often)
+KILLS = {
+    "stage": (stage_kills, "the overfit stage", 50),
+    "pipeline": (pipeline.random_kills, "all stages in one process", 50),
+    "repro": (partial(commands.random_kills, commands.REPRO), "`dvc repro`", 100),
+    "run": (partial(commands.random_kills, commands.RUN), "`ocd run`", 100),
+}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=None, help="of the moments")
-    parser.add_argument("--pipeline-kills", type=int, default=50)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for option, (_, where, times) in KILLS.items():
+        parser.add_argument(f"--{option}", type=int, default=times, help=f"kills of {where}")
+    parser.add_argument("--stores", type=int, default=500, help="sequences of operations on a store")
     parser.add_argument("--params", action="store_true", help="also try all values of all params")
+    parser.add_argument("--seed", type=int, default=None, help="of the moments")
     args = parser.parse_args()
     seed = secrets.randbelow(2**32) if args.seed is None else args.seed
-    print(f"{args.kills} kills of the overfit stage, {args.pipeline_kills} of the pipeline, seed {seed}")
-    start = time.monotonic()
-    points: Counter[str] = Counter()
-    if args.kills:
-        with tempfile.TemporaryDirectory() as folder:
-            points += campaign(args.kills, seed, Path(folder))
-    if args.pipeline_kills:
-        with tempfile.TemporaryDirectory() as folder:
-            points += random_kills(args.pipeline_kills, random.Random(seed), Path(folder))
-    for point, times in sorted(points.items()):
-        print(f"{times:4d}  killed at: {point}")
-    print(f"all repaired, byte for byte ({time.monotonic() - start:.0f} s)")
+    print(f"seed {seed}", flush=True)
+    for option, (kill, where, _) in KILLS.items():
+        if times := getattr(args, option):
+            start = time.monotonic()
+            with tempfile.TemporaryDirectory() as folder:
+                points = kill(times, random.Random(seed), Path(folder))
+            for point, count in sorted(points.items()):
+                print(f"{count:4d}  {point}")
+            print(
+                f"{times} kills of {where}: all repaired, byte for byte ({time.monotonic() - start:.0f} s)", flush=True
+            )
+    if args.stores:
+        run_state_machine_as_test(StoreMachine, settings=settings(TRIED, max_examples=args.stores))
+        print(f"{args.stores} sequences of operations on a store: all as they should be", flush=True)
     if args.params:
         print(f"{sum(map(try_values, TASKS))} params files with one wrong value: no traceback")
 

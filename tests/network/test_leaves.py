@@ -177,3 +177,56 @@ def test_the_same_changes_as_without_a_trace(distilled) -> None:
     assert not untraced.traced
     torch.testing.assert_close(one.delta_NOI, other.delta_NOI, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(one.loss_after_NS, other.loss_after_NS, rtol=1e-5, atol=1e-7)
+
+
+class Observed(Named):
+    """Its activation is a module, of which the output is a function."""
+
+    fx_observed: tuple[str, ...] = ("act",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.act = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.act(self.head(self.body(x)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_what_an_observed_module_gives_comes_with_the_output(precision) -> None:
+    torch.manual_seed(0)
+    model, x = Observed(), torch.randn(5, 4)
+    cut_model = CutModel(model, "head", precision)
+    cut = cut_model.prefix((x,))
+    calls(cut_model).clear()
+    activation, output, observed = cut_model.observe(cut_model.layer_output(cut), cut)
+    assert calls(cut_model) == [], "nothing runs again"
+    with torch.no_grad():
+        wanted = torch.sigmoid(model.head(model.body(x)))
+    assert observed is not None
+    (found,) = observed
+    torch.testing.assert_close(found.float(), wanted)
+    torch.testing.assert_close(output.float(), 2 * wanted)
+    plain = cut_model.tail(cut_model.layer_output(cut), cut)
+    for one, other in zip((activation, output), plain, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("names", [(), ("act", "body"), ("nothing",)])
+def test_without_a_module_behind_the_layer_nothing_is_observed(names: tuple[str, ...]) -> None:
+    """None to observe; one that is before the layer; one that the network does not have."""
+    model = Observed()
+    model.fx_observed = names
+    cut_model = CutModel(model, "head")
+    cut = cut_model.prefix((torch.randn(5, 4),))
+    assert cut_model.observe(cut_model.layer_output(cut), cut)[2] is None
+
+
+def test_a_network_that_is_not_traced_observes_nothing() -> None:
+    class Blind(Observed):
+        fx_leaves = ()
+
+    cut_model = CutModel(Blind(), "head")
+    cut = cut_model.prefix((torch.randn(5, 4),))
+    assert not cut_model.traced
+    assert cut_model.observe(cut_model.layer_output(cut), cut)[2] is None

@@ -75,8 +75,10 @@ def test_prefix_and_tail_make_up_the_network(names: tuple[str, ...]) -> None:
     wanted = x if names == ("body",) else layer_inputs(model, x)
     assert all(torch.equal(value, wanted) for value in inputs)
     outs = [model.get_submodule(name)(value) for name, value in zip(names, inputs, strict=True)]
-    taps, output = graphs.tail(*outs, *context)
+    taps, output, observed = graphs.tail(*outs, *context)
     assert torch.equal(output, model(x))
+    assert observed == ()
+    assert not graphs.observes
     activation = {"one": torch.relu, "two": lambda z: z, "body": torch.tanh}
     for name, out, tap in zip(names, outs, taps, strict=True):
         assert torch.equal(tap, activation[name](out))

@@ -10,7 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 LAST_INTERVAL = 1e10  # the last depth stands for everything behind it
 
@@ -70,14 +70,21 @@ def volume_weights(density: Tensor, depths: Tensor) -> Tensor:
     return -torch.expm1(-optical) * torch.exp(-before)
 
 
-def volume_render(field: Tensor, depths: Tensor, background: float) -> Tensor:
+class VolumeWeights(nn.Module):
+    """`volume_weights` as a module, so that what it gives can be observed."""
+
+    def forward(self, density: Tensor, depths: Tensor) -> Tensor:
+        """Both arguments and the result are (..., D)."""
+        return volume_weights(density, depths)
+
+
+def volume_render(field: Tensor, weights: Tensor, background: float) -> Tensor:
     """Colours (..., 3) of rays.
 
     Args:
         field: (..., D, 4), colour before its sigmoid and density before its relu at each depth.
-        depths: (..., D), increasing.
+        weights: (..., D), the `volume_weights` of the field.
         background: grey level in 0..1 behind everything.
     """
-    weights = volume_weights(field[..., 3], depths)
     colour = (weights.unsqueeze(-1) * torch.sigmoid(field[..., :3])).sum(-2)
     return colour + background * (1 - weights.sum(-1, keepdim=True))

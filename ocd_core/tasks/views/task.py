@@ -216,13 +216,24 @@ class ViewSynthesis(DrawsInputs):
         its contribution to the rendering (equally for a network without `depth_weights`), (N, C).
         f_θ(x): the averages of the rendering on a 4x4 grid, 48 numbers.
         """
+        depth_weights = getattr(model, "depth_weights", None)
+        if depth_weights is None or activation.shape[:-1] != batch.inputs[2].shape:
+            return self._condition(activation.flatten(1, -2).mean(1), output)
+        with torch.no_grad():
+            weights: Tensor = depth_weights(*batch.inputs)
+        return self._condition(_weighted_mean(activation, weights), output)
+
+    def condition_observed(
+        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, observed: Sequence[Tensor]
+    ) -> Condition:
+        """The same with the weights of the rendering itself, which TinyNeRF lets be observed."""
+        (weights,) = observed
+        return self._condition(_weighted_mean(activation, weights), output)
+
+    def _condition(self, activation_NC: Tensor, output: Tensor) -> Condition:
         assert output.dim() == 4, "I(x) is of whole views"
         image_N3HW = output.movedim(-1, 1)
-        return Condition(
-            self._encode(image_N3HW),
-            self._mean_activation(batch, activation, model),
-            _averages(image_N3HW, _SUMMARY_GRID),
-        )
+        return Condition(self._encode(image_N3HW), activation_NC, _averages(image_N3HW, _SUMMARY_GRID))
 
     def _encode(self, image_N3HW: Tensor) -> Tensor:
         if self._vgg11 is None:
@@ -233,17 +244,6 @@ class ViewSynthesis(DrawsInputs):
     @cached_property
     def _vgg11(self) -> VGG11Features | None:
         return None if self._vgg11_path is None else load_vgg11_features(self._vgg11_path)
-
-    @staticmethod
-    def _mean_activation(batch: Batch, activation: Tensor, model: nn.Module | None) -> Tensor:
-        weights = getattr(model, "depth_weights", None)
-        if weights is None or activation.shape[:-1] != batch.inputs[2].shape:
-            return activation.flatten(1, -2).mean(1)
-        with torch.no_grad():
-            weight_NP = weights(*batch.inputs).flatten(1)
-        weighted_NC = torch.einsum("np,npc->nc", weight_NP, activation.flatten(1, -2))
-        mean_NC: Tensor = weighted_NC / weight_NP.sum(1, keepdim=True).clamp(min=1e-6)
-        return mean_NC
 
     def stored_target(self, batch: Batch) -> Tensor:
         """The photograph's mean colour, (N, 3); the image itself is in the prepared data."""
@@ -282,6 +282,14 @@ class ViewSynthesis(DrawsInputs):
         """The mean colour of a rendered view."""
         mean_3 = output.reshape(-1, 3).double().mean(0).tolist()
         return dict(zip(("mean red", "mean green", "mean blue"), mean_3, strict=True))
+
+
+def _weighted_mean(activation: Tensor, weights: Tensor) -> Tensor:
+    """The mean of activations (N, ..., C) over all axes between, with weights (N, ...); (N, C)."""
+    weight_NP = weights.flatten(1)
+    weighted_NC = torch.einsum("np,npc->nc", weight_NP, activation.flatten(1, -2))
+    mean_NC: Tensor = weighted_NC / weight_NP.sum(1, keepdim=True).clamp(min=1e-6)
+    return mean_NC
 
 
 def _averages(image_N3HW: Tensor, grid: int) -> Tensor:

@@ -101,15 +101,19 @@ def test_constant_density_has_geometric_weights():
     assert weights.sum().item() == pytest.approx(1)  # the last interval takes what is left
 
 
+def rendered(field, depths, background):
+    return volume_render(field, volume_weights(field[..., 3], depths), background)
+
+
 def test_a_wall_shows_its_own_colour_and_nothing_shows_the_background():
     depths = depths_in_bins(2.0, 6.0, torch.full((1, 5), 0.5))
     field = torch.full((1, 5, 4), -3.0)
-    assert volume_render(field, depths, 0.0).tolist() == [[0, 0, 0]]
-    assert volume_render(field, depths, 1.0).tolist() == [[1, 1, 1]]
+    assert rendered(field, depths, 0.0).tolist() == [[0, 0, 0]]
+    assert rendered(field, depths, 1.0).tolist() == [[1, 1, 1]]
     field[0, 2] = torch.tensor([0.0, 2.0, -1.0, 1e6])
     field[0, 4] = torch.tensor([9.0, 9.0, 9.0, 1e6])  # hidden behind the wall
     expected = [1 / (1 + math.exp(-v)) for v in (0.0, 2.0, -1.0)]
-    assert volume_render(field, depths, 1.0)[0].tolist() == pytest.approx(expected)
+    assert rendered(field, depths, 1.0)[0].tolist() == pytest.approx(expected)
 
 
 def test_gradients_pass_a_numerical_check():
@@ -117,4 +121,4 @@ def test_gradients_pass_a_numerical_check():
     field = torch.randn(2, 4, 4, generator=generator, dtype=torch.float64) + 0.5
     field[..., -1, 3] = 2.0
     depths = depths_in_bins(2.0, 6.0, torch.rand(2, 4, generator=generator, dtype=torch.float64))
-    assert torch.autograd.gradcheck(lambda f: volume_render(f, depths, 1.0), (field.requires_grad_(True),))
+    assert torch.autograd.gradcheck(lambda f: rendered(f, depths, 1.0), (field.requires_grad_(True),))

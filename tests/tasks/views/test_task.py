@@ -249,6 +249,20 @@ def test_condition_follows_its_definition(prepared, net):
         torch.testing.assert_close(condition.layer_activation[n], mean, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("layer", ["layer1", "layer2", "layer3"])
+def test_observed_weights_give_the_condition_without_another_pass(prepared, net, layer, monkeypatch):
+    task = make_task(DEMO)
+    batch = task.open(prepared, "train").batch(torch.tensor([0, 3]))
+    model = CutModel(net, layer)
+    cut = model.prefix(batch.inputs)
+    activation, output = model.forward(cut)
+    wanted = task.condition(batch, cut.layer_input, activation.float(), output.float(), model.network)
+    monkeypatch.setattr(type(net), "field", None)  # it would run the network
+    found = base_pass(task, model, batch).condition
+    for one, other in zip(found.parts(), wanted.parts(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("layer", ["layer1", "layer3"])
 def test_condition_never_sees_the_photograph(prepared, net, layer):
     task = make_task(DEMO)
