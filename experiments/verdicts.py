@@ -63,19 +63,17 @@ SHORT: dict[str, Any] = {
     "evaluate.precision": "float32",
 }
 _CALIFORNIA = {"data.train_size": 3000, "data.val_size": 1000, "data.test_size": 3000}
-_FEW_TEXTS = {"data.test_size": 300}
-SMALLER: dict[str, dict[str, Any]] = {  # of tasks that would take long, or whose Δ are large
-    "california": _CALIFORNIA,
+_FEW_TEXTS = {
+    "data.test_size": 300,
+    "diffusion.representation.components": 8,  # Δ of 12 texts have no more than 11
+    "tuning.updates": 100,
+    "tuning.batch_size": 16,
+}
+OWN: dict[str, dict[str, Any]] = {  # of tasks that would take long, or whose Δ are large or few
+    "california": {**_CALIFORNIA, "layer.candidates.names": ["blocks.0.linear", "blocks.1.linear"]},
     "california_wide": _CALIFORNIA,
-    "cifar10_small": {
-        "layer.candidates.names": ["linear", "e4.b2.3"],
-        "data.train_size": 4000,
-        "data.val_size": 1000,
-        "data.test_size": 2000,
-        "base.epochs": 3,
-    },
-    "mnist3k": {"data.test_size": 3000},
     "tinynerf_demo": {
+        "base.epochs": 15,
         "scoring.samples": 10,
         "scoring.draws": 20,
         "diffusion.updates": 1000,
@@ -124,7 +122,7 @@ class Case:
 
 def settings(task: str) -> dict[str, Any]:
     """The params of a task's cases, {key with dots: value}."""
-    return {**ALL_LAYERS, **SHORT, **SMALLER.get(task, {})}
+    return {**ALL_LAYERS, **SHORT, **OWN.get(task, {})}
 
 
 def cases(root: Path | str = ".") -> list[Case]:

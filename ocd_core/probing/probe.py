@@ -215,8 +215,9 @@ class _Overfitted:
 
     @cached_property
     def condition(self) -> Condition:
+        nothing = np.empty((len(self), 0), np.float32)  # of a part that the task leaves empty
         names = ("layer_input", "layer_activation", "base_output")
-        return Condition(*(torch.from_numpy(self.values[name]) for name in names))
+        return Condition(*(torch.from_numpy(self.values.get(name, nothing)) for name in names))
 
 
 def _space(delta_NOI: Tensor, layer: str, components: int) -> DeltaSpace:

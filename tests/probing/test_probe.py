@@ -10,6 +10,7 @@ from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.probing import probe as probing
 from ocd_core.probing.probe import cosine, cross_fitted, probe_layer, probe_steps, r2
 from ocd_core.rng import permutation
+from ocd_core.samples import Condition
 from ocd_core.scoring.params import ProbeParams
 from tests.support.arrays import ArraySplit, ArrayTask
 
@@ -98,6 +99,21 @@ def test_the_loss_teaches_what_deltas_are_too_small_to_say() -> None:
     assert found.val_loss - found.bound < 0.01 * found.val_loss
     assert found.change < -0.1 * found.val_loss
     assert found.z < -4
+
+
+class InputAlone(ArrayTask):
+    """I(x) is the layer's input; the other parts are empty, as with texts."""
+
+    def condition(self, batch, layer_input, activation, output, model=None) -> Condition:
+        empty = layer_input.new_empty(len(layer_input), 0)
+        return Condition(layer_input, empty, empty)
+
+
+def test_parts_that_a_task_leaves_empty() -> None:
+    network = linear()
+    found = probe_layer(network, InputAlone(), *splits(network, 1.0, 0.05), "0", OVERFIT, PARAMS, seed=0)
+    assert found.r2 > 0.5
+    assert found.high < 0
 
 
 def test_more_validation_samples_are_judged_than_overfitted() -> None:
