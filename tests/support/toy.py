@@ -108,6 +108,7 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
                       "denoiser": {**values["diffusion"]["denoiser"], "width": 16, "depth": 1}},
         "scale": {"updates": 60, "batch_size": 16, "validate_every": 20, "width": 16},
         "sampling": {"steps": 3},
+        "tuning": {"updates": 6, "draws": 2, "lrs": [1e-2], "batch_size": 8, "validate_every": 3},
         "controls": {
             **{name: dict(row_class(name).quick) for name in SLOW_ROWS},
             "components": 2, "ocd_gain": {"gains": [0.5, 1.0]},
