@@ -3,8 +3,9 @@
     python -m experiments.paired mnist3k --row ocd_tuned_ensemble --seeds 0,1,2
 
 The tables of reports compare with the base network; this compares any row with the others. It reads what `evaluate`
-wrote. A sample's value is the mean over the seeds, so that the seeds, which see the same test samples, do not count as
-samples of their own; z of each seed is beside it. p is corrected after Holm over the rows.
+wrote of each sample in the first metric; for a root mean square that is the sample's own root, its absolute error. A
+sample's value is the mean over the seeds, so that the seeds, which see the same test samples, do not count as samples of
+their own; z of each seed is beside it. p is corrected after Holm over the rows.
 
 Dims: N test samples.
 """
@@ -30,7 +31,7 @@ app = typer.Typer(add_completion=False)
 
 
 def row_values(run: Artifacts) -> dict[str, Values]:
-    """{row: the first metric of each test sample, (N,)} of an evaluated run, before any mean or root.
+    """{row: the first metric of each test sample, (N,)} of an evaluated run.
 
     Raises:
         UserError: the run has not been evaluated.
@@ -93,7 +94,8 @@ def main(
     """Compare one row with all others."""
     runs = [Artifacts(task, seed, rank, root=Path()) for seed in numbers("--seeds", seeds, least=0)]
     values = [row_values(one) for one in runs]
-    groups = groups_of(load_params(task).build_task().open(runs[0].prepared, "test"))
+    prepared = runs[0].prepared
+    groups = groups_of(load_params(task).build_task(prepared).open(prepared, "test"))
     print(table(compared(values, row, None if groups is None else groups.numpy()), row))
 
 
