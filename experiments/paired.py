@@ -3,9 +3,9 @@
     python -m experiments.paired mnist3k --row ocd_tuned_ensemble --seeds 0,1,2
 
 The tables of reports compare with the base network; this compares any row with the others. It reads what `evaluate`
-wrote of each sample in the first metric; for a root mean square that is the sample's own root, its absolute error. A
-sample's value is the mean over the seeds, so that the seeds, which see the same test samples, do not count as samples of
-their own; z of each seed is beside it. p is corrected after Holm over the rows.
+wrote of each sample in the first metric; for a root mean square that is the sample's own root, its absolute error. The
+seeds see the same test samples and do not count as samples of their own: a sample's value is the mean over the seeds. z
+of each seed is beside it, and p is corrected after Holm over the rows.
 
 Dims: N test samples.
 """
