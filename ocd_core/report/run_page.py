@@ -39,6 +39,7 @@ from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_LINE = 6  # items of a list in a line of the params
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
 _WEIGHTS = (
     "Each training, validation and test sample has its own Δ: the base network overfitted to that sample alone. The "
@@ -274,9 +275,17 @@ def _environment(run: Artifacts) -> list[Block]:
         Table(("package", "version"), rows),
         Details(
             f"All params of seed {run.seed}, rank {run.rank}",
-            [Table(("param", "value"), [(key, str(value)) for key, value in config.items()])],
+            [Table(("param", "value"), [line for key, value in config.items() for line in _param(key, value)])],
         ),
     ]
+
+
+def _param(key: str, value: object) -> list[tuple[str, str]]:
+    """The lines of a param; a long list has several, because a narrow screen shows one as a tall row."""
+    if not isinstance(value, list) or len(value) <= _LINE:
+        return [(key, str(value))]
+    parts = [value[start : start + _LINE] for start in range(0, len(value), _LINE)]
+    return [(f"{key}[{_LINE * i}:{_LINE * i + len(part)}]", ", ".join(map(str, part))) for i, part in enumerate(parts)]
 
 
 def _body(text: str) -> str:

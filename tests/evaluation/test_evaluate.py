@@ -49,7 +49,8 @@ def test_every_row_is_measured_on_its_own_outputs(run: Artifacts) -> None:
     for name, values in values_of(result).items():
         row, shared = row_of(run, name)
         np.testing.assert_allclose(values, task.loss(row.outputs(shared), target), rtol=1e-9, err_msg=name)
-    different = {row: tuple(np.round(v, 9)) for row, v in values_of(result).items() if row != "ocd_gain"}
+    same = {"ocd_gain", "regression", "hypernetwork_pretrained"}  # as one draw; as they start, after so few updates
+    different = {row: tuple(np.round(v, 9)) for row, v in values_of(result).items() if row not in same}
     assert len(set(different.values())) == len(different)
 
 

@@ -49,11 +49,12 @@ def test_the_stage_writes_one_network_for_all(run: Artifacts) -> None:
     assert json.loads((run.controls / "params.json").read_text()) == params_of(run).effective("controls")
     names = {name.split(".")[0] for name in load_file(run.controls / "model.safetensors")}
     shared = {"space"} if params_of(run).layer.select == "embed" else set()  # `factored` has no tensors
-    assert names == {"mean_delta", "further", "ridge", "hypernetwork", *shared}
+    networks = {"regression", "hypernetwork", "hypernetwork_pretrained", "hypernetwork_stochastic"}
+    assert names == {"mean_delta", "further", "ridge", *networks, *shared}
     metrics = json.loads((run.controls / "metrics.json").read_text())
     assert list(metrics) == [*params_of(run).controls.fit, "cost_flops"]
     cost = metrics["cost_flops"]
-    assert list(cost) == ["ocd", "ocd_tuned", "base_further", "hypernetwork"]
+    assert {*cost} == {"ocd", "ocd_tuned", "base_further", *networks}
     assert cost["base_further"]["total"] * 3 == cost["base_further"]["allowed"] * metrics["base_further"]["epochs"]
 
 

@@ -30,10 +30,12 @@ def test_rows_share_the_pass_and_the_draws(run: Artifacts, monkeypatch: pytest.M
         row.outputs(shared)
     assert calls.count("pass") == calls.count("estimate_rho") == 1
     assert calls.count("code") == context.draws == 3
-    # once for each of the draws, and for each row that moves the layer otherwise
-    otherwise = {row.name for row in rows} - {"base", "base_further", "ocd", "ocd_ensemble"}
+    # for each draw (of OCD, the tuned model, the fresh denoiser); once for each row that moves the layer otherwise
+    drawn = {"ocd", "ocd_ensemble", "ocd_tuned", "ocd_tuned_ensemble", "hypernetwork_stochastic"}
+    assert drawn <= {row.name for row in rows}
+    otherwise = {row.name for row in rows} - {"base", "base_further"} - drawn
     gain_of_one = any(row.name == "ocd_gain" and row.gain == 1 for row in rows)  # the first draw itself
-    assert calls.count("moved") == 3 + len(otherwise) - gain_of_one
+    assert calls.count("moved") == 3 * 3 + len(otherwise) - gain_of_one
 
 
 def test_another_predictor_has_draws_of_its_own(run: Artifacts) -> None:

@@ -42,12 +42,12 @@ def test_a_preset_fits_every_task_and_changes_the_method_alone(preset: str, task
         assert getattr(params.overfit, key) == getattr(own.overfit, key)
     dumped = {
         k: v
-        for g in ("overfit", "diffusion", "scale", "sampling", "controls")
+        for g in ("overfit", "diffusion", "scale", "sampling", "tuning", "controls")
         for k, v in flat(getattr(params, g).model_dump(mode="json"), f"{g}.").items()
     }
     before = {
         k: v
-        for g in ("overfit", "diffusion", "scale", "sampling", "controls")
+        for g in ("overfit", "diffusion", "scale", "sampling", "tuning", "controls")
         for k, v in flat(getattr(own, g).model_dump(mode="json"), f"{g}.").items()
     }
     assert {c.key: c.after for c in changes} == {k: v for k, v in dumped.items() if v != before[k]}

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from ocd_core.artifacts import Artifacts, write_json
+from ocd_core.files import sha256_files
+from ocd_core.provenance import write_manifest
 from ocd_core.report import run_report
 from ocd_core.report.results import merged_results
 from ocd_core.report.run_page import about, differences_figure, in_short, legend
@@ -71,6 +73,8 @@ def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], mo
     folder = run.diagnosis
     folder.mkdir(exist_ok=True)
     (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
+    made = {"stage": "diagnose", "params": {}, "code": "", "inputs": {}}
+    write_manifest(folder, made, sha256_files(folder))
     write_report("images", run.root)
     text, page = page_of(run)
     assert sections(page)[0] == "verdict"

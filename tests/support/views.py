@@ -32,7 +32,11 @@ def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = l
         values[group].update(keys)
     values["diffusion"]["denoiser"].update(width=8, depth=1)
     values["controls"]["hypernetwork"].update(widths=[8], updates=2, validate_every=1)
+    for row in ("regression", "hypernetwork_pretrained"):
+        values["controls"][row].update(widths=[8], updates=2, lrs=[1e-3], validate_every=1)
+    values["controls"]["hypernetwork_pretrained"]["regression"].update(updates=2)
     values["controls"]["base_further"]["epochs"] = 1
+    values["tuning"]["updates"] = 0
     (root / "params").mkdir()
     with (root / "params" / "views.yaml").open("w") as file:
         YAML().dump(change(values), file)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from ocd_core.evaluation.rows import row_class
 from tests.support.repository import REPO, repository_files
 
+NETWORKS = ("regression", "hypernetwork", "hypernetwork_pretrained", "hypernetwork_stochastic")
 SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "base": {"epochs": 2},
     "scoring": {"samples": 16, "draws": 50},
@@ -18,16 +20,9 @@ SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "controls": {
         "base_further": {"epochs": 1, "patience": 1, "lrs": [1e-4]},
         "ridge": {"rows": 200, "folds": 2, "widths": [1.0], "penalties": [0.1], "metric": "euclidean"},
-        "hypernetwork": {
-            "widths": [16],
-            "updates": 10,
-            "batch_size": 16,
-            "lrs": [1e-3],
-            "ema": 0.0,
-            "validate_every": 5,
-            "patience": 5,
-        },
+        **{name: dict(row_class(name).quick) for name in NETWORKS},
     },
+    "tuning": {"updates": 4, "draws": 2, "lrs": [1e-3], "batch_size": 16, "validate_every": 2},
     "evaluate": {"draws": [2], "bootstrap": 100},
 }
 
