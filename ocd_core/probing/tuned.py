@@ -19,9 +19,11 @@ from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import row_chunks
 from ocd_core.samples import Samples
 from ocd_core.tasks.base import Task
+from ocd_core.tasks.draws_inputs import draws_inputs
 from ocd_core.training.loop import DivergedError, Row
 
 TUNING = TrainingParams(widths=[128], updates=300, batch_size=32, lrs=[1e-3], ema=0.95, validate_every=50, patience=300)
+_LARGE = 8  # the batch of a domain that draws the inputs of each step: its samples, such as views, have many
 
 
 class _Recorded(MovedLoss):
@@ -48,7 +50,8 @@ def tuned_losses(
     before counts.
     """
     moves = HypernetworkMoves(network, space)
-    objective = _Recorded(task, model, moves, train, val, TUNING.batch_size, seed, "tuned probe")
+    batch = _LARGE if draws_inputs(task) else TUNING.batch_size
+    objective = _Recorded(task, model, moves, train, val, batch, seed, "tuned probe")
     with suppress(DivergedError):
         run_phase(network, objective, TUNING.settings(), TUNING.lrs, seed)
     return torch.stack(objective.found)
