@@ -1,5 +1,6 @@
 """The page of a task's report: its parts, and what a reader of it sees in a browser at two widths."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -66,24 +67,27 @@ def test_it_opens_offline(reports: dict[str, Artifacts]) -> None:
         assert "http" not in text.split("</style>")[1].replace("http-", "")
 
 
-def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], monkeypatch) -> None:
+def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], monkeypatch, tmp_path: Path) -> None:
     run = reports["images"]
     for name in ("_cards", "plot_curves", "plot_layer_scores", "plot_store"):  # as they are
         monkeypatch.setattr(run_report, name, lambda *_: [])
     folder = run.diagnosis
-    folder.mkdir(exist_ok=True)
-    (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
-    made = {"stage": "diagnose", "params": {}, "code": "", "inputs": {}}
-    write_manifest(folder, made, sha256_files(folder))
-    write_report("images", run.root)
-    text, page = page_of(run)
-    assert sections(page)[0] == "verdict"
-    assert "OCD <strong>cannot</strong> gain here." in text
-    (folder / "verdict.md").unlink()
-    write_report("images", run.root)
-    text, page = page_of(run)
-    assert sections(page)[0] == "in-short"
-    assert "erdict" not in text
+    shutil.move(folder, tmp_path / "kept")
+    try:
+        write_report("images", run.root)
+        text, page = page_of(run)
+        assert sections(page)[0] == "in-short"
+        assert "erdict" not in text
+        folder.mkdir()
+        (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
+        write_manifest(folder, {"stage": "diagnose", "params": {}, "code": "", "inputs": {}}, sha256_files(folder))
+        write_report("images", run.root)
+        text, page = page_of(run)
+        assert sections(page)[0] == "verdict"
+        assert "OCD <strong>cannot</strong> gain here." in text
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.move(tmp_path / "kept", folder)
 
 
 @pytest.fixture(scope="module")
