@@ -48,7 +48,8 @@ TUNED = {"updates": 4, "validate_every": 2, "batch_size": 8, "lrs": [1e-3], "del
 
 def with_tuning(values):
     values["tuning"].update(TUNED)
-    assert {"ocd_tuned", "ocd_tuned_ensemble"} <= {*values["evaluate"]["rows"]}
+    rows = values["evaluate"]["rows"]
+    rows[-1:-1] = [row for row in ("ocd_tuned", "ocd_tuned_ensemble") if row not in rows]
     return values
 
 
