@@ -80,6 +80,15 @@ def command(
     return ["dvc", "exp", "run", *stages, *(arg for text in sets for arg in ("--set-param", text))]
 
 
+def plain_results(table: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """{row: its result} of a run's table in one metric, without a temperature and without noise."""
+    return {
+        r["row"]: r
+        for r in table["results"]
+        if r["metric"] == metric and r["temperature"] is None and r["noise"] is None
+    }
+
+
 def gains(task: str, root: Path | str = ".") -> list[Gain]:
     """Every evaluated layer in the workspace, by seed and rank.
 
@@ -90,11 +99,7 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
     for path in Artifacts(task, root=Path(root)).task_dir.glob("seed*/rank*/evaluation/table.json"):
         table = read_json(path)
         metric = table["metrics"][0]["name"]
-        results = {
-            r["row"]: r
-            for r in table["results"]
-            if r["metric"] == metric and r["temperature"] is None and r["noise"] is None
-        }
+        results = plain_results(table, metric)
         base, ocd, bound = (results[row] for row in ("base", "ocd", "bound"))
         found.append(
             Gain(table["seed"], table["rank"], table["layer"], base["mean"], ocd["mean"], bound["mean"], ocd["z"])

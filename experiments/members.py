@@ -19,7 +19,7 @@ import torch
 import typer
 from torch import Tensor
 
-from experiments import run
+from experiments import p_text, run
 from experiments.tables import numbers
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import load_params
@@ -147,7 +147,7 @@ def table(lines: Sequence[Compared], bases: int, groups: Tensor | None = None) -
     for side, values in sides.items():
         p = dict(zip(others, holm([paired_p(values[i], values[bases], apart) for i in others]), strict=True))
         tests[side] = [
-            ("", "") if i == bases else (f"{paired_z(values[i], values[bases], apart):+.1f}", _p(p[i]))
+            ("", "") if i == bases else (f"{paired_z(values[i], values[bases], apart):+.1f}", p_text(p[i]))
             for i in range(len(lines))
         ]
     heads = ["method", *(head for side in sides for head in (side, "z", "p")), "accuracy %"]
@@ -163,10 +163,6 @@ def _cells(
         yield f"{values[index].mean():.4f}"
         yield from tests[side][index]
     yield "–" if line.accuracy is None else f"{line.accuracy:.2f}"
-
-
-def _p(value: float) -> str:
-    return "<.001" if value < 0.001 else f"{value:.3f}"
 
 
 @app.command()

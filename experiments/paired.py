@@ -17,7 +17,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from experiments import run
+from experiments import p_text, run
 from experiments.tables import numbers
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
@@ -77,7 +77,7 @@ def table(lines: Sequence[tuple[str, float, float, list[float], float, float]], 
             f"{difference:+.4f}",
             ", ".join(f"{z:+.1f}" for z in each),
             f"{z:+.1f}",
-            "<.001" if p < 0.001 else f"{p:.3f}",
+            p_text(p),
         ]
         for name, mean, difference, each, z, p in sorted(lines, key=lambda line: line[1])
     ]

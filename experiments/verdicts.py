@@ -23,7 +23,7 @@ import typer
 from scipy.stats import binomtest
 
 from experiments import run as run_app
-from experiments.layer_gain import ALL_LAYERS, Seeds, Task, command, layer_count
+from experiments.layer_gain import ALL_LAYERS, Seeds, Task, command, layer_count, plain_results
 from ocd_core.artifacts import Artifacts, read_json, read_table
 from ocd_core.errors import UserError
 from ocd_core.probing.diagnosis import THRESHOLDS, Diagnosis, Thresholds, Verdict, relative
@@ -145,11 +145,7 @@ def _cases(path: Path) -> Iterator[Case]:
     names = [metric["name"] for metric in table["metrics"]]
     metric = next((name for name in LOSSES if name in names), names[0])
     sign = -1 if table["metrics"][names.index(metric)]["higher_is_better"] else 1
-    results = {
-        r["row"]: r
-        for r in table["results"]
-        if r["metric"] == metric and r["temperature"] is None and r["noise"] is None
-    }
+    results = plain_results(table, metric)
     row = next((name for name in ROWS if name in results), None)
     for probe in probes:
         if probe.layer == table["layer"] and row is not None:
