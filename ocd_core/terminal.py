@@ -13,6 +13,9 @@ from ocd_core.files import is_shortage
 _REMOTE = ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp")
 _DISK = (errno.ENOSPC, errno.EDQUOT)
 
+# given back when an error arrives, so that there is memory left to say that there was none
+_reserve = [bytearray(2**22)]
+
 
 @contextmanager
 def errors_as_lines(debug: Callable[[], bool] | None = None) -> Iterator[None]:
@@ -33,6 +36,7 @@ def errors_as_lines(debug: Callable[[], bool] | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        _reserve.clear()
         if debug is not None and debug():
             raise
         _print_as_line(error, bugs=debug is not None)
