@@ -1,6 +1,6 @@
 """The parts of a run that rows can use: its params, predictor, splits and stores, and what fits share.
 
-Dims: N rows of the training store, d coordinates of Δ.
+Dims: N rows of the training store, M of the validation store, d coordinates of Δ.
 """
 
 import math
@@ -218,6 +218,11 @@ class Fitting(Context):
     def coordinates_Nd(self) -> Tensor:
         """Δ of every row of the training store in `space`, float32."""
         return self.space.encode_store(self.store("train"))
+
+    @cached_property
+    def val_coordinates_Md(self) -> Tensor:
+        """The same of every row of the validation store."""
+        return self.space.encode_store(self.store("val"))
 
     @cached_property
     def ocd_flops(self) -> dict[str, int]:

@@ -61,13 +61,12 @@ class HypernetworkRow(MovedRow, FittedRow):
 
     def regress(self, fitting: Fitting, network: Hypernetwork, updates: int, lrs: Rates) -> Phase:
         """On the Δ of the training store."""
-        val = fitting.store("val")
         objective = RegressionLoss(
             network,
             fitting.train_condition,
             fitting.coordinates_Nd,
-            val.condition(),
-            fitting.once("coordinates of val", lambda: fitting.space.encode_store(val)),
+            fitting.store("val").condition(),
+            fitting.val_coordinates_Md,
             self.params.batch_size,
             fitting.seed,
         )

@@ -183,6 +183,11 @@ class FittedRow(Row):
     # the context's space, if the row answers in it; it is saved once for all rows
     space: DeltaSpace | None = None
 
+    @property
+    def networks(self) -> int:
+        """How many networks like the base the `epochs` of its params train, one after the other or together."""
+        return 1
+
     @abstractmethod
     def fit(self, fitting: Fitting) -> Fit:
         """Fit the row and keep the result in this object, on the CPU."""

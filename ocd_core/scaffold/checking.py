@@ -17,9 +17,6 @@ from torch import nn
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.evaluation.delta_networks import TrainingParams
-from ocd_core.evaluation.further import FurtherParams
-from ocd_core.evaluation.regression import RidgeParams
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import matrix_layers
 from ocd_core.network.training import load_base, seeded_network, set_training_mode
@@ -27,10 +24,12 @@ from ocd_core.overfit.layout import check_selected
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.provenance import Lineage
 from ocd_core.samples import SPLITS, Batch, Split, SplitName, rows_at_once
-from ocd_core.scaffold.trials import REPRESENTATIONS, SAMPLES, Trials, activations, bytes_of, kernel_seconds, seconds
+from ocd_core.scaffold.controls import Budget, Controls
+from ocd_core.scaffold.trials import REPRESENTATIONS, SAMPLES, Trials, activations, bytes_of, seconds
 from ocd_core.tasks.base import Task
 
 _MB = 2**20
+_OF_OCD = ("overfit", "train_diffusion", "train_scale", "tune_diffusion")  # stages
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def check_task_params(lineage: Lineage) -> Check:
         layers = _layers(network, task, splits["train"], params)
         layer = _selected(layers, params)
         needs = [Need("prepare", None if took is None else took / 60, None, _size(prepared))]
-        needs += _needs(params, task, network, splits, layer, layers)
+        needs += _needs(lineage, task, network, splits, layer, layers)
     return Check({name: len(split) for name, split in splits.items()}, layers, layer, needs)
 
 
@@ -157,9 +156,9 @@ def _selected(layers: list[Layer], params: Params) -> str:
 
 
 def _needs(
-    params: Params, task: Task, network: nn.Module, splits: dict[SplitName, Split], layer: str, layers: list[Layer]
+    lineage: Lineage, task: Task, network: nn.Module, splits: dict[SplitName, Split], layer: str, layers: list[Layer]
 ) -> list[Need]:
-    train = splits["train"]
+    params, train = lineage.params, splits["train"]
     outs, ins = next(x.shape for x in layers if x.name == layer)
     base, epoch = _base(params, task, network, train)
     model = CutModel(network, layer, params.overfit.precision)
@@ -189,16 +188,18 @@ def _needs(
             )
     if kind.name in REPRESENTATIONS:
         trials = Trials(params, task, CutModel(network, layer, "float32"), train, len(splits["val"]))
-        needs += _trainings(params, trials, builder.rows, epoch)
+        needs += _trainings(params, trials, builder.rows)
+        trained = sum(need.minutes or 0.0 for need in needs if need.stage in _OF_OCD)
+        budget = Budget(lambda of: epoch if of is task else _Updates(params, of, train).epoch(), trained)
+        needs.append(_controls(Controls(lineage, trials, splits, builder.rows, budget, forward)))
     return needs
 
 
-def _trainings(params: Params, trials: Trials, rows: int, epoch: float) -> list[Need]:
-    """What the stages after overfitting need.
+def _trainings(params: Params, trials: Trials, rows: int) -> list[Need]:
+    """What the trainings of OCD need.
 
     Args:
         rows: of the training store.
-        epoch: seconds of training the base network.
     """
     outs, ins = trials.model.weight_OI.shape
     matrix = 12 * rows * outs * ins if params.diffusion.representation.name == "pca" else 0
@@ -219,50 +220,49 @@ def _trainings(params: Params, trials: Trials, rows: int, epoch: float) -> list[
         found = trials.tuning()
         note = f"{tuning.updates} updates with each of {rates} learning rates at most"
         needs.append(Need("tune_diffusion", found[0], found[1] / _MB, None, note))
-    trained = sum(need.minutes or 0.0 for need in needs[:2])
-    known = {name: _control(params, name, trials, rows, trained, epoch) for name in params.controls.fit}
-    timed = {name: found for name, found in known.items() if found is not None}
-    told = [f"{name} {found:.2g}" for name, found in timed.items()]
-    left = [name for name in known if name not in timed]
-    note = "; ".join([*([", ".join(told)] if told else []), *([f"not known: {', '.join(left)}"] if left else [])])
-    needs.append(Need("train_controls", sum(timed.values()), None, None, note))
     return needs
 
 
-def _control(params: Params, name: str, trials: Trials, rows: int, trained: float, epoch: float) -> float | None:
-    """Minutes of fitting a control; None if they are not known.
+def _controls(controls: Controls) -> Need:
+    """What fitting the controls needs, with the minutes of each in the note."""
+    found = controls.estimate()
+    told = [f"{name} {minutes:.2g}" for name, minutes in found.minutes.items()]
+    parts = {"": told, "not known: ": found.unknown, "left out: ": list(found.left_out)}
+    note = "; ".join(f"{what}{', '.join(names)}" for what, names in parts.items() if names)
+    return Need("train_controls", sum(found.minutes.values()), None, None, note)
 
-    Args:
-        trained: minutes of OCD's trainings, on which the base may be trained further.
-    """
-    own = params.controls.of_row(name)
-    if isinstance(own, TrainingParams):
-        return trials.hypernetwork(own)
-    if isinstance(own, FurtherParams):
-        return trained if own.epochs is None else len(own.lrs) * own.epochs * epoch / 60
-    if isinstance(own, RidgeParams):
-        return len(own.widths) * len(own.penalties) * kernel_seconds(min(rows, own.rows)) / 60
-    return 0.0 if name == "mean_delta" else None
+
+class _Updates:
+    """Updates of the training of a network, one like the base of its task unless it is given."""
+
+    def __init__(self, params: Params, task: Task, train: Split, network: nn.Module | None = None) -> None:
+        self.task, self.train, self.smoothing = task, train, params.base.label_smoothing
+        self.size = min(len(train), params.base.batch_size)
+        self.network = task.build_model() if network is None else network
+
+    def run(self) -> None:
+        set_training_mode(self.network)
+        batch = self.task.training_batch(self.train, torch.arange(self.size), 0, 1)
+        loss_N = self.task.training_loss(self.network(*batch.inputs), batch.target, self.smoothing)
+        loss_N.mean().backward()  # type: ignore[no-untyped-call]
+        self.network.zero_grad(set_to_none=True)
+
+    def epoch(self) -> float:
+        """Its seconds, without validation; after one update that is not timed."""
+        self.run()
+        return seconds(self.run) * math.ceil(len(self.train) / self.size)
 
 
 def _base(params: Params, task: Task, network: nn.Module, train: Split) -> tuple[Need, float]:
     """What train_base needs, and the seconds of an epoch."""
-    size = min(len(train), params.base.batch_size)
     trained = any(p.requires_grad for p in network.parameters())
-
-    def update() -> None:
-        set_training_mode(network)
-        batch = task.training_batch(train, torch.arange(size), 0, 1)
-        loss_N = task.training_loss(network(*batch.inputs), batch.target, params.base.label_smoothing)
-        loss_N.mean().backward()  # type: ignore[no-untyped-call]
-        network.zero_grad(set_to_none=True)
-
     epoch, kept = 0.0, [0]
     if trained:
         state = {name: value.clone() for name, value in network.state_dict().items()}
+        updates = _Updates(params, task, train, network)
         with activations() as kept:
-            update()
-        epoch = seconds(update) * math.ceil(len(train) / size)
+            updates.run()
+        epoch = updates.epoch()
         network.load_state_dict(state)  # batch norms have moved
         network.eval()
     if params.base.checkpoint is not None or not trained:

@@ -9,7 +9,7 @@ Dims: N samples.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,12 +25,12 @@ from ocd_core.diffusion.memory import training_memory
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.diffusion.tuning import tune
-from ocd_core.evaluation.delta_networks import Hypernetwork, HypernetworkMoves, TrainingParams, run_phase
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
-from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import base_pass
-from ocd_core.samples import Batch, Samples, Split
+from ocd_core.predictor import Predictor
+from ocd_core.samples import Samples, Split
+from ocd_core.scaffold.few import first_samples
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.scale.training import train_scale
 from ocd_core.tasks.base import Task
@@ -38,6 +38,7 @@ from ocd_core.tasks.base import Task
 REPRESENTATIONS = ("factored", "pca", "dense")  # of known sizes
 SAMPLES = 32  # that are tried
 _UPDATES = 4  # that are timed, after one that is not
+_TRAININGS = ((1, 1), (1 + _UPDATES, 1 + _UPDATES), (2, 1))  # updates, validate_every
 _SLOW = 2.0  # seconds of an update after which one is enough
 _BYTES = 100 * 2**20  # of activations, above which a part of a batch is tried
 _COPIES = 6  # of the weights: themselves, gradients, Adam's two moments, the moving average, its best state
@@ -45,10 +46,11 @@ _COPIES = 6  # of the weights: themselves, gradients, Adam's two moments, the mo
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured, in seconds. update: one update; around: the start, and one validation on `samples`."""
+    """What was measured, in seconds. update: one update; validation: one on `samples`; start: what happens once."""
 
     update: float
-    around: float
+    validation: float
+    start: float
     samples: int
 
     def minutes(self, updates: int, validate_every: int, validated: int) -> float:
@@ -58,21 +60,22 @@ class Trial:
             validated: how many samples the validation split has.
         """
         validations = updates / validate_every * max(1.0, validated / self.samples)
-        return (updates * self.update + validations * self.around) / 60
+        return (self.start + updates * self.update + validations * self.validation) / 60
 
 
-def tried(train: Callable[[int], object], samples: int) -> Trial:
+def tried(train: Callable[[int, int], object], samples: int) -> Trial:
     """Run a training for very few updates, so often that what happens once (imports, compilation) does not count.
 
     Args:
-        train: trains for so many updates, with one validation at the end on `samples` samples.
+        train: trains for so many updates, with a validation after every so many; it validates on `samples` samples.
     """
-    first = seconds(lambda: train(1))
+    first = seconds(lambda: train(1, 1))
     if first > _SLOW:
-        return Trial(first, first, samples)
-    one, more = (seconds(lambda count=count: train(count)) for count in (1, 1 + _UPDATES))  # type: ignore[misc]
+        return Trial(first, first, 0.0, samples)
+    one, more, twice = (seconds(lambda n=n, every=every: train(n, every)) for n, every in _TRAININGS)  # type: ignore[misc]
     update = max(0.0, more - one) / _UPDATES
-    return Trial(update, max(0.0, one - update), samples)
+    validation = max(0.0, twice - one - update)
+    return Trial(update, validation, max(0.0, one - update - validation), samples)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -87,21 +90,6 @@ def kernel_seconds(rows: int) -> float:
     size = min(rows, 300)
     matrix = torch.eye(size, dtype=torch.float64) + 1.0 / size
     return seconds(lambda: torch.cholesky_inverse(torch.linalg.cholesky(matrix))) * (rows / size) ** 3
-
-
-@dataclass(frozen=True)
-class First:
-    """The first samples of a split."""
-
-    split: Split
-    count: int
-
-    def __len__(self) -> int:
-        return self.count
-
-    def batch(self, sample_id: Tensor) -> Batch:
-        """The samples of these rows, in this order."""
-        return self.split.batch(sample_id)
 
 
 @contextmanager
@@ -135,16 +123,20 @@ class Trials:
 
     def __init__(self, params: Params, task: Task, model: CutModel, train: Split, validated: int) -> None:
         self.params, self.task, self.model, self.validated = params, task, model, validated
-        self.count = min(SAMPLES, len(train))
-        split = First(train, self.count)
-        with torch.no_grad():
-            condition = base_pass(task, model, split.batch(torch.arange(self.count))).condition
-        self.samples = Samples(split, condition)
+        self.samples = self.first(train, SAMPLES)
+        self.count = len(self.samples)
         outs, ins = model.weight_OI.shape
         self.representation = _empty(params, outs, ins)
         self.codes = torch.randn(self.count, *self.representation.shape, generator=torch.Generator().manual_seed(0))
         self._model: DiffusionModel | None = None
         self._scale: ScaleNetwork | None = None
+
+    @torch.no_grad()
+    def first(self, split: Split, count: int) -> Samples:
+        """The first samples of a split, at most `count`, and their I(x)."""
+        few = first_samples(split, count)
+        batch = few.batch(torch.arange(len(few)))
+        return Samples(few, base_pass(self.task, self.model, batch).condition)
 
     def diffusion(self) -> tuple[float, float]:
         """(minutes, bytes) of the stage train_diffusion, at most."""
@@ -153,8 +145,8 @@ class Trials:
         part = -(-params.batch_size // params.accumulate)
         size = max(1, min(part, int(part * _BYTES / max(1, need.activations))))
         side = TaskSide(self.task, self.model, self.samples, self.samples, "") if params.task_loss else None
-        found = tried(lambda updates: self._train_diffusion(size, updates, side), self.count)
-        whole = Trial(found.update * params.batch_size / size, found.around, found.samples)
+        found = tried(lambda updates, every: self._train_diffusion(size, updates, every, side), self.count)
+        whole = replace(found, update=found.update * params.batch_size / size)
         return whole.minutes(params.updates, params.validate_every, self.validated), need.total
 
     def scale(self) -> tuple[float, float] | None:
@@ -164,14 +156,14 @@ class Trials:
         params = self.params.scale
         rho_N = torch.rand(self.count, generator=torch.Generator().manual_seed(0)) + 0.1
 
-        def train(updates: int) -> None:
-            few = params.model_copy(update={"updates": updates, "validate_every": updates})
+        def train(updates: int, every: int) -> None:
+            few = params.model_copy(update={"updates": updates, "validate_every": every})
             few = few.model_copy(update={"warm_start": params.warm_start.model_copy(update={"updates": 0})})
             condition = self.samples.condition
             self._scale = train_scale(condition, rho_N, condition, rho_N, few, 0).network
 
         with activations() as kept:
-            train(1)
+            train(1, 1)
         found = tried(train, self.count)
         assert self._scale is not None
         updates = params.updates + params.warm_start.updates
@@ -184,48 +176,36 @@ class Trials:
         coded = (self.codes, self.samples.condition)
         part = -(-params.batch_size // params.accumulate)
 
-        def train(updates: int) -> None:
-            changes = {"updates": updates, "validate_every": updates, "lrs": params.lrs[:1], "accumulate": 1}
+        def train(updates: int, every: int) -> None:
+            changes = {"updates": updates, "validate_every": every, "lrs": params.lrs[:1], "accumulate": 1}
             few = params.model_copy(update={**changes, "batch_size": part})
             renormalise = self.params.sampling.renormalise
             deltas = (coded, coded) if params.delta_weight else None
             tune(self.task, self.model, model, self._scale, self.samples, self.samples, few, renormalise, 0, deltas)
 
         with activations() as kept:
-            train(1)
+            train(1, 1)
         found = tried(train, self.count)
-        whole = Trial(found.update * params.accumulate, found.around, found.samples)
+        whole = replace(found, update=found.update * params.accumulate)
         minutes = len(params.lrs) * whole.minutes(params.updates, params.validate_every, self.validated)
         return minutes, kept[0] + bytes_of(model)
 
-    def hypernetwork(self, params: TrainingParams) -> float:
-        """Minutes of a control that trains a hypernetwork on the task's loss, at most."""
-        space, total = self._space(), 0.0
-        for width in params.widths:
-
-            def train(updates: int, width: int = width) -> None:
-                network = Hypernetwork.fresh(self.samples.condition, width, space.size, 1.0, 0)
-                moves = HypernetworkMoves(network, space)
-                objective = MovedLoss(
-                    self.task, self.model, moves, self.samples, self.samples, params.batch_size, 0, "hypernetwork"
-                )
-                few = params.model_copy(update={"validate_every": updates}).settings(updates)
-                run_phase(network, objective, few, params.lrs[:1], 0)
-
-            found = tried(train, self.count)
-            total += len(params.lrs) * found.minutes(params.updates, params.validate_every, self.validated)
-        return total
-
-    def _train_diffusion(self, size: int, updates: int, side: TaskSide | None) -> None:
-        changes: dict[str, Any] = {"batch_size": size, "accumulate": 1, "updates": updates, "validate_every": updates}
+    def _train_diffusion(self, size: int, updates: int, every: int, side: TaskSide | None) -> None:
+        changes: dict[str, Any] = {"batch_size": size, "accumulate": 1, "updates": updates, "validate_every": every}
         few = self.params.diffusion.model_copy(update={**changes, "warmup": 0, "metric": "euclidean"})
         condition = self.samples.condition
         self._model = train_diffusion(
             self.codes, condition, self.codes, condition, few, self.representation, 0, side=side
         ).model
 
-    def _space(self) -> DeltaSpace:
-        """That of the controls; a dense representation is replaced by components."""
+    def predictor(self) -> Predictor:
+        """Draws with the models that were tried; after `diffusion` and `scale`."""
+        assert self._model is not None
+        model = CutModel(self.model.network, self.model.layer_name, self.params.evaluate.precision)
+        return Predictor(self.task, model, self._model, self._scale, self.params.sampling)
+
+    def space(self) -> DeltaSpace:
+        """That of the controls, not fitted to any Δ; a dense representation is replaced by components."""
         outs, ins = self.model.weight_OI.shape
         if self.representation.name == "pca":
             return DeltaSpace(self.representation)

@@ -28,7 +28,8 @@ from ocd_core.overfit.build import build_store
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.predictor import Predictor
 from ocd_core.progress import no_progress
-from ocd_core.samples import SPLITS, Samples, Split, SplitName, as_tuple, groups_of
+from ocd_core.samples import SPLITS, Samples, Split, SplitName, as_tuple
+from ocd_core.scaffold.few import first_samples
 from ocd_core.scale.training import train_scale
 from ocd_core.scoring.scores import score_layers
 from ocd_core.store import OverfitStore
@@ -130,22 +131,10 @@ def _on_few_samples(task: Task, prepared: Path) -> Task:
     few = copy.copy(task)
 
     def open_few(_prepared: Path, split: SplitName) -> Split:
-        return _first(task.open(prepared, split), _FEW[split])
+        return first_samples(task.open(prepared, split), _FEW[split])
 
     object.__setattr__(few, "open", open_few)
     return few
-
-
-def _first(split: Split, count: int) -> Split:
-    if len(split) <= count:
-        return split
-    groups = groups_of(split)
-    members: dict[str, Any] = {"__len__": lambda _self: count}
-    if groups is not None:
-        members["groups"] = property(lambda _self: groups[:count])
-    shorter = copy.copy(split)
-    object.__setattr__(shorter, "__class__", type(type(split).__name__, (type(split),), members))
-    return shorter
 
 
 def _params(task: Task) -> Params:

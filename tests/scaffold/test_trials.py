@@ -12,7 +12,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.training import seeded_network
 from ocd_core.scaffold import trials
 from ocd_core.scaffold.trials import SAMPLES, Trial, Trials, activations, kernel_seconds, tried
-from tests.support.toy import PLANE, toy_params
+from tests.support.toy import PLANE
 
 
 class Clock:
@@ -21,10 +21,10 @@ class Clock:
     def __init__(self) -> None:
         self.now, self.calls = 0.0, 0
 
-    def training(self, start: float, update: float) -> Any:
-        def train(updates: int) -> None:
+    def training(self, start: float, update: float, validation: float = 0.125) -> Any:
+        def train(updates: int, every: int) -> None:
             self.calls += 1
-            self.now += start + updates * update
+            self.now += start + updates * update + updates // every * validation
 
         return train
 
@@ -39,19 +39,19 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return found
 
 
-def test_start_and_updates_are_told_apart(clock: Clock) -> None:
-    assert tried(clock.training(0.5, 0.25), 32) == Trial(0.25, 0.5, 32)
-    assert clock.calls == 3
+def test_start_updates_and_validations_are_told_apart(clock: Clock) -> None:
+    assert tried(clock.training(0.5, 0.25, 0.125), 32) == Trial(0.25, 0.125, 0.5, 32)
+    assert clock.calls == 4
 
 
 def test_a_slow_training_is_tried_once(clock: Clock) -> None:
-    assert tried(clock.training(5.0, 20.0), 32) == Trial(25.0, 25.0, 32)
+    assert tried(clock.training(5.0, 20.0, 1.0), 32) == Trial(26.0, 26.0, 0.0, 32)
     assert clock.calls == 1
 
 
 def test_minutes_count_updates_and_validations_of_the_whole_split() -> None:
-    assert Trial(0.5, 2.0, 32).minutes(600, 100, 320) == pytest.approx((600 * 0.5 + 6 * 10 * 2.0) / 60)
-    assert Trial(0.5, 2.0, 32).minutes(600, 100, 4) == pytest.approx((600 * 0.5 + 6 * 2.0) / 60)
+    assert Trial(0.5, 2.0, 9.0, 32).minutes(600, 100, 320) == pytest.approx((9 + 600 * 0.5 + 6 * 10 * 2.0) / 60)
+    assert Trial(0.5, 2.0, 9.0, 32).minutes(600, 100, 4) == pytest.approx((9 + 600 * 0.5 + 6 * 2.0) / 60)
 
 
 def test_activations_are_what_autograd_keeps() -> None:
@@ -92,14 +92,15 @@ def test_every_training_is_tried(name: str, tmp_path: Path) -> None:
     minutes, memory = found.tuning()
     assert minutes > 0
     assert memory > 0
-    own = parse_params(toy_params(), "toy").controls.of_row("hypernetwork")
-    assert found.hypernetwork(own) > 0
+    drawn = found.predictor().predict(found.samples.split.batch(torch.arange(3)).inputs, draws=2)
+    assert drawn.output.shape == (3, 2)
+    assert found.space().size == {"factored": 6, "pca": 2, "dense": params.controls.components}[name]
     assert params.diffusion.representation.name == name
 
 
 def test_parts_of_a_training_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an update of one second and nothing else: as many seconds as updates, with each learning rate and width."""
-    monkeypatch.setattr(trials, "tried", lambda train, samples: train(1) or Trial(1.0, 0.0, SAMPLES))
+    monkeypatch.setattr(trials, "tried", lambda train, samples: train(1, 1) or Trial(1.0, 0.0, 0.0, SAMPLES))
     group = {"updates": 120, "batch_size": 8, "accumulate": 2}
     params, found = of_toy(PLANE, "layers.0", tmp_path, diffusion=group, tuning={**TUNED, "accumulate": 2})
     assert found.diffusion()[0] == pytest.approx(120 * 2 / 60)  # two parts
@@ -107,6 +108,3 @@ def test_parts_of_a_training_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert scale is not None
     assert scale[0] == pytest.approx((params.scale.updates + params.scale.warm_start.updates) / 60)
     assert found.tuning()[0] == pytest.approx(2 * 10 * 2 / 60)
-    own = parse_params(toy_params(), "toy").controls.of_row("hypernetwork")
-    own = own.model_copy(update={"widths": [4, 8], "lrs": [1e-3, 1e-2, 1e-1]})
-    assert found.hypernetwork(own) == pytest.approx(2 * 3 * own.updates / 60)

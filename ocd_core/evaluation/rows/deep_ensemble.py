@@ -54,13 +54,18 @@ class DeepEnsemble(FittedRow):
         """The title says how many members there are."""
         return f"deep ensemble of {self.members}"
 
+    @property
+    def networks(self) -> int:
+        """The base is trained already."""
+        return max(self.params.members) - 1
+
     def left_out(self) -> str | None:
         """Members must differ."""
         return self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train each member as the base was trained, with early stopping, on the run's device."""
-        count = max(self.params.members) - 1
+        count = self.networks
         epoch_flops, affordable = fitting.affordable(fitting.task, count)
         base = fitting.params.base
         epochs = min(affordable, base.epochs) if self.params.epochs is None else self.params.epochs

@@ -84,6 +84,11 @@ class MeanVariance(FittedRow):
     title = "mean and variance"
     network: MeanVarianceNetwork
 
+    @property
+    def networks(self) -> int:
+        """One for the mean, one for the variance."""
+        return 2
+
     def left_out(self) -> str | None:
         """Outputs must be numbers, of which a metric measures the distribution."""
         if not any(m.sees == "draws" for m in self.context.task.metrics):
