@@ -122,8 +122,10 @@ class BaseFit:
             if row["val_loss"] < best["val_loss"]:
                 best = {"best_epoch": epoch, **row}
                 best_weights = copy.deepcopy(model.state_dict())
-            self.progress(epoch, f"train loss {train_loss:.4f}, val loss {row['val_loss']:.4f}")
-            if epoch - best["best_epoch"] >= self.params.patience:
+            stop = epoch - best["best_epoch"] >= self.params.patience
+            early = "stopped early, " if stop and epoch < self.params.epochs else ""
+            self.progress(epoch, f"{early}train loss {train_loss:.4f}, val loss {row['val_loss']:.4f}")
+            if stop:
                 break
         model.load_state_dict(best_weights)
         return BaseTraining(model, curve, {"epochs": curve[-1]["epoch"], **best})

@@ -164,7 +164,8 @@ def optimise(
             if on_row is not None:
                 on_row(row)
         if progress is not None:
-            progress(state.update, f"best validation loss {state.best_loss:.4g}")
+            early = state.bad >= settings.patience and state.update < settings.updates
+            progress(state.update, f"{'stopped early, ' * early}best validation loss {state.best_loss:.4g}")
         if checkpoints is not None and processes.is_main:
             late = time.monotonic() - saved >= checkpoints.seconds
             if late or state.update % checkpoints.every == 0 or state.update == settings.updates:

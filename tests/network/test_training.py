@@ -99,7 +99,11 @@ def test_the_surrounding_random_state_is_left_alone() -> None:
 
 
 def test_it_stops_on_validation_and_keeps_the_best_epoch() -> None:
-    result = fit_base(Regression(dropout=0.0), rows(24, 1), VAL, params(epochs=200, patience=4, lr=0.03), seed=0)
+    chosen, notes = params(epochs=200, patience=4, lr=0.03), []
+    result = fit_base(
+        Regression(dropout=0.0), rows(24, 1), VAL, chosen, seed=0, progress=lambda _epoch, note: notes.append(note)
+    )
+    assert [note.startswith("stopped early, ") for note in notes] == [False] * (len(notes) - 1) + [True]
     losses = [row["val_loss"] for row in result.curve]
     best = losses.index(min(losses))
     assert len(losses) < 200

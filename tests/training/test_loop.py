@@ -83,6 +83,16 @@ def test_clipping_bounds_the_gradient_that_adam_sees():
     assert small[0].weight.item() != big[0].weight.item()
 
 
+@pytest.mark.parametrize(("patience", "ends"), [(2, "stopped early, best"), (100, "best")])
+def test_the_last_note_says_whether_training_stopped_early(patience, ends):
+    """With such a small learning rate no validation is better than the first, at update 5."""
+    notes = []
+    found = optimise(*make(), settings(lr=1e-12, patience=patience), 0, "toy", lambda _k, note: notes.append(note))
+    assert notes[-1].startswith(ends)
+    assert not any(note.startswith("stopped") for note in notes[:-1])
+    assert found.updates == len(notes) == (15 if patience == 2 else 30)
+
+
 def interrupted_at(update):
     def progress(done, _note):
         if done == update:
