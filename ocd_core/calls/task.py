@@ -152,7 +152,8 @@ class GivenTask(Task):
             usual = classification_metrics(lambda output, target: F.cross_entropy(output, target, reduction="none"))[1:]
         elif self.data.outputs == "numbers":
             usual = regression_metrics()
-        return (Metric("loss", self.loss, higher_is_better=False), *usual, *self.given.metrics)
+        loss = Metric("loss", self.loss, higher_is_better=False, about="the loss that was given")
+        return (loss, *usual, *self.given.metrics)
 
     def combine(self, outputs_KN: Any) -> Any:
         """Of classes, the logarithm of the mean probabilities; otherwise the mean."""

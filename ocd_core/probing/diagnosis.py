@@ -246,7 +246,14 @@ def _layers(diagnosis: Diagnosis) -> str:
         f"{p.r2:.2f} | {p.network_r2:.2f} | {_choice(p)} | {p.bound:.4g} |"
         for p in diagnosis.probes
     ]
-    return "\n".join([head, "| --- | --- |" + " ---: |" * 7, *rows])
+    of_several = f", corrected for {len(rows)} layers (the intervals are not)" if len(rows) > 1 else ""
+    legend = (
+        f"verdict: with {100 * diagnosis.thresholds.confidence:.0f} % confidence{of_several}. change: of the mean "
+        "validation loss under predicted Δ; less is better. of the gap: the share of the way from base to bound "
+        "(the loss after overfitting each validation sample with its own label). R²: of predicted Δ; 1 is exact, 0 no "
+        "better than the mean Δ. chosen: which prediction, times which factor."
+    )
+    return "\n".join([head, "| --- | --- |" + " ---: |" * 7, *rows, "", legend])
 
 
 @torch.no_grad()

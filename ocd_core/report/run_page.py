@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocd_core._version import __version__
@@ -34,13 +35,21 @@ from ocd_core.report.run_costs import costs_table
 from ocd_core.report.run_layers import layers_blocks
 from ocd_core.report.run_memorisation import memorisation_blocks
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
-from ocd_core.report.run_tables import SIGNIFICANT, markdown, with_unit
+from ocd_core.report.run_tables import SIGNIFICANT, heading, markdown, with_unit
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LINE = 6  # items of a list in a line of the params
 _PACKAGES = ("torch", "numpy", "scipy", "zarr", "diffusers", "scikit-learn", "torchmetrics")
+_TRAINING = (
+    "The losses of each training, by epoch or by update. Of each, the weights with the best validation loss are kept; "
+    "it stops early if that has not improved for a while."
+)
+_BEFORE = (
+    "What could be said before any diffusion model was trained, from training and validation samples alone: whether Δ "
+    "that simple regressions predict help."
+)
 _WEIGHTS = (
     "Each training, validation and test sample has its own Δ: the base network overfitted to that sample alone. The "
     "plot is of the test samples, whose Δ are the bound; ρ is the norm of Δ."
@@ -66,15 +75,17 @@ def run_page(contents: Contents) -> str:
     """The page as HTML."""
     run, entry = contents.runs[0], contents.entries[0]
     pictures = _pictures(run)
+    said = verdicts(contents.runs)
     sections = [
-        *_verdict(contents.runs),
-        Section("In short", [Markdown(text) for text in (about(run, entry), in_short(entry))]),
+        Section("Verdict", [Markdown(text) for text in (in_short(entry), said) if text]),
+        Section("What was done", [Markdown(about(run, entry))]),
         Section("Results", _results(contents)),
         *([] if contents.paper is None else [Section("Beside the paper", [Markdown(_body(contents.paper))])]),
+        *_diagnosis(contents.runs),
         *_section("Samples", [*pictures, *samples_blocks(run, entry.tables[0], shown=not pictures)]),
         *_calibration(run, entry),
         Section("Layers", layers_blocks(run, _plot(run, "layer_scores.png", "scores of the layers"))),
-        Section("Training", _plot(run, "curves.png", "training and validation losses")),
+        Section("Training", [Markdown(_TRAINING), *_plot(run, "curves.png", "training and validation losses")]),
         Section(
             "Weight changes",
             [
@@ -201,18 +212,36 @@ def _lead(entry: Merged) -> str:
     )
 
 
-def _verdict(runs: Sequence[Artifacts]) -> list[Section]:
-    """What the diagnoses of the seeds say, if they have been made."""
-    seeds = {run.seed: run.diagnosis for run in runs}
-    blocks: list[Block] = []
-    for seed, folder in seeds.items():
-        if not (folder / VERDICT).is_file():
-            continue
-        name = f"**Seed {seed}**: " if len(seeds) > 1 else ""
-        blocks.append(Markdown(name + (folder / VERDICT).read_text(encoding="utf-8")))
+def _diagnoses(runs: Sequence[Artifacts]) -> dict[int, tuple[str, Path]]:
+    """{seed: the diagnosis in Markdown, and its folder}, of the seeds that have one."""
+    found = {run.seed: run.diagnosis for run in runs}
+    return {
+        seed: ((folder / VERDICT).read_text(encoding="utf-8"), folder)
+        for seed, folder in found.items()
+        if (folder / VERDICT).is_file()
+    }
+
+
+def verdicts(runs: Sequence[Artifacts]) -> str:
+    """What the diagnoses of the seeds said beforehand, in a sentence; empty if there are none."""
+    known = _diagnoses(runs)
+    said = [
+        (f"with seed {seed}, " if len(known) > 1 else "") + text.strip().split("\n")[0]
+        for seed, (text, _) in known.items()
+    ]
+    return f"Before the diffusion model was trained, the diagnosis said: {'; '.join(said)}" if said else ""
+
+
+def _diagnosis(runs: Sequence[Artifacts]) -> list[Section]:
+    """What the diagnoses of the seeds stand on, if they have been made."""
+    known = _diagnoses(runs)
+    blocks: list[Block] = [Markdown(_BEFORE)] if known else []
+    for seed, (text, folder) in known.items():
+        name = f"**Seed {seed}**: " if len(known) > 1 else ""
+        blocks.append(Markdown(name + text))
         picture = file_picture(folder / PICTURE, "gains by layer") if (folder / PICTURE).is_file() else None
         blocks += [] if picture is None else [picture]
-    return _section("Verdict", blocks)
+    return _section("Diagnosis", blocks)
 
 
 def _section(title: str, blocks: Sequence[Block]) -> list[Section]:
@@ -223,10 +252,12 @@ def _section(title: str, blocks: Sequence[Block]) -> list[Section]:
 def _results(contents: Contents) -> list[Block]:
     entry = contents.entries[0]
     figure = differences_figure(entry)
+    measures = [(heading(m), m["about"]) for m in entry.tables[0]["metrics"] if m.get("about")]
     return [
         *([] if figure is None else [figure_picture(figure, "differences of all rows from the base")]),
         Markdown(markdown(list(contents.entries))),
         Details("What the rows are", [Table(("row", "what it is"), legend(entry))]),
+        *([Details("What the columns are", [Table(("column", "what it is"), measures)])] if measures else []),
     ]
 
 

@@ -39,7 +39,13 @@ def run(lineage: Lineage, device: str = "cpu") -> dict[str, Any]:
         "rank": artifacts.rank,
         "layer": context.predictor.model.layer_name,
         "metrics": [
-            {"name": m.name, "higher_is_better": m.higher_is_better, "unit": m.unit, "decimals": m.decimals}
+            {
+                "name": m.name,
+                "higher_is_better": m.higher_is_better,
+                "unit": m.unit,
+                "decimals": m.decimals,
+                "about": m.about,
+            }
             for m in result.metrics
         ],
         "results": [r.model_dump() for r in results],

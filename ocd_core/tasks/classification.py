@@ -66,17 +66,47 @@ def classification_metrics(cross_entropy: Callable[[Tensor, Tensor], Tensor]) ->
         cross_entropy: the task's loss of each sample, (N,).
     """
     return (
-        Metric("cross_entropy", cross_entropy, higher_is_better=False),
-        Metric("accuracy", hit, higher_is_better=True, unit="%", decimals=2, test="mcnemar"),
-        Metric("brier", brier, higher_is_better=False),
+        Metric(
+            "cross_entropy",
+            cross_entropy,
+            higher_is_better=False,
+            about="minus the logarithm of the probability given to the right class, in nats; 0 at best",
+        ),
+        Metric(
+            "accuracy",
+            hit,
+            higher_is_better=True,
+            unit="%",
+            decimals=2,
+            test="mcnemar",
+            about="the share of samples whose most probable class is right",
+        ),
+        Metric(
+            "brier",
+            brier,
+            higher_is_better=False,
+            about="the squared error of the probabilities, summed over classes (Brier, 1950), from 0 at best to 2",
+        ),
         Metric(
             "ece",
             over_split=calibration_error,
             reduce=sureness,
             sample_columns=("confidence",),
             higher_is_better=False,
+            about=(
+                "the expected calibration error: how far the probability of the predicted class is from the share that "
+                f"is right, in {CALIBRATION_BINS} bins; from 0 at best to 1"
+            ),
         ),
-        Metric("auroc_wrong", over_split=auroc_of_being_wrong, reduce=sureness, higher_is_better=True, decimals=3),
+        Metric(
+            "auroc_wrong",
+            over_split=auroc_of_being_wrong,
+            reduce=sureness,
+            higher_is_better=True,
+            decimals=3,
+            about="how well the probability of the predicted class tells wrong answers from right ones: 0.5 is a "
+            "guess, 1 perfect (area under the ROC curve)",
+        ),
     )
 
 
@@ -133,7 +163,15 @@ def auroc_of_being_wrong(sureness_N2: Tensor) -> float:
 
 def matthews() -> Metric:
     """Matthews' correlation coefficient in percent, over all classes (Gorodkin, 2004): 0 is a guess, 100 perfect."""
-    return Metric("mcc", over_split=_correlation, reduce=_classes, higher_is_better=True, unit="%", decimals=2)
+    return Metric(
+        "mcc",
+        over_split=_correlation,
+        reduce=_classes,
+        higher_is_better=True,
+        unit="%",
+        decimals=2,
+        about="Matthews' correlation coefficient of predicted and right classes: 0 is a guess, 100 perfect",
+    )
 
 
 def _classes(output: Tensor, target: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ class Metric:
 
     `finish` turns a mean into the reported number (a square root for RMSE); it must be monotonic. over_split does not
     use it. `unit` is appended to the number in tables. `test` compares two rows: `t` is the paired t-test, `mcnemar`
-    McNemar's exact test, for a metric with two values (right or wrong).
+    McNemar's exact test, for a metric with two values (right or wrong). `about` says what it measures, for readers of
+    the report who do not know it.
 
     A function may return NaN, or over_split raise ValueError, where the metric is not defined (the AUC of one class).
 
@@ -54,6 +55,7 @@ class Metric:
     over_split: Callable[..., float] | None = None
     reduce: Callable[[Any, Any], Tensor] | None = None
     sample_columns: tuple[str, ...] = ()
+    about: str = ""
 
     def __post_init__(self) -> None:
         given = [kind for kind in ("per_sample", "per_group", "over_split") if getattr(self, kind) is not None]

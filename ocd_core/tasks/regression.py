@@ -29,10 +29,43 @@ def regression_metrics(scale: float = 1.0, unit: str = "", decimals: int = 4) ->
         return scale * crps(draws_KN, target)
 
     return (
-        Metric("rmse", squared, higher_is_better=False, finish=lambda v: v**0.5, unit=unit, decimals=decimals),
-        Metric("mse", squared, higher_is_better=False, decimals=decimals),
-        Metric("crps", ranked, higher_is_better=False, unit=unit, decimals=decimals, sees="draws"),
-        Metric("coverage_90", covered, higher_is_better=None, unit="%", decimals=1, sees="draws"),
+        Metric(
+            "rmse",
+            squared,
+            higher_is_better=False,
+            finish=lambda v: v**0.5,
+            unit=unit,
+            decimals=decimals,
+            about="the root of the mean squared error, in the unit of the target",
+        ),
+        Metric(
+            "mse",
+            squared,
+            higher_is_better=False,
+            decimals=decimals,
+            about="the mean squared error, in the square of the target's unit",
+        ),
+        Metric(
+            "crps",
+            ranked,
+            higher_is_better=False,
+            unit=unit,
+            decimals=decimals,
+            sees="draws",
+            about=(
+                "the continuous ranked probability score of the answers as a distribution, in the unit of the target; "
+                "of a single answer, its absolute error"
+            ),
+        ),
+        Metric(
+            "coverage_90",
+            covered,
+            higher_is_better=None,
+            unit="%",
+            decimals=1,
+            sees="draws",
+            about="how many targets lie in the central 90 % of the answers as a distribution; 90 is right",
+        ),
     )
 
 

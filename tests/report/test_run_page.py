@@ -19,8 +19,8 @@ from tests.report.test_store_page import Page
 from tests.support.browser import measure, need_chromium
 from tests.support.tables import result, table
 
-PARTS = ["verdict", "in-short", "results", "samples", "layers", "training", "weight-changes", "memorisation", "cost",
-         "environment-and-config"]  # fmt: skip
+PARTS = ["verdict", "what-was-done", "results", "diagnosis", "samples", "layers", "training", "weight-changes",
+         "memorisation", "cost", "environment-and-config"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,16 @@ def sections(page: Page) -> list[str]:
 
 def test_the_parts_of_the_page(reports: dict[str, Artifacts]) -> None:
     _, page = page_of(reports["images"])
-    assert sections(page) == [*PARTS[:4], "calibration", *PARTS[4:]]
+    assert sections(page) == [*PARTS[:5], "calibration", *PARTS[5:]]
     _, views = page_of(reports["views"])
     assert sections(views) == PARTS
     for run in reports.values():
         _, page = page_of(run)
-        for words in ("overfit.steps", "torch", "operations per test sample", "OCD draws Δ"):
+        first = {
+            "images": "minus the logarithm of the probability",
+            "views": "the mean squared error of a view's colours",
+        }
+        for words in ("overfit.steps", "torch", "operations per test sample", "OCD draws Δ", first[run.task]):
             assert words in page.text
         for _, target in [(tag, attrs["href"]) for tag, attrs in page.found if tag == "a"]:
             assert target.startswith("#") or (run.report / target).is_file(), target
@@ -67,7 +71,9 @@ def test_it_opens_offline(reports: dict[str, Artifacts]) -> None:
         assert "http" not in text.split("</style>")[1].replace("http-", "")
 
 
-def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], monkeypatch, tmp_path: Path) -> None:
+def test_the_result_comes_first_and_then_what_was_said_beforehand_if_there_is_a_diagnosis(
+    reports: dict[str, Artifacts], monkeypatch, tmp_path: Path
+) -> None:
     run = reports["images"]
     for name in ("_cards", "plot_curves", "plot_layer_scores", "plot_store"):  # as they are
         monkeypatch.setattr(run_report, name, lambda *_: [])
@@ -76,15 +82,17 @@ def test_a_verdict_comes_first_if_there_is_one(reports: dict[str, Artifacts], mo
     try:
         write_report("images", run.root)
         text, page = page_of(run)
-        assert sections(page)[0] == "in-short"
-        assert "erdict" not in text
+        assert sections(page)[:3] == ["verdict", "what-was-done", "results"]
+        assert page.text.index("The base network's cross entropy is") < page.text.index("A base network (")
+        assert "the diagnosis said" not in text
+        assert "diagnosis" not in sections(page)
         folder.mkdir()
         (folder / "verdict.md").write_text("OCD **cannot** gain here.\n")
         write_manifest(folder, {"stage": "diagnose", "params": {}, "code": "", "inputs": {}}, sha256_files(folder))
         write_report("images", run.root)
         text, page = page_of(run)
-        assert sections(page)[0] == "verdict"
-        assert "OCD <strong>cannot</strong> gain here." in text
+        assert "the diagnosis said: OCD <strong>cannot</strong> gain here." in text
+        assert "diagnosis" in sections(page)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(tmp_path / "kept", folder)

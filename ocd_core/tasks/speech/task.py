@@ -147,8 +147,24 @@ class SpeechSeparation(Task):
             return separation_si_sdr(output, target.to(output))
 
         return (
-            Metric("si_sdri", improvement, higher_is_better=True, sees="batch", unit="dB", decimals=2),
-            Metric("si_sdr", plain, higher_is_better=True, unit="dB", decimals=2),
+            Metric(
+                "si_sdri",
+                improvement,
+                higher_is_better=True,
+                sees="batch",
+                unit="dB",
+                decimals=2,
+                about="by how much the SI-SDR of the answers is above that of the mixture itself",
+            ),
+            Metric(
+                "si_sdr",
+                plain,
+                higher_is_better=True,
+                unit="dB",
+                decimals=2,
+                about="the scale-invariant ratio of signal to distortion, mean over the speakers; 10 dB more is a "
+                "tenth of the distortion's power",
+            ),
         )
 
     def combine(self, outputs_KN: Tensor) -> Tensor:

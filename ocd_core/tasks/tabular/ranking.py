@@ -23,7 +23,15 @@ def ndcg_metric(k: int, mean: float, std: float) -> Metric:
         relevance_N = (flat(target)[:, 0].double() * std + mean).round()
         return 100 * ndcg(flat(output)[:, 0].double(), relevance_N, k)
 
-    return Metric(f"ndcg_{k}", per_group=per_group, higher_is_better=True, unit="%", decimals=2)
+    return Metric(
+        f"ndcg_{k}",
+        per_group=per_group,
+        higher_is_better=True,
+        unit="%",
+        decimals=2,
+        about=f"the normalised discounted cumulative gain of the first {k} of a group, ranked by the answers; 100 is "
+        "the best order",
+    )
 
 
 def check_relevance(values: Column, where: str) -> None:

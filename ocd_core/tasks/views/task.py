@@ -154,9 +154,29 @@ class ViewSynthesis(DrawsInputs):
     def metrics(self) -> Sequence[Metric]:
         """MSE, the PSNR of the mean MSE, and SSIM (whole views only)."""
         return (
-            Metric("mse", self.loss, higher_is_better=False, decimals=5),
-            Metric("psnr", self.loss, higher_is_better=True, finish=psnr, unit="dB", decimals=2),
-            Metric("ssim", ssim, higher_is_better=True, decimals=3),
+            Metric(
+                "mse",
+                self.loss,
+                higher_is_better=False,
+                decimals=5,
+                about="the mean squared error of a view's colours, which are between 0 and 1",
+            ),
+            Metric(
+                "psnr",
+                self.loss,
+                higher_is_better=True,
+                finish=psnr,
+                unit="dB",
+                decimals=2,
+                about="the peak signal-to-noise ratio of the mean squared error: 10 dB more is a tenth of the error",
+            ),
+            Metric(
+                "ssim",
+                ssim,
+                higher_is_better=True,
+                decimals=3,
+                about="the structural similarity of a view to its photograph; 1 if they are equal",
+            ),
         )
 
     def training_batch(self, split: Split, sample_id: Tensor, seed: int, epoch: int) -> Batch:
