@@ -30,6 +30,9 @@ def test_the_page_runs_from_top_to_bottom(ocd, tmp_path: Path, monkeypatch: pyte
     assert {"base", "ocd", "bound"} <= set(names["frame"].index)
     assert names["frame"].loc["base", "accuracy"] > 50
     assert "(not fitted)" not in repr(names["short"])
+    images, digit, others = (names[name] for name in ("images", "digit", "others"))
+    right = names["trained"].predict(images[others]).base_output.argmax(1) == digit[others]
+    assert right.float().mean() > 0.85  # the weights were loaded, not made
     assert (tmp_path / "runs/digits/reports/digits/index.html").is_file()
     for command in COMMANDS:
         monkeypatch.chdir(tmp_path)

@@ -130,6 +130,26 @@ def test_a_network_that_cannot_be_traced_and_gives_a_dict(tmp_path, capsys) -> N
         fitted(model, cross_entropy, ((left, right), y), ((left, right), y), tmp_path / "other", "head")
 
 
+def test_a_pretrained_transformer_with_its_tokenised_batch(tmp_path) -> None:
+    """Loaded from a folder as from the hub; of its output, `logits` are taken."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=8, num_labels=2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path / "hub")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "hub")
+    ids = torch.randint(1, 20, (16, 5))
+    batch = {"input_ids": ids, "attention_mask": (torch.arange(5) < torch.randint(2, 6, (16, 1))).long()}
+    y = ids[:, 0] % 2
+    ocd = fitted(model, cross_entropy, (batch, y), (batch, y), tmp_path, "classifier")
+    with torch.no_grad():
+        wanted = model.eval()(**batch).logits
+    torch.testing.assert_close(ocd.predict(batch, 2).base_output.float(), wanted, rtol=1e-4, atol=1e-5)
+    assert ocd.evaluate((batch, y), report=False).loc["bound", "loss"] < cross_entropy(wanted, y).mean()
+
+
 class TwoHeads(nn.Module):
     def __init__(self) -> None:
         super().__init__()
