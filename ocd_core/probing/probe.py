@@ -16,7 +16,7 @@ I in_features, d coordinates, C choices.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -128,19 +128,19 @@ def probe_layer(
         KERNEL: _ridge(taught, code_Nd, seed),
         NETWORK: torch.no_grad()(hypernetwork),
     }
-    scores, choices, losses = {}, [(NONE, 0.0)], []
+    scores = {}
     for name, predict in predictors.items():
         delta_KOI = space.representation.decode(predict(held.condition), None)
         scores[name] = r2(delta_KOI, held.delta_NOI, taught.delta_NOI.mean(0)), cosine(delta_KOI, held.delta_NOI)
-        found_CM = _losses(model, task, judged, space, predict(judged.condition), seed)
-        losses += list(found_CM[0 if name == KERNEL else 1 :])  # the base's come first, once
-        choices += [(name, gain) for gain in GAINS]
-    base_M = losses[0]
+    choices = [(NONE, 0.0), *((name, gain) for name in predictors for gain in GAINS)]
+    codes = [predict(judged.condition) for predict in predictors.values()]
+    losses_CM = _losses(model, task, judged, space, codes, seed)
+    base_M = losses_CM[0]
     known = _with_more(model, task, train, "train", len(taught), seed)
     tail = CutModel(network, layer, "float32")  # trainings are in float32
     tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, seed).numpy()
     choices += [(TUNED, 1.0)] * len(tuned_CM)
-    best, chosen_M = cross_fitted(np.concatenate([losses, tuned_CM]), seed)
+    best, chosen_M = cross_fitted(np.concatenate([losses_CM, tuned_CM]), seed)
     change_M = chosen_M - base_M
     spread = float(change_M.std(ddof=1)) if len(change_M) > 1 else 0.0  # one sample has no gain either
     error = _NORMAL_95 * spread / math.sqrt(len(change_M))
@@ -267,12 +267,17 @@ def _with_more(model: CutModel, task: Task, split: Split, name: str, overfitted:
 
 
 @torch.no_grad()
-def _losses(model: CutModel, task: Task, samples: Samples, space: DeltaSpace, code_Md: Tensor, seed: int) -> Values:
-    """The loss of each sample under θ, and under its predicted Δ times each factor, float64 (1 + C, M).
+def _losses(
+    model: CutModel, task: Task, samples: Samples, space: DeltaSpace, codes: Sequence[Tensor], seed: int
+) -> Values:
+    """The loss of each sample under θ, then under each of its predicted Δ times each factor, float64 (C, M).
 
     It is of the inputs that overfitting sees.
+
+    Args:
+        codes: of each method's predicted Δ, (M, d).
     """
-    losses_CM = np.empty((1 + len(GAINS), len(samples)))
+    losses_CM = np.empty((1 + len(codes) * len(GAINS), len(samples)))
 
     def inputs(rows: Tensor) -> Batch:
         sample_id = samples.sample_id(rows)
@@ -283,10 +288,13 @@ def _losses(model: CutModel, task: Task, samples: Samples, space: DeltaSpace, co
     for rows in row_chunks(len(samples), size):
         batch = inputs(places[rows])
         cut = model.prefix(batch.inputs)
-        move = space.move(code_Md[rows].to(model.device), cut.layer_input_NI)
-        for i, gain in enumerate((0.0, *GAINS)):
-            output = outputs_with_move(model, cut, gain * move)
-            losses_CM[i, rows] = task.loss(output, batch.target).double().cpu().numpy()
+        for i, code_Md in enumerate(codes):
+            move = space.move(code_Md[rows].to(model.device), cut.layer_input_NI)
+            gains = (0.0, *GAINS) if i == 0 else GAINS  # without a move all methods are the base
+            first = 1 + i * len(GAINS) - (i == 0)
+            for choice, gain in enumerate(gains, first):
+                output = outputs_with_move(model, cut, gain * move)
+                losses_CM[choice, rows] = task.loss(output, batch.target).double().cpu().numpy()
     if not np.isfinite(losses_CM).all():
         raise UserError(f"layer {model.layer_name!r}: a loss under a predicted Δ is not finite; lower overfit.lr")
     return losses_CM

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ocd_core.errors import UserError
+from ocd_core.network.moves import outputs_with_move
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.probing import probe as probing
 from ocd_core.probing.probe import cosine, cross_fitted, probe_layer, probe_steps, r2
@@ -138,6 +139,20 @@ def test_the_probe_is_repeatable_and_leaves_the_network_alone() -> None:
     runs = [probe_layer(network, ArrayTask(), *parts, "0", OVERFIT, PARAMS, seed=3) for _ in range(2)]
     assert runs[0] == runs[1]
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_the_losses_of_the_base_are_computed_once(monkeypatch) -> None:
+    """Two regressions with five factors each, and the base, on one batch of validation samples."""
+    moves = []
+
+    def seen(model, cut, move):
+        moves.append(move)
+        return outputs_with_move(model, cut, move)
+
+    monkeypatch.setattr(probing, "outputs_with_move", seen)
+    probed(wrong=1.0, noise=0.1)
+    assert [bool((move == 0).all()) for move in moves] == [True] + 10 * [False]
+    torch.testing.assert_close(moves[10], 16 * moves[6], rtol=1e-6, atol=0)  # the network's, times 4 and .25
 
 
 def test_components_are_at_most_as_many_as_the_deltas_have() -> None:
