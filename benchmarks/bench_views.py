@@ -45,6 +45,7 @@ DATA = {
     "depths": 32,
     "base_rays": 1,
     "rays_per_step": 2500,
+    "rays_per_update": 1,
     "scoring_rays": 1,
     "fixed_rays": False,
     "vgg11": None,

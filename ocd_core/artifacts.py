@@ -17,6 +17,8 @@ from ocd_core.errors import UserError
 from ocd_core.files import PARTIAL, flush, locked, read_regular, remove, replace_file
 from ocd_core.params_files import check_task_name
 
+_OF_RUN = re.compile(r"seed(?P<seed>\d+)/rank(?P<rank>\d+)/(?P<name>[^/]+)")
+
 
 @dataclass(frozen=True)
 class Artifacts:
@@ -131,7 +133,12 @@ class Artifacts:
         return self.root / "data" / ".work"
 
     def path(self, name: str) -> Path:
-        """An artifact by its name in `ocd_core.pipeline`, for example `base` or `overfit/train`."""
+        """An artifact by its name in `ocd_core.pipeline`, for example `base` or `overfit/train`.
+
+        `seed1/rank2/evaluation` is that of another run of the task.
+        """
+        if other := _OF_RUN.fullmatch(name):
+            return Artifacts(self.task, int(other["seed"]), int(other["rank"]), self.root).path(other["name"])
         kind, _, split = name.partition("/")
         found: Path = self.overfit(split) if kind == "overfit" else getattr(self, kind)
         return found

@@ -187,7 +187,13 @@ def predict(
             line["files"] = [str(file) for file in files]
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
-        print(json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8"))
+        try:
+            text = json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", allow_nan=False)
+        except ValueError as error:  # JSON knows no NaN and no infinity
+            raise UserError(
+                f"{path}: the network's answer is NaN or infinite; are the input's values extreme?"
+            ) from error
+        print(text)
 
 
 @app.command()

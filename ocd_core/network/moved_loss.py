@@ -18,7 +18,7 @@ from ocd_core.network.moves import Move, outputs_with_move, row_chunks, rows_wit
 from ocd_core.rng import torch_generator
 from ocd_core.samples import Batch, Condition, Samples, rows_at_once, stack
 from ocd_core.tasks.base import Task
-from ocd_core.tasks.draws_inputs import draws_inputs, step_batch
+from ocd_core.tasks.draws_inputs import step_batch, update_batch
 from ocd_core.training.loop import ALONE, Row
 from ocd_core.training.processes import Processes
 
@@ -70,7 +70,7 @@ class MovedLoss:
         self.train, self.val, self.batch_size = train, val, batch_size
         self.seed, self.what, self.processes = seed, what, processes
         self._kept = {id(part): kept_prefix(task, model, part) for part in (train, val)}
-        example = self._batch(val, torch.zeros(1, dtype=torch.int64), 0)
+        example = self._batch(val, torch.zeros(1, dtype=torch.int64), None)
         self.rows = rows_at_once(val.split, rows_within(model, example, _MEMORY_MB, matrices=2))
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
@@ -99,7 +99,7 @@ class MovedLoss:
 
     def losses(self, samples: Samples, rows: Tensor, counter: Tensor, update: int | None) -> Tensor:
         """The loss of each sample, (B,); for `counter` and `update` see `GivesMoves`."""
-        batch = self._batch(samples, rows, update or 0)
+        batch = self._batch(samples, rows, update)
         kept = self._kept[id(samples)]
         cut = self.model.prefix(batch.inputs) if kept is None else kept.cut(rows)
         cond = samples.condition.select(rows).to(self.model.device)
@@ -109,8 +109,10 @@ class MovedLoss:
         output = outputs[0] if len(outputs) == 1 else self.task.combine(stack(outputs))
         return self.task.loss(output, batch.target)
 
-    def _batch(self, samples: Samples, rows: Tensor, update: int) -> Batch:
+    def _batch(self, samples: Samples, rows: Tensor, update: int | None) -> Batch:
         sample_id = samples.sample_id(rows)
-        step = update if draws_inputs(self.task) else 0
-        batch = step_batch(self.task, samples.split, sample_id, torch.zeros_like(sample_id), step, self.seed)
+        if update is None:
+            batch = step_batch(self.task, samples.split, sample_id, torch.zeros_like(sample_id), 0, self.seed)
+        else:
+            batch = update_batch(self.task, samples.split, sample_id, update, self.seed)
         return batch.to(self.model.device)

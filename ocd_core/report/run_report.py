@@ -9,7 +9,7 @@ from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, write_json, write_text
 from ocd_core.files import replace_file, sha256_files
 from ocd_core.pipeline import maker
-from ocd_core.provenance import MANIFEST, check_files, write_manifest
+from ocd_core.provenance import MANIFEST, check_files, content, write_manifest
 from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
@@ -80,7 +80,8 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     contents = Contents(runs, entries, scale, runtime, paper, stores)
     write_text(run.report / "index.html", run_page(contents))
-    write_manifest(run.report, {"stage": "report", "params": {}, "code": __version__, "inputs": {}},
+    shown = {f"seed{read.seed}/rank{read.rank}/evaluation": content(read, "evaluation") for read in runs}
+    write_manifest(run.report, {"stage": "report", "params": {}, "code": __version__, "inputs": shown},
                    sha256_files(run.report))  # fmt: skip
     return entries
 

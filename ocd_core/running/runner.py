@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ocd_core.errors import UserError
 from ocd_core.pipeline import STAGES
-from ocd_core.provenance import MANIFEST, Lineage
+from ocd_core.provenance import Lineage, content, read_manifest
 from ocd_core.running.following import Follow, with_bar
 from ocd_core.samples import SPLITS
 from ocd_core.timing import recorded
@@ -57,13 +57,16 @@ def stage_states(lineage: Lineage) -> list[StageState]:
 
 
 def _report_outdated(lineage: Lineage) -> str | None:
-    """The report has no manifest, as it is only read by people: it must be younger than what it shows."""
-    page = lineage.artifacts.report / "index.html"
-    if not page.is_file():
+    """The report shows the evaluations that its manifest names; times of files say nothing, clocks and DVC set them."""
+    run = lineage.artifacts
+    if not (run.report / "index.html").is_file():
         return "it is missing"
-    table = lineage.artifacts.evaluation / MANIFEST
-    if table.is_file() and table.stat().st_mtime > page.stat().st_mtime:
-        return "the evaluation is newer"
+    try:
+        shown = read_manifest(run.report)["inputs"]
+    except UserError as error:
+        return str(error)
+    if shown.get(f"seed{run.seed}/rank{run.rank}/evaluation") != content(run, "evaluation"):
+        return "it does not show the present evaluation"
     return None
 
 

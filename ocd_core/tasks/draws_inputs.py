@@ -41,6 +41,21 @@ class DrawsInputs(Task):
         """
         return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), 0, seed)
 
+    def update_batch(self, split: Split, sample_id: Tensor, update: int, seed: int) -> Batch:
+        """The inputs of one update of a network that learns from the task's loss under θ + Δ.
+
+        By default they are those of the step of replica 0 with the update's number. Override this if that is too much
+        of a sample: an update averages over many samples.
+        """
+        return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), update, seed)
+
+
+def update_batch(task: Task, split: Split, sample_id: Tensor, update: int, seed: int) -> Batch:
+    """What an update of a network that learns from the loss under θ + Δ sees: its inputs, or the unchanged samples."""
+    if isinstance(task, DrawsInputs):
+        return task.update_batch(split, sample_id, update, seed)
+    return split.batch(sample_id)
+
 
 def draws_inputs(task: Task) -> bool:
     """Whether steps of overfitting see different inputs."""

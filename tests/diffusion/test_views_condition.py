@@ -38,6 +38,7 @@ DATA = ViewsData.model_validate(
         "depths": 12,
         "base_rays": 128,
         "rays_per_step": 128,
+        "rays_per_update": 128,
         "scoring_rays": 30,
         "fixed_rays": False,
         "vgg11": None,

@@ -89,9 +89,11 @@ def test_thresholds_are_chosen_on_the_other_tasks_alone() -> None:
     assert chosen(others) == THRESHOLDS  # the first of equals
     thresholds = chosen_on_others([nothing, *others])
     assert thresholds(nothing) == THRESHOLDS
-    assert thresholds(others[0]) == THRESHOLDS  # of a wrong and a right one
-    two = [nothing, nothing, *others]
-    assert chosen_on_others(two)(others[0]).change == 0.01
+    # of a wrong and a right one: neither is worth a verdict, so they are left open
+    assert (thresholds(others[0]).change, thresholds(others[0]).worth) == (0.01, 0.005)
+    ten = [replace(case(small, task="b"), seed=seed) for seed in range(10)]
+    assert chosen([nothing, *ten[:8]]).change == 0.01  # eight right verdicts do not make up for a wrong one
+    assert chosen([nothing, *ten]) == THRESHOLDS
     with pytest.raises(UserError, match="only a has cases"):
         chosen_on_others([nothing])
 

@@ -42,6 +42,19 @@ def test_training_draws_samples_and_their_inputs_by_update():
     assert spy.asked == [(3, [3, 4, 5], 4)]
 
 
+def test_a_domain_may_give_updates_less_than_steps_of_overfitting_see():
+    class Shifted(Noisy):
+        def update_batch(self, split, sample_id, update, seed):
+            return self.overfit_batch(split, sample_id, torch.zeros_like(sample_id), 100 + update, seed)
+
+    loss, _, split, task = moved(task=Shifted())
+    ids = torch.randint(13, (6,), generator=torch_generator(3, "toy update", 4))
+    batch = task.overfit_batch(split, ids, torch.zeros(6), 104, 3)
+    expected = task.loss(MODEL.network(batch.inputs[0]), batch.target).mean()
+    assert float(loss.loss(4, 0, 1)) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.validate() == moved()[0].validate()
+
+
 def test_validation_is_the_mean_over_the_split_on_the_inputs_of_the_first_step():
     loss, spy, split, task = moved()
     batch = task.overfit_batch(split, torch.arange(13), torch.zeros(13), 0, 3)

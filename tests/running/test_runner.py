@@ -1,5 +1,6 @@
 """The module `ocd_core.running.runner`."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -8,11 +9,13 @@ from ruamel.yaml import YAML
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file
 from ocd_core.params_files import read_yaml
 from ocd_core.pipeline import STAGES
-from ocd_core.provenance import Lineage
+from ocd_core.provenance import Lineage, read_manifest, write_manifest
 from ocd_core.running.runner import run_stage, run_stages, stage_states
 from ocd_core.timing import read_seconds
+from ocd_core.verify import verify
 from tests.running.conftest import write_plane
 
 
@@ -70,6 +73,27 @@ def test_a_damaged_artifact_is_stale(copy: Artifacts) -> None:
     state, why = states(copy.root)["train_base"]
     assert state == "stale"
     assert "damaged" in why
+
+
+def test_times_of_files_do_not_matter(copy: Artifacts) -> None:
+    """A clock may jump back, and DVC sets times when it takes an artifact from its cache."""
+    for path in copy.evaluation.iterdir():
+        os.utime(path, (4e9, 4e9))
+    assert set(states(copy.root).values()) == {("done", "")}
+
+
+def test_a_report_of_another_evaluation_is_stale(copy: Artifacts) -> None:
+    made = read_manifest(copy.evaluation)
+    (copy.evaluation / "more.txt").write_text("another result")
+    for path in copy.evaluation.iterdir():
+        os.utime(path, (0, 0))
+    write_manifest(copy.evaluation, {k: v for k, v in made.items() if k != "files"},
+                   {**made["files"], "more.txt": sha256_file(copy.evaluation / "more.txt")})  # fmt: skip
+    assert states(copy.root)["report"] == ("stale", "it does not show the present evaluation")
+    (problem,) = verify(str(copy.report))
+    assert problem.what == f"{copy.report} was made from another {copy.evaluation} than the present one"
+    assert run_stages(Lineage.of("plane", root=copy.root)) == ["report"]
+    assert verify(str(copy.report)) == []
 
 
 def test_an_unknown_stage_is_refused(plane_run: Artifacts) -> None:

@@ -24,6 +24,7 @@ DEMO = {
     "depths": 8,
     "base_rays": 20,
     "rays_per_step": 100,
+    "rays_per_update": 40,
     "scoring_rays": 30,
     "fixed_rays": False,
     "vgg11": None,

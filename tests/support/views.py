@@ -18,7 +18,8 @@ def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = l
     """tinynerf_demo with twelve pixels a side and a few updates, as task `views` in `root`; `change` of its params."""
     values = read_yaml(REPO / "params" / "tinynerf_demo.yaml")
     changes = {
-        "data": {"size": 12, "train_views": 12, "test_views": 3, "depths": 4, "base_rays": 32, "rays_per_step": 32},
+        "data": {"size": 12, "train_views": 12, "test_views": 3, "depths": 4, "base_rays": 32, "rays_per_step": 32,
+                 "rays_per_update": 32},
         "base": {"epochs": 2, "model": {"name": "tinynerf", "args": {"width": 8, "frequencies": 2,
                  "direction_frequencies": None, "background": "black"}}},
         "scoring": {"samples": 2, "draws": 10},

@@ -5,6 +5,8 @@ Distances between Δ are kept, so ρ and unit norm play no part.
 Dims: N samples, O out_features, I in_features, d entries of a Δ, k components.
 """
 
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -57,11 +59,8 @@ class Pca(Representation):
         cls, deltas_NOI: Deltas, layer_input_NI: Tensor | None, params: RepresentationParams, unit_variance: bool
     ) -> "Pca":
         """See `principal_components`."""
-        chunks = list(chunks_of(deltas_NOI))
-        if not chunks:
-            raise UserError(NO_DELTAS)
+        (outs, ins), chunks = _with_shape(chunks_of(deltas_NOI))
         found = _principal(chunks, params)
-        outs, ins = chunks[0].shape[1:]
         self = cls(outs, ins, params.components)
         self.mean.copy_(found.mean_d)
         self.basis.copy_(found.basis_kd)
@@ -72,11 +71,8 @@ class Pca(Representation):
     def fit_weighted(cls, deltas_NOI: Deltas, params: RepresentationParams, covariances: "LayerCovariances") -> "Pca":
         """The components of G^½ Δ A^½; decoding divides by the roots, which are damped, again."""
         left_OO, right_II, left_inverse_OO, right_inverse_II = covariances.roots()
-        chunks = [(left_OO @ chunk.double() @ right_II).float() for chunk in chunks_of(deltas_NOI)]
-        if not chunks:
-            raise UserError(NO_DELTAS)
-        found = _principal(chunks, params)
-        outs, ins = chunks[0].shape[1:]
+        (outs, ins), chunks = _with_shape(chunks_of(deltas_NOI))
+        found = _principal(((left_OO @ chunk.double() @ right_II).float() for chunk in chunks), params)
         self = cls(outs, ins, params.components, weighted=True)
         basis_kOI = found.basis_kd.view(-1, outs, ins)
         self.mean.copy_((left_inverse_OO @ found.mean_d.view(outs, ins) @ right_inverse_II).flatten())
@@ -113,7 +109,15 @@ class Pca(Representation):
         return {**super().summary(), "explained_variance": float(self.explained.sum())}
 
 
-def _principal(chunks: list[Tensor], params: RepresentationParams) -> Principal:
+def _with_shape(chunks: Iterator[Tensor]) -> tuple[torch.Size, Iterator[Tensor]]:
+    """(O, I) and all of the chunks."""
+    first = next(chunks, None)
+    if first is None:
+        raise UserError(NO_DELTAS)
+    return first.shape[1:], chain([first], chunks)
+
+
+def _principal(chunks: Iterable[Tensor], params: RepresentationParams) -> Principal:
     return principal_components(chunks, params.components, "representation pca", "representation.components")
 
 

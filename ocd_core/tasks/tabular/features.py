@@ -24,7 +24,7 @@ from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.rng import numpy_generator
 from ocd_core.tasks.prepared import need_file
-from ocd_core.tasks.tabular.columns import Column, Columns, is_missing, is_text, numbers_of, texts_of
+from ocd_core.tasks.tabular.columns import LARGEST, Column, Columns, is_missing, is_text, numbers_of, texts_of
 from ocd_core.weights import described_by, read_tensors, save_tensors
 
 DESCRIPTION, TENSORS = "features.json", "features.safetensors"
@@ -85,15 +85,25 @@ class Features:
         """The rows of a table as the model's inputs, float32 (N, F).
 
         Raises:
-            UserError: a column is missing, or holds something else than numbers; the message names `where`.
+            UserError: a column is missing, holds something else than numbers, or numbers so far from those of training
+                that float32 cannot hold them; the message names `where`.
         """
         columns = self._as_trained(columns, where)
         parts: list[npt.NDArray[Any]] = []
         if self.numbers:
             parts.append(np.nan_to_num(self._transformed(_matrix(columns, self.numbers)), nan=0.0))
+            self._refuse_infinite(parts[0], where)
         parts += [is_missing(columns[name])[:, None] for name in self.indicated]
         parts += [_one_hot(columns[name], found) for name, found in self.categories.items()]
         return torch.from_numpy(np.concatenate([part.astype(np.float32) for part in parts], 1))
+
+    def _refuse_infinite(self, x_NC: Column, where: str) -> None:
+        rows, places = np.nonzero(np.abs(x_NC) > LARGEST)
+        if len(rows):
+            raise UserError(
+                f"column {self.numbers[places[0]]!r} of {where} is too far from its values in training, in row "
+                f"{rows[0]}: float32 cannot hold it after the transform"
+            )
 
     def _as_trained(self, columns: Columns, where: str) -> Columns:
         """The columns as numbers or text, as in training."""

@@ -16,10 +16,11 @@ from ocd_core.errors import UserError
 from ocd_core.tasks.classification import classification_metrics, mixture, most_probable
 from ocd_core.tasks.metric import Metric
 from ocd_core.tasks.regression import regression_metrics
-from ocd_core.tasks.tabular.columns import Column, is_text, numbers_of, texts_of
+from ocd_core.tasks.tabular.columns import LARGEST, Column, is_text, numbers_of, texts_of
 from ocd_core.tasks.tabular.ranking import ndcg_metric
 
 _SHOWN = 8  # classes in a message
+_SMALLEST = float(np.finfo(np.float32).tiny)  # deviation; below, the quotient by it may be infinite
 
 
 class Targets(ABC):
@@ -76,7 +77,7 @@ class Number(Targets):
         """The mean and the standard deviation (of the population) of the training rows.
 
         Raises:
-            UserError: the column holds text, or a single value.
+            UserError: the column holds text, a single value, or values that are too small to be told apart.
         """
         if is_text(values):
             raise UserError(f"data.target: {name!r} holds text; set data.kind to classification or name another column")
@@ -85,7 +86,13 @@ class Number(Targets):
             raise UserError(
                 f"data.target: {name!r} is {numbers[0]:g} in every training row, so there is nothing to learn"
             )
-        return cls(float(numbers.mean()), float(numbers.std()))
+        deviation = float(numbers.std())
+        if deviation < _SMALLEST:
+            raise UserError(
+                f"data.target: {name!r} varies by {deviation:g} in the training rows, too little for float32; choose "
+                "another unit"
+            )
+        return cls(float(numbers.mean()), deviation)
 
     def describe(self) -> dict[str, Any]:
         """The two numbers."""
@@ -93,8 +100,14 @@ class Number(Targets):
 
     def encode(self, values: Column, where: str) -> Tensor:
         """Standardised, float32 (N, 1)."""
-        values = numbers_of(values, "target", where)
-        return torch.from_numpy((values.astype(np.float64) - self.mean) / self.std).float()[:, None]
+        standardised = (numbers_of(values, "target", where).astype(np.float64) - self.mean) / self.std
+        far = np.flatnonzero(np.abs(standardised) > LARGEST)
+        if len(far):
+            raise UserError(
+                f"data.target: row {far[0]} of {where} is too far from the training rows for float32 ({len(far)} such "
+                "rows); remove these rows"
+            )
+        return torch.from_numpy(standardised).float()[:, None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The squared error, (N,)."""

@@ -101,9 +101,10 @@ def few_shots(label_N: Tensor, shots: int, val_shots: int, seed: int, where: str
     for label in range(classes):
         rows = (label_N == label).nonzero().flatten()
         if len(rows) < shots:
+            from_one = "; the labels count from 1, so subtract 1" if int(label_N.min()) == 1 else ""
             raise UserError(
                 f"{where}: class {label} has {len(rows)} rows, but data.shots asks for {shots} of each class (labels "
-                f"0..{classes - 1})"
+                f"0..{classes - 1}){from_one}"
             )
         drawn = rows[permutation(len(rows), seed, "shots", label)[:shots]]
         val.append(drawn[:val_shots])

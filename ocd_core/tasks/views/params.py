@@ -23,6 +23,7 @@ class ViewsData(StrictModel):
     depths: Annotated[int, Field(ge=2, le=10**4)]  # along a ray
     base_rays: PositiveInt  # random rays of a view per update of the base's training
     rays_per_step: PositiveInt  # rays of a view per step of overfitting
+    rays_per_update: PositiveInt  # rays of a view in each update of networks that learn from the loss under θ + Δ
     scoring_rays: PositiveInt  # rays of a view in the layer scores
     fixed_rays: bool  # the same rays at each step (the paper's 4,096); false: the next ones of a random order
     vgg11: str | None  # weights for the encoder of the rendering; null: a small fixed encoder

@@ -196,7 +196,7 @@ class ViewSynthesis(DrawsInputs):
         After its end the order starts again. With `fixed_rays`, each step sees the first ones.
         """
         assert isinstance(split, ViewSplit)
-        return in_random_order(split, sample_id, replica, self._places(split, step), seed)
+        return in_random_order(split, sample_id, replica, self._places(split, step, self.data.rays_per_step), seed)
 
     def parts(self, batch: Batch) -> Iterator[tuple[Batch, float]]:
         """The rays in nearly equal parts of at most `_RAYS_AT_ONCE`."""
@@ -207,15 +207,15 @@ class ViewSynthesis(DrawsInputs):
         for i, target in enumerate(target_NR3.tensor_split(count, 1)):
             yield Batch(tuple(x[i] for x in inputs), target, batch.sample_id), target.shape[1] / rays
 
-    def _places(self, split: ViewSplit, step: int) -> Tensor:
-        """The places of the random order that a step of overfitting takes."""
-        count = min(self.data.rays_per_step, split.pixels)
+    def _places(self, split: ViewSplit, step: int, rays: int) -> Tensor:
+        """The places of the random order that a step with so many rays takes."""
+        count = min(rays, split.pixels)
         return (0 if self.data.fixed_rays else step * count) + torch.arange(count)
 
     def seen_while_overfitting(self, split: Split, sample_id: Tensor, steps: int, seed: int) -> Tensor:
         """The pixels whose rays the steps of replica 0 take, bool (N, H, W)."""
         assert isinstance(split, ViewSplit)
-        place_R = torch.cat([self._places(split, step) for step in range(steps)])
+        place_R = torch.cat([self._places(split, step, self.data.rays_per_step) for step in range(steps)])
         pixel_NR = pixels_in_random_order(split, sample_id, torch.zeros_like(sample_id), place_R, seed)
         seen = torch.zeros(len(sample_id), split.pixels, dtype=torch.bool).scatter_(1, pixel_NR, True)
         return seen.view(len(sample_id), *split.views.image_VHWC.shape[1:3])
@@ -225,6 +225,12 @@ class ViewSynthesis(DrawsInputs):
         assert isinstance(split, ViewSplit)
         count = min(self.data.scoring_rays, split.pixels)
         return in_random_order(split, sample_id, torch.zeros_like(sample_id), torch.arange(count), seed)
+
+    def update_batch(self, split: Split, sample_id: Tensor, update: int, seed: int) -> Batch:
+        """The next `rays_per_update` rays in each view's own random order of pixels."""
+        assert isinstance(split, ViewSplit)
+        place_R = self._places(split, update, self.data.rays_per_update)
+        return in_random_order(split, sample_id, torch.zeros_like(sample_id), place_R, seed)
 
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None

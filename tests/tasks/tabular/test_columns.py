@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
-from ocd_core.tasks.tabular.columns import are_numbers, is_missing, numbers_of, read_file, texts_of, to_column
+from ocd_core.tasks.tabular.columns import LARGEST, are_numbers, is_missing, numbers_of, read_file, texts_of, to_column
 from tests.tasks.tabular.tables import write
 
 
@@ -66,7 +66,7 @@ def test_whole_numbers_as_text_are_not_rounded() -> None:
     assert to_column(values, "id", "")[0] == 9007199254740992.0  # as a number, the nearest
 
 
-@given(st.lists(st.one_of(st.none(), st.floats(allow_nan=False, allow_infinity=False)), min_size=1))
+@given(st.lists(st.one_of(st.none(), st.floats(-LARGEST, LARGEST)), min_size=1))
 def test_numbers_survive_a_way_through_text(values: list[float | None]) -> None:
     texts = np.array([None if v is None else repr(v) for v in values], object)
     assert are_numbers(texts) == any(v is not None for v in values)
@@ -81,3 +81,13 @@ def test_what_is_no_number() -> None:
             numbers_of(np.array(["1", text], object), "a", "here")
     with pytest.raises(UserError, match="infinite in row 0"):
         numbers_of(np.array(["inf"], object), "a", "here")
+
+
+@pytest.mark.parametrize("large", [3.5e38, -1e300])
+def test_numbers_that_float32_cannot_hold(large: float) -> None:
+    message = rf"column 'a' of here is {large:g} in row 1, more than float32 holds \(2 such rows\)".replace("+", r"\+")
+    with pytest.raises(UserError, match=message):
+        to_column(pa.chunked_array([[1.0, large, large]]), "a", "here")
+    with pytest.raises(UserError, match=message):
+        numbers_of(np.array(["1", str(large), str(large)], object), "a", "here")
+    assert to_column(pa.chunked_array([[3.4e38, -3.4e38]]), "a", "here").tolist() == [3.4e38, -3.4e38]

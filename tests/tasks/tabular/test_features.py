@@ -68,6 +68,15 @@ def test_other_columns_than_in_training(columns: dict[str, list[Any]], message: 
         fitted.apply(table(**columns), "the val part")
 
 
+def test_a_number_that_is_too_far_from_those_in_training() -> None:
+    fitted = Features.fit(table(a=[0, 2], b=[0, 2e-9]), "standard", 0)
+    assert fitted.apply(table(a=[1e30], b=[1e-9]), "a row").tolist() == [[pytest.approx(1e30), 0]]
+    with pytest.raises(UserError, match="column 'b' of a row is too far from its values in training, in row 1"):
+        fitted.apply(table(a=[1, 1], b=[0, 1e30]), "a row")
+    fitted = Features.fit(table(a=[0, 2], b=[0, 2e-9]), "quantile", 0)
+    assert bool(fitted.apply(table(a=[1e30], b=[1e30]), "a row").isfinite().all())
+
+
 def test_columns_of_another_type_that_are_possible() -> None:
     """A column of texts without a text, and a category that a file wrote as numbers."""
     fitted = Features.fit(table(a=[0, 2], c=["1", "2"]), "standard", 0)

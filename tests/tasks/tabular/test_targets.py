@@ -42,6 +42,15 @@ def test_numbers_that_cannot_be() -> None:
         Number.fit(np.full(40, 0.1), "y")
 
 
+def test_numbers_that_float32_cannot_tell_apart() -> None:
+    with pytest.raises(UserError, match=r"'y' varies by .* in the training rows, too little for float32; choose"):
+        Number.fit(np.arange(10) * 1e-320, "y")
+    targets = Number.fit(np.array([0.0, 1e-6]), "y")
+    assert targets.encode(np.array([1e30]), "the test split").tolist() == [[pytest.approx(2e36)]]
+    with pytest.raises(UserError, match=r"data\.target: row 1 of the test split is too far from the training rows"):
+        targets.encode(np.array([0.0, -1e35]), "the test split")
+
+
 def test_classes_are_those_of_train_in_order() -> None:
     assert Classes.fit(objects("b", "a", "b"), "y").names == ["a", "b"]
     of_numbers = Classes.fit(np.array([10.0, 2.0, 10.0]), "y")

@@ -105,6 +105,8 @@ def test_shots_are_drawn_from_each_class_once(extra: list[int], shots: int, data
 def test_too_few_of_a_class() -> None:
     with pytest.raises(UserError, match=r"^here: class 1 has 1 rows, but data\.shots asks for 2 of each .*0\.\.2"):
         few_shots(torch.tensor([0, 0, 1, 2, 2]), 2, 1, 0, "here")
+    with pytest.raises(UserError, match=r"class 0 has 0 rows, .*; the labels count from 1, so subtract 1$"):
+        few_shots(torch.tensor([1, 2, 1, 2]), 2, 1, 0, "here")
     with pytest.raises(UserError, match="all labels are 0; a classification needs at least two classes"):
         few_shots(torch.zeros(4).long(), 2, 1, 0, "here")
 

@@ -208,6 +208,16 @@ def test_layers_are_scored_on_the_first_rays_of_the_overfitting(prepared):
         assert torch.equal(a, b[:, :30])
 
 
+def test_updates_walk_through_the_order_of_the_pixels_with_fewer_rays(prepared):
+    task = make_task(DEMO)
+    split = task.open(prepared, "train")
+    ids, first = torch.tensor([4, 1]), torch.tensor([0, 0])
+    order = torch.cat([pixels_of(split, task.overfit_batch(split, ids, first, k, 2)) for k in range(2)], 1)
+    for update in (0, 2):
+        found = pixels_of(split, task.update_batch(split, ids, update, 2))
+        assert torch.equal(found, order[:, 40 * update : 40 * update + 40])
+
+
 def test_training_rays_are_jittered_and_follow_seed_and_epoch(prepared):
     task = make_task(DEMO)
     split = task.open(prepared, "train")
