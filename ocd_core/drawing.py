@@ -1,6 +1,7 @@
 """Matplotlib figures, drawn off-screen and saved as PNG: the same data gives the same bytes."""
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +25,14 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> "tuple[Fig
 
 
 def png(figure: "Figure") -> bytes:
-    """A figure as a PNG; the same data gives the same bytes (no software version or date in the file)."""
+    """A figure as a PNG; the same data gives the same bytes (no software version or date in the file).
+
+    A letter that no font has, such as one of a layer's name in another alphabet, is an empty box.
+    """
     file = io.BytesIO()
-    figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(file, dpi=_DPI, format="png", metadata={"Software": None})
     return file.getvalue()
 
 

@@ -129,7 +129,14 @@ def is_shortage(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(
-        word in text for word in ("allocate memory", "out of memory", "allocation error", "can't start new thread")
+        word in text
+        for word in (
+            "allocate memory",
+            "allocate shared memory",
+            "out of memory",
+            "allocation error",
+            "can't start new thread",
+        )
     )
 
 

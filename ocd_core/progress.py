@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from ocd_core.terminal import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -19,19 +21,19 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     bar = Bar(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=_console(),
     )
     with bar:
-        task = bar.add_task(description, total=total, note="")
+        task = bar.add_task(plain(description), total=total, note="")
 
         def update(done: int, note: str) -> None:
-            bar.update(task, completed=done, note=note)
+            bar.update(task, completed=done, note=plain(note))
 
         yield update
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ocd_core.errors import UserError
-from ocd_core.terminal import plain
+from ocd_core.terminal import plain, print_table
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 TaskArgument = Annotated[str, typer.Argument(help="A task: the name of a file params/<task>.yaml.")]
@@ -59,7 +59,7 @@ def tasks(context: typer.Context, as_json: JsonOption = False) -> None:
         [f["task"], "?", "?", "?", f["error"]] if "error" in f else [*f.values(), f"params/{f['task']}.yaml"]
         for f in found
     ]
-    _print_table(["task", "domain", "base network", "layer", "params"], rows)
+    print_table(["task", "domain", "base network", "layer", "params"], rows)
     print(f"\ndomains: {', '.join(domains)}")
 
 
@@ -93,7 +93,7 @@ def check(task: TaskArgument, as_json: JsonOption = False) -> None:
         print(json.dumps(asdict(found)))
         return
     print(", ".join(f"{name}: {count:,} samples" for name, count in found.samples.items()))
-    _print_table(
+    print_table(
         ["layer", "kind", "out × in", "positions", "candidate", "can move"],
         [
             [x.name, x.kind, "{} × {}".format(*x.shape), str(x.positions), "yes" if x.candidate else "",
@@ -102,7 +102,7 @@ def check(task: TaskArgument, as_json: JsonOption = False) -> None:
         ],
     )  # fmt: skip
     print(f"\nNeeds, if the layer {found.layer} moves (minutes on this machine, right to within a factor of two):")
-    _print_table(
+    print_table(
         ["stage", "minutes", "memory, MB", "disk, MB", ""],
         [[n.stage, *map(_amount, (n.minutes, n.memory_mb, n.disk_mb)), n.note] for n in found.needs],
     )
@@ -143,22 +143,10 @@ def status(task: TaskArgument, seed: SeedOption = 0, rank: RankOption = 1, as_js
     if as_json:
         print(json.dumps([asdict(stage) for stage in found]))
         return
-    _print_table(["stage", "state", "why"], [[stage.name, stage.state, stage.why] for stage in found])
+    print_table(["stage", "state", "why"], [[stage.name, stage.state, stage.why] for stage in found])
 
 
 def _amount(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
-
-
-def _print_table(heading: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Column, Table
-    from rich.text import Text
-
-    table = Table(*(Column(head, overflow="fold") for head in heading), box=None)  # a narrow terminal cuts no name
-    for row in rows:
-        table.add_row(*(Text(plain(cell)) for cell in row))
-    console = Console()
-    (console if console.is_terminal else Console(width=400)).print(table)  # a log or a pipe shows whole names

@@ -3,7 +3,7 @@
 import errno
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ocd_core.errors import UserError
@@ -15,6 +15,8 @@ _REMOTE = (
     "huggingface_hub",
 )  # fmt: skip
 _DISK = (errno.ENOSPC, errno.EDQUOT)
+
+_WORD = 12  # characters that a narrow terminal does not break
 
 # given back when an error arrives, so that there is memory left to say that there was none
 _reserve = [bytearray(2**22)]
@@ -106,3 +108,40 @@ def plain(text: str) -> str:
 
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
+
+
+def print_table(
+    heading: Sequence[str], rows: Sequence[Sequence[str]], *, framed: bool = False, numbers: bool = False
+) -> None:
+    """Print a table in which nothing is cut, whatever the width of the terminal.
+
+    Cells that are too wide go on in the next line. Words and numbers of up to `_WORD` characters stay whole: if even
+    that is too wide for the terminal, its lines are wider than it. A log or a pipe gets one line per row.
+
+    Args:
+        framed: with lines around the columns.
+        numbers: align all columns but the first to the right.
+    """
+    from rich.box import HEAVY_HEAD
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    cells = [[plain(cell) for cell in row] for row in (heading, *rows)]
+    columns = list(zip(*cells, strict=True))
+    words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
+    whole = [max(map(cell_len, column)) for column in columns]
+    least = [min(_WORD, word) for word in words]
+    table = Table(
+        *(
+            Column(Text(head), overflow="fold", min_width=width, justify="right" if numbers and i else "left")
+            for i, (head, width) in enumerate(zip(cells[0], least, strict=True))
+        ),
+        box=HEAVY_HEAD if framed else None,
+    )
+    for row in cells[1:]:
+        table.add_row(*map(Text, row))
+    console = Console()
+    needed = sum(least if console.is_terminal else whole) + 3 * len(least) + 1  # frames and gaps
+    Console(width=max(console.width, needed) if console.is_terminal else needed).print(table)

@@ -15,3 +15,10 @@ def test_pictures_leave_the_callers_matplotlib_alone():
     before = mpl.get_backend(auto_select=False)
     png(new_figure(1, 1, (2, 2))[0])
     assert mpl.get_backend(auto_select=False) == before
+
+
+def test_letters_that_no_font_has_give_no_warning(recwarn):
+    figure, axes = new_figure(1, 1, (2, 2))
+    axes[0, 0].set_title("名前 \x1b \u202e")
+    assert png(figure)[:4] == b"\x89PNG"
+    assert not list(recwarn)

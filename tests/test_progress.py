@@ -16,6 +16,15 @@ def test_a_bar_says_what_is_done_on_standard_error(capsys) -> None:
     assert "first" not in line
 
 
+def test_names_are_text_and_nothing_else(capsys) -> None:
+    """A layer's name may hold what rich takes for a style, and what a terminal obeys."""
+    with progress_bar("[/x]", 2) as progress:
+        progress(1, "[red]b[/red]\x1b[2J\u202e")
+    shown = capsys.readouterr().err
+    assert "[/x]" in shown
+    assert "[red]b[/red]\\x1b[2J\\u202e" in shown
+
+
 def test_a_bar_is_closed_when_the_block_fails(capsys) -> None:
     for _ in range(2):  # rich refuses a second live bar while one is open
         try:

@@ -3,12 +3,14 @@
 import errno
 import io
 import os
+import re
 import sys
 
 import pytest
+from rich.cells import cell_len
 
 from ocd_core.errors import UserError
-from ocd_core.terminal import errors_as_lines, plain
+from ocd_core.terminal import errors_as_lines, plain, print_table
 
 
 def remote_error() -> Exception:
@@ -41,6 +43,7 @@ LINES = [
     (IsADirectoryError(errno.EISDIR, "Is a directory", "a/b"), "error: a/b: Is a directory\n"),
     (MemoryError(), "too little memory, or too few threads, for this (MemoryError); nothing is damaged"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "nothing is damaged"),
+    (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"), "nothing is damaged"),
     (RuntimeError("can't start new thread"), "nothing is damaged"),
 ]
 
@@ -93,3 +96,50 @@ def test_plain_text_keeps_letters_of_all_languages_and_escapes_what_terminals_ob
     assert plain("Δ, é, 漢字, a b\tc\n") == "Δ, é, 漢字, a b\tc\n"
     assert plain("a\x1b]0;title\x07b\x9b2J") == "a\\x1b]0;title\\x07b\\x9b2J"
     assert plain("abc\u202etxt") == "abc\\u202etxt"
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(kind: type[io.StringIO], columns: str, monkeypatch: pytest.MonkeyPatch, **options: bool) -> list[str]:
+    """The lines of a table with a long name and numbers."""
+    output = kind()
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(sys, "stdout", output)
+    print_table(
+        ["row", "cross entropy", "p"],
+        [["a_very_long_name_of_a_layer.in.a.network", "0.123456", "<.001"], ["[red]名前[/]\x1b[2J", "12.345678", ".5"]],
+        **options,
+    )
+    monkeypatch.undo()
+    return output.getvalue().splitlines()
+
+
+def columns_of(lines: list[str]) -> list[str]:
+    """What the lines of a framed table say, column by column."""
+    parts = [line.split("│") for line in lines if line.startswith("│")]
+    return ["".join(part[i].strip() for part in parts) for i in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("columns", ["1", "20", "40", "300"])
+def test_a_narrow_terminal_cuts_nothing(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(Terminal, columns, monkeypatch, framed=True, numbers=True)
+    assert columns_of(lines) == [
+        "a_very_long_name_of_a_layer.in.a.network[red]名前[/]\\x1b[2J", "0.12345612.345678", "<.001.5",
+    ]  # fmt: skip
+    assert any("0.123456" in line for line in lines)  # in one piece
+    if columns == "40":
+        assert max(cell_len(re.sub(r"\x1b\[\d+m", "", line)) for line in lines) <= 40
+
+
+def test_a_pipe_has_one_line_for_each_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(io.StringIO, "10", monkeypatch)
+    assert [line.split() for line in lines] == [
+        ["row", "cross", "entropy", "p"],
+        ["a_very_long_name_of_a_layer.in.a.network", "0.123456", "<.001"],
+        ["[red]名前[/]\\x1b[2J", "12.345678", ".5"],
+    ]

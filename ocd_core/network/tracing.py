@@ -99,6 +99,8 @@ def trace(model: nn.Module, names: Sequence[str]) -> Graphs | None:
         graph = tracer.trace(model)
     except Exception:  # fx raises many kinds; then the whole model runs instead
         return None
+    if not all(_can_be_written(str(n.target)) for n in graph.nodes if n.op in ("call_module", "get_attr")):
+        return None
     for name in names:
         if any(n.op == "get_attr" and n.target == f"{name}.weight" for n in graph.nodes):
             raise UserError(
@@ -109,6 +111,11 @@ def trace(model: nn.Module, names: Sequence[str]) -> Graphs | None:
     if any(cut is None for cut in cuts):
         return None
     return _cut_graph(model, graph, modules, [cut for cut in cuts if cut is not None])
+
+
+def _can_be_written(name: str) -> bool:
+    """Whether fx, which writes graphs as Python code, may put a name between double quotes as it is."""
+    return name.isprintable() and not {*name} & {*'"\\'}
 
 
 def _only_call(graph: fx.Graph, modules: dict[str, nn.Module], layer: nn.Module) -> fx.Node | None:

@@ -13,6 +13,7 @@ from ocd_core.report.dvc_experiments import Experiment, chosen_run
 from ocd_core.report.page import Markdown, Section, Table, html_page
 from ocd_core.report.results import read_run_table
 from ocd_core.report.run_tables import cell, heading
+from ocd_core.terminal import print_table
 
 _NOT_SET = "–"
 
@@ -140,20 +141,9 @@ def as_plain(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 def print_comparison(runs: Sequence[Run]) -> None:
     """Show both tables on the terminal."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # wide enough that a log shows whole lines
     for columns, rows in (metric_table(runs), param_table(runs)):
-        shown = RichTable()
-        for i, column in enumerate(columns):
-            shown.add_column(column, justify="left" if i == 0 else "right")
-        for row in rows:
-            shown.add_row(*row)
-        console.print(shown)
-    console.print(_NOTE, soft_wrap=True, highlight=False)
+        print_table(columns, rows, framed=True, numbers=True)
+    print(_NOTE)
 
 
 def comparison_page(runs: Sequence[Run]) -> str:

@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any
 
 from ocd_core.evaluation.result import Absent
-from ocd_core.report.markdown import markdown_table
+from ocd_core.report.markdown import as_text, markdown_table
 from ocd_core.report.paper_tables import PaperTask, PaperValue, paper_rows
 from ocd_core.report.results import Merged
 from ocd_core.report.run_tables import caption, cell, with_unit
@@ -35,7 +35,7 @@ def paper_markdown(entry: Merged, compared: PaperTask, not_run: Sequence[Absent]
             f"{with_unit(m)}, here",
             *(f"{with_unit(m)}, {_EDITIONS[edition]}" for edition in editions[m["name"]]),
         ]
-    parts = [_ABOUT.format(task=task), f"**{caption(entry)}**", ""]
+    parts = [_ABOUT.format(task=task), f"**{as_text(caption(entry))}**", ""]
     parts.append(markdown_table(columns, _rows(entry, not_run, values, metrics, editions)))
     parts += [f"\n{note}" for note in _notes(entry, not_run, compared, values, metrics)]
     return "\n".join(parts) + "\n"

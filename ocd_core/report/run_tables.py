@@ -5,8 +5,9 @@ from typing import Any
 
 from ocd_core.evaluation.noise import POINTS
 from ocd_core.evaluation.result import Result
-from ocd_core.report.markdown import markdown_table
+from ocd_core.report.markdown import as_text, markdown_table
 from ocd_core.report.results import Merged, Table
+from ocd_core.terminal import plain, print_table
 
 SIGNIFICANT = 0.05
 
@@ -125,22 +126,12 @@ def caption(entry: Merged) -> str:
 
 def print_tables(entries: list[Merged]) -> None:
     """Show the tables on the terminal."""
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # wide enough that a log shows whole lines
     for entry in entries:
+        print(plain(caption(entry)))
         columns, rows = columns_and_rows(entry)
-        shown = RichTable(title=caption(entry), title_justify="left", title_style="")
-        for i, column in enumerate(columns):
-            shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-        for row in rows:
-            shown.add_row(*(cell.replace("\\*", "*") for cell in row))
-        console.print(shown)
+        print_table(columns, [[cell.replace("\\*", "*") for cell in row] for row in rows], framed=True, numbers=True)
         for line in notes(entry):
-            console.print(line.replace("\\*", "*"), soft_wrap=True, highlight=False)
+            print(line.replace("\\*", "*"))
 
 
 def markdown(entries: list[Merged]) -> str:
@@ -148,7 +139,7 @@ def markdown(entries: list[Merged]) -> str:
     parts = []
     for entry in entries:
         lines = [
-            f"**{caption(entry)}**",
+            f"**{as_text(caption(entry))}**",
             "",
             markdown_table(*columns_and_rows(entry)),
             *(line for note in notes(entry) for line in ("", note)),

@@ -4,7 +4,7 @@ import numpy as np
 
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import RowValues, array_sizes, spread
-from ocd_core.terminal import plain
+from ocd_core.terminal import plain, print_table
 
 
 def headline(store: OverfitStore) -> str:
@@ -30,26 +30,19 @@ def spreads(values: RowValues) -> dict[str, dict[str, float]]:
 
 def print_store(store: OverfitStore, values: RowValues, row: int | None = None) -> None:
     """Print a description of the store, its arrays, and the spread of ρ and losses; `row` adds one row in full."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # wide enough that a log shows whole lines
-    console.print(f"[bold]{escape(headline(store))}[/]")
-    arrays = Table("array", "shape", "type", "MB", "MB stored", box=None)
+    print(headline(store))
+    arrays = []
     for array in array_sizes(store):
         shape = " × ".join(map(str, array.shape))
-        arrays.add_row(array.name, shape, array.dtype, f"{array.bytes / 1e6:.2f}", f"{array.stored_bytes / 1e6:.2f}")
-    console.print(arrays)
+        arrays.append([array.name, shape, array.dtype, f"{array.bytes / 1e6:.2f}", f"{array.stored_bytes / 1e6:.2f}"])
+    print_table(["array", "shape", "type", "MB", "MB stored"], arrays)
     columns = ("min", "q25", "median", "q75", "max", "mean")
-    table = Table("" if len(values) == len(store) else f"of {len(values):,} rows", *columns, box=None)
-    for name, numbers in spreads(values).items():
-        table.add_row(name, *(f"{numbers[c]:.3g}" for c in columns))
-    console.print(table)
+    print_table(
+        ["" if len(values) == len(store) else f"of {len(values):,} rows", *columns],
+        [[name, *(f"{numbers[c]:.3g}" for c in columns)] for name, numbers in spreads(values).items()],
+    )
     if row is not None:
-        console.print(escape(row_text(store, row)))
+        print(plain(row_text(store, row)))
 
 
 def row_text(store: OverfitStore, row: int) -> str:

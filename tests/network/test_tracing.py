@@ -125,3 +125,32 @@ def test_a_leaf_that_is_none_is_refused(leaf: object) -> None:
     for use in (named_leaves, lambda m: CutModel(m, "one")):
         with pytest.raises(UserError, match=r"fx_leaves of Fork holds .* neither the name of one of its modules"):
             use(model)
+
+
+class Named(nn.Module):
+    """A layer with a given name, and one behind it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, nn.Linear(4, 5))
+        self.out = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = getattr(self, self.name)
+        assert isinstance(layer, nn.Module)
+        return self.out(torch.relu(layer(x)))
+
+
+@pytest.mark.parametrize("name", ["<b>|名 前'", 'a"b', "a\\", "a\nb", "\u202e", "\ud800"])
+def test_layers_of_any_name_move(name: str) -> None:
+    """fx writes names into code; those that it cannot write make the whole model run."""
+    model = Named(name).eval()
+    assert (trace(model, [name]) is None) == (name != "<b>|名 前'")
+    cut_model, x = CutModel(model, name, "float32"), torch.randn(2, 4)
+    cut = cut_model.prefix([x])
+    torch.testing.assert_close(cut_model.forward(cut)[1], model(x))
+    delta_NOI = torch.randn(2, 5, 4)
+    move_NO = (delta_NOI @ x[..., None])[..., 0]
+    moved = model.out(torch.relu(model.get_submodule(name)(x) + move_NO))
+    torch.testing.assert_close(cut_model.forward(cut, delta_NOI)[1], moved)
