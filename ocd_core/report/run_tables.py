@@ -1,6 +1,7 @@
 """Tables of a task's runs, for the terminal and for reports/<task>/."""
 
 import statistics
+from collections.abc import Sequence
 from typing import Any
 
 from ocd_core.evaluation.noise import POINTS
@@ -9,6 +10,8 @@ from ocd_core.report.markdown import markdown_table
 from ocd_core.report.results import Merged, Table
 
 SIGNIFICANT = 0.05
+_NAMES = 24  # the least width of the methods' names on a terminal
+_LOG = 400  # wide enough that a log or a pipe gets whole lines
 
 
 def _number(value: float | None, metric: dict[str, Any]) -> str:
@@ -124,23 +127,58 @@ def caption(entry: Merged) -> str:
 
 
 def print_tables(entries: list[Merged]) -> None:
-    """Show the tables on the terminal."""
+    """Show the tables on the terminal.
+
+    No number is cut. On a narrow terminal the methods' names wrap, and then the last columns are left out; a line below
+    says which. A log or a pipe gets everything.
+    """
     from rich.console import Console
     from rich.table import Table as RichTable
 
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)  # wide enough that a log shows whole lines
+        console = Console(width=_LOG)
     for entry in entries:
         columns, rows = columns_and_rows(entry)
+        cells = [[cell.replace("\\*", "*") for cell in row] for row in rows]
+        widths = fitting_widths(columns, cells, console.width)
         shown = RichTable(title=caption(entry), title_justify="left", title_style="")
-        for i, column in enumerate(columns):
-            shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-        for row in rows:
-            shown.add_row(*(cell.replace("\\*", "*") for cell in row))
+        for i, (column, width) in enumerate(zip(columns, widths, strict=False)):
+            shown.add_column(column, justify="left" if i == 0 else "right", width=width)
+        for row in cells:
+            shown.add_row(*row[: len(widths)])
         console.print(shown)
+        if len(widths) < len(columns):
+            rest = ", ".join(columns[len(widths) :])
+            console.print(f"This terminal is too narrow for: {rest}.", soft_wrap=True, highlight=False)
         for line in notes(entry):
             console.print(line.replace("\\*", "*"), soft_wrap=True, highlight=False)
+
+
+def fitting_widths(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The widths of those columns that fit into a line, from the left, at least two.
+
+    If a line has no room for all of them, names and titles wrap between words; a number never does.
+    """
+    from rich.cells import cell_len
+
+    longest = [max(cell_len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
+    if _line(longest) <= width:
+        return longest
+    numbers = [
+        max(*map(cell_len, column.split()), *(cell_len(row[i]) for row in rows))
+        for i, column in enumerate(columns)
+        if i > 0
+    ]
+    while len(numbers) > 1 and _line([min(longest[0], _NAMES), *numbers]) > width:
+        numbers.pop()
+    names = max(min(longest[0], _NAMES), min(longest[0], width - _line([0, *numbers])))
+    return [names, *numbers]
+
+
+def _line(widths: Sequence[int]) -> int:
+    """The length of a line of a table: each cell has a blank on both sides and a rule beside it."""
+    return sum(widths) + 3 * len(widths) + 1
 
 
 def markdown(entries: list[Merged]) -> str:
