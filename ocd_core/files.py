@@ -19,7 +19,9 @@ from typing import Any
 from ocd_core.errors import UserError
 
 PARTIAL = ".partial"
-_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "az"}
+_S3 = {"s3", "s3a"}
+_BUCKETS = {*_S3, "gs", "gcs", "abfs", "az"}
+_TRIES = 2
 _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 
@@ -191,15 +193,37 @@ def filesystem(location: Path | str) -> tuple[Any, str]:
     if not is_url(location):
         return LocalFileSystem(), str(Path(location).absolute())
     try:
-        fs, root = url_to_fs(location)
+        fs, root = url_to_fs(location, **storage_options(str(location)))
     except (ValueError, ImportError) as error:
         raise UserError(f"{location}: {' '.join(str(error).split())}") from error
+    if hasattr(fs, "retries"):  # of s3fs, which repeats what botocore has repeated
+        fs.retries = _TRIES
     return fs, str(root).rstrip("/")
 
 
+def storage_options(url: str) -> dict[str, Any]:
+    """Options for fsspec: how often S3 is asked before an error is shown.
+
+    By default, botocore's attempts times those of s3fs make a server that accepts connections but never answers cost
+    six minutes for each request. `AWS_MAX_ATTEMPTS` replaces botocore's number.
+    """
+    if url.partition("://")[0] not in _S3 or "AWS_MAX_ATTEMPTS" in os.environ:
+        return {}
+    return {"config_kwargs": {"retries": {"total_max_attempts": _TRIES, "mode": "standard"}}}
+
+
 def put_file(fs: Any, path: str, data: bytes) -> None:
-    """Write one file of an fsspec file system; its folder is created if necessary, but never a bucket."""
+    """Write one file of an fsspec file system; its folder is created if necessary, but never a bucket.
+
+    Raises:
+        UserError: there is no such bucket.
+    """
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
     if not protocols & _BUCKETS:  # whose folders are only parts of names
         fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    fs.pipe_file(path, data)
+        fs.pipe_file(path, data)
+        return
+    try:
+        fs.pipe_file(path, data)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} cannot be written: {error}; correct the name of the bucket, or create it") from error

@@ -10,7 +10,10 @@ from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 
 # packages whose errors come from storage elsewhere: no credentials, no such bucket, no network
-_REMOTE = ("botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp")
+_REMOTE = (
+    "botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp", "httpx", "requests", "urllib3",
+    "huggingface_hub",
+)  # fmt: skip
 _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 # given back when an error arrives, so that there is memory left to say that there was none
@@ -50,17 +53,17 @@ def _print_as_line(error: Exception, bugs: bool) -> None:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
         sys.exit(1)
+    reason = " ".join(str(error).split())[:200]
+    if _is_remote(error):
+        fail(f"the remote storage refused ({type(error).__name__}: {reason}); check the URL, credentials and endpoint")
     if isinstance(error, OSError):
         fail(_of_system(error))
-    reason = " ".join(str(error).split())[:200]
     if isinstance(error, MemoryError | RuntimeError) and is_shortage(error):
         fail(
             f"too little memory, or too few threads, for this ({type(error).__name__}{f': {reason}' if reason else ''})"
             "; nothing is damaged: close other programs, raise the limit (ulimit -a) or choose smaller params, and run "
             "the same command again"
         )
-    if type(error).__module__.partition(".")[0] in _REMOTE:
-        fail(f"the remote storage refused ({type(error).__name__}: {reason}); check the URL, credentials and endpoint")
     if not bugs:
         raise error
     fail(f"{type(error).__name__}: {reason} (this should not happen; 'ocd --debug ...' shows where it did)")
@@ -70,6 +73,12 @@ def fail(message: str) -> None:
     """Print an error on one line and exit with status 1."""
     print(f"error: {plain(' '.join(message.splitlines()))}", file=sys.stderr)
     sys.exit(1)
+
+
+def _is_remote(error: Exception) -> bool:
+    """Whether an error, or what it was made from, comes from storage elsewhere."""
+    origins = (error, error.__cause__)
+    return any(type(origin).__module__.partition(".")[0] in _REMOTE for origin in origins)
 
 
 def _of_system(error: OSError) -> str:

@@ -10,7 +10,27 @@ import pytest
 from ocd_core.errors import UserError
 from ocd_core.terminal import errors_as_lines, plain
 
+
+def remote_error() -> Exception:
+    """As packages of storage elsewhere raise it."""
+    return type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})(
+        "Unable to\nlocate credentials"
+    )
+
+
+def translated_error() -> OSError:
+    """As s3fs makes it from such an error."""
+    error = OSError(errno.EIO, "Internal Server Error")
+    error.__cause__ = remote_error()
+    return error
+
+
 LINES = [
+    (
+        remote_error(),
+        "error: the remote storage refused (NoCredentialsError: Unable to locate credentials); check the URL",
+    ),
+    (translated_error(), "error: the remote storage refused (OSError: [Errno 5] Internal Server Error); check the URL"),
     (UserError("no such\nthing"), "error: no such thing\n"),
     (UserError("layer \x1b[2J"), "error: layer \\x1b[2J\n"),
     (OSError(errno.ENOSPC, "No space left on device", "a/b"), "free some space and run the same command again"),

@@ -10,7 +10,7 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, read_regular
+from ocd_core.files import filesystem, read_regular, storage_options
 from ocd_core.store.metadata import ZARR_JSON, metadata_digest
 from ocd_core.store.possible import refuse_impossible
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, StoreSchema
@@ -71,7 +71,7 @@ class Source:
         """The same files as a zarr store, read only."""
         if self.local:
             return LocalStore(self._root, read_only=True)
-        return FsspecStore.from_url(self.location, read_only=True)
+        return FsspecStore.from_url(self.location, storage_options(self.location), read_only=True)
 
     def sizes(self) -> dict[str, int]:
         """The size of every file in bytes, by key."""
