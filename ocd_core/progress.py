@@ -14,20 +14,32 @@ if TYPE_CHECKING:
 Progress = Callable[[int, str], None]
 
 
+_WIDE = 120  # columns of a terminal
+_TIME = len("0:00:00")
+
+
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Progress]:
-    """Show a bar; the block receives a function to call with the count so far."""
+    """Show a bar; the block receives a function to call with the count so far.
+
+    On a terminal of 80 columns the bar is short and a long note is cut, but neither the count nor a time is.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
 
+    def whole(width: int) -> Column:
+        return Column(min_width=width, no_wrap=True)
+
+    console = _console()
     bar = Bar(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.description}", markup=False, table_column=whole(len(plain(description)))),
+        BarColumn(bar_width=40 if console.width >= _WIDE else 10),
+        MofNCompleteColumn(table_column=whole(2 * len(str(total)) + 1)),
+        TimeElapsedColumn(table_column=whole(_TIME)),
+        TimeRemainingColumn(table_column=whole(_TIME)),
         TextColumn("{task.fields[note]}", markup=False),
-        console=_console(),
+        console=console,
     )
     with bar:
         task = bar.add_task(plain(description), total=total, note="")

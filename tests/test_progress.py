@@ -1,5 +1,7 @@
 """Progress goes to standard error, so that what a command prints can be piped."""
 
+import pytest
+
 from ocd_core.progress import no_progress, part_of, progress_bar
 
 
@@ -23,6 +25,18 @@ def test_names_are_text_and_nothing_else(capsys) -> None:
     shown = capsys.readouterr().err
     assert "[/x]" in shown
     assert "[red]b[/red]\\x1b[2J\\u202e" in shown
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_terminal_of_80_columns_cuts_the_note_and_nothing_else(width: int, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    with progress_bar("train the diffusion", 12345) as progress:
+        progress(12001, "stopped early, best val loss 0.12345, and more that there is to say")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert line.startswith("train the diffusion ")
+    assert "12001/12345 0:00:0" in line
+    assert ("more that there is to say" in line) == (width == 160)
+    assert len(line) <= width
 
 
 def test_a_bar_is_closed_when_the_block_fails(capsys) -> None:

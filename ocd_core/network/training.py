@@ -123,8 +123,9 @@ class BaseFit:
                 best = {"best_epoch": epoch, **row}
                 best_weights = copy.deepcopy(model.state_dict())
             stop = epoch - best["best_epoch"] >= self.params.patience
-            early = "stopped early, " if stop and epoch < self.params.epochs else ""
-            self.progress(epoch, f"{early}train loss {train_loss:.4f}, val loss {row['val_loss']:.4f}")
+            early = stop and epoch < self.params.epochs
+            note = "stopped early" if early else f"train loss {train_loss:.4f}"
+            self.progress(epoch, f"{note}, val loss {row['val_loss']:.4f}")
             if stop:
                 break
         model.load_state_dict(best_weights)

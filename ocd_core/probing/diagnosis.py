@@ -171,8 +171,8 @@ def verdict_text(diagnosis: Diagnosis) -> str:
         f"{best.samples} training samples and are judged on {best.val_samples} validation samples. Whether a kernel, a "
         "network, or one that also learned from the loss (tuned) predicts, and by which factor Δ is multiplied, is "
         f"chosen on other samples than are judged (on all: {_choice(best)}). Between predicted and real Δ, R² is "
-        f"{best.r2:.2f} and the mean cosine {best.cosine:.2f} with the kernel, {best.network_r2:.2f} and "
-        f"{best.network_cosine:.2f} with the network before tuning.",
+        f"{best.r2:z.2f} and the mean cosine {best.cosine:z.2f} with the kernel, {best.network_r2:z.2f} and "
+        f"{best.network_cosine:z.2f} with the network before tuning.",
         _fitted(best),
         *_of_temperature(diagnosis),
         *_of_used(diagnosis),
@@ -243,7 +243,7 @@ def _layers(diagnosis: Diagnosis) -> str:
     rows = [
         f"| `{p.layer}` | {diagnosis.verdict_of(p)} | {_percent(p, p.change)} | {_percent(p, p.low)} to "
         f"{_percent(p, p.high)} | {'–' if (closed := gap_closed(p)) is None else f'{round(100 * closed)} %'} | "
-        f"{p.r2:.2f} | {p.network_r2:.2f} | {_choice(p)} | {p.bound:.4g} |"
+        f"{p.r2:z.2f} | {p.network_r2:z.2f} | {_choice(p)} | {p.bound:.4g} |"
         for p in diagnosis.probes
     ]
     of_several = f", corrected for {len(rows)} layers (the intervals are not)" if len(rows) > 1 else ""

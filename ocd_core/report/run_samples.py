@@ -106,22 +106,28 @@ def _blocks(run: Artifacts, predictor: Predictor, kind: Chosen, table: RunTable)
         for prediction in found
     ]
     targets = [_target(task, one_sample(batch.target, i)) for i in range(len(ids))]
-    blocks: list[Block] = [Markdown(f"**{_headline(kind, table)}**; shown: where it changes most.")]
+    headline = f"**{_headline(kind, table)}**; shown: where it changes most."
     shown = task.shown(run.prepared, "test", kind.sample_id)
     if shown and isinstance(shown[0], Tensor):
         captions = [
             f"test {i}: {target}\nbase: {base}\nOCD: {ocd}"
             for i, target, (base, ocd) in zip(kind.sample_id, targets, answers, strict=True)
         ]
+        legend = "Above each image: its number and target, then what the base and one draw of OCD answer"
+        sure = ", a class with its probability" if any("(" in base for base, _ in answers) else ""
         figure = images_figure([x for x in shown if isinstance(x, Tensor)], captions)
         listed = "; ".join(caption.replace("\n", ", ") for caption in captions)
-        return [*blocks, figure_picture(figure, f"{kind.title}: {listed}")]
+        picture = figure_picture(figure, f"{kind.title}: {listed}")
+        return [Markdown(f"{headline} {legend}{sure}."), picture]
     texts = [""] * len(ids) if shown is None else [_short(str(text)) for text in shown]
     rows = [
         [str(i), *([text] if shown else []), target, base, ocd]
         for i, text, target, (base, ocd) in zip(kind.sample_id, texts, targets, answers, strict=True)
     ]
-    return [*blocks, Table(["sample", *(["text"] if shown else []), "target", "base", "OCD (one draw)"], rows)]
+    return [
+        Markdown(headline),
+        Table(["sample", *(["text"] if shown else []), "target", "base", "OCD (one draw)"], rows),
+    ]
 
 
 def _headline(kind: Chosen, table: RunTable) -> str:

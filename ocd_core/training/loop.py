@@ -165,7 +165,7 @@ def optimise(
                 on_row(row)
         if progress is not None:
             early = state.bad >= settings.patience and state.update < settings.updates
-            progress(state.update, f"{'stopped early, ' * early}best validation loss {state.best_loss:.4g}")
+            progress(state.update, f"{'stopped early, ' * early}best val loss {state.best_loss:.4g}")
         if checkpoints is not None and processes.is_main:
             late = time.monotonic() - saved >= checkpoints.seconds
             if late or state.update % checkpoints.every == 0 or state.update == settings.updates:

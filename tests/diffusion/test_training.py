@@ -184,7 +184,7 @@ def test_progress_and_rows_are_reported():
     seen, rows = [], []
     found = train(updates=7, validate_every=3, progress=lambda *x: seen.append(x), on_row=rows.append)
     assert [done for done, _ in seen] == list(range(1, 8))
-    assert "best validation loss" in seen[-1][1]
+    assert "best val loss" in seen[-1][1]
     assert [r["update"] for r in rows] == [3, 6, 7]
     assert rows == found.curve
     assert set(rows[0]) == {"update", "loss", "val_loss", "val_epsilon_mse", "val_x0_mse", "lr", "gradient_norm"}

@@ -69,6 +69,7 @@ def test_images_are_drawn_with_their_answers(run_of_domain: Runs) -> None:
     text = " ".join(block.text for block in found if isinstance(block, Markdown))
     assert f"one draw of OCD is right: {mended} of 60 test samples" in text
     assert f"one draw of OCD is wrong: {broken} of 60 test samples" in text
+    assert "its number and target, then what the base and one draw of OCD answer, a class with its probability." in text
     pictures = [block for block in found if isinstance(block, Picture)]
     assert len(pictures) == bool(mended) + bool(broken)
     assert "base: " in pictures[0].text

@@ -1,11 +1,12 @@
 """Tables that people read: their columns, what intervals are taken over, and what is absent."""
 
+import re
 from typing import Any
 
 import pytest
 
 from ocd_core.report.results import merged_results
-from ocd_core.report.run_tables import heading, markdown, notes, print_tables
+from ocd_core.report.run_tables import columns_and_rows, heading, markdown, notes, print_tables
 from tests.support.tables import ERROR, result, table
 
 
@@ -80,6 +81,24 @@ def test_what_the_bound_sees_is_averaged_over_seeds() -> None:
 def test_titles_say_unit_and_direction() -> None:
     assert heading(ERROR) == "rmse ↓"
     assert heading({**ERROR, "name": "top_5", "unit": "%", "higher_is_better": True}) == "top 5 % ↑"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_a_terminal_cuts_no_number(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    title = "a denoiser with fresh weights on the task's loss, ensemble of five"
+    accuracy = {"name": "accuracy", "higher_is_better": True, "unit": "%", "decimals": 1}
+    rows = [result("base", 0.5), result("ocd", 0.412, title=title)]
+    rows += [result(row, mean, metric="accuracy") for row, mean in (("base", 97.1), ("ocd", 98.2))]
+    entries = merged_results([table(metrics=[ERROR, accuracy], results=rows)])
+    print_tables(entries)
+    text = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    _, (_, cells) = columns_and_rows(entries[0])
+    for word in " ".join(cell.replace("\\*", "*") for cell in cells[1:]).split():
+        assert word in text
 
 
 def test_the_terminal_shows_what_the_file_says(capsys: pytest.CaptureFixture[str]) -> None:

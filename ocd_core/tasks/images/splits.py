@@ -116,6 +116,7 @@ def write_split(
         else:
             chosen = source.select(rows) if isinstance(source, Pictures) else source.select(rows, progress)
             tensors, hashes = {"image": chosen.image_NCHW}, list(row_hashes(chosen.image_NCHW))
+        progress(len(rows), "")  # also of images that the source has decoded already
     save_tensors({**tensors, "label": source.label_N[rows], "source_row": rows}, split_file(dest, split))
     return hashes
 

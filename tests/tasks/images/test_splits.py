@@ -16,7 +16,8 @@ from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import SPLITS
-from ocd_core.tasks.images.splits import ReadAhead
+from ocd_core.tasks.images.sources import Pictures
+from ocd_core.tasks.images.splits import ReadAhead, write_split
 from ocd_core.tasks.images.task import ImageClassification
 from tests.support.pictures import picture, png, write_parquet
 from tests.tasks.images.test_task import image_data
@@ -54,6 +55,15 @@ def test_both_storages_give_the_same_batches_in_any_order(
             assert torch.equal(one.inputs[0], other.inputs[0])
             assert torch.equal(one.target, other.target)
             assert torch.equal(one.sample_id, other.sample_id)
+
+
+def test_the_bar_is_full_at_the_end_also_of_images_that_were_decoded_before(tmp_path: Path, capsys) -> None:
+    source = Pictures(torch.zeros(6, 1, 2, 2, dtype=torch.uint8), torch.zeros(6, dtype=torch.int64))
+    data = image_data(channels=1, height=2, width=2)
+    write_split(source, torch.tensor([4, 0, 2]), tmp_path, "val", data)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("decode val")
+    assert "3/3" in line
 
 
 def test_encoded_images_are_the_sources_own_bytes(prepared: dict[str, ImageClassification], tmp_path: Path) -> None:
