@@ -1,7 +1,6 @@
 """Tables of a task's runs, for the terminal and for reports/<task>/."""
 
 import statistics
-from collections.abc import Sequence
 from typing import Any
 
 from ocd_core.evaluation.noise import POINTS
