@@ -2,10 +2,11 @@
 
 For each layer the verdict is
 
-- *no gap*, if the bound lowers the validation loss by less than 1 % of it: even Δ found with the label gain nothing;
 - *likely*, if the predicted Δ lower the validation loss by at least 0.5 % of it, and that is more than chance with
   95 % confidence, corrected for the number of layers (Bonferroni);
-- *cannot tell*, if neither is shown: the 95 % interval holds both no gain and one of 2 %;
+- *no gap*, if not, and the bound lowers the validation loss by less than 1 % of it: even Δ found with the label gain
+  nothing. (Too few or too long steps can leave the bound above what predicted Δ reach, so these count first.)
+- *cannot tell*, if nothing of that is shown: the 95 % interval holds both no gain and one of 2 %;
 - *unlikely* otherwise: a gain of 2 % is ruled out.
 
 That of the base network is the first of *likely*, *cannot tell*, *unlikely*, *no gap* that one of its layers has. The
@@ -109,11 +110,11 @@ class Diagnosis:
     def verdict_of(self, probe: Probe) -> Verdict:
         """The verdict of one layer."""
         scale, limits = abs(probe.val_loss), self.thresholds
-        if probe.val_loss - probe.bound < limits.gap * scale:
-            return "no gap"
         critical = _critical(probe.val_samples, len(self.probes), limits.confidence)
         if probe.z <= -critical and -probe.change >= limits.change * scale:
             return "likely"
+        if probe.val_loss - probe.bound < limits.gap * scale:
+            return "no gap"
         return "cannot tell" if -probe.low > limits.worth * scale else "unlikely"
 
     def metrics(self) -> dict[str, Any]:
@@ -157,11 +158,17 @@ def gap_closed(probe: Probe) -> float | None:
     return -probe.change / gap if gap > 0 else None
 
 
+def _closed(probe: Probe) -> str | None:
+    """`gap_closed` as text; beyond the bound no share means much."""
+    share = gap_closed(probe)
+    return None if share is None else f"{round(100 * share)} %" if share <= 1 else "more than all"
+
+
 def verdict_text(diagnosis: Diagnosis) -> str:
     """The diagnosis in Markdown: the verdict in bold, what it stands on, and a table of the layers."""
     best, found = diagnosis.best, diagnosis.probes
-    closed = gap_closed(best)
-    share = "" if closed is None else f", {round(100 * closed)} % of the way to the bound ({best.bound:.4g})"
+    closed = _closed(best)
+    share = "" if closed is None else f", {closed} of the way to the bound ({best.bound:.4g})"
     among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
     paragraphs = [
         f"**{_WORDS[diagnosis.verdict]}**",
@@ -242,7 +249,7 @@ def _layers(diagnosis: Diagnosis) -> str:
     head = "| layer | verdict | change | 95 % interval | of the gap | R², kernel | R², network | chosen | bound |"
     rows = [
         f"| `{p.layer}` | {diagnosis.verdict_of(p)} | {_percent(p, p.change)} | {_percent(p, p.low)} to "
-        f"{_percent(p, p.high)} | {'–' if (closed := gap_closed(p)) is None else f'{round(100 * closed)} %'} | "
+        f"{_percent(p, p.high)} | {_closed(p) or '–'} | "
         f"{p.r2:z.2f} | {p.network_r2:z.2f} | {_choice(p)} | {p.bound:.4g} |"
         for p in diagnosis.probes
     ]

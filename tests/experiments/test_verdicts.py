@@ -38,7 +38,7 @@ UNSURE = replace(NONE, low=-0.1, high=0.1)
         (NONE, 0.03, 0.001, "right"),
         (NONE, 0.0, 1.0, "right"),
         (NONE, -0.03, 0.001, "wrong"),
-        (replace(GAIN, bound=1.1), -0.03, 0.001, "wrong"),  # no gap
+        (replace(NONE, bound=1.1), -0.03, 0.001, "wrong"),  # no gap
         (UNSURE, -0.03, 0.001, "cannot tell"),
         (UNSURE, 0.0, 1.0, "cannot tell"),
     ],

@@ -36,9 +36,11 @@ class Classes(Classification, ArrayTask):
     ("changes", "verdict"),
     [
         ({}, "likely"),
-        ({"bound": 1.095}, "no gap"),
-        ({"bound": 1.2}, "no gap"),
-        ({"bound": 1.08}, "likely"),
+        ({"bound": 1.095}, "likely"),  # what is gained without the label needs no bound
+        ({"bound": 1.2}, "likely"),
+        ({"bound": 1.095, "z": -1.9}, "no gap"),
+        ({"bound": 1.2, "z": -1.9}, "no gap"),
+        ({"bound": 1.08, "z": -1.9}, "cannot tell"),
         ({"change": -0.004, "low": -0.005}, "unlikely"),  # too small, though it is no chance
         ({"change": -0.006, "low": -0.007}, "likely"),
         ({"z": -1.9}, "cannot tell"),
@@ -73,7 +75,7 @@ def test_the_most_promising_verdict_counts_and_names_its_layer() -> None:
     found = Diagnosis([wide, GAIN, NONE], "a", None)
     assert [found.verdict_of(p) for p in found.probes] == ["cannot tell", "likely", "unlikely"]
     assert (found.verdict, found.best.layer) == ("likely", "a")
-    closed = replace(GAIN, layer="closed", bound=1.1)
+    closed = replace(NONE, layer="closed", bound=1.1)
     assert Diagnosis([closed, NONE, wide], "a", None).verdict == "cannot tell"
     assert Diagnosis([closed, NONE], "a", None).verdict == "unlikely"
     assert Diagnosis([closed], "a", None).verdict == "no gap"
@@ -83,7 +85,8 @@ def test_other_thresholds_give_other_verdicts() -> None:
     def verdict(probe: Probe, **changes: float) -> str:
         return Diagnosis([probe], "a", None, Thresholds(**changes)).verdict
 
-    assert verdict(GAIN, gap=0.6) == "no gap"
+    assert verdict(GAIN, gap=0.6) == "likely"
+    assert verdict(NONE, gap=0.6) == "no gap"
     assert verdict(GAIN, change=0.05) == "cannot tell"
     assert verdict(GAIN, change=0.05, worth=0.06) == "unlikely"
     probe = replace(GAIN, z=-1.8)  # with 100 samples p = .075
@@ -134,7 +137,10 @@ def test_the_text() -> None:
     assert "temperature" not in fitted
     assert "rank 1" not in fitted
     assert "`z`, was not probed" in verdict_text(Diagnosis([GAIN], "z", None))
-    assert "No gap" in verdict_text(Diagnosis([replace(GAIN, bound=1.1)], "a", None))
+    assert "No gap" in verdict_text(Diagnosis([replace(NONE, bound=1.1)], "a", None))
+    beyond = verdict_text(Diagnosis([replace(GAIN, bound=1.095)], "a", None))
+    assert "-3.6 %), more than all of the way to the bound (1.095)" in beyond
+    assert "| more than all |" in beyond
     assert "Much of" not in verdict_text(Diagnosis([GAIN], "a", replace(temperature, high=0.01)))
 
 
