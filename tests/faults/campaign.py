@@ -12,6 +12,7 @@ import argparse
 import random
 import secrets
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -87,6 +88,8 @@ def main() -> None:
     parser.add_argument("--params", action="store_true", help="also try all values of all params")
     parser.add_argument("--seed", type=int, default=None, help="of the moments")
     args = parser.parse_args()
+    # a shell starts what runs in the background with SIGINT ignored, which everything started from here would inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     seed = secrets.randbelow(2**32) if args.seed is None else args.seed
     print(f"seed {seed}", flush=True)
     for option, (kill, where, _) in KILLS.items():

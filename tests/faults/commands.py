@@ -99,13 +99,12 @@ def random_kills(command: Command, kills: int, rng: random.Random, folder: Path)
         with suppress(subprocess.TimeoutExpired):
             process.wait(rng.uniform(0, length))
         sent = rng.choice(SIGNALS)
-        running = process.poll() is None
         end_group(process, sent)
         finished = len(list(root.glob("data/toy/**/manifest.json"))) + len(
             list(root.glob("data/toy/**/*.zarr/zarr.json"))
         )
         help_needed = command.run(root)
-        if running:
+        if process.returncode:
             points[f"{command.name}, {sent.name}, {finished} artifacts finished{help_needed}"] += 1
             print(f"{points.total()} of {kills}: {sent.name}, {finished} artifacts finished{help_needed}", flush=True)
         else:
