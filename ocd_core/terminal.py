@@ -1,4 +1,4 @@
-"""What command lines print: errors as one line, and text that no terminal refuses or obeys."""
+"""What command lines print: errors as one line, and text that no terminal and no Markdown page refuses or obeys."""
 
 import errno
 import os
@@ -14,6 +14,7 @@ _REMOTE = (
     "botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp", "httpx", "requests", "urllib3",
     "huggingface_hub",
 )  # fmt: skip
+_LOOKALIKES = str.maketrans("`<>|", "'‹›¦")
 _DISK = (errno.ENOSPC, errno.EDQUOT)
 
 _WORD = 12  # characters that a narrow terminal does not break
@@ -104,6 +105,14 @@ def plain(text: str) -> str:
         character if character in "\n\t" or (character.isprintable() or character == " ") else _escape(character)
         for character in text
     )
+
+
+def code_text(text: str) -> str:
+    """Text for a code span or a cell in Markdown: it can end neither, nor a line, and holds no HTML.
+
+    Characters that could are replaced by others that look alike; nothing can be escaped inside of a code span.
+    """
+    return plain(" ".join(text.split())).translate(_LOOKALIKES)
 
 
 def _escape(character: str) -> str:

@@ -32,6 +32,7 @@ from ocd_core.probing.probe import Probe
 from ocd_core.rng import permutation
 from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
 from ocd_core.tasks.base import Task
+from ocd_core.terminal import code_text
 
 CONFIDENCE = 0.95  # of intervals
 FITTED = 2.0  # a validation loss of so many times the training loss: the base fits training samples much better
@@ -172,8 +173,8 @@ def verdict_text(diagnosis: Diagnosis) -> str:
     among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
     paragraphs = [
         f"**{_WORDS[diagnosis.verdict]}**",
-        f"In `{best.layer}`, {among}, Δ that are predicted from what the base network sees in a sample change the "
-        f"validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
+        f"In `{code_text(best.layer)}`, {among}, Δ that are predicted from what the base network sees in a sample "
+        f"change the validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
         f"{_percent(best, best.low)} to {_percent(best, best.high)}){share}. The predictions learned from the Δ of "
         f"{best.samples} training samples and are judged on {best.val_samples} validation samples. Whether a kernel, a "
         "network, or one that also learned from the loss (tuned) predicts, and by which factor Δ is multiplied, is "
@@ -234,13 +235,13 @@ def _of_used(diagnosis: Diagnosis) -> list[str]:
     """Whether the layer that moves is the best one."""
     own = next((probe for probe in diagnosis.probes if probe.layer == diagnosis.used), None)
     if own is None:
-        return [f"The layer of rank 1, `{diagnosis.used}`, was not probed."]
+        return [f"The layer of rank 1, `{code_text(diagnosis.used)}`, was not probed."]
     if own is diagnosis.best:
         return []
     return [
-        f"The layer of rank 1 is `{own.layer}`, for which the verdict is *{diagnosis.verdict_of(own)}* "
-        f"({_percent(own, own.change)}). To move the best one, set `layer.select` to `{diagnosis.best.layer}`, or to "
-        "`validated`."
+        f"The layer of rank 1 is `{code_text(own.layer)}`, for which the verdict is *{diagnosis.verdict_of(own)}* "
+        f"({_percent(own, own.change)}). To move the best one, set `layer.select` to "
+        f"`{code_text(diagnosis.best.layer)}`, or to `validated`."
     ]
 
 
@@ -248,7 +249,7 @@ def _layers(diagnosis: Diagnosis) -> str:
     """The table, best layer first."""
     head = "| layer | verdict | change | 95 % interval | of the gap | R², kernel | R², network | chosen | bound |"
     rows = [
-        f"| `{p.layer}` | {diagnosis.verdict_of(p)} | {_percent(p, p.change)} | {_percent(p, p.low)} to "
+        f"| `{code_text(p.layer)}` | {diagnosis.verdict_of(p)} | {_percent(p, p.change)} | {_percent(p, p.low)} to "
         f"{_percent(p, p.high)} | {_closed(p) or '–'} | "
         f"{p.r2:z.2f} | {p.network_r2:z.2f} | {_choice(p)} | {p.bound:.4g} |"
         for p in diagnosis.probes

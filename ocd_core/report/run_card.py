@@ -8,6 +8,7 @@ from ocd_core.predictor import Predictor
 from ocd_core.report.results import Merged
 from ocd_core.report.run_tables import markdown
 from ocd_core.report.store_card import CITATION, NO_LICENCE
+from ocd_core.terminal import code_text
 
 
 def run_card(run: Artifacts, params: Params, predictor: Predictor, manifest: Manifest) -> str:
@@ -18,7 +19,7 @@ def run_card(run: Artifacts, params: Params, predictor: Predictor, manifest: Man
     own_code = [name for name in (params.domain, params.base.model.name) if ":" in name]
     trust = ", trust_remote_code=True" if own_code else ""
     needs = "" if not own_code else f" It needs the package with `{'` and `'.join(own_code)}`."
-    layer, network = predictor.model.layer_name, params.base.model.name
+    layer, network = code_text(predictor.model.layer_name), code_text(params.base.model.name)
     return f"""---
 library_name: ocd-core
 tags: [ocd, weight-generation, diffusion]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ocd_core.artifacts import Artifacts, read_table
 from ocd_core.errors import UserError
 from ocd_core.report.page import Block, Markdown, Table
+from ocd_core.terminal import code_text
 
 _LAYERS = (
     "How uncertain the loss becomes when the weights of one layer are disturbed (Eq. 3 of the paper; higher ranks "
@@ -36,7 +37,7 @@ def probes_table(run: Artifacts) -> Table | None:
     try:
         rows = [
             [
-                f"`{row['layer']}`",
+                f"`{code_text(row['layer'])}`",
                 row["rank"],
                 row["score_rank"],
                 f"{float(row['change']):+.4g}",

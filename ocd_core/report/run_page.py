@@ -36,6 +36,7 @@ from ocd_core.report.run_layers import layers_blocks
 from ocd_core.report.run_memorisation import memorisation_blocks
 from ocd_core.report.run_samples import reliability_figure, samples_blocks
 from ocd_core.report.run_tables import SIGNIFICANT, heading, markdown, with_unit
+from ocd_core.terminal import code_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,7 +111,7 @@ def about(run: Artifacts, entry: Merged) -> str:
     sizes = [f"{s['samples']:,} to {verb}" for name, verb in (("train", "train"), ("val", "choose"), ("test", "test"))
              if isinstance(splits, dict) and isinstance(s := splits.get(name), dict) and "samples" in s]  # fmt: skip
     data = f" ({', '.join(sizes)}; source: {prepared.get('source', 'see the config')})" if sizes else ""
-    layer = entry.tables[0]["layer"]
+    layer = code_text(entry.tables[0]["layer"])
     return (
         f"A base network (`{config['base']['model']['name']}`) was trained on the task `{run.task}`{data}. It was then "
         f"overfitted to every single training sample, in the weight of its layer `{layer}` alone, which gives one "
@@ -205,10 +206,10 @@ def legend(entry: Merged) -> list[tuple[str, str]]:
 def _lead(entry: Merged) -> str:
     """What the page is about, in one line."""
     seeds = ", ".join(map(str, entry.seeds))
-    count = entry.results[0].n
+    count, layer = entry.results[0].n, code_text(entry.tables[0]["layer"])
     return (
         "Learning to Overfit with Conditional Diffusion Models: layer "
-        f"`{entry.tables[0]['layer']}`, {count:,} test samples, seed{'s' if len(entry.seeds) > 1 else ''} {seeds}"
+        f"`{layer}`, {count:,} test samples, seed{'s' if len(entry.seeds) > 1 else ''} {seeds}"
     )
 
 

@@ -12,11 +12,10 @@ from ocd_core.artifacts import json_text, replaced_folder, write_text
 from ocd_core.params_files import flat
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import array_sizes, read_rows, spread
-from ocd_core.terminal import plain
+from ocd_core.terminal import code_text
 
 CARD_JSON, CARD_README = "card.json", "README.md"
 CARD_VERSION = 1
-_LOOKALIKES = str.maketrans("`<>|", "'‹›¦")
 NO_LICENCE = "see the source data"
 CITATION = """@inproceedings{lutati2023ocd,
   title     = {{OCD}: Learning to Overfit with Conditional Diffusion Models},
@@ -168,7 +167,7 @@ def _harmless(value: Any) -> Any:
         return [_harmless(each) for each in value]
     if not isinstance(value, str) or value == CITATION:
         return value
-    return plain(" ".join(value.split())).translate(_LOOKALIKES)
+    return code_text(value)
 
 
 def _how_to_open(name: str) -> str:

@@ -144,6 +144,15 @@ def test_the_text() -> None:
     assert "Much of" not in verdict_text(Diagnosis([GAIN], "a", replace(temperature, high=0.01)))
 
 
+def test_a_layers_name_is_only_text() -> None:
+    name = "a`|<b>\x1b[2J"
+    found = Diagnosis([replace(GAIN, layer="best"), replace(NONE, layer=name)], name, None)
+    text = verdict_text(found)
+    assert "The layer of rank 1 is `a'¦‹b›\\x1b[2J`" in text
+    assert "| `a'¦‹b›\\x1b[2J` | unlikely |" in text
+    assert name not in text
+
+
 def test_the_table_and_the_metrics() -> None:
     found = Diagnosis([GAIN, NONE], "a", Temperature(1.0, 1.0, 0.0, 0.0, 0.0))
     (row, other), metrics = found.table(), found.metrics()
