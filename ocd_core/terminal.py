@@ -141,16 +141,19 @@ def print_table(
     columns = list(zip(*cells, strict=True))
     words = [max((cell_len(word) for cell in column for word in cell.split()), default=0) for column in columns]
     whole = [max(map(cell_len, column)) for column in columns]
-    least = [min(_WORD, word) for word in words]
+    console, frames = Console(), 3 * len(columns) + 1  # and gaps
+    widths = whole
+    if console.is_terminal:
+        widths = [min(_WORD, word) for word in words]
+        for i, wanted in enumerate(whole):  # columns further left get what is left first
+            widths[i] += max(0, min(wanted - widths[i], console.width - frames - sum(widths)))
     table = Table(
         *(
-            Column(Text(head), overflow="fold", min_width=width, justify="right" if numbers and i else "left")
-            for i, (head, width) in enumerate(zip(cells[0], least, strict=True))
+            Column(Text(head), overflow="fold", width=width, justify="right" if numbers and i else "left")
+            for i, (head, width) in enumerate(zip(cells[0], widths, strict=True))
         ),
         box=HEAVY_HEAD if framed else None,
     )
     for row in cells[1:]:
         table.add_row(*map(Text, row))
-    console = Console()
-    needed = sum(least if console.is_terminal else whole) + 3 * len(least) + 1  # frames and gaps
-    Console(width=max(console.width, needed) if console.is_terminal else needed).print(table)
+    Console(width=sum(widths) + frames).print(table)
