@@ -118,7 +118,7 @@ def about(run: Artifacts, entry: Merged) -> str:
         "weight change Δ per sample. A diffusion model learned to draw Δ from what the base network sees in a sample, "
         "without its label. For a test sample, **OCD draws Δ and answers with the base's weights plus Δ**. The other "
         "rows are controls, which could explain a gain without diffusion. The bound overfits each test sample with its "
-        "own label: no method can reach it."
+        "own label, which no method has; it shows what the layer can express in a few steps."
     )
 
 

@@ -1,4 +1,4 @@
-"""`bound`: each test sample overfitted with its own label, a bound that no method can reach."""
+"""`bound`: each test sample overfitted with its own label, which no method has."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
