@@ -49,7 +49,7 @@ class Row(ABC):
     Params: ClassVar[type[StrictModel] | None] = None
     # values of the params that are fast on a few samples: `ocd_core.testing.check_task` runs every row
     quick: ClassVar[Mapping[str, Any]] = {}
-    # whether it may read the test split with its labels (for a bound that cannot be reached); no other row can
+    # whether it may read the test split with its labels (for the bound); no other row can
     sees_labels: ClassVar[bool] = False
     fitted: ClassVar[bool] = False  # whether it is a `FittedRow`
     # the data that it was fitted or chosen on, for readers of the table
