@@ -132,10 +132,14 @@ class Artifacts:
         """Work directories of stages that resume."""
         return self.root / "data" / ".work"
 
+    def name_in_task(self, name: str) -> str:
+        """The name of this run's artifact for any run of the task: `seed1/rank2/evaluation`."""
+        return f"seed{self.seed}/rank{self.rank}/{name}"
+
     def path(self, name: str) -> Path:
         """An artifact by its name in `ocd_core.pipeline`, for example `base` or `overfit/train`.
 
-        `seed1/rank2/evaluation` is that of another run of the task.
+        `seed1/rank2/evaluation` is that of another run of the task, see `name_in_task`.
         """
         if other := _OF_RUN.fullmatch(name):
             return Artifacts(self.task, int(other["seed"]), int(other["rank"]), self.root).path(other["name"])

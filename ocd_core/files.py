@@ -226,11 +226,12 @@ def put_file(fs: Any, path: str, data: bytes) -> None:
         UserError: there is no such bucket.
     """
     protocols = {fs.protocol} if isinstance(fs.protocol, str) else {*fs.protocol}
-    if not protocols & _BUCKETS:  # whose folders are only parts of names
+    bucket = bool(protocols & _BUCKETS)  # its folders are only parts of names
+    if not bucket:
         fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-        fs.pipe_file(path, data)
-        return
     try:
         fs.pipe_file(path, data)
     except FileNotFoundError as error:
+        if not bucket:
+            raise
         raise UserError(f"{path} cannot be written: {error}; correct the name of the bucket, or create it") from error

@@ -31,9 +31,9 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
     def whole(width: int) -> Column:
         return Column(min_width=width, no_wrap=True)
 
-    console = _console()
+    console, description = _console(), plain(description)
     bar = Bar(
-        TextColumn("{task.description}", markup=False, table_column=whole(len(plain(description)))),
+        TextColumn("{task.description}", markup=False, table_column=whole(len(description))),
         BarColumn(bar_width=40 if console.width >= _WIDE else 10),
         MofNCompleteColumn(table_column=whole(2 * len(str(total)) + 1)),
         TimeElapsedColumn(table_column=whole(_TIME)),
@@ -42,7 +42,7 @@ def progress_bar(description: str, total: int) -> Iterator[Progress]:
         console=console,
     )
     with bar:
-        task = bar.add_task(plain(description), total=total, note="")
+        task = bar.add_task(description, total=total, note="")
 
         def update(done: int, note: str) -> None:
             bar.update(task, completed=done, note=plain(note))

@@ -189,3 +189,9 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path) -> None:
 def test_table_leaves_missing_values_empty(tmp_path) -> None:
     write_table(tmp_path / "t.tsv", [{"a": 1, "b": 0.5}, {"a": 2, "c": math.nan}])
     assert (tmp_path / "t.tsv").read_text() == "a\tb\tc\n1\t0.5\t\n2\t\t\n"
+
+
+def test_a_name_in_the_task_is_that_of_another_run(tmp_path: Path) -> None:
+    first, other = Artifacts("toy", root=tmp_path), Artifacts("toy", 3, 2, tmp_path)
+    assert other.name_in_task("evaluation") == "seed3/rank2/evaluation"
+    assert first.path("seed3/rank2/evaluation") == other.evaluation

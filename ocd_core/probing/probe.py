@@ -16,7 +16,7 @@ I in_features, d coordinates, C choices.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +36,7 @@ from ocd_core.evaluation.regression import RidgeParams, fit_ridge
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.cut import CutModel
-from ocd_core.network.moves import base_pass, outputs_with_move, row_chunks, rows_within
+from ocd_core.network.moves import Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.probing.tuned import tuned_losses
@@ -288,16 +288,21 @@ def _losses(
     for rows in row_chunks(len(samples), size):
         batch = inputs(places[rows])
         cut = model.prefix(batch.inputs)
-        for i, code_Md in enumerate(codes):
-            move = space.move(code_Md[rows].to(model.device), cut.layer_input_NI)
-            gains = (0.0, *GAINS) if i == 0 else GAINS  # without a move all methods are the base
-            first = 1 + i * len(GAINS) - (i == 0)
-            for choice, gain in enumerate(gains, first):
-                output = outputs_with_move(model, cut, gain * move)
-                losses_CM[choice, rows] = task.loss(output, batch.target).double().cpu().numpy()
+        moves = (space.move(code_Md[rows].to(model.device), cut.layer_input_NI) for code_Md in codes)
+        for choice, move in enumerate(_scaled(moves)):
+            output = outputs_with_move(model, cut, move)
+            losses_CM[choice, rows] = task.loss(output, batch.target).double().cpu().numpy()
     if not np.isfinite(losses_CM).all():
         raise UserError(f"layer {model.layer_name!r}: a loss under a predicted Δ is not finite; lower overfit.lr")
     return losses_CM
+
+
+def _scaled(moves: Iterable[Move]) -> Iterator[Move]:
+    """No move, in which all methods are the base, then each method's move times each factor."""
+    for i, move in enumerate(moves):
+        if i == 0:
+            yield 0.0 * move
+        yield from (gain * move for gain in GAINS)
 
 
 def cross_fitted(losses_CM: Values, seed: int) -> tuple[int, Values]:

@@ -4,7 +4,7 @@ It shows what the Markdown files beside it hold, and the plots, for readers who 
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -76,13 +76,14 @@ def run_page(contents: Contents) -> str:
     """The page as HTML."""
     run, entry = contents.runs[0], contents.entries[0]
     pictures = _pictures(run)
-    said = verdicts(contents.runs)
+    known = _diagnoses(contents.runs)
+    said = _verdicts(known)
     sections = [
         Section("Verdict", [Markdown(text) for text in (in_short(entry), said) if text]),
         Section("What was done", [Markdown(about(run, entry))]),
         Section("Results", _results(contents)),
         *([] if contents.paper is None else [Section("Beside the paper", [Markdown(_body(contents.paper))])]),
-        *_diagnosis(contents.runs),
+        *_diagnosis(known),
         *_section("Samples", [*pictures, *samples_blocks(run, entry.tables[0], shown=not pictures)]),
         *_calibration(run, entry),
         Section("Layers", layers_blocks(run, _plot(run, "layer_scores.png", "scores of the layers"))),
@@ -223,9 +224,8 @@ def _diagnoses(runs: Sequence[Artifacts]) -> dict[int, tuple[str, Path]]:
     }
 
 
-def verdicts(runs: Sequence[Artifacts]) -> str:
+def _verdicts(known: Mapping[int, tuple[str, Path]]) -> str:
     """What the diagnoses of the seeds said beforehand, in a sentence; empty if there are none."""
-    known = _diagnoses(runs)
     said = [
         (f"with seed {seed}, " if len(known) > 1 else "") + text.strip().split("\n")[0]
         for seed, (text, _) in known.items()
@@ -233,9 +233,8 @@ def verdicts(runs: Sequence[Artifacts]) -> str:
     return f"Before the diffusion model was trained, the diagnosis said: {'; '.join(said)}" if said else ""
 
 
-def _diagnosis(runs: Sequence[Artifacts]) -> list[Section]:
+def _diagnosis(known: Mapping[int, tuple[str, Path]]) -> list[Section]:
     """What the diagnoses of the seeds stand on, if they have been made."""
-    known = _diagnoses(runs)
     blocks: list[Block] = [Markdown(_BEFORE)] if known else []
     for seed, (text, folder) in known.items():
         name = f"**Seed {seed}**: " if len(known) > 1 else ""

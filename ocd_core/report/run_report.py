@@ -80,7 +80,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
             replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
     contents = Contents(runs, entries, scale, runtime, paper, stores)
     write_text(run.report / "index.html", run_page(contents))
-    shown = {f"seed{read.seed}/rank{read.rank}/evaluation": content(read, "evaluation") for read in runs}
+    shown = {read.name_in_task("evaluation"): content(read, "evaluation") for read in runs}
     write_manifest(run.report, {"stage": "report", "params": {}, "code": __version__, "inputs": shown},
                    sha256_files(run.report))  # fmt: skip
     return entries

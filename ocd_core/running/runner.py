@@ -65,7 +65,7 @@ def _report_outdated(lineage: Lineage) -> str | None:
         shown = read_manifest(run.report)["inputs"]
     except UserError as error:
         return str(error)
-    if shown.get(f"seed{run.seed}/rank{run.rank}/evaluation") != content(run, "evaluation"):
+    if shown.get(run.name_in_task("evaluation")) != content(run, "evaluation"):
         return "it does not show the present evaluation"
     return None
 

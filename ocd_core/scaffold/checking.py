@@ -190,7 +190,7 @@ def _needs(
         trials = Trials(params, task, CutModel(network, layer, "float32"), train, len(splits["val"]))
         needs += _trainings(params, trials, builder.rows)
         trained = sum(need.minutes or 0.0 for need in needs if need.stage in _OF_OCD)
-        budget = Budget(lambda of: epoch if of is task else _Updates(params, of, train).epoch(), trained)
+        budget = Budget(lambda of: epoch if of is task else _epoch(params, of, train), trained)
         needs.append(_controls(Controls(lineage, trials, splits, builder.rows, budget, forward)))
     return needs
 
@@ -248,9 +248,15 @@ class _Updates:
         self.network.zero_grad(set_to_none=True)
 
     def epoch(self) -> float:
-        """Its seconds, without validation; after one update that is not timed."""
-        self.run()
+        """Its seconds, without validation; what happens once must have happened in an earlier update."""
         return seconds(self.run) * math.ceil(len(self.train) / self.size)
+
+
+def _epoch(params: Params, task: Task, train: Split) -> float:
+    """The seconds of an epoch of a task whose base network has not been tried yet."""
+    updates = _Updates(params, task, train)
+    updates.run()
+    return updates.epoch()
 
 
 def _base(params: Params, task: Task, network: nn.Module, train: Split) -> tuple[Need, float]:
