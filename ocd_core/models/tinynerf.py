@@ -34,6 +34,7 @@ class TinyNeRF(nn.Module):
     """
 
     fx_leaves = fx_observed = ("weigh",)
+    independent_elements = True  # rays
 
     def __init__(
         self,

@@ -126,6 +126,8 @@ class CutModel:
             self._tail = copy.deepcopy(self._graph.tail).to(self.dtype)
         self._output_shapes: dict[tuple[nn.Module, torch.Size], tuple[int, ...]] = {}
         self._compared = False
+        # whether a sample's elements may be answered block by block (`ocd_core.network.blocks`); None: still to be seen
+        self.divides: bool | None = None if getattr(model, "independent_elements", False) else False
         self._channels_last = False
         for module in self.network.modules():
             # on a CPU, pooling takes half of a small convolutional network's time, or a third of that with the
@@ -234,7 +236,7 @@ class CutModel:
                 return False
             for rows in (slice(0, 2), slice(1, 2)):
                 wanted = self.network(*(x[rows].clone() for x in inputs))
-                if not _near(self.forward(cut.select(rows))[1], map_tensors(lambda x: x.to(self.dtype), wanted)):
+                if not near(self.forward(cut.select(rows))[1], map_tensors(lambda x: x.to(self.dtype), wanted)):
                     return False
         except Exception:  # any error of the model; if it is a real one, running the whole model raises it again
             return False
@@ -311,6 +313,7 @@ def _together(activations: Sequence[Tensor]) -> Tensor:
     return activations[0] if len(activations) == 1 else flat(tuple(activations))
 
 
-def _near(found: Tensors, wanted: Tensors) -> bool:
+def near(found: Tensors, wanted: Tensors) -> bool:
+    """Whether outputs are equal but for rounding."""
     pairs = zip(as_tuple(found), as_tuple(wanted), strict=True)
     return all(torch.allclose(f, w, rtol=1e-3, atol=1e-4 * float(w.abs().max()), equal_nan=True) for f, w in pairs)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ocd_core.network.blocks import outputs_in_blocks
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.samples import Batch, Condition, Tensors, map_tensors
 from ocd_core.tasks.base import Task
@@ -65,7 +66,7 @@ def outputs_with_move(model: CutModel, cut: Cut, move: Move, z_NPO: Tensor | Non
     if move.dim() == 2:
         z_NPO = model.layer_output(cut) if z_NPO is None else z_NPO
         return model.tail(z_NPO + move.to(model.dtype)[:, None, :], cut)[1]
-    return model.forward(cut, move)[1]
+    return model.forward(cut, move)[1] if torch.is_grad_enabled() else outputs_in_blocks(model, cut, move)
 
 
 def row_chunks(rows: int, size: int) -> Iterator[slice]:
