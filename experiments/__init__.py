@@ -11,11 +11,6 @@ from ocd_core.errors import UserError
 CHEAP: dict[str, Any] = {"controls.fit": ["ocd_gain"], "evaluate.rows": ["base", "ocd", "ocd_gain", "bound"]}
 
 
-def p_text(p: float) -> str:
-    """A p-value in a table."""
-    return "<.001" if p < 0.001 else f"{p:.3f}"
-
-
 def run(app: Callable[[], None]) -> None:
     """Run a command line; a user's mistake or a failed command gives one line and exit status 1."""
     try:

@@ -19,7 +19,7 @@ import torch
 import typer
 from torch import Tensor
 
-from experiments import p_text, run
+from experiments import run
 from experiments.tables import numbers
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import load_params
@@ -28,7 +28,7 @@ from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.evaluation.statistics import Values, holm, paired_p, paired_z
+from ocd_core.evaluation.statistics import Values, holm, p_text, paired_p, paired_z
 from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.predictor import Predictor
 from ocd_core.report.markdown import markdown_table

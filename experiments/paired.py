@@ -17,12 +17,12 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from experiments import p_text, run
+from experiments import run
 from experiments.tables import numbers
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
-from ocd_core.evaluation.statistics import Groups, Values, holm, paired_p, paired_z
+from ocd_core.evaluation.statistics import Groups, Values, holm, p_text, paired_p, paired_z
 from ocd_core.report.markdown import markdown_table
 from ocd_core.report.run_samples import sample_columns
 from ocd_core.samples import groups_of

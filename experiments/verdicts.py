@@ -26,6 +26,7 @@ from experiments import run as run_app
 from experiments.layer_gain import ALL_LAYERS, Seeds, Task, command, layer_count, plain_results
 from ocd_core.artifacts import Artifacts, read_json, read_table
 from ocd_core.errors import UserError
+from ocd_core.evaluation.statistics import p_text
 from ocd_core.probing.diagnosis import THRESHOLDS, Diagnosis, Thresholds, Verdict, relative
 from ocd_core.probing.layers import probes_of_table
 from ocd_core.probing.probe import Probe
@@ -201,7 +202,7 @@ def case_table(found: Sequence[Case]) -> str:
             f"{_percent(relative(case.probe.val_loss, case.probe.high))}",
             f"{case.probe.val_samples:,}",
             _percent(case.change),
-            "< .001" if case.p < 0.001 else f"{case.p:.3f}".lstrip("0"),
+            p_text(case.p),
         ]
         for case in found
     ]

@@ -113,6 +113,13 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def p_text(p: float, equals: bool = False) -> str:
+    """A p-value as all tables and pages write it: `.012`, `<.001`; with `equals` for a sentence: `= .012`, `< .001`."""
+    if p < 0.001:
+        return "< .001" if equals else "<.001"
+    return f"{'= ' * equals}{f'{p:.3f}'.removeprefix('0')}"
+
+
 def percentiles(values_R: Values, level: float = 0.95) -> tuple[float, float]:
     """The ends of the middle `level` of the values."""
     outside = (1 - level) / 2

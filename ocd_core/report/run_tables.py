@@ -5,6 +5,7 @@ from typing import Any
 
 from ocd_core.evaluation.noise import POINTS
 from ocd_core.evaluation.result import Result
+from ocd_core.evaluation.statistics import p_text
 from ocd_core.report.markdown import as_text, markdown_table
 from ocd_core.report.results import Merged, Table
 from ocd_core.terminal import plain, print_table
@@ -30,9 +31,13 @@ def _against_base(result: Result, metric: dict[str, Any]) -> list[str]:
     if result.difference is None or result.z is None or result.p_holm is None:
         return ["", "", "", ""]
     low, high = (f"{v:+z.{metric['decimals']}f}" for v in (result.difference_low, result.difference_high))
-    p = "<.001" if result.p_holm < 0.001 else f"{result.p_holm:.3f}".removeprefix("0")
     gap = "" if result.gap_closed is None else f"{round(100 * result.gap_closed)} %"
-    return [f"{result.difference:+z.{metric['decimals']}f} [{low}, {high}]", f"{result.z:+.1f}", p, gap]
+    return [
+        f"{result.difference:+z.{metric['decimals']}f} [{low}, {high}]",
+        f"{result.z:+.1f}",
+        p_text(result.p_holm),
+        gap,
+    ]
 
 
 def _units(table: Table) -> str:

@@ -10,6 +10,7 @@ from ocd_core.evaluation.statistics import (
     difference_interval,
     holm,
     mcnemar_p,
+    p_text,
     paired_p,
     paired_z,
     percentiles,
@@ -230,6 +231,13 @@ def test_mcnemar_by_hand() -> None:
     b = np.array([0, 0, 0, 0, 0, 100, 100, 0.0])
     assert mcnemar_p(a, b) == mcnemar_p(b, a) == pytest.approx(2 * 7 / 64)
     assert mcnemar_p(a, a) == 1.0
+
+
+def test_p_text() -> None:
+    assert [p_text(p) for p in (0.0, 0.00099, 0.001, 0.0123, 0.9994, 1.0)] == [
+        *("<.001", "<.001", ".001", ".012", ".999", "1.000")
+    ]
+    assert [p_text(p, equals=True) for p in (0.0, 0.0123, 1.0)] == ["< .001", "= .012", "= 1.000"]
 
 
 def test_holm_by_hand_and_never_out_of_order() -> None:
