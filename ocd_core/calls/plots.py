@@ -9,9 +9,9 @@ from ocd_core.errors import UserError
 from ocd_core.probing.diagnosis import Diagnosis
 from ocd_core.probing.picture import diagnosis_figure
 from ocd_core.report.results import merged_results, read_run_table
-from ocd_core.report.run_summary import differences_figure
 from ocd_core.report.run_plots import curves_figure, layer_scores_figure
 from ocd_core.report.run_samples import reliability_figure
+from ocd_core.report.run_summary import differences_figure
 from ocd_core.report.store_plots import overview_figure
 from ocd_core.store import OverfitStore
 from ocd_core.store.summary import read_rows
