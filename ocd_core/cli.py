@@ -159,7 +159,7 @@ def predict(
     from ocd_core.artifacts import Artifacts
     from ocd_core.params_files import task_names
     from ocd_core.predictor import Predictor
-    from ocd_core.samples import one_sample
+    from ocd_core.samples import is_finite, one_sample
 
     place: Place = context.obj
     out, inputs = place.new(out), [Path(place.given(str(path))) for path in inputs]
@@ -176,6 +176,8 @@ def predict(
             raise UserError(f"{path} does not exist")
         result = predictor.predict(predictor.task.read_input(path), draws, sample_id=torch.zeros(1, dtype=torch.int64))
         output = one_sample(result.output, 0)
+        if not (is_finite(result.output) and is_finite(result.base_output)):
+            raise UserError(f"{path}: the network's answer holds NaN or infinity; are the input's values extreme?")
         line = {
             "input": str(path),
             "ocd": predictor.task.describe_output(output),
@@ -187,13 +189,7 @@ def predict(
             line["files"] = [str(file) for file in files]
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
-        try:
-            text = json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", allow_nan=False)
-        except ValueError as error:  # JSON knows no NaN and no infinity
-            raise UserError(
-                f"{path}: the network's answer is NaN or infinite; are the input's values extreme?"
-            ) from error
-        print(text)
+        print(json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", allow_nan=False))
 
 
 @app.command()

@@ -192,7 +192,8 @@ def filesystem(location: Path | str) -> tuple[Any, str]:
     """The fsspec file system of a path or URL, and the path in it without a trailing slash.
 
     Raises:
-        UserError: fsspec does not know the protocol or lacks a package for it.
+        UserError: fsspec does not know the protocol or lacks a package for it, or the server does not answer (some
+            protocols, such as ftp, connect at once).
     """
     from fsspec.core import url_to_fs
     from fsspec.implementations.local import LocalFileSystem
@@ -201,7 +202,7 @@ def filesystem(location: Path | str) -> tuple[Any, str]:
         return LocalFileSystem(), str(Path(location).absolute())
     try:
         fs, root = url_to_fs(location, **storage_options(str(location)))
-    except (ValueError, ImportError) as error:
+    except (ValueError, ImportError, ConnectionError, TimeoutError, socket.gaierror) as error:
         raise UserError(f"{location}: {' '.join(str(error).split())}") from error
     if hasattr(fs, "retries"):  # of s3fs, which repeats what botocore has repeated
         fs.retries = _TRIES

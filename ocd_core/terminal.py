@@ -2,6 +2,7 @@
 
 import errno
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from ocd_core.files import is_shortage
 # packages whose errors come from storage elsewhere: no credentials, no such bucket, no network
 _REMOTE = (
     "botocore", "aiobotocore", "s3fs", "gcsfs", "google", "azure", "adlfs", "aiohttp", "httpx", "requests", "urllib3",
-    "huggingface_hub",
+    "huggingface_hub", "ftplib", "paramiko",
 )  # fmt: skip
 _LOOKALIKES = str.maketrans("`<>|", "'‹›¦")
 _DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -86,6 +87,8 @@ def _is_remote(error: Exception) -> bool:
 
 def _of_system(error: OSError) -> str:
     """What the operating system refused, for which file, and the remedy if it is not obvious."""
+    if error.filename is None and isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return f"another machine does not answer ({type(error).__name__}: {error}); check the URL and the network"
     text = f"{error.filename or 'a file'}: {error.strerror or error}"
     if error.errno in _DISK:
         return f"{text}; free some space and run the same command again: what is finished is kept"

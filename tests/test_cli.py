@@ -207,6 +207,17 @@ def test_predict_refusals(ocd, in_run, tmp_path):
     ocd("predict", "toy", tmp_path / "bad.json").refused("bad.json", "not a JSON list")
 
 
+@pytest.mark.parametrize("values", ["[NaN, 0.5]", "[1e38, -Infinity]"])
+def test_predict_refuses_an_answer_that_is_not_finite(ocd, in_run, tmp_path, values):
+    (tmp_path / "good.json").write_text("[1.0, 0.5]")
+    (tmp_path / "bad.json").write_text(values)
+    done = ocd("predict", "toy", tmp_path / "good.json", tmp_path / "bad.json")
+    assert done.status == 1
+    assert "good.json" in done.out
+    assert "bad.json" not in done.out
+    assert "bad.json: the network's answer holds NaN or infinity" in done.err
+
+
 def test_report(ocd, in_run, toy_run):
     done = ocd("report", "toy")
     assert done.status == 0

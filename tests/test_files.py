@@ -1,5 +1,6 @@
 import errno
 import os
+import socket
 import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -137,6 +138,10 @@ def test_a_url_is_opened_by_its_protocol():
     fs.rm("/files", recursive=True)
     with pytest.raises(UserError, match="nosuch://a: Protocol not known"):
         filesystem("nosuch://a")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(UserError, match=f"ftp://127.0.0.1:{port}/a: .*refused"):  # it connects at once
+        filesystem(f"ftp://127.0.0.1:{port}/a")
 
 
 def test_what_is_a_url(tmp_path):

@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import re
+import socket
 import sys
 
 import pytest
@@ -41,6 +42,10 @@ LINES = [
     (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: a/b: Permission denied; change"),
     (OSError(errno.EMFILE, "Too many open files", "a/b"), "nothing is damaged: raise the limit"),
     (IsADirectoryError(errno.EISDIR, "Is a directory", "a/b"), "error: a/b: Is a directory\n"),
+    (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "error: another machine does not answer ("),
+    (TimeoutError("timed out"), "error: another machine does not answer (TimeoutError: timed out); check the URL"),
+    (TimeoutError(errno.ETIMEDOUT, "Connection timed out", "a/b"), "error: a/b: Connection timed out\n"),
+    (socket.gaierror(-2, "Name or service not known"), "check the URL and the network"),
     (MemoryError(), "too little memory, or too few threads, for this (MemoryError); nothing is damaged"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "nothing is damaged"),
     (RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left"), "nothing is damaged"),
