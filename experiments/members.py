@@ -2,10 +2,11 @@
 
     dvc exp run -S 'tasks=[mnist3k]' -S 'seeds=[0,1,2,3,4]' tune_diffusion
     python -m experiments.members mnist3k --seeds 0,1,2,3,4
+    python -m experiments.members mnist3k --seeds 0,1,2,3,4 --rows ocd_tuned_ensemble,hypernetwork_pretrained
 
 Every seed has a base network of its own from fresh weights, the Δ of that base, and a diffusion model of its own. The
 bases' outputs combined are a deep ensemble; the question is whether the OCD ensembles of the same bases, combined, are
-better than that.
+better than that. `--rows` asks the same of any other row of the evaluation, whose training `train_controls` has done.
 
 Dims: N samples, K networks.
 """
@@ -36,7 +37,7 @@ from ocd_core.samples import SPLITS, SplitName, Tensors, concatenate, groups_of,
 from ocd_core.tasks.base import Task
 
 app = typer.Typer(add_completion=False)
-ROWS = ("base", "ocd_ensemble", "ocd_tuned_ensemble")
+BASE, ROWS = "base", ("ocd_ensemble", "ocd_tuned_ensemble")
 _READ: tuple[SplitName, ...] = ("val", "test")
 Outputs = dict[str, list[Tensors]]  # {row: the outputs of each member for a whole split}
 
@@ -49,15 +50,15 @@ class Member:
     rows: Mapping[str, Row]
 
     @classmethod
-    def of(cls, task: str, seed: int, root: Path) -> "Member":
-        """The run of a seed, with rank 1.
+    def of(cls, task: str, seed: int, root: Path, names: Sequence[str] = ROWS) -> "Member":
+        """The run of a seed, with rank 1; the base's row, and these.
 
         Raises:
-            UserError: an artifact is missing, or the run has no tuned model.
+            UserError: an artifact is missing, a row is unknown or was not fitted, or the run has no tuned model.
         """
         params, artifacts = load_params(task, root), Artifacts(task, seed, root=root)
         context = Context(artifacts, params, Predictor.from_run(artifacts, params), SPLITS)
-        rows, left_out = load_rows(context, ROWS)
+        rows, left_out = load_rows(context, (BASE, *names))
         if left_out:
             raise UserError(f"{task}, seed {seed}: {'; '.join(f'{row}: {why}' for row, why in left_out.items())}")
         return cls(context, {row.family: row for row in rows})
@@ -169,12 +170,14 @@ def _cells(
 def main(
     task: Annotated[str, typer.Argument(help="A task with tuned runs of these seeds.")],
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2,3,4",
+    rows: Annotated[str, typer.Option(help="Rows beside the base, separated by commas.")] = ",".join(ROWS),
 ) -> None:
     """Compare the deep ensemble of the seeds' bases with the ensemble of their OCD networks."""
-    members = [Member.of(task, seed, Path()) for seed in numbers("--seeds", seeds, least=0)]
+    names = [name.strip() for name in rows.split(",") if name.strip() != BASE]
+    members = [Member.of(task, seed, Path(), names) for seed in numbers("--seeds", seeds, least=0)]
     if len(members) < 2:
         raise UserError("--seeds: an ensemble needs at least two members")
-    print(table(compare(members), bases=len(ROWS), groups=groups_of(members[0].context.split("test"))))
+    print(table(compare(members), bases=len(members[0].rows), groups=groups_of(members[0].context.split("test"))))
 
 
 if __name__ == "__main__":

@@ -19,28 +19,36 @@ _BLOCK_BYTES = 2**22  # of the layer's inputs or outputs, whichever are more: ab
 
 @torch.no_grad()
 def outputs_in_blocks(model: CutModel, cut: Cut, delta_NOI: Tensor) -> Tensors:
-    """f(x; θ + Δ), (N, ...): `model.forward` without the activation, in blocks if the network allows it.
-
-    That it does is compared with the whole for the first samples; a network of which it is not true runs as a whole.
-    """
+    """f(x; θ + Δ), (N, ...): `model.forward` without the activation, in blocks if the elements are independent."""
     count = _blocks(model, cut)
-    if count == 1:
+    if count == 1 or not independent(model, cut, delta_NOI):
         return model.forward(cut, delta_NOI)[1]
-    found = concatenate([model.forward(block, delta_NOI)[1] for block in divide(cut, count)], 1)
+    return _joined(model, cut, delta_NOI, count)
+
+
+@torch.no_grad()
+def independent(model: CutModel, cut: Cut, delta_NOI: Tensor) -> bool:
+    """Whether each element of the samples may be answered alone.
+
+    The network says so, and for the first samples both halves of the elements, answered apart, are compared with the
+    whole; a network of which it is not true runs as a whole.
+    """
+    if model.divides is False or not _divisible(cut):
+        return False
     if model.divides is None:
-        whole = model.forward(cut, delta_NOI)[1]
-        model.divides = near(found, whole)
-        if not model.divides:
-            return whole
-    return found
+        model.divides = near(_joined(model, cut, delta_NOI, 2), model.forward(cut, delta_NOI)[1])
+    return model.divides
+
+
+def _joined(model: CutModel, cut: Cut, delta_NOI: Tensor, count: int) -> Tensors:
+    return concatenate([model.forward(block, delta_NOI)[1] for block in divide(cut, count)], 1)
 
 
 def _blocks(model: CutModel, cut: Cut) -> int:
-    """In how many blocks to answer; 1 if the samples cannot be divided, or need not."""
-    if model.divides is False or model.device.type != "cpu" or model.kind != "linear" or not _divisible(cut):
+    """In how many blocks the activations stay in the cache; 1 on a GPU."""
+    if model.device.type != "cpu" or cut.layer_input.dim() < 3:
         return 1
-    width = max(model.weight_OI.shape)
-    size = cut.x_NPI.shape[0] * cut.x_NPI.shape[1] * width * model.dtype.itemsize
+    size = cut.x_NPI.shape[0] * cut.x_NPI.shape[1] * max(model.weight_OI.shape) * model.dtype.itemsize
     return min(math.ceil(size / _BLOCK_BYTES), cut.layer_input.shape[1])
 
 
@@ -48,9 +56,13 @@ def _divisible(cut: Cut) -> bool:
     """Whether the layer sees several elements of each sample, and all that the tail reads is theirs."""
     if cut.layer_input.dim() < 3 or any(part.positions != slice(None) for part in cut.parts):
         return False
-    elements = cut.layer_input.shape[1]
-    return all(part.shape[0] == elements for part in cut.parts) and all(
-        x.dim() > 1 and x.shape[1] == elements for x in cut.context
+    elements, (positions, width) = cut.layer_input.shape[1], cut.x_NPI.shape[1:]
+    return (
+        elements > 1
+        and cut.layer_input.shape[-1] == width  # a linear layer's
+        and positions % elements == 0
+        and all(part.shape[0] == elements for part in cut.parts)
+        and all(x.dim() > 1 and x.shape[1] == elements for x in cut.context)
     )
 
 

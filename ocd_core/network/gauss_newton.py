@@ -8,15 +8,19 @@ of negative curvature of JᵀHJ count as flat.
 Dims: N samples, k coordinates, n values of an output.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ocd_core.network.blocks import divide, independent
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.moves import Move, outputs_with_move
-from ocd_core.samples import SampleLoss, Tensors, as_tuple, flat
+from ocd_core.samples import SampleLoss, Tensors, as_tuple, concatenate, flat
+
+_BY_DELTA_BYTES = 2**24  # of the derivatives by Δ that are in memory at once
 
 Moves = Callable[[Tensor], Move]  # coordinates (N, k) -> Δ, differentiable
 
@@ -64,7 +68,8 @@ def slopes(
 def quadratic(model: CutModel, cut: Cut, target: Tensors, loss: SampleLoss, code_Nk: Tensor, moves: Moves) -> Quadratic:
     """The quadratic at the given coordinates.
 
-    The tail runs forward and backward once; J takes as many further passes as the smaller of k and n. Besides their
+    The tail runs forward and backward once; J takes as many further passes as the smaller of k and n, or as an element
+    has values if these are fewer and a sample's elements are independent (`ocd_core.network.blocks`). Besides their
     graph, J and HJ are in memory: 2 N k n numbers.
 
     Args:
@@ -75,8 +80,12 @@ def quadratic(model: CutModel, cut: Cut, target: Tensors, loss: SampleLoss, code
     """
     code_Nk = code_Nk.detach().requires_grad_(True)
     with torch.enable_grad():
-        output = outputs_with_move(model, cut, moves(code_Nk))
-        j_Nkn = _jacobian(as_tuple(output), code_Nk)
+        move = moves(code_Nk)
+        if move.dim() == 3 and independent(model, cut, move.detach()):
+            output, j_Nkn = _by_elements(model, cut, move, code_Nk)
+        else:
+            output = outputs_with_move(model, cut, move)
+            j_Nkn = _jacobian(as_tuple(output), code_Nk)
         ends = tuple(part.detach().requires_grad_(True) for part in as_tuple(output))
         loss_N = loss(ends[0] if isinstance(output, Tensor) else ends, target)
         by_output = torch.autograd.grad(loss_N.sum(), ends, create_graph=True)
@@ -97,6 +106,39 @@ def _jacobian(outputs: tuple[Tensor, ...], code_Nk: Tensor) -> Tensor:
     (pulled_Nk,) = torch.autograd.grad(values_Nn, code_Nk, u_Nn, create_graph=True)
     columns = [torch.autograd.grad(value_N.sum(), u_Nn, retain_graph=True)[0] for value_N in pulled_Nk.unbind(1)]
     return torch.stack(columns, 1)
+
+
+def _by_elements(model: CutModel, cut: Cut, delta_NOI: Tensor, code_Nk: Tensor) -> tuple[Tensors, Tensor]:
+    """The output and J, (N, k, n), if no element depends on another; block by block, which keeps memory small."""
+    by_delta = model.dtype.itemsize * len(cut) * cut.layer_input.shape[1] * model.weight_OI.numel()
+    count = min(math.ceil(by_delta / _BY_DELTA_BYTES), cut.layer_input.shape[1])
+    found = [_of_block(model, block, delta_NOI, code_Nk) for block in divide(cut, count)]
+    columns = as_tuple(concatenate([columns for _, columns in found]))
+    return concatenate([output for output, _ in found], 1), torch.cat(columns).permute(1, 2, 0)
+
+
+def _of_block(model: CutModel, cut: Cut, delta_NOI: Tensor, code_Nk: Tensor) -> tuple[Tensors, Tensors]:
+    """The output of E elements of each sample, and for each of its parts the columns of J, (E · values, N, k).
+
+    The derivative of a value by the layer's output takes one pass for all elements. From an element's share of it comes
+    the derivative of its value by Δ, and from this one that by the coordinates.
+    """
+    z_NPO = model.layer_output(cut, delta_NOI.detach()).requires_grad_(True)
+    output = model.tail(z_NPO, cut)[1]
+    samples, elements = len(cut), cut.layer_input.shape[1]
+    x_NEDI = cut.x_NPI.to(model.dtype).reshape(samples, elements, -1, cut.x_NPI.shape[2])
+
+    def columns(part: Tensor) -> Tensor:
+        found: list[Tensor] = []
+        for value_NE in part.reshape(samples, elements, -1).unbind(2):
+            (by_z_NPO,) = torch.autograd.grad(value_NE.sum(), z_NPO, retain_graph=True)
+            by_delta_NEOI = by_z_NPO.reshape(samples, elements, -1, by_z_NPO.shape[2]).transpose(2, 3) @ x_NEDI
+            found += torch.autograd.grad(
+                delta_NOI, code_Nk, by_delta_NEOI.transpose(0, 1), retain_graph=True, is_grads_batched=True
+            )
+        return torch.stack(found, 1).flatten(0, 1)
+
+    return output, tuple(map(columns, as_tuple(output)))
 
 
 def _hessian_times(j_Nkn: Tensor, by_output: tuple[Tensor, ...], ends: tuple[Tensor, ...]) -> Tensor:

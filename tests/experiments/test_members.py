@@ -52,6 +52,15 @@ def test_lines_are_plain_means_over_the_same_networks(two) -> None:
     assert all(line.tempered is None and line.accuracy is None for line in lines.values())
 
 
+def test_any_row_of_the_evaluation(two, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(two[0].context.run.root)
+    members.main("toy", "0,1", "ocd, base")
+    found = [row.split("|")[1].strip() for row in capsys.readouterr().out.splitlines()[2:]]
+    assert found == ["one member (mean): base", "one member (mean): ocd", "2 members: base", "2 members: ocd"]
+    with pytest.raises(UserError, match="magic"):
+        members.main("toy", "0,1", "magic")
+
+
 def test_the_table_tests_against_the_ensemble_of_bases() -> None:
     rng = np.random.default_rng(0)
     base = rng.normal(1, 0.1, 50)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import hessian, jacrev
 
+from ocd_core.network import gauss_newton
 from ocd_core.network.cut import CutModel
 from ocd_core.network.gauss_newton import Quadratic, losses, quadratic, slopes
 from ocd_core.network.layers import find_layers
@@ -43,6 +44,25 @@ class Pair(Pictures):
         return out[:, 0, 0], out[:, 1:]
 
 
+class Elements(nn.Module):
+    """Five elements of a sample, three positions each, that do not depend on one another."""
+
+    independent_elements = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Linear(2, 3), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(self.last(torch.tanh(self.conv(x.view(-1, 5, 3, 2)))).prod(2))[..., None]
+
+
+class PairOfElements(Elements):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        out = super().forward(x)
+        return out[:, :, 0, 0].exp(), out
+
+
 def squares(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).square().flatten(1).mean(1)
 
@@ -53,6 +73,10 @@ def entropy(output: Tensor, target: Tensor) -> Tensor:
 
 def pair(output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
     return (output[0] - target).pow(4) + squares(output[1], target[:, None, None])
+
+
+def pair_of_elements(output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    return (output[0] - target[:, None]).pow(4).sum(1) + squares(output[1], target[:, None, None, None])
 
 
 def bumpy(output: Tensor, target: Tensor) -> Tensor:
@@ -69,21 +93,29 @@ CASES = {
     "squares": (Pictures, squares, torch.randn(N, 4, 3, dtype=torch.float64)),
     "entropy": (Scores, entropy, torch.tensor([0, 1, 1, 0])),
     "pair": (Pair, pair, torch.randn(N, dtype=torch.float64)),
+    "elements": (Elements, squares, torch.randn(N, 5, 2, 1, dtype=torch.float64)),
+    "pair of elements": (PairOfElements, pair_of_elements, torch.randn(N, dtype=torch.float64)),
     "bumpy": (Pictures, bumpy, torch.randn(N, 4, 3, dtype=torch.float64)),
     "linear": (Pictures, absolute, torch.randn(N)),
 }
 
 
+@pytest.mark.parametrize("at_once", [1, 2**24])  # bytes of derivatives by Δ of elements
 @pytest.mark.parametrize("name", CASES)
-def test_against_torch_func_sample_by_sample(name) -> None:
+def test_against_torch_func_sample_by_sample(name, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     network, loss, target = CASES[name]
     torch.manual_seed(0)
+    monkeypatch.setattr(gauss_newton, "_BY_DELTA_BYTES", at_once)
     model = CutModel(network(), "conv")
-    x, basis = torch.randn(N, 1, 4, 4), 0.3 * torch.randn(K, *model.weight_OI.shape, dtype=torch.float64)
+    x, basis = (
+        torch.randn(N, *((30,) if "elements" in name else (1, 4, 4))),
+        0.3 * torch.randn(K, *model.weight_OI.shape, dtype=torch.float64),
+    )
     code = torch.randn(N, K, dtype=torch.float64)
     cut = model.prefix((x,))
     moves = lambda code_Nk: torch.einsum("nk,koi->noi", code_Nk, basis)  # noqa: E731
     found = quadratic(model, cut, target, loss, code, moves)
+    assert model.divides is ("elements" in name)
 
     whole = network().double()
     whole.load_state_dict(model.network.state_dict())
