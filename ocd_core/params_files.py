@@ -9,6 +9,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import read_regular
 
 _MOST_VALUES = 100_000
+_NAME_BYTES = 128  # files whose names say more than the task's must fit the 255 bytes of file systems
 _IN_NAMES = {*string.ascii_letters, *string.digits, *"._-+"}
 
 
@@ -16,7 +17,7 @@ def check_task_name(task: str) -> str:
     """The name of a task, which is one component of a path and a word of commands that DVC gives to a shell.
 
     Raises:
-        UserError: it would lead to another folder, is hidden, or means something else to a shell.
+        UserError: it would lead to another folder, is hidden or too long, or means something else to a shell.
     """
     plain = all(c in _IN_NAMES if c.isascii() else c.isprintable() and not c.isspace() for c in task)
     if not task or task[0] in ".-" or not plain:
@@ -24,6 +25,8 @@ def check_task_name(task: str) -> str:
             f"{task!r} is not the name of a task: name a file params/<task>.yaml by its stem, which has letters and "
             "digits of any alphabet, '_', '-', '+' and '.', and begins with neither '.' nor '-'"
         )
+    if (size := len(task.encode())) > _NAME_BYTES:
+        raise UserError(f"the name of a task has at most {_NAME_BYTES} bytes, and {task[:20]}... has {size}; shorten it")
     return task
 
 

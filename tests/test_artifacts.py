@@ -160,6 +160,12 @@ def test_a_task_that_would_lead_elsewhere(task) -> None:
         read_params(task)
 
 
+@pytest.mark.parametrize("task", ["a" * 129, "ä" * 65, "好" * 43])
+def test_a_task_whose_name_is_too_long_for_what_is_named_after_it(task) -> None:
+    with pytest.raises(UserError, match=r"at most 128 bytes, and .* has 1(29|30)"):
+        Artifacts(task)
+
+
 def test_json_that_cannot_be_read_is_one_line(tmp_path) -> None:
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
