@@ -9,7 +9,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import read_regular
 
 _MOST_VALUES = 100_000
-_NAME_BYTES = 128  # files whose names say more than the task's must fit the 255 bytes of file systems
+NAME_BYTES = 128  # files whose names say more than the task's must fit the 255 bytes of file systems
 _IN_NAMES = {*string.ascii_letters, *string.digits, *"._-+"}
 
 
@@ -25,8 +25,8 @@ def check_task_name(task: str) -> str:
             f"{task!r} is not the name of a task: name a file params/<task>.yaml by its stem, which has letters and "
             "digits of any alphabet, '_', '-', '+' and '.', and begins with neither '.' nor '-'"
         )
-    if (size := len(task.encode())) > _NAME_BYTES:
-        raise UserError(f"the name of a task has at most {_NAME_BYTES} bytes, and {task[:20]}... has {size}; shorten it")
+    if (size := len(task.encode())) > NAME_BYTES:
+        raise UserError(f"the name of a task has at most {NAME_BYTES} bytes, and {task[:20]}... has {size}; shorten it")
     return task
 
 

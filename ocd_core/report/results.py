@@ -13,6 +13,7 @@ from typing import Any
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result, corrected
+from ocd_core.params_files import NAME_BYTES
 from ocd_core.presets import preset_names
 from ocd_core.provenance import AGAIN, check_files
 
@@ -112,7 +113,8 @@ def merged_results(tables: Sequence[Table], preset_tables: dict[str, list[Table]
 
 def preset_tables(task: str, root: Path | str = ".") -> dict[str, list[Table]]:
     """The evaluated runs of a task under each preset that has any, see `merged_results`."""
-    found = {preset: _tables(f"{task}_{preset}", root) for preset in preset_names()}
+    names = {preset: f"{task}_{preset}" for preset in preset_names()}
+    found = {preset: _tables(name, root) for preset, name in names.items() if len(name.encode()) <= NAME_BYTES}
     return {preset: tables for preset, tables in found.items() if tables}
 
 
