@@ -97,8 +97,21 @@ def count_values(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, int
     return values, largest
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class FittingRows:
+    """How many samples fit into memory, and how many to take at once: on a CPU, what the cache holds is enough."""
+
+    in_memory: int
+    rows: int
+
+
 def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int) -> int:
+    """How many samples to take at once; see `fitting_rows`."""
+    return fitting_rows(model, example, memory_mb, matrices).rows
+
+
+@torch.no_grad()
+def fitting_rows(model: CutModel, example: Batch, memory_mb: float, matrices: int) -> FittingRows:
     """How many samples fit a working set of about `memory_mb` MiB (at least 1).
 
     On a CPU the network's activations should also roughly fit the cache: larger batches gain nothing there.
@@ -113,7 +126,8 @@ def rows_within(model: CutModel, example: Batch, memory_mb: float, matrices: int
     out_features, in_features = model.weight_OI.shape
     # hooks do not see functional activations, and a backward pass keeps its gradients: hence 3
     per_sample = _DOUBLE * (3 * values + 2 * cut.x_NPI.numel() + matrices * out_features * in_features)
-    rows = int(memory_mb * 2**20) // per_sample
-    if model.device.type == "cpu":
-        rows = min(rows, _CPU_BATCH_BYTES // (4 * min(values, _ALIVE * largest)))
-    return max(1, rows)
+    in_memory = max(1, int(memory_mb * 2**20) // per_sample)
+    if model.device.type != "cpu":
+        return FittingRows(in_memory, in_memory)
+    in_cache = max(1, _CPU_BATCH_BYTES // (4 * min(values, _ALIVE * largest)))
+    return FittingRows(in_memory, min(in_memory, in_cache))

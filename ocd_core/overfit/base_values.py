@@ -3,6 +3,10 @@
 It is for domains that draw the inputs of each step: their I(x) is of the whole sample, whatever its replicas see.
 """
 
+import threading
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,9 +25,16 @@ class BaseValues:
     The replicas of a sample are consecutive rows, so that the values of one sample are kept from call to call.
     """
 
-    def __init__(self, task: Task, model: CutModel, split: Split) -> None:
+    def __init__(
+        self, task: Task, model: CutModel, split: Split, reading: AbstractContextManager[Any] | None = None
+    ) -> None:
         self._task, self._model, self._split = task, model, split
+        self._reading = reading or threading.Lock()  # held while the split is read
         self.forget()
+
+    def anew(self) -> "BaseValues":
+        """The same without any values, for another thread."""
+        return BaseValues(self._task, self._model, self._split, self._reading)
 
     def forget(self) -> None:
         """Compute the values of every sample anew: what follows is then a function of the calls that follow."""
@@ -44,7 +55,8 @@ class BaseValues:
         return values
 
     def _compute(self, sample_id: Tensor) -> dict[str, Tensor]:
-        batch = self._split.batch(sample_id).to(self._model.device)
+        with self._reading:
+            batch = self._split.batch(sample_id).to(self._model.device)
         return self.named(base_pass(self._task, self._model, batch).condition, batch)
 
     def named(self, condition: Condition, batch: Batch) -> dict[str, Tensor]:

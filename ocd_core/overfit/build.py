@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ocd_core.overfit.executors import SERIAL, Execution, run_shards
-from ocd_core.overfit.rows import RowBuilder, one_thread
+from ocd_core.overfit.rows import RowBuilder
+from ocd_core.overfit.threads import one_thread
 from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.progress import Progress
 from ocd_core.store import Content, Damage, Writer, open_writer

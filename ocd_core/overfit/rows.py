@@ -1,7 +1,9 @@
 """Rows of a store from rows of a split (Alg. 1, lines 1-5)."""
 
+import copy
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,14 @@ from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
-from ocd_core.network.moves import base_pass, pass_from_cut, row_chunks, rows_within
+from ocd_core.network.moves import base_pass, fitting_rows, pass_from_cut, row_chunks
 from ocd_core.overfit.base_values import CONDITION, TARGET, BaseValues
 from ocd_core.overfit.layout import check_layout
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.refine import Coordinates, Refinement, RowLosses, fit_coordinates, mean_curvature, refine
 from ocd_core.overfit.rules import MATRICES
 from ocd_core.overfit.steps import Overfitted, StepPart, one_position, overfit, refuse_infinite, within_float32
+from ocd_core.overfit.threads import in_threads, one_thread
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import permutation
 from ocd_core.samples import Batch, Split, Tensors, flat, map_tensors, rows_at_once
@@ -31,17 +34,6 @@ _PREDICTED = 32  # samples that show whether the base's output is class scores
 _SHARDS_ALIVE = 3  # one being filled, one being written, and the encoded bytes of that
 _CURVED = 64  # samples from which the mean curvature of losses is computed
 _GRAPHS = 4  # a graph of derivatives takes about as much memory as so many passes
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """A sum depends on how many threads share it, but a row must not depend on where it is computed."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class RowBuilder:
@@ -67,7 +59,8 @@ class RowBuilder:
     ) -> None:
         self.task, self.model, self.split, self.params, self.seed = task, cut_model, split, params, seed
         self.refinement = refinement
-        self._base_values = BaseValues(task, cut_model, split)
+        self._reading = threading.Lock()  # a split may read from a file
+        self._base_values = BaseValues(task, cut_model, split, self._reading)
         self.rows = len(split) * params.replicas
         # smaller shards if memory is short
         self._shard_mb = min(float(params.shard_mb), params.memory_mb / (2 * (_SHARDS_ALIVE + 1)))
@@ -77,7 +70,9 @@ class RowBuilder:
         change = draws_inputs(task)
         check_layout(cut_model, cut, params, change)
         matrices = 0 if one_position(cut, change) else MATRICES[params.optimizer]
-        self.batch_rows = rows_at_once(split, rows_within(cut_model, split.batch(zero), batch_mb, matrices))
+        fitting = fitting_rows(cut_model, split.batch(zero), batch_mb, matrices)
+        self.batch_rows = rows_at_once(split, fitting.rows)
+        self._at_once = max(2, fitting.in_memory // self.batch_rows) if cut_model.device.type == "cpu" else 1
         self.refined_rows = 0
         if params.refine.steps:
             j_bytes = 2 * 8 * params.refine.components * flat(cut_model.forward(cut)[1]).shape[1]
@@ -93,16 +88,25 @@ class RowBuilder:
         samples = permutation(len(self.split), self.seed, "refinement")[: params.samples].sort().values
         first = torch.zeros_like(samples)  # replica
         deltas_NOI = torch.empty(len(samples), *self.model.weight_OI.shape)
-        with one_thread():
-            for chunk in row_chunks(len(samples), self.batch_rows):
-                self._overfit(self._step_inputs(samples[chunk], first[chunk]), deltas_NOI[chunk])
+
+        def overfit_these(chunk: slice) -> None:
+            self._overfit(self._step_inputs(samples[chunk], first[chunk]), deltas_NOI[chunk])
+
+        def measure_these(chunk: slice) -> None:
+            rows = self._row_losses(samples[chunk], first[chunk], coordinates)
+            code_Nk = coordinates.encode(deltas_NOI[chunk].to(self.model.device)).to(self.model.dtype)
+            curvature_Nkk[chunk] = rows.quadratic(code_Nk).curvature_Nkk
+
+        with one_thread() as cores:
+            threads = min(cores, self._at_once)
+            in_threads(list(row_chunks(len(samples), self.batch_rows)), threads, overfit_these, no_progress)
             coordinates = fit_coordinates(deltas_NOI, params)
-            curved = []
-            for chunk in row_chunks(min(len(samples), _CURVED), self.refined_rows):
-                rows = self._row_losses(samples[chunk], first[chunk], coordinates)
-                code_Nk = coordinates.encode(deltas_NOI[chunk].to(self.model.device)).to(self.model.dtype)
-                curved.append(rows.quadratic(code_Nk).curvature_Nkk)
-        return Refinement(coordinates, params.damping * mean_curvature(torch.cat(curved)))
+            count, size = min(len(samples), _CURVED), params.components
+            curvature_Nkk = torch.empty(count, size, size, dtype=self.model.dtype, device=self.model.device)
+            chunks = list(row_chunks(count, self.refined_rows))
+            measure_these(chunks[0])  # alone: it decides whether the network's elements are independent
+            in_threads(chunks[1:], threads, measure_these, no_progress)
+            return Refinement(coordinates, params.damping * mean_curvature(curvature_Nkk))
 
     def classes(self) -> int | None:
         """C if `base_output` is C scores and the largest is the predicted class, else None; tested on some samples."""
@@ -186,20 +190,25 @@ class RowBuilder:
         return {**views, "sample_id": sample_id, "replica": replica}
 
     def some(self, rows: Tensor, progress: Progress = no_progress) -> Arrays:
-        """The arrays of any rows (int64, (R,)), in this order, all in memory.
+        """The arrays of any rows (int64, (R,)), in this order, all in memory; computed on all cores.
 
         They agree with those of the store up to the rounding of batches of another size.
         """
         arrays = self.buffers(self.schema(), len(rows))
-        self._base_values.forget()
-        for chunk in row_chunks(len(rows), self.batch_rows):
-            self._fill(rows[chunk], {name: array[chunk] for name, array in arrays.items()})
-            progress(chunk.stop, "")
+
+        def fill_these(chunk: slice) -> None:
+            alone = copy.copy(self)
+            alone._base_values = self._base_values.anew()
+            alone._fill(rows[chunk], {name: array[chunk] for name, array in arrays.items()})
+
+        with one_thread() as cores:
+            chunks = list(row_chunks(len(rows), self.batch_rows))
+            in_threads(chunks, min(cores, self._at_once), fill_these, progress)
         numbers = rows.numpy()
         return {**arrays, "sample_id": numbers // self.params.replicas, "replica": numbers % self.params.replicas}
 
     def _step_inputs(self, sample_id: Tensor, replica: Tensor) -> "_StepInputs":
-        return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed)
+        return _StepInputs(self.task, self.model, self.split, sample_id, replica, self.seed, self._reading)
 
     def _fill(self, rows: Tensor, views: Arrays) -> None:
         sample_id, replica = rows // self.params.replicas, rows % self.params.replicas
@@ -274,9 +283,16 @@ class _StepInputs:
     """The cut inputs of each step, part by part; run once if they do not change."""
 
     def __init__(
-        self, task: Task, model: CutModel, split: Split, sample_id: Tensor, replica: Tensor, seed: int
+        self,
+        task: Task,
+        model: CutModel,
+        split: Split,
+        sample_id: Tensor,
+        replica: Tensor,
+        seed: int,
+        reading: AbstractContextManager[Any],
     ) -> None:
-        self._task, self._model = task, model
+        self._task, self._model, self._reading = task, model, reading
         self._args = (split, sample_id, replica)
         self._seed = seed
         self._kept: tuple[int, Batch] | None = None
@@ -296,6 +312,7 @@ class _StepInputs:
         """The inputs and targets of a step."""
         wanted = step if draws_inputs(self._task) else 0
         if self._kept is None or self._kept[0] != wanted:
-            batch = step_batch(self._task, *self._args, wanted, self._seed)
+            with self._reading:
+                batch = step_batch(self._task, *self._args, wanted, self._seed)
             self._kept = (wanted, batch.to(self._model.device))
         return self._kept[1]

@@ -1,5 +1,8 @@
 """Rows of a store: a shard is a function of its rows alone, in batches that keep within the memory."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,10 @@ from torch import Tensor
 from ocd_core.errors import UserError
 from ocd_core.network.moves import rows_within
 from ocd_core.overfit.rows import RowBuilder
+from ocd_core.samples import Batch
 from tests.support.arrays import MODEL, WIDE, ArrayTask, Noisy, OtherCondition, Rows
 from tests.support.params import overfit_params as params
+from tests.support.params import refine_params
 
 
 def test_batches_keep_within_the_memory() -> None:
@@ -96,3 +101,55 @@ class Threshold(ArrayTask):
 @pytest.mark.parametrize(("task", "classes"), [(ArrayTask, None), (Digits, 2), (Threshold, None)])
 def test_whether_the_stored_outputs_are_class_scores(task, classes) -> None:
     assert RowBuilder(task(), MODEL, Rows(), params(), 0).classes() == classes
+
+
+class ReadByOne(Rows):
+    """Refuses to be read by two threads at the same time."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.readers: set[int] = set()
+        self.busy = False
+
+    def batch(self, sample_id: torch.Tensor) -> Batch:
+        assert not self.busy
+        self.busy = True
+        time.sleep(0.001)
+        self.readers.add(threading.get_ident())
+        self.busy = False
+        return super().batch(sample_id)
+
+
+@pytest.mark.parametrize("task", [ArrayTask(), Noisy()])
+def test_any_rows_by_several_threads_have_the_bits_of_one(task) -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            split = ReadByOne(24)
+            builder = RowBuilder(task, MODEL, split, params(), 0)
+            builder.batch_rows = 2
+            found.append(builder.some(torch.arange(23, -1, -1)))
+            assert len(split.readers - {threading.get_ident()}) == threads
+    finally:
+        torch.set_num_threads(before)
+    for name, values in found[0].items():
+        np.testing.assert_array_equal(values, found[1][name], strict=True)
+    assert found[0]["sample_id"].tolist() == list(range(23, -1, -1))
+
+
+def test_what_refines_has_the_same_bits_by_several_threads() -> None:
+    refined = params(replicas=1, layout="dense", refine=refine_params(samples=20))
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            builder = RowBuilder(Noisy(), MODEL, Rows(20), refined, 0)
+            builder.batch_rows = 3
+            found.append(builder.fit_refinement())
+    finally:
+        torch.set_num_threads(before)
+    assert found[0].damping == found[1].damping > 0
+    assert torch.equal(found[0].coordinates.basis_kd, found[1].coordinates.basis_kd)
