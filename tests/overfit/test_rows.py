@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.network.moves import rows_within
+from ocd_core.network.moves import fitting_rows, rows_within
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Batch
 from tests.support.arrays import MODEL, WIDE, ArrayTask, Noisy, OtherCondition, Rows
@@ -25,6 +25,9 @@ def test_batches_keep_within_the_memory() -> None:
     assert one * 6 * WIDE * 40 * 8 <= 2**20, "six float64 matrices a row within 1 MiB"
     assert rows_within(MODEL, example, 4, matrices=6) // one in (3, 4, 5)
     assert rows_within(MODEL, example, 1e-6, matrices=6) == 1
+    large_memory = fitting_rows(MODEL, example, 2**20, matrices=6)
+    assert large_memory.rows < large_memory.in_memory, "the cache holds fewer than the memory"
+    assert large_memory.in_memory * 6 * WIDE * 40 * 8 <= 2**40
     small, large = (RowBuilder(Noisy(), MODEL, split, params(memory_mb=m), 0) for m in (8, 64))
     assert small.batch_rows < large.batch_rows
 
