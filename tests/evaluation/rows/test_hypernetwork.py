@@ -19,6 +19,6 @@ def test_it_sees_no_delta_but_for_the_space(run: Artifacts, monkeypatch) -> None
     """With the space fitted, other Δ of the same rms change nothing."""
     plain = fit_row(run, "hypernetwork", updates=3)[0].network.state_dict()
     encode = DeltaSpace.encode_store
-    monkeypatch.setattr(DeltaSpace, "encode_store", lambda self, store: -encode(self, store).flip(0))
+    monkeypatch.setattr(DeltaSpace, "encode_store", lambda self, store: -encode(self, store))
     other = fit_row(run, "hypernetwork", updates=3)[0].network.state_dict()
-    torch.testing.assert_close(other, plain)  # the rms of another order may differ in its last bit
+    assert all(torch.equal(plain[name], value) for name, value in other.items())
