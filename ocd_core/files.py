@@ -19,6 +19,7 @@ from typing import Any
 from ocd_core.errors import UserError
 
 PARTIAL = ".partial"
+UNREACHABLE = (ConnectionError, TimeoutError, socket.gaierror)  # another machine does not answer
 _S3 = {"s3", "s3a"}
 _BUCKETS = {*_S3, "gs", "gcs", "abfs", "az"}
 _TRIES = 2
@@ -202,7 +203,7 @@ def filesystem(location: Path | str) -> tuple[Any, str]:
         return LocalFileSystem(), str(Path(location).absolute())
     try:
         fs, root = url_to_fs(location, **storage_options(str(location)))
-    except (ValueError, ImportError, ConnectionError, TimeoutError, socket.gaierror) as error:
+    except (ValueError, ImportError, *UNREACHABLE) as error:
         raise UserError(f"{location}: {' '.join(str(error).split())}") from error
     if hasattr(fs, "retries"):  # of s3fs, which repeats what botocore has repeated
         fs.retries = _TRIES

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage
+from ocd_core.files import UNREACHABLE, is_shortage
 
 # packages whose errors come from storage elsewhere: no credentials, no such bucket, no network
 _REMOTE = (
@@ -87,7 +86,7 @@ def _is_remote(error: Exception) -> bool:
 
 def _of_system(error: OSError) -> str:
     """What the operating system refused, for which file, and the remedy if it is not obvious."""
-    if error.filename is None and isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+    if error.filename is None and isinstance(error, UNREACHABLE):
         return f"another machine does not answer ({type(error).__name__}: {error}); check the URL and the network"
     text = f"{error.filename or 'a file'}: {error.strerror or error}"
     if error.errno in _DISK:

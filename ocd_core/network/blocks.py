@@ -46,7 +46,7 @@ def _joined(model: CutModel, cut: Cut, delta_NOI: Tensor, count: int) -> Tensors
 
 def _blocks(model: CutModel, cut: Cut) -> int:
     """In how many blocks the activations stay in the cache; 1 on a GPU."""
-    if model.device.type != "cpu" or cut.layer_input.dim() < 3:
+    if model.device.type != "cpu":
         return 1
     size = cut.x_NPI.shape[0] * cut.x_NPI.shape[1] * max(model.weight_OI.shape) * model.dtype.itemsize
     return min(math.ceil(size / _BLOCK_BYTES), cut.layer_input.shape[1])

@@ -201,9 +201,8 @@ class RowBuilder:
             alone._base_values = self._base_values.anew()
             alone._fill(rows[chunk], {name: array[chunk] for name, array in arrays.items()})
 
-        with one_thread() as cores:
-            chunks = list(row_chunks(len(rows), self.batch_rows))
-            in_threads(chunks, min(cores, self._at_once), fill_these, progress)
+        threads = min(torch.get_num_threads(), self._at_once)
+        in_threads(list(row_chunks(len(rows), self.batch_rows)), threads, fill_these, progress)
         numbers = rows.numpy()
         return {**arrays, "sample_id": numbers // self.params.replicas, "replica": numbers % self.params.replicas}
 
