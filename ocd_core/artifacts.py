@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
-from ocd_core.files import PARTIAL, flush, locked, read_regular, remove, replace_file
+from ocd_core.files import PARTIAL, flush, locked, read_regular, remove, replace_file, utf8
 from ocd_core.params_files import check_task_name
 
 _OF_RUN = re.compile(r"seed(?P<seed>\d+)/rank(?P<rank>\d+)/(?P<name>[^/]+)")
@@ -223,8 +223,9 @@ def _recover(dest: Path, old: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file atomically."""
-    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    """Write a file atomically, as UTF-8 (see `ocd_core.files.utf8`)."""
+    data = utf8(text)
+    replace_file(path, lambda partial: partial.write_bytes(data))
 
 
 def json_text(values: Any) -> str:

@@ -104,6 +104,11 @@ def flush_tree(folder: Path) -> None:
         flush(Path(parent))
 
 
+def utf8(text: str) -> bytes:
+    """Text as UTF-8. A byte of a file's name that is no UTF-8 (in Python a lone surrogate) is an escape of JSON."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def read_regular(path: Path) -> bytes:
     """A file's content; links are followed.
 

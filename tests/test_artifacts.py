@@ -1,3 +1,4 @@
+import json
 import math
 import os
 import shutil
@@ -5,6 +6,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
 from ocd_core.errors import UserError
@@ -179,6 +182,16 @@ def test_json_that_cannot_be_read_is_one_line(tmp_path) -> None:
     for name in ("deep", "long", "latin"):
         with pytest.raises(UserError, match="not valid JSON"):
             read_json(tmp_path / name)
+
+
+@given(names=st.lists(st.text(st.characters(codec=None, categories=None)), max_size=5))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_names_that_are_no_utf8_come_back(tmp_path, names: list[str]) -> None:
+    """File systems hold any bytes, of which Python makes lone surrogates."""
+    names.append(os.fsdecode(b"caf\xe9"))
+    write_json(tmp_path / "m.json", names)
+    assert read_json(tmp_path / "m.json") == names
+    assert json.loads((tmp_path / "m.json").read_text(encoding="utf-8")) == names
 
 
 def test_json_refuses_nan_and_keeps_the_old_file(tmp_path) -> None:

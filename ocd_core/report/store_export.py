@@ -16,7 +16,7 @@ from typing import Any
 
 from ocd_core._version import __version__
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, is_url, put_file
+from ocd_core.files import filesystem, is_url, put_file, utf8
 from ocd_core.report.exporting import write_whole
 from ocd_core.report.store_card import card_files
 from ocd_core.store import OverfitStore, copy_store
@@ -44,7 +44,7 @@ def export_store(store: Path | str, dest: str, base: Path | str | None = None) -
     attributes = read_node(source)["attributes"]
     from_fs, from_root = filesystem(str(store))
     place = PurePosixPath(from_root)
-    card = {name: text.encode() for name, text in card_files(OverfitStore(store)).items()}
+    card = {name: utf8(text) for name, text in card_files(OverfitStore(store)).items()}
     checkpoint = _base(from_fs, place, attributes, base)
     if source.local and not is_url(dest) and Path(dest).resolve().is_relative_to(Path(place).resolve()):
         raise UserError(f"{dest} is inside the store itself; choose another place")

@@ -69,7 +69,7 @@ class LocalWriter(Writer):
                 f"{root} and {self.dest.parent} must be on the same file system, because a finished store is renamed"
             )
         self.work = root / f"{self.dest.name}-{self.fingerprint}"
-        key = hashlib.sha256(str(self.dest).encode()).hexdigest()[:12]
+        key = hashlib.sha256(os.fsencode(self.dest)).hexdigest()[:12]
         self._replaced = root / f"{self.dest.name}-{key}.replaced"
         self._sink = LocalSink(self.work, self.schema)
         # the disk works while the next shard is computed; a shard in the page cache counts as written

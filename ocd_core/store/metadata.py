@@ -18,6 +18,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from ocd_core.files import utf8
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, Codec, StoreSchema
 
 ZARR_JSON = "zarr.json"
@@ -110,4 +111,4 @@ def metadata_digest(node: dict[str, Any]) -> str:
 
 
 def _dump(node: Any) -> bytes:
-    return json.dumps(node, indent=1, allow_nan=False, ensure_ascii=False).encode()
+    return utf8(json.dumps(node, indent=1, allow_nan=False, ensure_ascii=False))

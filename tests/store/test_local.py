@@ -63,6 +63,13 @@ def test_values_that_equal_the_fill_are_stored(tmp_path):
         np.testing.assert_array_equal(OverfitStore(tmp_path / f"{dtype}.zarr").read("target"), values["target"])
 
 
+def test_a_folder_whose_name_is_no_utf8(tmp_path):
+    schema = make_schema()
+    dest = tmp_path / os.fsdecode(b"caf\xe9") / "a.zarr"
+    complete(dest, schema, make_values(schema))
+    assert verify_store(dest) == []
+
+
 def test_nothing_else_is_left(tmp_path):
     schema = make_schema()
     complete(tmp_path / "a.zarr", schema, make_values(schema))

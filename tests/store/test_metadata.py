@@ -1,6 +1,7 @@
 """The zarr.json files that are made here are those that zarr would make, and none can change unseen."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -68,6 +69,13 @@ def test_an_arrays_metadata_is_what_zarr_writes():
 def test_the_same_bytes_every_time():
     assert group_bytes() == group_bytes()
     assert group_bytes(note="a") != group_bytes()
+
+
+def test_a_name_that_is_no_utf8_comes_back():
+    name = os.fsdecode(b"caf\xe9")
+    node = json.loads(group_bytes(note=name))
+    assert node["attributes"]["note"] == name
+    assert metadata_digest(node) == node["attributes"]["metadata_sha256"]
 
 
 def test_the_checksum_covers_every_value():

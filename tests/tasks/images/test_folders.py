@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.tasks.images.folders import read_folders
 from ocd_core.tasks.images.sources import Pictures, Shape
@@ -62,6 +63,26 @@ def test_several_folders_are_one_part(folder: Path) -> None:
     parts = read(folder, {"train": ["train", "more"], "test": ["test"]})
     assert parts["train"].label_N.tolist() == [0, 0, 0, 1, 1]
     np.testing.assert_array_equal(parts["train"].image_NCHW.numpy()[2, 0], picture(20))
+
+
+LONGEST = 255  # bytes, on most file systems
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ü" * 127 + "x", "好" * 85, "<b>&\"'`| *", "line\nbreak\x1b[31m", "\u202eevil", os.fsdecode(b"caf\xe9")],
+    ids=["two bytes each", "three bytes each", "signs", "control", "right to left", "no UTF-8"],
+)
+def test_names_as_people_have_them(folder: Path, name: str) -> None:
+    """Of classes and of images: the labels follow the names' order, which a file keeps."""
+    add(folder, f"train/{name}/{'ß' * 125 + '1.png'}", 20)
+    parts, names = read_folders(folder, PARTS, SHAPE, 3)
+    assert max(len(os.fsencode(part)) for path in folder.rglob("*") for part in path.parts) <= LONGEST
+    assert names == sorted(["ape", "zebra", name])
+    row = decoded(parts)["train"].label_N.tolist().index(names.index(name))
+    np.testing.assert_array_equal(decoded(parts)["train"].image_NCHW.numpy()[row, 0], picture(20))
+    write_json(folder / "classes.json", names)
+    assert read_json(folder / "classes.json") == names
 
 
 def test_an_unreadable_image_is_named(folder: Path) -> None:
