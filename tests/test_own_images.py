@@ -33,6 +33,7 @@ FEWER: dict[str, dict[str, Any]] = {
     "scoring": {"samples": 4, "draws": 10},
     "diffusion": {"updates": 20, "validate_every": 10},
     "scale": {"updates": 20, "validate_every": 10},
+    "tuning": {"updates": 4, "lrs": [1e-3], "validate_every": 2},
     "evaluate": {"rows": ["base", "neighbour", "ocd", "bound"], "draws": [2], "bootstrap": 100},
 }
 

@@ -18,6 +18,7 @@ from ocd_core.codes.encode import condition_of_samples
 from ocd_core.config import Params
 from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.network.blocks import network_outputs
 from ocd_core.network.covariances import layer_covariances
 from ocd_core.network.cut import CutModel
 from ocd_core.predictor import Predictor
@@ -194,7 +195,7 @@ class Fitting(Context):
             split, network, found = self.split(name), self.predictor.model.network, []
             for rows in torch.split(whole_split(split), rows_at_once(split, self.task.evaluation_batch)):
                 batch = split.batch(rows)
-                output: Tensors = network(*batch.to(self.device).inputs)
+                output = network_outputs(network, batch.to(self.device).inputs)
                 found.append((map_tensors(Tensor.cpu, output), batch.target))
             return concatenate([output for output, _ in found]), concatenate([target for _, target in found])
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.blocks import network_outputs
 from ocd_core.network.training import BaseTraining, fit_base
 from ocd_core.rng import derive_seed
 from ocd_core.samples import Tensors
@@ -81,5 +82,4 @@ class FurtherRow(FittedRow):
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """The outputs of the network that was trained further."""
-        output: Tensors = self.network(*shared.inputs)
-        return output
+        return network_outputs(self.network, shared.inputs)

@@ -1,20 +1,54 @@
-"""Outputs under θ + Δ, a block of a sample's elements at a time, so that activations stay in the processor's cache.
+"""Outputs of a network, a block of a sample's elements at a time, so that activations stay in the processor's cache.
 
 A network says by an attribute `independent_elements = True` that along the first axis after the samples, its inputs,
 everything between and its outputs are elements that do not depend on one another, such as the rays of a view.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ocd_core.network.activations import count_values
 from ocd_core.network.cut import Cut, CutModel, near
 from ocd_core.samples import Tensors, concatenate
 
-_BLOCK_BYTES = 2**22  # of the layer's inputs or outputs, whichever are more: about what a core has for itself
+_BLOCK_BYTES = 2**22  # of the largest activations, or the layer's inputs or outputs: about what a core has for itself
+
+
+@torch.no_grad()
+def network_outputs(network: nn.Module, inputs: Sequence[Tensor]) -> Tensors:
+    """f(x) of a network as a whole, (N, ...), in blocks if the elements are independent.
+
+    That is also tried with two elements; a network of which it is not true runs as a whole.
+    """
+    count = _network_blocks(network, inputs)
+    if count == 1 or not _elements_apart(network, inputs):
+        output: Tensors = network(*inputs)
+        return output
+    return _of_blocks(network, inputs, count)
+
+
+def _network_blocks(network: nn.Module, inputs: Sequence[Tensor]) -> int:
+    if not getattr(network, "independent_elements", False) or any(x.dim() < 2 or not x.is_cpu for x in inputs):
+        return 1
+    samples, elements = inputs[0].shape[:2]
+    if any(x.shape[1] != elements for x in inputs):
+        return 1
+    _, largest = count_values(network, [x[:1, :1] for x in inputs])
+    return max(1, min(math.ceil(samples * elements * largest * inputs[0].itemsize / _BLOCK_BYTES), elements))
+
+
+def _elements_apart(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
+    two = [x[:1, :2] for x in inputs]
+    return near(_of_blocks(network, two, 2), network(*two))
+
+
+def _of_blocks(network: nn.Module, inputs: Sequence[Tensor], count: int) -> Tensors:
+    blocks = zip(*(x.tensor_split(count, 1) for x in inputs), strict=True)
+    return concatenate([network(*block) for block in blocks], 1)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.network.blocks import network_outputs
 from ocd_core.samples import Split, Tensors, concatenate, groups_of, map_tensors, whole_split
 from ocd_core.tasks.base import Task
 
@@ -33,7 +34,7 @@ def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int |
     try:
         for sample_id in torch.split(whole_split(split), batch_size or task.evaluation_batch):
             batch = split.batch(sample_id).to(device)
-            output = model(*batch.inputs)
+            output = network_outputs(model, batch.inputs)
             sums["loss"] += float(task.loss(output, batch.target).double().sum())
             for metric in metrics:
                 if metric.kind == "per_sample":

@@ -3,12 +3,13 @@
 Dims: N samples, P positions, O out_features, I in_features, K draws.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ocd_core.network.activations import count_values
 from ocd_core.network.blocks import outputs_in_blocks
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.samples import Batch, Condition, Tensors, map_tensors
@@ -73,28 +74,6 @@ def row_chunks(rows: int, size: int) -> Iterator[slice]:
     """0 .. rows in slices of at most `size`."""
     for start in range(0, rows, size):
         yield slice(start, min(start + size, rows))
-
-
-@torch.no_grad()
-def count_values(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[int, int]:
-    """How many values the inputs and outputs of the modules have in a forward pass: all of them, and the largest."""
-    values = sum(int(x.numel()) for x in inputs)
-    largest = max(int(x.numel()) for x in inputs)
-
-    def count(_module: nn.Module, _args: tuple[Tensor, ...], out: object) -> None:
-        nonlocal values, largest
-        if isinstance(out, Tensor):
-            values += out.numel()
-            largest = max(largest, out.numel())
-
-    leaves = [module for module in network.modules() if not list(module.children())]
-    hooks = [module.register_forward_hook(count) for module in leaves]
-    try:
-        network(*inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return values, largest
 
 
 @dataclass(frozen=True)

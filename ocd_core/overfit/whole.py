@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.adam import Adam
-from ocd_core.network.moves import count_values
+from ocd_core.network.activations import count_values
 from ocd_core.network.per_sample import PerSampleNetwork, Weights
 from ocd_core.overfit.params import OverfitParams
 from ocd_core.overfit.rules import MATRICES, Sgd

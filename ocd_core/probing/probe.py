@@ -122,7 +122,7 @@ def probe_layer(
     held = _Overfitted.of(model, task, val, "val", overfit, params, seed, part_of(progress, len(taught), layer))
     space = _space(taught.delta_NOI, layer, params.components)
     code_Nd = space.representation.encode(taught.delta_NOI, None)
-    judged = _with_more(model, task, val, "val", len(held), seed)
+    judged = _with_more(model, task, val, "val", held, seed)
     hypernetwork = _network(taught, code_Nd, seed)
     predictors: dict[str, Callable[[Condition], Tensor]] = {
         KERNEL: _ridge(taught, code_Nd, seed),
@@ -136,7 +136,7 @@ def probe_layer(
     codes = [predict(judged.condition) for predict in predictors.values()]
     losses_CM = _losses(model, task, judged, space, codes, seed)
     base_M = losses_CM[0]
-    known = _with_more(model, task, train, "train", len(taught), seed)
+    known = _with_more(model, task, train, "train", taught, seed)
     tail = CutModel(network, layer, "float32")  # trainings are in float32
     tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, seed).numpy()
     choices += [(TUNED, 1.0)] * len(tuned_CM)
@@ -251,19 +251,21 @@ def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Hypernetwork:
 
 
 @torch.no_grad()
-def _with_more(model: CutModel, task: Task, split: Split, name: str, overfitted: int, seed: int) -> Samples:
+def _with_more(model: CutModel, task: Task, split: Split, name: str, overfitted: _Overfitted, seed: int) -> Samples:
     """The samples of a split that were overfitted, and more, for which I(x) is enough."""
-
-    def condition(sample_id: Tensor) -> Condition:
-        return base_pass(task, model, split.batch(sample_id).to(model.device)).condition.to("cpu")
-
+    known = overfitted.condition
+    one = sum(part[:1].numel() * part.element_size() for part in known.parts())
+    room = max(len(overfitted), _DELTAS_MB * 2**20 // max(one, 1))
     order = permutation(len(split), seed, "probed samples", name)
-    one = sum(part.numel() * part.element_size() for part in condition(order[:1]).parts())
-    room = max(overfitted, _DELTAS_MB * 2**20 // max(one, 1))
-    sample_id = order[: min(_MORE * overfitted, room)].sort().values
+    more = order[len(overfitted) : min(_MORE * len(overfitted), room)].sort().values
     size = rows_at_once(split, rows_within(model, split.batch(order[:1]).to(model.device), _MEMORY_MB, matrices=1))
-    parts = [condition(sample_id[rows]).parts() for rows in row_chunks(len(sample_id), size)]
-    return Samples(split, Condition(*(torch.cat(same) for same in zip(*parts, strict=True))), sample_id)
+    found = [known]
+    for rows in row_chunks(len(more), size):
+        batch = split.batch(more[rows]).to(model.device)
+        found.append(base_pass(task, model, batch).condition.to("cpu"))
+    condition = Condition(*(torch.cat(same) for same in zip(*(part.parts() for part in found), strict=True)))
+    sample_id, places = torch.cat([overfitted.sample_id, more]).sort()
+    return Samples(split, condition.select(places), sample_id)
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ocd_core.models.tinynerf import TinyNeRF
 from ocd_core.network import blocks
-from ocd_core.network.blocks import divide
+from ocd_core.network.blocks import divide, network_outputs
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, weight_matrix
 from ocd_core.network.moves import outputs_with_move
@@ -146,3 +146,61 @@ def test_a_small_sample_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
     outputs_with_move(model, cut, torch.zeros(2, 5, 3))
     assert passes == [9]
     assert model.divides is None
+
+
+def _sizes(monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module]) -> list[int]:
+    """The number of elements in each call of a whole network, from now on."""
+    found: list[int] = []
+    forward = kind.forward
+
+    def count(self, *inputs):  # type: ignore[no-untyped-def]
+        found.append(inputs[0].shape[1])
+        return forward(self, *inputs)
+
+    monkeypatch.setattr(kind, "forward", count)
+    return found
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.parametrize("shape", [(7,), (5, 3)])
+@torch.no_grad()
+def test_a_whole_network_in_blocks(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, inputs = TinyNeRF(width=6, frequencies=2).double(), tuple(x.double() for x in _rays(3, shape))
+    wanted = torch.cat([network(*(x[i : i + 1] for x in inputs)) for i in range(3)])
+    sizes = _sizes(monkeypatch, TinyNeRF)
+    found = network_outputs(network, inputs)
+    torch.testing.assert_close(found, wanted)
+    assert sizes[-shape[0] :] == [1] * shape[0]
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@pytest.mark.parametrize("which", ["mixes", "shared"])
+@torch.no_grad()
+def test_a_whole_network_whose_elements_depend_on_each_other(which: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, x = PerElement(**{which: True}), torch.randn(2, 9, 3)
+    wanted = network(x)
+    sizes = _sizes(monkeypatch, PerElement)
+    torch.testing.assert_close(network_outputs(network, (x,)), wanted, rtol=0, atol=0)
+    assert sizes[-1] == 9
+
+
+@pytest.mark.usefixtures("_small_blocks")
+@torch.no_grad()
+def test_inputs_without_common_elements_are_not_divided() -> None:
+    class Offset(PerElement):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return super().forward(x) + y.mean()
+
+    network, x = Offset(), torch.randn(2, 9, 3)
+    for y in (torch.randn(2), torch.randn(2, 4)):
+        torch.testing.assert_close(network_outputs(network, (x, y)), network(x, y), rtol=0, atol=0)
+
+
+@torch.no_grad()
+def test_a_small_sample_of_a_whole_network_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = PerElement(), torch.randn(2, 9, 3)
+    sizes = _sizes(monkeypatch, PerElement)
+    network_outputs(network, (x,))
+    assert sizes == [1, 9]  # the first tells how large an element is
