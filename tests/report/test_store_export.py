@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import fsspec
@@ -29,7 +30,7 @@ def run(tmp_path) -> Path:
 
 
 def make_store(folder: Path, **changes) -> Path:
-    about = {**ABOUT, "base_sha256": hashlib.sha256(WEIGHTS).hexdigest()}
+    about = {**ABOUT, "base_sha256": hashlib.sha256(WEIGHTS).hexdigest(), **changes.pop("about", {})}
     class_store(folder / "train.zarr", attributes=about, **changes)
     return folder / "train.zarr"
 
@@ -61,6 +62,14 @@ def test_a_folder_with_everything(tmp_path, store):
     del on_disk["MANIFEST.json"]
     assert {k: v["sha256"] for k, v in manifest["files"].items()} == on_disk
     assert all((dest / k).stat().st_size == v["bytes"] for k, v in manifest["files"].items())
+
+
+def test_a_name_that_is_no_utf8(tmp_path, run):
+    """A store of the task whose data is in a folder with such a name: its card has what the store says."""
+    config = {"data": {"path": os.fsdecode(b"caf\xe9")}}
+    store = make_store(run / "rank2" / "overfit", about={"config": config})
+    export_store(store, str(tmp_path / "public"))
+    assert json.loads((tmp_path / "public" / "train.card" / "card.json").read_text())["config"] == config
 
 
 def test_to_memory_and_from_there_to_a_folder(tmp_path, store, memory):
