@@ -124,35 +124,27 @@ class ReadByOne(Rows):
 
 
 @pytest.mark.parametrize("task", [ArrayTask(), Noisy()])
-def test_any_rows_by_several_threads_have_the_bits_of_one(task) -> None:
-    before = torch.get_num_threads()
+def test_any_rows_by_several_threads_have_the_bits_of_one(task, set_threads) -> None:
     found = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            split = ReadByOne(24)
-            builder = RowBuilder(task, MODEL, split, params(), 0)
-            builder.batch_rows = 2
-            found.append(builder.some(torch.arange(23, -1, -1)))
-            assert len(split.readers - {threading.get_ident()}) == threads
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2):
+        set_threads(threads)
+        split = ReadByOne(24)
+        builder = RowBuilder(task, MODEL, split, params(), 0)
+        builder.batch_rows = 2
+        found.append(builder.some(torch.arange(23, -1, -1)))
+        assert len(split.readers - {threading.get_ident()}) == threads
     for name, values in found[0].items():
         np.testing.assert_array_equal(values, found[1][name], strict=True)
     assert found[0]["sample_id"].tolist() == list(range(23, -1, -1))
 
 
-def test_what_refines_has_the_same_bits_by_several_threads() -> None:
+def test_what_refines_has_the_same_bits_by_several_threads(set_threads) -> None:
     refined = params(replicas=1, layout="dense", refine=refine_params(samples=20))
-    before = torch.get_num_threads()
     found = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            builder = RowBuilder(Noisy(), MODEL, Rows(20), refined, 0)
-            builder.batch_rows = 3
-            found.append(builder.fit_refinement())
-    finally:
-        torch.set_num_threads(before)
+    for threads in (1, 2):
+        set_threads(threads)
+        builder = RowBuilder(Noisy(), MODEL, Rows(20), refined, 0)
+        builder.batch_rows = 3
+        found.append(builder.fit_refinement())
     assert found[0].damping == found[1].damping > 0
     assert torch.equal(found[0].coordinates.basis_kd, found[1].coordinates.basis_kd)

@@ -14,11 +14,8 @@ CHUNKS = [slice(i, i + 2) for i in range(0, 20, 2)]
 
 
 @pytest.fixture
-def _two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def _two_threads(set_threads):
+    set_threads(2)
 
 
 @pytest.mark.usefixtures("_two_threads")

@@ -21,13 +21,11 @@ from tests.support.toy import run_stages, write_toy_params
 
 
 @pytest.fixture
-def run(finished: Path, tmp_path: Path, monkeypatch) -> Path:
+def run(finished: Path, tmp_path: Path, monkeypatch, set_threads) -> Path:  # a worker sets them
     root = copy_run(finished, tmp_path / "run")
     monkeypatch.chdir(root)
     monkeypatch.setattr(workers, "_started_with", {})
-    threads = torch.get_num_threads()
-    yield root
-    torch.set_num_threads(threads)
+    return root
 
 
 def job(root: Path) -> ShardJob:
