@@ -36,7 +36,7 @@ def render():
 
 for _ in range(2):
     render()
-found = [render() for _ in range(3)]
+found = [render() for _ in range(9)]
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps({
     "kept": kept,
@@ -69,8 +69,8 @@ def test_renderings_reuse_memory_and_give_the_same_colours() -> None:
     assert kept["kept"] is True
     # all activations of a view, and more: 63 + 2 * 128 numbers per point
     assert min(default["faults"]) > 64 * 64 * 32 * (63 + 2 * 128) * 4 / os.sysconf("SC_PAGE_SIZE") / 2
-    # the median, because now and then the heap grows by a block
-    assert sorted(kept["faults"])[1] * 20 < min(default["faults"])
+    # the median, because now and then the heap grows by a block, up to twice in three renderings
+    assert sorted(kept["faults"])[4] * 20 < min(default["faults"])
     assert kept["colours"] == default["colours"]
     assert kept["mib"] < 1.5 * default["mib"]
 

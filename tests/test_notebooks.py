@@ -14,7 +14,7 @@ from tests.support.repository import REPO, files_in
 NOTEBOOKS = files_in("notebooks", ".ipynb")
 _SHORT = {
     **QUICK,
-    "layer": {"select": "0", "probe": {"samples": 20, "components": 3}},
+    "layer": {"select": "0", "probe": {"samples": 20, "components": 3, "updates": 10}},
     "evaluate": {"rows": ["base", "ocd", "ocd_ensemble", "bound"], "draws": [3], "bootstrap": 100},
 }
 

@@ -30,6 +30,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER: dict[str, dict[str, Any]] = {
     "data": {"train_size": 40, "val_size": 20, "test_size": 20},
     "base": {"epochs": 1},
+    "layer": {"probe": {"samples": 20, "components": 5, "updates": 2}},
     "scoring": {"samples": 4, "draws": 10},
     "diffusion": {"updates": 20, "validate_every": 10},
     "scale": {"updates": 20, "validate_every": 10},

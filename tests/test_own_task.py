@@ -22,6 +22,7 @@ PAGE = (REPO / "docs" / "your-own-task.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER = {
     "base": {"epochs": 3},
+    "layer": {"probe": {"samples": 20, "components": 5, "updates": 10}},
     "scoring": {"samples": 8, "draws": 20},
     "diffusion": {"updates": 40, "validate_every": 20},
     "scale": {"updates": 40, "validate_every": 20},

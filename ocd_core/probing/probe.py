@@ -136,11 +136,13 @@ def probe_layer(
     codes = [predict(judged.condition) for predict in predictors.values()]
     losses_CM = _losses(model, task, judged, space, codes, seed)
     base_M = losses_CM[0]
-    known = _with_more(model, task, train, "train", taught, seed)
-    tail = CutModel(network, layer, "float32")  # trainings are in float32
-    tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, seed).numpy()
-    choices += [(TUNED, 1.0)] * len(tuned_CM)
-    best, chosen_M = cross_fitted(np.concatenate([losses_CM, tuned_CM]), seed)
+    if params.updates:
+        known = _with_more(model, task, train, "train", taught, seed)
+        tail = CutModel(network, layer, "float32")  # trainings are in float32
+        tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, params.updates, seed).numpy()
+        choices += [(TUNED, 1.0)] * len(tuned_CM)
+        losses_CM = np.concatenate([losses_CM, tuned_CM])
+    best, chosen_M = cross_fitted(losses_CM, seed)
     change_M = chosen_M - base_M
     spread = float(change_M.std(ddof=1)) if len(change_M) > 1 else 0.0  # one sample has no gain either
     error = _NORMAL_95 * spread / math.sqrt(len(change_M))

@@ -22,7 +22,8 @@ from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
 from ocd_core.training.loop import DivergedError, Row
 
-TUNING = TrainingParams(widths=[128], updates=300, batch_size=32, lrs=[1e-3], ema=0.95, validate_every=50, patience=300)
+# how many updates is given (`layer.probe.updates`)
+TUNING = TrainingParams(widths=[128], updates=1, batch_size=32, lrs=[1e-3], ema=0.95, validate_every=50, patience=300)
 _LARGE = 8  # the batch of a domain that draws the inputs of each step: its samples, such as views, have many
 
 
@@ -42,9 +43,16 @@ class _Recorded(MovedLoss):
 
 
 def tuned_losses(
-    network: Hypernetwork, space: DeltaSpace, task: Task, model: CutModel, train: Samples, val: Samples, seed: int
+    network: Hypernetwork,
+    space: DeltaSpace,
+    task: Task,
+    model: CutModel,
+    train: Samples,
+    val: Samples,
+    updates: int,
+    seed: int,
 ) -> Tensor:
-    """The loss of each validation sample at the start and after every 50 of 300 updates, float64 (C, M).
+    """The loss of each validation sample at the start and after every 50 of `updates` updates, float64 (C, M).
 
     The network is trained in place, on all of `train`; nothing is chosen on `val`. If the training diverges, what came
     before counts.
@@ -53,5 +61,5 @@ def tuned_losses(
     batch = _LARGE if draws_inputs(task) else TUNING.batch_size
     objective = _Recorded(task, model, moves, train, val, batch, seed, "tuned probe")
     with suppress(DivergedError):
-        run_phase(network, objective, TUNING.settings(), TUNING.lrs, seed)
+        run_phase(network, objective, TUNING.settings(updates), TUNING.lrs, seed)
     return torch.stack(objective.found)

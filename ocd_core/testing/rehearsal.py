@@ -49,7 +49,7 @@ _SMALL: dict[str, Any] = {
 _PARAMS: dict[str, Any] = {
     "layer": {
         "select": "entropy", "candidates": {"names": None, "kinds": ["linear", "conv"]},
-        "probe": {"samples": 20, "components": 2},
+        "probe": {"samples": 20, "components": 2, "updates": 1},
     },
     "scoring": {"samples": 2, "draws": 10, "noise": "relative", "scale": 0.1},
     "overfit": {

@@ -64,7 +64,7 @@ def test_a_table_gives_its_probes_back() -> None:
 @pytest.mark.parametrize("select", ["validated", "entropy"])
 def test_the_stage_uses_the_probes_order_only_if_asked(select, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    probe = {"samples": 20, "components": 3}
+    probe = {"samples": 20, "components": 3, "updates": 50}
     everywhere = {"representation": {"name": "pca", "components": 3, "metric": "euclidean"}}
     write_toy_params(Path(), layer={"select": select, "probe": probe}, diffusion=everywhere)
     run_stages(upto="score_layers")
@@ -86,7 +86,7 @@ def test_the_stage_uses_the_probes_order_only_if_asked(select, tmp_path, monkeyp
 def test_layers_that_other_params_rule_out_are_not_probed(tmp_path, monkeypatch, capsys) -> None:
     """`factored` is exact for the head, which sees one vector, and not for the embedding of three points."""
     monkeypatch.chdir(tmp_path)
-    layer = {"select": "validated", "probe": {"samples": 20, "components": 3}}
+    layer = {"select": "validated", "probe": {"samples": 20, "components": 3, "updates": 50}}
     write_toy_params(Path(), layer=layer)
     assert read_yaml(Path("params/toy.yaml"))["diffusion"]["representation"]["name"] == "factored"
     run_stages(upto="score_layers")

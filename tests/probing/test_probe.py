@@ -19,7 +19,7 @@ OVERFIT = OverfitParams(
     optimizer="sgd", lr=0.02, steps=3, until_converged=False, tolerance=1e-3, replicas=1, precision="float64",
     layout="dense", memory_mb=64, shard_mb=1, refine=NOT_REFINED,
 )  # fmt: skip
-PARAMS = ProbeParams(samples=80, components=12)
+PARAMS = ProbeParams(samples=80, components=12, updates=300)
 
 
 def linear(seed: int = 0) -> nn.Module:

@@ -17,6 +17,7 @@ from ocd_core.samples import Samples
 from tests.probing.test_probe import linear, splits
 from tests.support.arrays import ArrayTask
 
+UPDATES = 300
 VAL_ROWS = torch.tensor([3, 17, 18, 40])
 
 
@@ -51,8 +52,8 @@ def plain(network: Hypernetwork, space: DeltaSpace, judged: Samples) -> torch.Te
 def test_losses_at_the_start_and_along_the_training() -> None:
     network, space, model, known, judged = start()
     before = plain(network, space, judged)
-    found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, seed=0)
-    assert found_CM.shape == (1 + TUNING.updates // TUNING.validate_every, 4)
+    found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
+    assert found_CM.shape == (1 + UPDATES // TUNING.validate_every, 4)
     torch.testing.assert_close(found_CM[0], before, rtol=1e-4, atol=1e-6)
     assert found_CM[-1].mean() < 0.8 * found_CM[0].mean()
     best = plain(network, space, judged)  # the network keeps its best weights
@@ -63,6 +64,6 @@ def test_what_came_before_a_training_diverged_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tuned, "TUNING", TUNING.model_copy(update={"lrs": [1e30]}))
     network, space, model, known, judged = start()
     before = plain(network, space, judged)
-    found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, seed=0)
+    found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
     assert found_CM.shape == (1, 4)
     torch.testing.assert_close(found_CM[0], before, rtol=1e-4, atol=1e-6)

@@ -8,7 +8,7 @@ SCORING = {"samples": 10, "draws": 10, "noise": "absolute", "scale": 0.1}
 
 def layer(kinds):
     candidates = {"names": None, "kinds": kinds}
-    return {"select": "entropy", "candidates": candidates, "probe": {"samples": 20, "components": 2}}
+    return {"select": "entropy", "candidates": candidates, "probe": {"samples": 20, "components": 2, "updates": 50}}
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ RANKED = rank_layers([score("c1", 1.0, "conv"), score("a", 3.0), score("c2", 4.0
 
 
 def layer(select="entropy", names=None, kinds=("linear", "conv")):
-    probe = ProbeParams(samples=20, components=2)
+    probe = ProbeParams(samples=20, components=2, updates=50)
     return LayerParams(select=select, candidates=CandidateParams(names=names, kinds=list(kinds)), probe=probe)
 
 

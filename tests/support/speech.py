@@ -30,6 +30,7 @@ def speech_params(folder: Path) -> dict[str, Any]:
     for group, keys in changes.items():
         values[group].update(keys)
     values["diffusion"]["denoiser"].update(width=8, depth=1)
+    values["layer"]["probe"]["updates"] = 2
     values["tuning"].update(updates=2, lrs=[1e-3], validate_every=1, draws=2)
     controls = values["controls"]
     for row in ("regression", "hypernetwork", "hypernetwork_pretrained"):

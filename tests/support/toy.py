@@ -101,7 +101,7 @@ def toy_params(**groups: dict[str, Any]) -> dict[str, Any]:
     changes: dict[str, dict[str, Any]] = {
         "base": {"model": {"name": "tests.support.toy:PointSet", "args": {"width": 6}}, "epochs": 15, "batch_size": 16,
                  "lr": 0.02},
-        "layer": {"select": "head"},
+        "layer": {"select": "head", "probe": {**values["layer"]["probe"], "updates": 50}},
         "scoring": {"samples": 6, "draws": 30},
         "overfit": {"memory_mb": 8, "shard_mb": 1},
         "diffusion": {"updates": 60, "batch_size": 16, "validate_every": 20, "embedding": 16,

@@ -35,6 +35,7 @@ def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = l
     values["controls"]["hypernetwork"].update(widths=[8], updates=2, validate_every=1)
     for row in ("regression", "hypernetwork_pretrained"):
         values["controls"][row].update(widths=[8], updates=2, lrs=[1e-3], validate_every=1)
+    values["layer"]["probe"]["updates"] = 2
     values["controls"]["hypernetwork_pretrained"]["regression"].update(updates=2)
     values["controls"]["base_further"]["epochs"] = 1
     values["tuning"]["updates"] = 0

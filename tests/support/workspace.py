@@ -14,6 +14,7 @@ from tests.support.repository import REPO, repository_files
 NETWORKS = ("regression", "hypernetwork", "hypernetwork_pretrained", "hypernetwork_stochastic")
 SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "base": {"epochs": 2},
+    "layer": {"probe": {"samples": 20, "components": 5, "updates": 50}},
     "scoring": {"samples": 16, "draws": 50},
     "diffusion": {"updates": 60, "validate_every": 30},
     "scale": {"updates": 60, "validate_every": 30},
