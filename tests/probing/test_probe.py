@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from ocd_core.errors import UserError
-from ocd_core.network.moves import outputs_with_move
+from ocd_core.network.cut import CutModel
+from ocd_core.network.moves import base_pass, outputs_with_move
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.probing import probe as probing
-from ocd_core.probing.probe import cosine, cross_fitted, probe_layer, probe_steps, r2
+from ocd_core.probing.probe import Probe, cosine, cross_fitted, probe_layer, probe_steps, r2
+from ocd_core.progress import no_progress
 from ocd_core.rng import permutation
 from ocd_core.samples import Condition
 from ocd_core.scoring.params import ProbeParams
@@ -94,12 +96,36 @@ def test_noise_in_the_targets_is_not_taken_for_a_gain() -> None:
 def test_the_loss_teaches_what_deltas_are_too_small_to_say() -> None:
     """After tiny steps even four times a predicted Δ changes little; what has learned from the loss moves further."""
     tiny = OVERFIT.model_copy(update={"lr": 1e-5})
-    network = linear()
-    found = probe_layer(network, ArrayTask(), *splits(network, 1.0, 0.05), "0", tiny, PARAMS, seed=0)
+
+    def after(updates: int) -> Probe:
+        params = PARAMS.model_copy(update={"updates": updates})
+        return probe_layer(linear(), ArrayTask(), *splits(linear(), 1.0, 0.05), "0", tiny, params, seed=0)
+
+    found = after(300)
     assert found.regression == "tuned network"
     assert found.val_loss - found.bound < 0.01 * found.val_loss
     assert found.change < -0.1 * found.val_loss
     assert found.z < -4
+    untaught, a_little = after(0), after(10)
+    assert untaught.regression != "tuned network"
+    assert abs(untaught.change) < 0.01 * found.val_loss
+    assert found.change < a_little.change < untaught.change
+
+
+@pytest.mark.parametrize("of", ["val", "train"])
+def test_conditions_are_those_of_the_samples_whether_they_were_overfitted_or_not(of: str) -> None:
+    network = linear()
+    split = splits(network, 1.0, 0.1)[of == "val"]
+    model = CutModel(network, "0")
+    some = PARAMS.model_copy(update={"samples": 25})
+    overfitted = probing._Overfitted.of(model, ArrayTask(), split, of, OVERFIT, some, 0, no_progress)
+    found = probing._with_more(model, ArrayTask(), split, of, overfitted, 0)
+    sample_id = found.sample_id(torch.arange(len(found)))
+    assert len(found) == len(set(sample_id.tolist())) == min(100, len(split))
+    assert set(overfitted.sample_id.tolist()) <= set(sample_id.tolist())
+    wanted = base_pass(ArrayTask(), model, split.batch(sample_id)).condition
+    for part, plain in zip(found.condition.parts(), wanted.parts(), strict=True):
+        torch.testing.assert_close(part, plain)
 
 
 class InputAlone(ArrayTask):
