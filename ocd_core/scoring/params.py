@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ocd_core.strict import Positive, PositiveInt, StrictModel
+from ocd_core.strict import Count, Positive, PositiveInt, StrictModel
 
 ENTROPY, VALIDATED = "entropy", "validated"
 
@@ -21,7 +21,7 @@ class ProbeParams(StrictModel):
 
     samples: Annotated[int, Field(ge=20)]  # at most, of train and of val, each a seeded subset
     components: PositiveInt  # principal components of Δ that are predicted, at most
-    updates: Annotated[int, Field(ge=0)]  # of the network that learns on from the task's loss; 0: there is none
+    updates: Count  # of the network that learns on from the task's loss; 0: there is none
 
 
 class LayerParams(StrictModel):
