@@ -11,6 +11,8 @@ import pytest
 from tests.support.workspace import Workspace, edit_params, ran_stages
 from tests.test_docs import PAGES, RUN, RUN_APART, blocks, commands
 
+pytestmark = pytest.mark.timeout(1200)  # on a machine that does other work, the first run alone takes minutes
+
 ALL = {
     "prepare@mnist5k", "train_base@mnist5k-0", "score_layers@mnist5k-0", "diagnose@mnist5k-0",
     "overfit@mnist5k-0-1-train", "overfit@mnist5k-0-1-val", "overfit@mnist5k-0-1-test",
