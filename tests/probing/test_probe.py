@@ -106,7 +106,7 @@ def test_the_loss_teaches_what_deltas_are_too_small_to_say() -> None:
     assert found.val_loss - found.bound < 0.01 * found.val_loss
     assert found.change < -0.1 * found.val_loss
     assert found.z < -4
-    untaught, a_little = after(0), after(10)
+    untaught, a_little = after(0), after(100)
     assert untaught.regression != "tuned network"
     assert abs(untaught.change) < 0.01 * found.val_loss
     assert found.change < a_little.change < untaught.change
