@@ -3,7 +3,7 @@
 Outputs and targets are one tensor or a tuple of tensors (`Tensors`); the samples are the first axis of each.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -157,6 +157,11 @@ class Condition:
     layer_input: Tensor
     layer_activation: Tensor
     base_output: Tensor
+
+    @classmethod
+    def joined(cls, several: Iterable["Condition"]) -> "Condition":
+        """The samples of several, one after the other."""
+        return cls(*(torch.cat(same) for same in zip(*(one.parts() for one in several), strict=True)))
 
     def __len__(self) -> int:
         return len(self.layer_input)

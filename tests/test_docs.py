@@ -10,8 +10,9 @@ import pytest
 from tests.support.repository import REPO, files_in
 
 PAGES = [REPO / "README.md", *files_in("docs", ".md")]
-# run from their first line to their last by test_own_task.py, test_own_images.py, test_own_table.py, test_four_calls.py
-RUN_APART = ("your-own-task.md", "your-own-images.md", "your-own-table.md", "four-calls.md")
+OWN_TASK = "your-own-task.md"  # run from its first line to its last by test_own_task.py
+# whose Python is run by test_own_task.py, test_own_images.py, test_own_table.py and test_four_calls.py
+RUN_APART = (OWN_TASK, "your-own-images.md", "your-own-table.md", "four-calls.md")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # what is run as it stands; everything else is only parsed
 RUN = (

@@ -9,12 +9,13 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.calls.support import QUICK
+from tests.support.params import QUICK_PROBE
 from tests.support.repository import REPO, files_in
 
 NOTEBOOKS = files_in("notebooks", ".ipynb")
 _SHORT = {
     **QUICK,
-    "layer": {"select": "0", "probe": {"samples": 20, "components": 3, "updates": 10}},
+    "layer": {"select": "0", "probe": QUICK_PROBE},
     "evaluate": {"rows": ["base", "ocd", "ocd_ensemble", "bound"], "draws": [3], "bootstrap": 100},
 }
 

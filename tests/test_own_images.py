@@ -22,6 +22,7 @@ from ocd_core.models import build_model
 from ocd_core.store import OverfitStore
 from ocd_core.weights import read_tensors
 from stages import train_base
+from tests.support.params import QUICK_PROBE
 from tests.support.repository import REPO
 from tests.support.toy import run_stages
 
@@ -30,7 +31,7 @@ BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER: dict[str, dict[str, Any]] = {
     "data": {"train_size": 40, "val_size": 20, "test_size": 20},
     "base": {"epochs": 1},
-    "layer": {"probe": {"samples": 20, "components": 5, "updates": 2}},
+    "layer": {"probe": QUICK_PROBE},
     "scoring": {"samples": 4, "draws": 10},
     "diffusion": {"updates": 20, "validate_every": 10},
     "scale": {"updates": 20, "validate_every": 10},

@@ -10,13 +10,14 @@ from ruamel.yaml import YAML
 
 from ocd_core.artifacts import read_json
 from ocd_core.cli import app
+from tests.support.params import QUICK_PROBE
 from tests.support.repository import REPO
 from tests.support.toy import run_stages
 
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (REPO / "docs" / "your-own-table.md").read_text(encoding="utf-8"), re.DOTALL)
 FEWER: dict[str, dict[str, Any]] = {
     "base": {"epochs": 20},
-    "layer": {"probe": {"samples": 20, "components": 5, "updates": 10}},
+    "layer": {"probe": QUICK_PROBE},
     "scoring": {"samples": 8, "draws": 20},
     "diffusion": {"updates": 40, "validate_every": 20},
     "scale": {"updates": 40, "validate_every": 20},

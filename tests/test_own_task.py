@@ -16,13 +16,14 @@ from ocd_core.config import Params, load_params
 from ocd_core.samples import SPLITS
 from ocd_core.tasks import domain_names, task_class
 from ocd_core.weights import read_tensors
+from tests.support.params import QUICK_PROBE
 from tests.support.repository import REPO
 
 PAGE = (REPO / "docs" / "your-own-task.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FEWER = {
     "base": {"epochs": 3},
-    "layer": {"probe": {"samples": 20, "components": 5, "updates": 10}},
+    "layer": {"probe": QUICK_PROBE},
     "scoring": {"samples": 8, "draws": 20},
     "diffusion": {"updates": 40, "validate_every": 20},
     "scale": {"updates": 40, "validate_every": 20},

@@ -38,7 +38,7 @@ def _network_blocks(network: nn.Module, inputs: Sequence[Tensor]) -> int:
     if any(x.shape[1] != elements for x in inputs):
         return 1
     _, largest = count_values(network, [x[:1, :1] for x in inputs])
-    return max(1, min(math.ceil(samples * elements * largest * inputs[0].itemsize / _BLOCK_BYTES), elements))
+    return _in_cache(samples * elements * largest * inputs[0].itemsize, elements)
 
 
 def _elements_apart(network: nn.Module, inputs: Sequence[Tensor]) -> bool:
@@ -83,7 +83,12 @@ def _blocks(model: CutModel, cut: Cut) -> int:
     if model.device.type != "cpu":
         return 1
     size = cut.x_NPI.shape[0] * cut.x_NPI.shape[1] * max(model.weight_OI.shape) * model.dtype.itemsize
-    return min(math.ceil(size / _BLOCK_BYTES), cut.layer_input.shape[1])
+    return _in_cache(size, cut.layer_input.shape[1])
+
+
+def _in_cache(size: int, elements: int) -> int:
+    """Of how many blocks each holds at most `_BLOCK_BYTES` of `size` bytes, as far as single elements do."""
+    return max(1, min(math.ceil(size / _BLOCK_BYTES), elements))
 
 
 def _divisible(cut: Cut) -> bool:

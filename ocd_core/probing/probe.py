@@ -201,7 +201,7 @@ class _Overfitted:
             )
         plain = {"layout": "dense", "replicas": 1, "refine": NOT_REFINED}
         builder = RowBuilder(task, model, split, overfit.model_copy(update=plain), seed)
-        sample_id = permutation(len(split), seed, "probed samples", name)[:count].sort().values
+        sample_id = _order(split, name, seed)[:count].sort().values
         return cls(builder.some(sample_id, progress))
 
     def __len__(self) -> int:
@@ -255,19 +255,24 @@ def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Hypernetwork:
 @torch.no_grad()
 def _with_more(model: CutModel, task: Task, split: Split, name: str, overfitted: _Overfitted, seed: int) -> Samples:
     """The samples of a split that were overfitted, and more, for which I(x) is enough."""
-    known = overfitted.condition
+    known, count = overfitted.condition, len(overfitted)
     one = sum(part[:1].numel() * part.element_size() for part in known.parts())
-    room = max(len(overfitted), _DELTAS_MB * 2**20 // max(one, 1))
-    order = permutation(len(split), seed, "probed samples", name)
-    more = order[len(overfitted) : min(_MORE * len(overfitted), room)].sort().values
-    size = rows_at_once(split, rows_within(model, split.batch(order[:1]).to(model.device), _MEMORY_MB, matrices=1))
+    room = max(count, _DELTAS_MB * 2**20 // max(one, 1))
+    more = _order(split, name, seed)[count : min(_MORE * count, room)].sort().values
+    if not len(more):
+        return Samples(split, known, overfitted.sample_id)
+    size = rows_at_once(split, rows_within(model, split.batch(more[:1]).to(model.device), _MEMORY_MB, matrices=1))
     found = [known]
     for rows in row_chunks(len(more), size):
         batch = split.batch(more[rows]).to(model.device)
         found.append(base_pass(task, model, batch).condition.to("cpu"))
-    condition = Condition(*(torch.cat(same) for same in zip(*(part.parts() for part in found), strict=True)))
     sample_id, places = torch.cat([overfitted.sample_id, more]).sort()
-    return Samples(split, condition.select(places), sample_id)
+    return Samples(split, Condition.joined(found).select(places), sample_id)
+
+
+def _order(split: Split, name: str, seed: int) -> Tensor:
+    """A split's samples in the order in which they are taken: the first are overfitted."""
+    return permutation(len(split), seed, "probed samples", name)
 
 
 @torch.no_grad()

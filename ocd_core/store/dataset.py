@@ -155,13 +155,11 @@ def _join(*parts: OverfitBatch) -> OverfitBatch:
         values = [getattr(p, name) for p in parts]
         return None if values[0] is None else torch.cat(values)
 
-    conditions = zip(*(p.condition.parts() for p in parts), strict=True)
     rho_N, sample_id_N = cat("rho_N"), cat("sample_id_N")
     assert rho_N is not None
     assert sample_id_N is not None
-    return OverfitBatch(
-        cat("delta_NOI"), cat("grad_u_NSO"), Condition(*(torch.cat(c) for c in conditions)), rho_N, sample_id_N
-    )
+    condition = Condition.joined(part.condition for part in parts)
+    return OverfitBatch(cat("delta_NOI"), cat("grad_u_NSO"), condition, rho_N, sample_id_N)
 
 
 _Item = TypeVar("_Item")

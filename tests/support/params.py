@@ -18,6 +18,9 @@ USUAL: dict[str, Any] = {
     "lr_schedule": "constant", "lr_steps": [], "lr_factor": 0.1, "warmup": 0, "label_smoothing": 0.0,
 }  # fmt: skip
 
+# `layer.probe` where only that layers are probed counts
+QUICK_PROBE = {"samples": 20, "components": 5, "updates": 2}
+
 
 def base_params(name: str, args: dict[str, Any], **values: Any) -> BaseParams:
     """epochs, patience, batch_size and lr must be given."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from ocd_core.evaluation.rows import row_class
+from tests.support.params import QUICK_PROBE
 from tests.support.repository import REPO, repository_files
 
 NETWORKS = ("regression", "hypernetwork", "hypernetwork_pretrained", "hypernetwork_stochastic")
 SMALL = {  # what makes mnist5k quick; everything else stays as users run it
     "base": {"epochs": 2},
-    "layer": {"probe": {"samples": 20, "components": 5, "updates": 50}},
+    "layer": {"probe": QUICK_PROBE},
     "scoring": {"samples": 16, "draws": 50},
     "diffusion": {"updates": 60, "validate_every": 30},
     "scale": {"updates": 60, "validate_every": 30},

@@ -14,6 +14,7 @@ from ocd_core.config import Params as RunParams
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.network.blocks import network_outputs
 from ocd_core.network.training import fit_base
 from ocd_core.rng import derive_seed
 from ocd_core.samples import Tensors, map_tensors, stack
@@ -119,8 +120,7 @@ class DeepEnsemble(FittedRow):
         if k == 0:
             return map_tensors(lambda x: x.to(self.context.predictor.model.dtype), shared.base.output)
         other = self.others[k - 1]
-        found: Tensors = shared.once((DeepEnsemble, id(other)), lambda: other(*shared.inputs))
-        return found
+        return shared.once((DeepEnsemble, id(other)), lambda: network_outputs(other, shared.inputs))
 
 
 ROW = DeepEnsemble
