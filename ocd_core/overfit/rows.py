@@ -72,7 +72,9 @@ class RowBuilder:
         matrices = 0 if one_position(cut, change) else MATRICES[params.optimizer]
         fitting = fitting_rows(cut_model, split.batch(zero), batch_mb, matrices)
         self.batch_rows = rows_at_once(split, fitting.rows)
-        self._at_once = max(2, fitting.in_memory // self.batch_rows) if cut_model.device.type == "cpu" else 1
+        # a network that is not traced runs with hooks, which other threads' passes would set off too
+        threads = cut_model.device.type == "cpu" and cut_model.traced
+        self._at_once = max(2, fitting.in_memory // self.batch_rows) if threads else 1
         self.refined_rows = 0
         if params.refine.steps:
             j_bytes = 2 * 8 * params.refine.components * flat(cut_model.forward(cut)[1]).shape[1]
@@ -85,7 +87,10 @@ class RowBuilder:
             UserError: their Δ do not span `refine.components` directions.
         """
         params = self.params.refine
-        samples = permutation(len(self.split), self.seed, "refinement")[: params.samples].sort().values
+        drawn = permutation(len(self.split), self.seed, "refinement")[: params.samples]
+        # the curvature is that of the first that are drawn: a split may be sorted by class
+        samples, curved = drawn.sort().values, drawn[:_CURVED].sort().values
+        of_curved = torch.searchsorted(samples, curved)
         first = torch.zeros_like(samples)  # replica
         deltas_NOI = torch.empty(len(samples), *self.model.weight_OI.shape)
 
@@ -93,15 +98,16 @@ class RowBuilder:
             self._overfit(self._step_inputs(samples[chunk], first[chunk]), deltas_NOI[chunk])
 
         def measure_these(chunk: slice) -> None:
-            rows = self._row_losses(samples[chunk], first[chunk], coordinates)
-            code_Nk = coordinates.encode(deltas_NOI[chunk].to(self.model.device)).to(self.model.dtype)
+            rows = self._row_losses(curved[chunk], first[chunk], coordinates)
+            delta_NOI = deltas_NOI[of_curved[chunk]].to(self.model.device)
+            code_Nk = coordinates.encode(delta_NOI).to(self.model.dtype)
             curvature_Nkk[chunk] = rows.quadratic(code_Nk).curvature_Nkk
 
         with one_thread() as cores:
             threads = min(cores, self._at_once)
             in_threads(list(row_chunks(len(samples), self.batch_rows)), threads, overfit_these, no_progress)
             coordinates = fit_coordinates(deltas_NOI, params)
-            count, size = min(len(samples), _CURVED), params.components
+            count, size = len(curved), params.components
             curvature_Nkk = torch.empty(count, size, size, dtype=self.model.dtype, device=self.model.device)
             chunks = list(row_chunks(count, self.refined_rows))
             measure_these(chunks[0])  # alone: it decides whether the network's elements are independent

@@ -183,7 +183,7 @@ class Convergence:
     def after_step(self, loss_N: Tensor) -> None:
         """Take the loss after the next step."""
         if self._params.until_converged:
-            self.moving = self.moving * ((self._last - loss_N) > self._params.tolerance * self._last)
+            self.moving = self.moving * ((self._last - loss_N) > self._params.tolerance * self._last.abs())
         self._last = loss_N
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, read_table
 from ocd_core.evaluation.temperature import choose_temperature
-from ocd_core.probing.layers import probes_of_table
+from ocd_core.probing.layers import critical, probes_of_table
 from ocd_core.probing.probe import Probe
 from ocd_core.rng import permutation
 from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
@@ -111,8 +111,8 @@ class Diagnosis:
     def verdict_of(self, probe: Probe) -> Verdict:
         """The verdict of one layer."""
         scale, limits = abs(probe.val_loss), self.thresholds
-        critical = _critical(probe.val_samples, len(self.probes), limits.confidence)
-        if probe.z <= -critical and -probe.change >= limits.change * scale:
+        quantile = critical(probe.val_samples, len(self.probes), limits.confidence)
+        if probe.z <= -quantile and -probe.change >= limits.change * scale:
             return "likely"
         if probe.val_loss - probe.bound < limits.gap * scale:
             return "no gap"
@@ -139,13 +139,6 @@ class Diagnosis:
             }
             for probe in self.probes
         ]
-
-
-def _critical(samples: int, layers: int, confidence: float) -> float:
-    """The two-sided quantile of Student's t for a mean of so many samples, corrected for the number of layers."""
-    from scipy.stats import t
-
-    return float(t.ppf(1 - (1 - confidence) / (2 * layers), max(samples - 1, 1)))
 
 
 def relative(loss: float, change: float) -> float:

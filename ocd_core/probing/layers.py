@@ -51,14 +51,24 @@ def probe_layers(
 
 
 def no_gain(probes: Sequence[Probe]) -> str | None:
-    """A warning if the best probe, which is first, does not show a gain with 95 % confidence, else None."""
+    """A warning if the best probe, which is first, does not show a gain with 95 % confidence, else None.
+
+    The confidence is that of all layers together: the best of several tends to look good by chance.
+    """
     best = probes[0]
-    if best.high < 0:
+    if best.z <= -critical(best.val_samples, len(probes)):
         return None
     return (
         f"no probe shows a gain: in the best layer, {best.layer}, a predicted Δ changes the validation loss by "
         f"{best.change:+.3g} (95 % interval {best.low:+.3g} to {best.high:+.3g})"
     )
+
+
+def critical(samples: int, layers: int, confidence: float = 0.95) -> float:
+    """The two-sided quantile of Student's t for a mean of so many samples, corrected for the number of layers."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - (1 - confidence) / (2 * layers), max(samples - 1, 1)))
 
 
 def probe_table(probes: Sequence[Probe], score_ranks: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocd_core.errors import DivergedError, UserError
 from ocd_core.evaluation.delta_networks import Hypernetwork, HypernetworkMoves, TrainingParams, run_phase
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
@@ -20,7 +21,7 @@ from ocd_core.network.moves import row_chunks
 from ocd_core.samples import Samples
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
-from ocd_core.training.loop import DivergedError, Row
+from ocd_core.training.loop import Row
 
 # how many updates is given (`layer.probe.updates`)
 TUNING = TrainingParams(widths=[128], updates=1, batch_size=32, lrs=[1e-3], ema=0.95, validate_every=50, patience=300)
@@ -56,10 +57,15 @@ def tuned_losses(
 
     The network is trained in place, on all of `train`; nothing is chosen on `val`. If the training diverges, what came
     before counts.
+
+    Raises:
+        UserError: at each validation, the loss of some sample is not finite.
     """
     moves = HypernetworkMoves(network, space)
     batch = _LARGE if draws_inputs(task) else TUNING.batch_size
     objective = _Recorded(task, model, moves, train, val, batch, seed, "tuned probe")
     with suppress(DivergedError):
         run_phase(network, objective, TUNING.settings(updates), TUNING.lrs, seed)
+    if not objective.found:
+        raise UserError(f"layer {model.layer_name!r}: a validation loss is never finite in float32 under a predicted Δ")
     return torch.stack(objective.found)

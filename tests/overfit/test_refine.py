@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.gauss_newton import quadratic
+from ocd_core.overfit import rows
 from ocd_core.overfit.refine import Coordinates, Refinement, fit_coordinates, mean_curvature
 from ocd_core.overfit.rows import RowBuilder
+from ocd_core.rng import permutation
 from ocd_core.samples import Batch
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from tests.support.arrays import MODEL, ArraySplit, ArrayTask, Noisy, Rows
@@ -154,3 +156,19 @@ def test_the_file_keeps_every_bit(tmp_path) -> None:
 def test_too_many_components_name_the_param() -> None:
     with pytest.raises(UserError, match=r"overfit.refine: 4 training Δ .* lower overfit.refine.components from 5"):
         fit_coordinates(torch.randn(4, 3, 4), refine_params(components=5))
+
+
+def test_the_curvature_is_of_samples_from_everywhere(monkeypatch) -> None:
+    """A split may be sorted by class, so the first samples do not stand for all."""
+    monkeypatch.setattr(rows, "_CURVED", 5)
+    refined, _ = builders(ArrayTask(), vectors(), network(), samples=COUNT)[::-1]
+    seen = []
+    measured = RowBuilder._row_losses
+
+    def spy(self, sample_id, *args):
+        seen.extend(sample_id.tolist())
+        return measured(self, sample_id, *args)
+
+    monkeypatch.setattr(RowBuilder, "_row_losses", spy)
+    refined.fit_refinement()
+    assert seen == sorted(permutation(COUNT, refined.seed, "refinement")[:5].tolist()) != list(range(5))

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import fitting_rows, rows_within
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Batch
@@ -121,6 +122,40 @@ class ReadByOne(Rows):
         self.readers.add(threading.get_ident())
         self.busy = False
         return super().batch(sample_id)
+
+
+class Branching(nn.Module):
+    """Control flow that depends on the data, and a pause in which another thread may run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.fc, self.last = nn.Linear(30, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.relu(self.first(x))
+        time.sleep(0.001)
+        h = torch.tanh(self.fc(h if float(h.sum()) >= 0 else -h))
+        return self.last(h)
+
+
+@pytest.mark.parametrize("work", ["some", "refine"])
+def test_threads_do_not_share_a_network_that_runs_with_hooks(work, set_threads) -> None:
+    """Another thread's hooks would replace the layer's output by theirs."""
+    refined = params(replicas=1, layout="dense", refine=refine_params(samples=12))
+    found = []
+    for threads in (1, 2):
+        set_threads(threads)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = CutModel(Branching(), "fc")
+        builder = RowBuilder(Noisy(), model, Rows(12), refined if work == "refine" else params(replicas=1), 0)
+        assert not model.traced
+        builder.batch_rows = 2
+        if work == "some":
+            found.append(builder.some(torch.arange(12))["delta"])
+        else:
+            found.append(builder.fit_refinement().coordinates.basis_kd.numpy())
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("task", [ArrayTask(), Noisy()])

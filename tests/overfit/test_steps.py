@@ -18,7 +18,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers
 from ocd_core.overfit import rules
 from ocd_core.overfit.params import OverfitParams
-from ocd_core.overfit.steps import StepPart, overfit
+from ocd_core.overfit.steps import Convergence, StepPart, overfit
 from ocd_core.rng import torch_generator
 from ocd_core.store.factored import rebuild_delta
 from tests.support.params import overfit_params
@@ -175,6 +175,13 @@ def test_until_converged_stops_each_sample_by_itself(layer: str, optimizer: str)
     found = overfit(cut_model, lambda _step: [StepPart(cut_model.prefix((x,)), y)], cross_entropy, p)
     assert relative_error(found.delta_NOI, expected).max() < 1e-3
     torch.testing.assert_close(found.loss_after_NS, losses[:, 1:], rtol=1e-4, atol=1e-9)
+
+
+def test_until_converged_stops_where_the_loss_is_negative() -> None:
+    """A likelihood or a signal-to-noise ratio: a plateau far below 0 is one, and so is a loss that rises a little."""
+    moving = Convergence(torch.tensor([-10.0, -10.0, -10.0, 10.0]), params(until_converged=True, tolerance=1e-2))
+    moving.after_step(torch.tensor([-10.0, -9.95, -10.2, 9.8]))
+    assert moving.moving.tolist() == [0, 0, 1, 1]
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])

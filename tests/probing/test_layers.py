@@ -41,10 +41,18 @@ def test_a_layer_that_cannot_be_probed_is_left_out_and_none_is_an_error() -> Non
 
 def test_no_gain_is_said() -> None:
     assert no_gain([ONE]) is None
-    warning = no_gain([replace(ONE, change=0.01, low=-0.1, high=0.12)])
+    warning = no_gain([replace(ONE, change=0.01, low=-0.1, high=0.12, z=0.2)])
     assert warning is not None
     assert "a" in warning
     assert "+0.01" in warning
+
+
+def test_the_best_of_many_layers_needs_a_larger_gain() -> None:
+    """z of −2.2 with 20 samples: two-sided p .040 alone, and .32 after Bonferroni over eight layers."""
+    chance = replace(ONE, z=-2.2)
+    assert no_gain([chance]) is None
+    assert no_gain([chance] * 8) is not None
+    assert no_gain([replace(ONE, z=-4.0)] * 8) is None
 
 
 def test_the_table_has_every_column() -> None:

@@ -7,6 +7,7 @@ from torch import nn
 from ocd_core.codes.encode import fit_representation
 from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.representations.pca import Pca
+from ocd_core.errors import UserError
 from ocd_core.evaluation.delta_networks import Hypernetwork
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
@@ -67,3 +68,10 @@ def test_what_came_before_a_training_diverged_counts(monkeypatch: pytest.MonkeyP
     found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
     assert found_CM.shape == (1, 4)
     torch.testing.assert_close(found_CM[0], before, rtol=1e-4, atol=1e-6)
+
+
+def test_losses_that_are_never_finite_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, space, model, known, judged = start()
+    judged.split.y[:] = torch.inf
+    with pytest.raises(UserError, match=r"layer .* a validation loss is never finite"):
+        tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
