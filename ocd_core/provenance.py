@@ -37,6 +37,7 @@ class Lineage:
     artifacts: Artifacts
     params: Params
     _codes: dict[str, str] = field(default_factory=dict)
+    _begun: dict[str, dict[str, Any]] = field(default_factory=dict)  # by stage: what `check` found
 
     @classmethod
     def of(cls, task: str, seed: int = 0, rank: int = 1, root: Path | str = ".") -> "Lineage":
@@ -83,18 +84,20 @@ class Lineage:
         }
 
     def check(self, stage: str) -> None:
-        """`read` every input of a stage.
+        """`read` every input of a stage, at its start; what it is made from then is what `write` records.
 
         Raises:
             UserError: see `read`.
         """
         for name in STAGES[stage].inputs:
             self.read(name)
+        self._begun[stage] = self.made_by(stage)
 
     @contextmanager
     def write(self, name: str) -> Iterator[Path]:
         """A new folder that replaces the artifact, with a manifest, if the block ends without an error."""
-        made = self.made_by(maker(name))
+        stage = maker(name)
+        made = self._begun.pop(stage, None) or self.made_by(stage)
         with replaced_folder(self.artifacts.path(name)) as dest:
             yield dest
             write_manifest(dest, made, sha256_files(dest))

@@ -10,7 +10,7 @@ import pytest
 from ocd_core import Predictor
 from ocd_core.artifacts import Artifacts, read_json, write_json
 from ocd_core.errors import UserError
-from ocd_core.provenance import MANIFEST, Lineage, check_files, content_of
+from ocd_core.provenance import MANIFEST, Lineage, check_files, content_of, read_manifest
 from ocd_core.sealed import SEAL
 from tests.support.toy import run_stages, write_toy_params
 
@@ -42,6 +42,26 @@ def flip(path: Path, rng: np.random.Generator) -> None:
     data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
     path.unlink()
     path.write_bytes(data)
+
+
+def test_what_was_there_when_a_stage_began_is_recorded(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If its code or an input changes while it runs, the artifact is of the old ones, and out of date."""
+    lineage = Lineage.of("toy")
+    lineage.check("train_scale")
+    before = lineage.made_by("train_scale")
+    other = Lineage.of("toy")
+    store = run.overfit("train") / "zarr.json"
+    about = read_json(store)
+    about["attributes"]["fingerprint"] = "of another store"
+    with lineage.write("scale") as dest:
+        (dest / "kept.txt").write_text("trained meanwhile")
+        write_json(store, about)
+    assert read_manifest(run.scale)["inputs"] == before["inputs"]
+    why = other.outdated("scale")
+    assert why is not None
+    assert "made from a different" in why
+    monkeypatch.setattr("ocd_core.provenance.stage_digest", lambda *_: "new code")
+    assert read_manifest(run.scale)["code"] == before["code"] != Lineage.of("toy").made_by("train_scale")["code"]
 
 
 READERS = {  # an artifact's file, and a stage that reads it

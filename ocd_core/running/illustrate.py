@@ -12,10 +12,11 @@ def run(lineage: Lineage) -> None:
     """Write data/<task>/seed<k>/rank<r>/pictures."""
     params, artifacts = lineage.params, lineage.artifacts
     target = task_class(params.domain).pictures
+    if target is not None:
+        lineage.check("illustrate")
     with lineage.write("pictures") as dest:
         if target is not None:
             draw = drawing_function(target)
-            lineage.check("illustrate")
             predictor = Predictor.from_run(artifacts, params)
             bound = OverfitStore(artifacts.overfit("test"))
             draw(predictor, artifacts.prepared, bound, dest)
