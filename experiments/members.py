@@ -61,7 +61,7 @@ class Member:
         rows, left_out = load_rows(context, (BASE, *names))
         if left_out:
             raise UserError(f"{task}, seed {seed}: {'; '.join(f'{row}: {why}' for row, why in left_out.items())}")
-        return cls(context, {row.family: row for row in rows})
+        return cls(context, {row.name: row for row in rows})
 
     def outputs(self, split: SplitName) -> dict[str, Tensors]:
         """Every row's outputs for a whole split, {row: (N, ...)}."""

@@ -8,6 +8,7 @@ import torch
 
 from experiments import members
 from experiments.members import Compared, Member, compare, table
+from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.samples import only, stack, whole_split
@@ -90,3 +91,11 @@ def test_one_seed_is_no_ensemble(monkeypatch) -> None:
     monkeypatch.setattr(members.Member, "of", lambda *args: None)
     with pytest.raises(UserError, match="at least two members"):
         members.main("toy", "0")
+
+
+def test_every_number_of_draws_is_a_line(two, monkeypatch) -> None:
+    root = two[0].context.run.root
+    params = load_params("toy", root)
+    draws = params.model_copy(update={"evaluate": params.evaluate.model_copy(update={"draws": [2, 3]})})
+    monkeypatch.setattr(members, "load_params", lambda *_: draws)
+    assert list(Member.of("toy", 0, root, ["ocd_ensemble"]).rows) == ["base", "ocd_ensemble_2", "ocd_ensemble_3"]
