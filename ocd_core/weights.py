@@ -122,12 +122,9 @@ def save_network(
 
     The config, which includes `base`, is written last: a folder with a config is complete.
     """
-    from safetensors.torch import save_file
-
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    tensors = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-    replace_file(folder / WEIGHTS, lambda p: save_file(tensors, p))
+    save_tensors(state, folder / WEIGHTS)
     about = {"kind": kind, "format": FORMAT, **({} if base is None else asdict(base))}
     whole = {**about, **config, "weights_sha256": sha256_file(folder / WEIGHTS)}
     replace_file(folder / CONFIG, lambda p: p.write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8"))

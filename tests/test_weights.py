@@ -253,3 +253,12 @@ def test_strict_loading_names_what_does_not_match(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             load_strictly(net, bad, tmp_path)
+
+
+def test_a_saved_network_may_have_tied_weights(tmp_path: Path) -> None:
+    save_network(tmp_path / "folder", "kind", network(0).state_dict(), {"rows": 1})
+    state, config = load_network(tmp_path / "folder", "kind")
+    assert config["rows"] == 1
+    other = network(1)
+    other.load_state_dict(state)
+    assert same(network(0), other)

@@ -17,6 +17,8 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.errors import UserError
 
+_GROUP = Path("/sys/fs/cgroup")  # a container's own limit
+_OF_GROUP = ("max", "current", "stat")
 _COPIES = 6  # of float32 weights: themselves, gradients, Adam's two moments, the moving average, its best state
 _EXCHANGED = 2  # more, if several processes add up their gradients
 _DRAWN_AT_ONCE = 4096  # at most: more are no faster
@@ -107,11 +109,12 @@ def available_memory(device: torch.device | str) -> int | None:
     if meminfo.is_file():
         found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(encoding="ascii"), re.MULTILINE)
         limits += [1024 * int(found[1])] if found else []
-    group = Path("/sys/fs/cgroup")  # a container's own limit
     try:
-        limit, used = ((group / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current"))
+        limit, used, stat = ((_GROUP / f"memory.{n}").read_text(encoding="ascii").strip() for n in _OF_GROUP)
         if limit != "max":
-            limits.append(int(limit) - int(used))
+            # files that were read or written count as used, but make room for whoever needs it
+            files = re.search(r"^inactive_file (\d+)$", stat, re.MULTILINE)
+            limits.append(int(limit) - int(used) + (int(files[1]) if files else 0))
     except OSError:
         pass
     return min(limits) if limits else None

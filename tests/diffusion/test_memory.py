@@ -80,3 +80,13 @@ def test_draws_are_cut_to_what_fits():
             batch = drawing_batch(params, (entries,))
             assert 1 < batch <= 4096
             assert batch * training_memory(params, (entries,)).activations <= 2**30
+
+
+@pytest.mark.parametrize(("stat", "free"), [("anon 1\ninactive_file 700\nactive_file 50", 800), ("anon 1", 100)])
+def test_a_container_counts_files_that_make_room_as_free(monkeypatch, tmp_path, stat, free):
+    for name, text in (("max", "1000"), ("current", "900"), ("stat", stat)):
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    monkeypatch.setattr(memory, "_GROUP", tmp_path)
+    assert available_memory("cpu") == free
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory("cpu") > 1000
