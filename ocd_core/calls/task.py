@@ -97,6 +97,7 @@ class GivenTask(Task):
     Data = GivenData
     data: GivenData
     evaluation_batch = 250
+    trains_afresh = False
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
         super().__init__(data, model_name, model_args)

@@ -90,13 +90,14 @@ def metrics_of_codes(
             f"diffusion.metric gauss_newton needs whole Δ, but representation {representation.name} leaves their norm "
             "to the scale network; use representation pca, or diffusion.metric euclidean"
         )
-    decode = partial(_decode, representation)
+    decode = partial(decoded, representation)
     found = [row_curvatures(task, model, p.split, *p.rows(), p.code, decode, seed) for p in parts]
     mean = mean_diagonal(found[0])
     return [as_metrics(curvature_Nkk, mean) for curvature_Nkk in found]
 
 
-def _decode(representation: Representation, code_Nk: Tensor, layer_input_NI: Tensor | None) -> Move:
+def decoded(representation: Representation, code_Nk: Tensor, layer_input_NI: Tensor | None) -> Move:
+    """The Δ of whole codes; without its representation it is a `Decode`."""
     return representation.move(code_Nk, None, layer_input_NI)
 
 

@@ -17,7 +17,7 @@ from ocd_core.diffusion.drawn_moves import Draw, DrawnMoves, Rho
 from ocd_core.diffusion.memory import refuse_impossible
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.samplers.ddim import ddim
-from ocd_core.diffusion.training import DenoisingLoss
+from ocd_core.diffusion.training import DenoisingLoss, Metrics
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
@@ -84,6 +84,7 @@ def tune(
     on_row: Callable[[Row], None] | None = None,
     resume: Resume | None = None,
     processes: Processes = ALONE,
+    metrics: Metrics | None = None,
 ) -> Tuning:
     """Train a diffusion model on the mean of `task.loss` under θ + Δ, from its present weights, in place.
 
@@ -101,6 +102,7 @@ def tune(
         progress: called with the number of updates done, out of `updates` times the number of learning rates.
         on_row: called with each row of the curve.
         processes: the processes that train together.
+        metrics: of the errors of `deltas`, needed if the model's `metric` is gauss_newton; see `train_diffusion`.
 
     Raises:
         UserError: the loss is no longer a number with any learning rate, the memory does not suffice, a batch has fewer
@@ -115,7 +117,7 @@ def tune(
     own = derive_seed(seed, "tuning")
     moves = DrawnMoves(model, rho, params.draws, ddim_draw(model, params.sampler_steps), renormalise, own)
     moved = MovedLoss(task, base, moves, train, val, params.batch_size, own, "tuning", processes)
-    objective = TuningLoss(moved, _denoising(model, deltas, params, own, processes), params.delta_weight)
+    objective = TuningLoss(moved, _denoising(model, deltas, params, own, processes, metrics), params.delta_weight)
     settings = Settings(
         updates=params.updates,
         lr=params.lrs[0],
@@ -139,11 +141,17 @@ def _metrics(tried: Tried) -> dict[str, float]:
 
 
 def _denoising(
-    model: DiffusionModel, deltas: tuple[Coded, Coded] | None, params: TuningParams, seed: int, processes: Processes
+    model: DiffusionModel,
+    deltas: tuple[Coded, Coded] | None,
+    params: TuningParams,
+    seed: int,
+    processes: Processes,
+    metrics: Metrics | None = None,
 ) -> DenoisingLoss | None:
     if not params.delta_weight:
         return None
     assert deltas is not None
+    assert (metrics is not None) == (model.params.metric == "gauss_newton")
     first = 1 if params.delta_timesteps == "all" else math.ceil(model.schedule.timesteps / 2)
     (codes, cond), (val_codes, val_cond) = deltas
-    return DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes, first)
+    return DenoisingLoss(model, codes, cond, val_codes, val_cond, seed, processes, first, metrics)

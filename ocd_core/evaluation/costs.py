@@ -5,9 +5,13 @@ samples and multiplied by the number of samples, so that equal runs give equal n
 validation samples are not counted, for any method.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
+from ocd_core.codes.curvature import CodedRows, decoded, row_curvatures
+from ocd_core.codes.representations.base import Representation
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.network.cut import CutModel
 from ocd_core.network.training import set_training_mode
@@ -37,6 +41,14 @@ def _sample_flops(builder: RowBuilder) -> int:
     rows = builder.params.replicas
     buffers = builder.buffers(builder.schema(), rows)
     return flops(lambda: builder.fill(slice(0, rows), buffers))
+
+
+def metric_flops(task: Task, model: CutModel, rows: CodedRows, representation: Representation, seed: int) -> int:
+    """The operations of the metric of every row (`diffusion.metric: gauss_newton`), counted on the first one."""
+    sample_id_N, replica_N = (numbers[:1] for numbers in rows.rows())
+    decode = partial(decoded, representation)
+    one = flops(lambda: row_curvatures(task, model, rows.split, sample_id_N, replica_N, rows.code[:1], decode, seed))
+    return one * len(rows.code)
 
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:

@@ -5,6 +5,7 @@ If outputs are scores of classes, or numbers with a metric of distributions, it 
 split, for each row's temperature or noise.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,12 +63,16 @@ class Evaluation:
     costs_as: Mapping[str, str] = field(default_factory=dict)
 
     def gap_closed(self, row: str) -> float | None:
-        """(base - row) / (base - bound) of the first metric's mean: 0 is the base, 1 the bound; None without a gap."""
+        """(base - row) / (base - bound) of the first metric's mean: 0 is the base, 1 the bound; None without a gap.
+
+        None too if one of the three is not defined, as an AUC is not for answers of one class alone.
+        """
         if BOUND not in self.figures:
             return None
         means = {r: self.figures[r][self.metrics[0].name].mean for r in (BASE, row, BOUND)}
         gap = means[BASE] - means[BOUND]
-        return (means[BASE] - means[row]) / gap if gap else None
+        closed = (means[BASE] - means[row]) / gap if gap else math.nan
+        return closed if math.isfinite(closed) else None
 
     def results(
         self,
@@ -125,16 +130,13 @@ class Evaluation:
 
     def summary(self) -> dict[str, Any]:
         """{row: {metric: value}} and the number of samples, for `dvc metrics`; without metrics that are not defined."""
-        rows = {
-            row: {m.name: v for m in self.metrics if np.isfinite(v := figures[m.name].value)}
-            for row, figures in self.figures.items()
-        }
+        rows = {row: _defined({m.name: figures[m.name] for m in self.metrics}) for row, figures in self.figures.items()}
         for row, temperature in self.temperatures.items():
             first = self.metrics[0].name
-            rows[row] |= {"temperature": temperature, f"{first}_tempered": self.tempered[row][first].value}
+            rows[row] |= {"temperature": temperature, **_defined({f"{first}_tempered": self.tempered[row][first]})}
         for row, noise in self.noise.items():
-            found = {f"{name}_with_noise": figure.value for name, figure in self.widened[row].items()}
-            rows[row] |= {"noise": noise, **found}
+            found = {f"{name}_with_noise": figure for name, figure in self.widened[row].items()}
+            rows[row] |= {"noise": noise, **_defined(found)}
         return {"n": self.samples, **rows}
 
     def per_sample(self) -> list[dict[str, Any]]:
@@ -156,6 +158,11 @@ class Evaluation:
             {"sample_id": i, **{name: column[i] for name, column in (columns | rho).items()}}
             for i in range(self.samples)
         ]
+
+
+def _defined(figures: Mapping[str, Figure]) -> dict[str, float]:
+    """The values that are numbers."""
+    return {name: figure.value for name, figure in figures.items() if math.isfinite(figure.value)}
 
 
 def _compare(figure: Figure, base: Figure, params: EvaluateParams, seed: int, plain: bool) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from ocd_core.errors import DivergedError
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
@@ -41,19 +42,32 @@ class FurtherRow(FittedRow):
         """The task to train on; what its `build_model` freezes stays frozen."""
 
     def fit(self, fitting: Fitting) -> Fit:
-        """Train on the run's device, with the samples in orders that the base training did not use."""
+        """Train on the run's device, with the samples in orders that the base training did not use.
+
+        Raises:
+            DivergedError: the loss is no longer a number with any learning rate.
+        """
         task, params = self.task(fitting), self.params
         epoch_flops, affordable = fitting.affordable(task, len(params.lrs))
         epochs = affordable if params.epochs is None else params.epochs
-        trained = {lr: self._train(fitting, task, epochs, lr) for lr in params.lrs}
+        trained: dict[float, BaseTraining] = {}
+        used = 0
+        for number, lr in enumerate(params.lrs, start=1):
+            try:
+                trained[lr] = self._train(fitting, task, epochs, lr)
+            except DivergedError as error:  # it counts as infinitely bad, unless there is no other
+                used += epoch_flops * error.after
+                if number == len(params.lrs) and not trained:
+                    raise
+            else:
+                used += epoch_flops * int(trained[lr].metrics["epochs"])
         lr = min(trained, key=lambda each: trained[each].metrics["val_loss"])
         self.network = trained[lr].model
-        several = len(trained) > 1
+        several = len(params.lrs) > 1
         curve = [
             {**row, **({"tried_lr": rate} if several else {})} for rate, each in trained.items() for row in each.curve
         ]
-        used = epoch_flops * sum(int(each.metrics["epochs"]) for each in trained.values())
-        cost = {"allowed": epoch_flops * epochs * len(trained), "total": used}
+        cost = {"allowed": epoch_flops * epochs * len(params.lrs), "total": used}
         return Fit({**trained[lr].metrics, "lr": lr}, curve, cost)
 
     def _train(self, fitting: Fitting, task: Task, epochs: int, lr: float) -> BaseTraining:
@@ -62,12 +76,11 @@ class FurtherRow(FittedRow):
             task,
             fitting.split("train"),
             fitting.split("val"),
-            fitting.params.base.model_copy(
-                update={"checkpoint": None, "epochs": epochs, "patience": patience, "lr": lr}
-            ),
+            fitting.params.base.shortened(epochs, patience=patience, lr=lr),
             derive_seed(fitting.seed, "base further"),
             start=fitting.predictor.model.network,
             device=fitting.device,
+            lr_name=f"controls.{self.family}.lrs",
         )
 
     def tensors(self) -> Mapping[str, Tensor]:

@@ -54,6 +54,16 @@ class BaseParams(StrictModel):
     warmup: NonNegative  # epochs (may be a fraction) over which lr rises from 0
     label_smoothing: Fraction  # of the loss that the base is trained on, for a task with classes
 
+    def shortened(self, epochs: int, **others: Any) -> "BaseParams":
+        """The same for another number of epochs, without a checkpoint, and with `others` replaced.
+
+        The learning rate rises and falls in the same shares of the training, in fractions of epochs if need be: a rise
+        of one epoch, meant for twenty, would fill half of a training of two.
+        """
+        share = epochs / self.epochs
+        scaled = {"warmup": self.warmup * share, "lr_steps": [step * share for step in self.lr_steps]}
+        return self.model_copy(update={"checkpoint": None, "epochs": epochs, **scaled, **others})
+
     @model_validator(mode="after")
     def _possible(self) -> "BaseParams":
         if self.optimizer != "sgd" and self.momentum:

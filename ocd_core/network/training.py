@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ocd_core.errors import UserError
+from ocd_core.errors import DivergedError, UserError
 from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.params import BaseParams
 from ocd_core.progress import Progress, no_progress
@@ -57,7 +57,7 @@ class BaseFit:
 
     params: the group `base`. seed: the run's seed. device: where to train and evaluate. progress: to be called with
     the number of epochs done. start: a network to train further, or None for one with fresh weights. notes: what
-    `network` found to say about published weights.
+    `network` found to say about published weights. lr_name: of the learning rate in the params, for errors.
     """
 
     task: Task
@@ -69,6 +69,7 @@ class BaseFit:
     progress: Progress = no_progress
     start: nn.Module | None = None
     notes: list[str] = field(default_factory=list)
+    lr_name: str = "base.lr"
 
     def network(self) -> nn.Module:
         """The network that training starts from, on the CPU: the task's with fresh weights (from the seed), or `start`.
@@ -99,7 +100,8 @@ class BaseFit:
             model: the network, changed in place; default: `network()`.
 
         Raises:
-            UserError: there is nothing to train, or a loss is NaN or infinite (the message names the epoch).
+            UserError: there is nothing to train.
+            DivergedError: a loss is NaN or infinite; the message names the epoch.
         """
         model = self.network() if model is None else model
         model.to(self.device)
@@ -117,7 +119,7 @@ class BaseFit:
             train_loss = updates.epoch(epoch)
             row = self._on_val(model)
             if not math.isfinite(row["val_loss"]):
-                raise UserError(_diverged("validation", row["val_loss"], epoch, self.params))
+                raise _diverged("validation", row["val_loss"], epoch, self)
             curve.append({"epoch": epoch, "train_loss": train_loss, **row})
             if row["val_loss"] < best["val_loss"]:
                 best = {"best_epoch": epoch, **row}
@@ -158,6 +160,7 @@ def fit_base(
     progress: Progress = no_progress,
     start: nn.Module | None = None,
     device: torch.device | str = "cpu",
+    lr_name: str = "base.lr",
 ) -> BaseTraining:
     """Train the task's base network with `task.fit`, by default `BaseFit.by_gradient`.
 
@@ -171,6 +174,7 @@ def fit_base(
         progress: called with the number of epochs done.
         start: a network to train further, with a new optimiser, instead of one with fresh weights (it is not changed).
         device: where to train and evaluate; the network comes back on the CPU.
+        lr_name: what the params call the learning rate, for errors.
 
     Raises:
         UserError: a split is empty, training fails (see `BaseFit.by_gradient`), or loading fails (see `load_base`).
@@ -179,7 +183,7 @@ def fit_base(
         if len(split) == 0:
             raise UserError(f"the {name} split is empty")
     place = torch.device(device)
-    fit = BaseFit(task, train, val, params, seed, place, progress, start)
+    fit = BaseFit(task, train, val, params, seed, place, progress, start, lr_name=lr_name)
     with torch.random.fork_rng([place] if place.type == "cuda" else []):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
         result = task.fit(fit) if params.checkpoint is None else fit.as_it_is(load_base(task, params, seed))
@@ -235,7 +239,7 @@ class _Updates:
             assert loss_N.shape == (len(batch),), "Task.training_loss must give one loss per sample"
             summed = float(loss_N.detach().double().sum())
             if not math.isfinite(summed):
-                raise UserError(_diverged("training", summed, epoch, params))
+                raise _diverged("training", summed, epoch, self.fit)
             self._set_rate((epoch - 1) * self.batches + i)
             self.optimizer.zero_grad(set_to_none=True)
             loss_N.mean().backward()  # type: ignore[no-untyped-call]
@@ -276,8 +280,9 @@ def _optimizer(parameters: list[nn.Parameter], params: BaseParams) -> torch.opti
     return kind(parameters, lr=params.lr, weight_decay=params.weight_decay)
 
 
-def _diverged(which: str, loss: float, epoch: int, params: BaseParams) -> str:
-    return (
-        f"the {which} loss of the base network became {loss} in epoch {epoch}: lower base.lr (now {params.lr:g}), "
-        "or check the data for bad values"
+def _diverged(which: str, loss: float, epoch: int, fit: BaseFit) -> DivergedError:
+    text = (
+        f"the {which} loss of the base network became {loss} in epoch {epoch}: lower {fit.lr_name} (now "
+        f"{fit.params.lr:g}), or check the data for bad values"
     )
+    return DivergedError(text, epoch)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ocd_core.artifacts import write_json, write_table, write_text
+from ocd_core.codes.curvature import CodedRows, metrics_of_codes
 from ocd_core.codes.encode import condition_of_samples, encode_store
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.tuning import Tuning, tune
@@ -69,14 +70,19 @@ def tuned(
     base = load_cut_model(run, task, device, "float32")
     model, scale = DiffusionModel.load(run.diffusion), ScaleNetwork.load(run.scale)
     rho = None if scale is None else scale.to(device)
-    deltas = None
+    deltas, metrics = None, None
     if params.tuning.delta_weight:
         deltas = encode_store(model.representation, stores["train"]), encode_store(model.representation, stores["val"])
+        if params.diffusion.metric == "gauss_newton":
+            parts = [CodedRows(samples[n].split, stores[n], d[0]) for n, d in zip(stores, deltas, strict=True)]
+            on_cpu = load_cut_model(run, task, precision="float32")  # all processes get the same bits
+            train, val = metrics_of_codes(task, on_cpu, model.representation, parts, seed)
+            metrics = train, val
     updates = params.tuning.updates * len(params.tuning.lrs)
     with follow("tune diffusion", updates, resume.folder / "live", processes) as (progress, on_row):
         result = tune(
             task, base, model.to(device), rho, samples["train"], samples["val"], params.tuning,
-            params.sampling.renormalise, seed, deltas, progress, on_row, resume, processes,
+            params.sampling.renormalise, seed, deltas, progress, on_row, resume, processes, metrics,
         )  # fmt: skip
     return model, result
 

@@ -49,6 +49,8 @@ class Task(ABC):
     evaluation_batch: ClassVar[int] = 1000
     # the function that draws the domain's own figures, 'module:function' (see ocd_core.tasks.pictures), or None
     pictures: ClassVar[str | None] = None
+    # whether `fit` trains a network from fresh weights; a deep ensemble needs that
+    trains_afresh: ClassVar[bool] = True
 
     def __init__(self, data: StrictModel, model_name: str, model_args: dict[str, Any]) -> None:
         self.data = data

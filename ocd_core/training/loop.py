@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ocd_core.errors import UserError
+from ocd_core.errors import DivergedError, UserError
 from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 from ocd_core.training.checkpoints import read_checkpoint, write_checkpoint
@@ -31,14 +31,6 @@ from ocd_core.training.rates import learning_rate
 
 Row = dict[str, float]
 ALONE = Processes()
-
-
-class DivergedError(UserError):
-    """A loss of a training is no longer a number; update: how many updates it took."""
-
-    def __init__(self, text: str, update: int) -> None:
-        super().__init__(text)
-        self.update = update
 
 
 class Objective(Protocol):

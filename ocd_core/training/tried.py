@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ocd_core.errors import DivergedError
 from ocd_core.progress import Progress
-from ocd_core.training.loop import ALONE, Checkpoints, DivergedError, Objective, Optimised, Row, Settings, optimise
+from ocd_core.training.loop import ALONE, Checkpoints, Objective, Optimised, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
 
@@ -113,7 +114,7 @@ def optimise_with_rates(
             )
         except DivergedError as error:
             losses[lr] = float("inf")
-            done += error.update
+            done += error.after
             if number == len(lrs) - 1 and best is None:
                 raise
             continue

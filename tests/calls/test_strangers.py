@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ocd_core import OCD
+from ocd_core.artifacts import read_json
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore
 from tests.calls.support import QUICK, cross_entropy, perceptron, points
@@ -188,6 +189,16 @@ def test_fifty_rows_with_the_usual_controls(tmp_path) -> None:
     evaluated = {"rows": ["base", "ridge", "ocd", "ocd_gain", "bound"], "draws": [2], "bootstrap": 100}
     ocd = fitted(perceptron(), cross_entropy, points(50), points(10, 1), tmp_path, controls=rows, evaluate=evaluated)
     assert ocd.evaluate(points(10, 2), report=False).loc["ridge", "loss"] > 0
+
+
+def test_a_deep_ensemble_of_a_given_network_is_left_out(tmp_path) -> None:
+    """Its members would all be the network that was given."""
+    rows = {"fit": ["deep_ensemble"], "deep_ensemble": {"members": [2], "epochs": 1}}
+    evaluated = {"rows": ["base", "deep_ensemble", "ocd"], "draws": [2], "bootstrap": 100}
+    ocd = fitted(perceptron(), cross_entropy, points(50), points(10, 1), tmp_path, controls=rows, evaluate=evaluated)
+    assert "deep_ensemble" not in ocd.evaluate(points(10, 2), report=False).index
+    (table,) = tmp_path.rglob("evaluation/table.json")
+    assert "given weights" in read_json(table)["absent"][0]["why"]
 
 
 def test_a_class_with_three_rows(tmp_path) -> None:

@@ -295,3 +295,20 @@ def test_what_cannot_be_tuned_is_refused():
     with pytest.raises(ValueError, match="is named twice"):
         tuning_params(lrs=[1e-3, 1e-3])
     assert TuningParams(**{**tuning_params().model_dump(), "through": "last", "steps": 7}).sampler_steps == 1
+
+
+def test_the_diffusions_own_loss_keeps_its_metric():
+    from ocd_core.diffusion.tuning import _denoising
+    from ocd_core.training.loop import ALONE
+
+    net = model()
+    deltas = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
+    net.params = net.params.model_copy(update={"metric": "gauss_newton"})
+    metrics = tuple(torch.eye(codes.shape[1]).expand(len(codes), -1, -1) * 3 for codes, _ in deltas)
+    params = tuning_params(delta_weight=1.0)
+    weighted = _denoising(net, deltas, params, 0, ALONE, metrics)
+    with pytest.raises(AssertionError):
+        _denoising(net, deltas, params, 0, ALONE)
+    net.params = net.params.model_copy(update={"metric": "euclidean"})
+    plain = _denoising(net, deltas, params, 0, ALONE)
+    assert weighted.validate()["val_loss"] == pytest.approx(3 * plain.validate()["val_loss"], rel=1e-5)

@@ -288,3 +288,17 @@ def test_a_metric_of_groups_needs_groups(run: Artifacts, monkeypatch: pytest.Mon
     monkeypatch.setattr(ToyTask, "metrics", METRICS)
     with pytest.raises(UserError, match="metric 'worst' needs groups of samples"):
         evaluated(run, rows=["base"])
+
+
+def test_what_is_not_defined_for_a_row_is_left_out_of_its_numbers() -> None:
+    """As the area under the curve of answers of one class alone."""
+    metric = Metric("auc", lambda o, t: o, higher_is_better=True)
+    values = {"base": [0.5, 0.7], "ocd": [math.nan, 0.5], "bound": [1.0, 1.0]}
+    figures = {row: {"auc": MeanFigure(metric, np.array(v))} for row, v in values.items()}
+    result = Evaluation(figures, (metric,), 2, dict.fromkeys(values, ""), temperatures={"ocd": 2.0}, tempered=figures)
+    assert [result.gap_closed(row) for row in values] == [0.0, None, 1.0]
+    found = {r.row: r for r in result.results(parse_params(toy_params(), "toy").evaluate, 0) if r.temperature is None}
+    assert (found["ocd"].mean, found["ocd"].gap_closed) == (None, None)
+    summary = result.summary()
+    assert summary["ocd"] == {"temperature": 2.0}
+    json.dumps(summary, allow_nan=False)

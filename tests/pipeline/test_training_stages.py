@@ -226,6 +226,18 @@ def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):
     assert train.shape == (len(codes), 3, 3)
     assert val.shape == (len(val_codes), 3, 3)
     assert float(train.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(1.0, rel=1e-4)
+    train_scale.main("toy")
+    kept = []
+    tune_with = running_tune_diffusion.tune
+    monkeypatch.setattr(running_tune_diffusion, "tune", lambda *args: (kept.append(args[-1]), tune_with(*args))[1])
+    write_toy_params(Path(), diffusion={**PCA, "metric": "gauss_newton"}, tuning={**TUNING, "delta_weight": 0.3})
+    tune_diffusion.main("toy")
+    for found, wanted in zip(kept[0], (train, val), strict=True):
+        assert torch.equal(found, wanted)
+    train_controls.main("toy")
+    cost = artifacts.read_json(toy.controls / "metrics.json")["cost_flops"]["ocd"]
+    assert 0 < cost["metric"] == cost["total"] - cost["overfit"] - cost["diffusion"]
+    assert cost["metric"] % len(codes) == 0
     write_toy_params(Path(), diffusion={"metric": "gauss_newton"})
     with pytest.raises(UserError, match=r"diffusion\.metric gauss_newton needs whole Δ, but representation factored"):
         train_diffusion.main("toy")

@@ -5,7 +5,8 @@ import math
 import pytest
 from torch import nn
 
-from ocd_core.training.loop import DivergedError, optimise
+from ocd_core.errors import DivergedError
+from ocd_core.training.loop import optimise
 from ocd_core.training.tried import Resume, optimise_with_rates
 from tests.training.test_loop import make, settings
 

@@ -62,6 +62,8 @@ class DeepEnsemble(FittedRow):
 
     def left_out(self) -> str | None:
         """Members must differ."""
+        if not self.context.task.trains_afresh:
+            return "the task has its network with given weights, and cannot train another from fresh ones"
         return self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
@@ -70,7 +72,7 @@ class DeepEnsemble(FittedRow):
         epoch_flops, affordable = fitting.affordable(fitting.task, count)
         base = fitting.params.base
         epochs = min(affordable, base.epochs) if self.params.epochs is None else self.params.epochs
-        chosen = base.model_copy(update={"checkpoint": None, "epochs": epochs})
+        chosen = base.shortened(epochs)
         trained = [
             fit_base(
                 fitting.task,

@@ -100,14 +100,14 @@ class MeanVariance(FittedRow):
         task, seed = _Likelihood(fitting.task), derive_seed(fitting.seed, "mean variance")
         epoch_flops, affordable = fitting.affordable(task)
         epochs = affordable if self.params.epochs is None else self.params.epochs
-        chosen = fitting.params.base.model_copy(
-            update={"checkpoint": None, "epochs": epochs, "patience": self.params.patience, "lr": self.params.lr}
-        )
+        chosen = fitting.params.base.shortened(epochs, patience=self.params.patience, lr=self.params.lr)
         start = MeanVarianceNetwork(
             copy.deepcopy(fitting.predictor.model.network).float().cpu(), seeded_network(fitting.task, seed)
         )
         train, val = fitting.split("train"), fitting.split("val")
-        found = fit_base(task, train, val, chosen, seed, start=start, device=fitting.device)
+        found = fit_base(
+            task, train, val, chosen, seed, start=start, device=fitting.device, lr_name="controls.mean_variance.lr"
+        )
         assert isinstance(found.model, MeanVarianceNetwork)
         self.network = found.model
         used = epoch_flops * int(found.metrics["epochs"])

@@ -107,3 +107,22 @@ def test_without_dropout_layers_it_is_left_out(run: Artifacts, dropped: Artifact
     row = loaded(dropped)[0]
     row.params = McDropoutParams(p=0.0, epochs=1)
     assert row.left_out() == "controls.mc_dropout.p is 0"
+
+
+class Published(Dropped):
+    """A network whose training starts from published weights."""
+
+    def load_pretrained(self) -> list[str]:
+        with torch.no_grad():
+            self.head.bias.fill_(50.0)
+        return []
+
+
+def test_its_training_starts_from_published_weights_as_the_bases_does(dropped: Artifacts, monkeypatch) -> None:
+    params = params_of(dropped)
+    fitting = Fitting(dropped, params, Predictor.from_run(dropped, params))
+    monkeypatch.setattr(type(fitting.task), "build_model", lambda _self: Published())
+    row = McDropout("mc_dropout", fitting)
+    row.params = McDropoutParams(p=0.5, epochs=1)
+    row.fit(fitting)
+    assert row.network.head.bias.detach().min().item() > 40
