@@ -4,7 +4,7 @@ Files are complete (every key is present), because DVC tracks groups and `-S` ch
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from pydantic import ValidationError, model_validator
 from ocd_core.errors import UserError
 from ocd_core.params_files import params_path, read_params
 from ocd_core.pipeline import GROUP_MODULES
-from ocd_core.registry import without_references
+from ocd_core.registry import only_references
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Task
 
@@ -140,19 +140,17 @@ def load_params(task: str, root: Path | str = ".") -> Params:
     return parse_params(read_params(task, root), str(params_path(task, root)))
 
 
-@contextmanager
-def trusted(values: Any, task: str, root: Path | str, where: str) -> Iterator[None]:
-    """Inside the block, the params that a run stores name only such code as the task's own params file names.
+def trusted(task: str, root: Path | str, where: str) -> AbstractContextManager[None]:
+    """Inside the block, what a run stores may name only such code as the task's own params file names.
 
-    A run's folder may come from a stranger; the params file of the folder in which the run lies is the user's.
+    A run's folder may come from a stranger, and any of its files may name code (a config, a network, a table's row).
+    The params file of the folder in which the run lies is the user's.
 
     Args:
-        values: the stored params; any of their texts of the form `module:attribute` names code.
-        where: their origin, for messages.
+        where: the run, for messages.
     """
-    own = set(_references(read_params(task, root))) if params_path(task, root).is_file() else set()
-    with nullcontext() if own >= set(_references(values)) else without_references(where):
-        yield
+    own = _references(read_params(task, root)) if params_path(task, root).is_file() else ()
+    return only_references(where, own)
 
 
 def _references(values: Any) -> Iterator[str]:

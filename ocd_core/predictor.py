@@ -124,7 +124,7 @@ class Predictor:
             check_files(run.need(run.path(name), maker(name)))
         where = run.evaluation / "config.json"
         config = read_json(where)
-        with nullcontext() if trust_remote_code else trusted(config, run.task, run.root, str(where)):
+        with nullcontext() if trust_remote_code else trusted(run.task, run.root, str(run.rank_dir)):
             params = parse_params(config, str(where))
             predictor = cls.from_run(run, params, device=device)
             return predictor.tuned(run, params) if tuned else predictor

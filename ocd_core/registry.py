@@ -5,8 +5,8 @@ own package can add members with entry points; a `module:attribute` can be used 
 from someone else (`without_references`).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib import import_module
@@ -16,35 +16,42 @@ from typing import Any
 
 from ocd_core.errors import UserError
 
-_REFUSED: ContextVar[str | None] = ContextVar("refused", default=None)
+_ONLY: ContextVar[tuple[str, frozenset[str]] | None] = ContextVar("only", default=None)
 
 
 @contextmanager
-def without_references(where: str) -> Iterator[None]:
-    """Inside the block, a name of the form `module:attribute` is refused: data must not choose which code runs.
+def only_references(where: str, allowed: Iterable[str]) -> Iterator[None]:
+    """Inside the block, a name of the form `module:attribute` is refused if it is not one of these.
 
-    Names of this package and of installed packages' entry points are still found.
+    Data must not choose which code runs. Names of this package and of installed packages' entry points are still found.
+    What an outer block refuses stays refused.
 
     Args:
         where: the data that holds the names, for messages.
     """
-    token = _REFUSED.set(where)
+    outer, names = _ONLY.get(), frozenset(allowed)
+    token = _ONLY.set((where, names if outer is None else names & outer[1]))
     try:
         yield
     finally:
-        _REFUSED.reset(token)
+        _ONLY.reset(token)
+
+
+def without_references(where: str) -> AbstractContextManager[None]:
+    """Inside the block, every `module:attribute` is refused; see `only_references`."""
+    return only_references(where, ())
 
 
 def check_reference(kind: str, reference: str) -> str:
     """A `module:attribute`, if it may be imported now.
 
     Raises:
-        UserError: see `without_references`.
+        UserError: see `only_references`.
     """
-    where = _REFUSED.get()
-    if where is not None:
+    only = _ONLY.get()
+    if only is not None and reference not in only[1]:
         raise UserError(
-            f"{where} names code of its own, the {kind} {reference!r}, which is not imported; if you trust whoever "
+            f"{only[0]} names code of its own, the {kind} {reference!r}, which is not imported; if you trust whoever "
             "made it, and have that package, pass trust_remote_code=True (--trust-remote-code)"
         )
     return reference
@@ -78,7 +85,7 @@ class Registry:
         """The `module:attribute` of a member; a name of the form `module:attribute` is returned unchanged.
 
         Raises:
-            UserError: unknown name, or a `module:attribute` that is refused (see `without_references`).
+            UserError: unknown name, or a `module:attribute` that is refused (see `only_references`).
         """
         if ":" in name:
             return check_reference(self.kind, name)

@@ -54,9 +54,10 @@ _WEIGHTS = (
 class Contents:
     """What the page shows: the first run with its results, and the texts of the Markdown files.
 
-    stores: (text, path beside the page) of each store's page or card.
+    folder: where the plots are. stores: (text, path beside the page) of each store's page or card.
     """
 
+    folder: Path
     runs: Sequence[Artifacts]
     entries: Sequence[Merged]
     scale: str
@@ -79,13 +80,13 @@ def run_page(contents: Contents) -> str:
         *_diagnosis(known),
         *_section("Samples", [*pictures, *samples_blocks(run, entry.tables[0], shown=not pictures)]),
         *_calibration(run, entry),
-        Section("Layers", layers_blocks(run, _plot(run, "layer_scores.png", "scores of the layers"))),
-        Section("Training", [Markdown(_TRAINING), *_plot(run, "curves.png", "training and validation losses")]),
+        Section("Layers", layers_blocks(run, _plot(contents, "layer_scores.png", "scores of the layers"))),
+        Section("Training", [Markdown(_TRAINING), *_plot(contents, "curves.png", "training and validation losses")]),
         Section(
             "Weight changes",
             [
                 Markdown(_WEIGHTS),
-                *_plot(run, "overfit_test.png", "norms and losses of the test samples' Δ, and some Δ as images"),
+                *_plot(contents, "overfit_test.png", "norms and losses of the test samples' Δ, and some Δ as images"),
                 Markdown(contents.scale),
                 *_stores(contents),
             ],
@@ -180,8 +181,8 @@ def _stores(contents: Contents) -> list[Block]:
     return [Markdown("Each store of overfitted weights:"), Links(contents.stores)] if contents.stores else []
 
 
-def _plot(run: Artifacts, name: str, text: str) -> list[Block]:
-    path = run.report / name
+def _plot(contents: Contents, name: str, text: str) -> list[Block]:
+    path = contents.folder / name
     picture = file_picture(path, text) if path.is_file() else None
     return [] if picture is None else [picture]
 

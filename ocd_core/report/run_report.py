@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from ocd_core._version import __version__
-from ocd_core.artifacts import Artifacts, write_json, write_text
+from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_text
+from ocd_core.config import trusted
 from ocd_core.files import replace_file, sha256_files
 from ocd_core.pipeline import maker
-from ocd_core.provenance import MANIFEST, check_files, content, write_manifest
+from ocd_core.provenance import check_files, content, write_manifest
 from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
@@ -41,21 +42,25 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     Raises:
         UserError: the task has no evaluated run, or something of a run is missing or damaged.
     """
-    tables = [_with_seconds(table, root) for table in run_tables(task, root)]
-    runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
-    for read in runs:
-        _check(read)
-    run = runs[0]
-    run.report.mkdir(parents=True, exist_ok=True)
-    (run.report / MANIFEST).unlink(missing_ok=True)
-    presets = preset_tables(task, root)
-    entries = merged_results(tables, presets)
-    write_text(run.report / "table.md", markdown(entries))
+    with trusted(task, root, str(Artifacts(task, root=Path(root)).task_dir)):  # a run may come from a stranger
+        tables = [_with_seconds(table, root) for table in run_tables(task, root)]
+        runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
+        for read in runs:
+            _check(read)
+        with replaced_folder(runs[0].report) as dest:
+            return _write(dest, runs, tables, preset_tables(task, root))
+
+
+def _write(
+    dest: Path, runs: Sequence[Artifacts], tables: Sequence[Table], presets: dict[str, list[Table]]
+) -> list[Merged]:
+    run, entries = runs[0], merged_results(tables, presets)
+    write_text(dest / "table.md", markdown(entries))
     write_json(
-        run.report / "results.json",
+        dest / "results.json",
         [
             {
-                "task": task,
+                "task": run.task,
                 "rank": entry.rank,
                 "seeds": entry.seeds,
                 "results": [r.model_dump() for r in entry.results],
@@ -64,25 +69,23 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
             for entry in entries
         ],
     )
-    compared, paper = paper_task(task), None
+    compared, paper = paper_task(run.task), None
     if compared is not None:  # counting a preset's operations takes seconds
         paper = paper_markdown(entries[0], compared, presets_not_run(run, {*presets}))
-        write_text(run.report / "paper.md", paper)
+        write_text(dest / "paper.md", paper)
     scale, runtime = scale_markdown(runs), runtime_markdown(runs)
-    write_text(run.report / "scale.md", scale)
-    write_text(run.report / "runtime.md", runtime)
-    stores = _cards(runs, run.report)
-    plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", run.report / "layer_scores.png")
-    plot_curves(run, run.report / "curves.png")
-    plot_store(run.overfit("test"), run.report / "overfit_test.png")
+    write_text(dest / "scale.md", scale)
+    write_text(dest / "runtime.md", runtime)
+    stores = _cards(runs, dest)
+    plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", dest / "layer_scores.png")
+    plot_curves(run, dest / "curves.png")
+    plot_store(run.overfit("test"), dest / "overfit_test.png")
     for picture in sorted(run.pictures.iterdir()):
         if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
-            replace_file(run.report / picture.name, partial(shutil.copyfile, picture))
-    contents = Contents(runs, entries, scale, runtime, paper, stores)
-    write_text(run.report / "index.html", run_page(contents))
+            replace_file(dest / picture.name, partial(shutil.copyfile, picture))
+    write_text(dest / "index.html", run_page(Contents(dest, runs, entries, scale, runtime, paper, stores)))
     shown = {read.name_in_task("evaluation"): content(read, "evaluation") for read in runs}
-    write_manifest(run.report, {"stage": "report", "params": {}, "code": __version__, "inputs": shown},
-                   sha256_files(run.report))  # fmt: skip
+    write_manifest(dest, {"stage": "report", "params": {}, "code": __version__, "inputs": shown}, sha256_files(dest))
     return entries
 
 

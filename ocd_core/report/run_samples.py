@@ -85,7 +85,7 @@ def samples_blocks(run: Artifacts, table: RunTable, *, shown: bool = True) -> li
         return [Markdown(" ".join(f"{_headline(kind, table)}." for kind in chosen))]
     where = run.evaluation / "config.json"
     config = read_json(where)
-    with trusted(config, run.task, run.root, str(where)):
+    with trusted(run.task, run.root, str(run.rank_dir)):
         predictor = Predictor.from_run(run, parse_params(config, str(where)))
     blocks: list[Block] = []
     for kind in chosen:

@@ -2,6 +2,9 @@
 
 import ast
 import json
+import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +12,21 @@ import pytest
 from torch import nn
 
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
+from ocd_core.codes.representations import representation_class
 from ocd_core.config import trusted
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_files
 from ocd_core.models import build_model
 from ocd_core.provenance import MANIFEST, read_manifest, write_manifest
-from ocd_core.registry import check_reference
+from ocd_core.registry import check_reference, without_references
 from ocd_core.report.store_card import card_files
 from ocd_core.report.store_page import store_page
 from ocd_core.report.store_terminal import headline
 from ocd_core.store import OverfitStore
 from tests.support.repository import REPO, repository_files
+from tests.support.runs import TUNING
 from tests.support.stores import ABOUT, class_store
+from tests.support.toy import run_stages, write_toy_params
 
 TOUCH = {"command": "touch stolen"}
 
@@ -62,20 +68,72 @@ def params_file(root: Path, domain: str, model: str) -> None:
     (root / "params" / "toy.yaml").write_text(f"domain: '{domain}'\nbase: {{model: {{name: '{model}'}}}}\n")
 
 
-def test_a_runs_config_names_no_other_code_than_the_params_file(tmp_path: Path) -> None:
-    stored = {"domain": "mine:Task", "base": {"model": {"name": "os:system", "args": TOUCH}}, "rows": ["mine:Row"]}
-    plain = {"domain": "images", "rows": ["ocd"]}
-    with trusted(plain, "toy", tmp_path, "config.json"):
-        pass
+def test_a_run_names_no_other_code_than_the_params_file(tmp_path: Path) -> None:
+    """Whatever its config says: any file of it may name code."""
     for own in (None, ("mine:Task", "mine:Model"), ("images", "lenet5")):
         if own is not None:
             params_file(tmp_path, *own)
-        with trusted(stored, "toy", tmp_path, "config.json"), pytest.raises(UserError, match="trust_remote_code"):
+        with (
+            trusted("toy", tmp_path, "the run"),
+            pytest.raises(UserError, match="the run names code.*trust_remote_code"),
+        ):
             check_reference("model", "os:system")
     params_file(tmp_path, "mine:Task", "os:system")
-    del stored["rows"]
-    with trusted(stored, "toy", tmp_path, "config.json"):
+    with trusted("toy", tmp_path, "the run"):
         assert check_reference("model", "os:system") == "os:system"
+        with without_references("a bundle in it"), pytest.raises(UserError, match="a bundle in it names code"):
+            check_reference("model", "os:system")
+    with without_references("a bundle"), trusted("toy", tmp_path, "the run"), pytest.raises(UserError):
+        check_reference("model", "os:system")
+
+
+@pytest.fixture(scope="module")
+def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    write_toy_params(root, tuning=TUNING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        run_stages("illustrate")
+    return root
+
+
+@pytest.mark.parametrize("file", ["diffusion/config.json", "tuned/config.json", "evaluation/table.json"])
+def test_no_file_of_a_run_chooses_code(toy_run: Path, tmp_path: Path, monkeypatch, file: str) -> None:
+    """A run that is whole but for one name; its hashes are right, since anybody can make them."""
+    from ocd_core.predictor import Predictor
+    from ocd_core.report.run_report import write_report
+
+    shutil.copytree(toy_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("evil.py").write_text("open('stolen', 'w')\n\ndef X(*args, **kwargs): ...\n")
+    run = Artifacts("toy")
+    path = run.rank_dir / file
+    values = read_json(path)
+    if file.startswith("evaluation"):
+        values["results"][-1]["row"] = "evil:X"
+    else:
+        values["representation"]["name"] = "evil:X"
+    write_json(path, values)
+    made = read_manifest(path.parent)
+    files = {name: sha for name, sha in sha256_files(path.parent).items() if name != MANIFEST}
+    write_manifest(path.parent, {key: made[key] for key in ("stage", "params", "code", "inputs")}, files)
+    use: Callable[[], object] = partial(write_report, "toy")
+    if not file.startswith("evaluation"):
+        use = partial(Predictor.from_artifacts, run.rank_dir, tuned=file.startswith("tuned"))
+        with pytest.raises(
+            UserError, match=r"names code of its own, the representation 'evil:X', which is not imported"
+        ):
+            use()
+    else:
+        use()
+    assert not Path("stolen").exists()
+
+
+def test_a_representation_is_one_before_it_is_called(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"representation 'os:system' is no subclass"):
+        representation_class("os:system")
 
 
 def test_a_run_from_a_stranger_imports_nothing(tmp_path: Path, monkeypatch) -> None:
