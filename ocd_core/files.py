@@ -109,8 +109,8 @@ def utf8(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-def read_regular(path: Path) -> bytes:
-    """A file's content; links are followed.
+def read_regular(path: Path, start: int = 0, end: int | None = None) -> bytes:
+    """A file's content, or its bytes from start (if negative, counted from its end) to end; links are followed.
 
     Raises:
         UserError: something else has the name: a folder, or what would make a reader wait for ever (a pipe, a device).
@@ -118,7 +118,11 @@ def read_regular(path: Path) -> bytes:
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file; remove it")
-    return path.read_bytes()
+    with path.open("rb") as file:
+        if start < 0:
+            start = max(0, path.stat().st_size + start)
+        file.seek(start)
+        return file.read(-1 if end is None else max(0, end - start))
 
 
 def remove(path: Path) -> None:

@@ -8,7 +8,7 @@ CRC32C of the index. An encoded chunk ends with its own CRC32C. Chunks entirely 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Protocol
@@ -102,6 +102,38 @@ def decode_shard(
         except _ChunkError as error:
             broken.append(BrokenChunk(range(start, stop), str(error)))
     return (None if broken else values), broken
+
+
+def decode_chunks(
+    spec: ArraySpec, codec: Codec, numbers: Iterable[int], read: Callable[[int, int | None], bytes]
+) -> dict[int, npt.NDArray[Any]]:
+    """Some chunks of a shard's file, by their numbers in it, of which no more than these and the index is read.
+
+    Args:
+        read: the file's bytes from start to end; a negative start counts from the end, and None is the end.
+
+    Raises:
+        ValueError: one cannot be read.
+    """
+    size = spec.chunks_per_shard * 16 + _CRC
+    tail = read(-size, None)
+    if len(tail) != size or tail[-_CRC:] != _crc(tail[:-_CRC]):
+        raise ValueError("its index does not match its checksum: truncated or overwritten")
+    index = np.frombuffer(tail, "<u8", 2 * spec.chunks_per_shard).reshape(-1, 2)
+    most = 2 * math.prod(spec.chunk) * spec.dtype.itemsize + 2**16  # what no encoding of a chunk takes
+    found = {}
+    for number in numbers:
+        offset, length = (int(v) for v in index[number])
+        if offset == _ABSENT:
+            raise ValueError("a chunk is absent")
+        if length > most:
+            raise ValueError("a chunk is larger than what it should hold")
+        data = read(offset, offset + length)
+        try:
+            found[number] = _decode_chunk(spec, codec, np.frombuffer(data, np.uint8), 0, length)
+        except _ChunkError as error:
+            raise ValueError(str(error)) from error
+    return found
 
 
 class _ChunkError(Exception):

@@ -86,8 +86,21 @@ class Source:
             FileNotFoundError: the file does not exist.
             UserError: something else than a file has the name.
         """
+        return self.read_part(key, 0, None)
+
+    def read_part(self, key: str, start: int, end: int | None) -> bytes:
+        """The bytes of a file from start to end, by default its end; a negative start counts from there.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+            UserError: something else than a file has the name.
+        """
         path = f"{self._root}/{key}"
-        data: bytes = read_regular(Path(path)) if self.local else self._fs.cat_file(path)
+        data: bytes = (
+            read_regular(Path(path), start, end)
+            if self.local
+            else self._fs.cat_file(path, start=start or None, end=end)
+        )
         return data
 
 

@@ -75,7 +75,7 @@ def test_a_run_names_no_other_code_than_the_params_file(tmp_path: Path) -> None:
             params_file(tmp_path, *own)
         with (
             trusted("toy", tmp_path, "the run"),
-            pytest.raises(UserError, match="the run names code.*trust_remote_code"),
+            pytest.raises(UserError, match=r"the run names code .*trust_remote_code"),
         ):
             check_reference("model", "os:system")
     params_file(tmp_path, "mine:Task", "os:system")

@@ -213,3 +213,14 @@ def test_parts_of_the_condition_that_a_task_leaves_out_are_empty(tmp_path, rows)
     assert np.array_equal(found.layer_input, expected)
     assert found.layer_activation.shape == (len(expected), 0)
     assert found.base_output.shape == (len(expected), 0, 3)
+
+
+@pytest.mark.parametrize("rows", [np.array([3]), slice(1, 4), slice(None, None, 3), np.array([7, 0, 7])])
+def test_no_part_of_a_store_is_decoded_by_what_trusts_its_chunks(stored, monkeypatch, rows) -> None:
+    """zarr takes the memory that a chunk says it needs; its arrays are only for those who ask for them."""
+    store = OverfitStore(stored[0])
+    wanted = {name: np.asarray(store.array(name)[:])[rows] for name in store.schema.arrays()}
+    monkeypatch.setattr(type(store.array("rho")), "__getitem__", None)
+    monkeypatch.setattr(type(store.array("rho")), "oindex", None)
+    for name, values in wanted.items():
+        np.testing.assert_array_equal(store.read(name, rows), values, strict=True)
