@@ -41,6 +41,12 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     replace_file(path, lambda partial: save_file(whole, partial))
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"  # eight bytes of length, then JSON
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU.
 
@@ -213,9 +219,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: Path, p
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist or is not a file")
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":  # eight bytes of length, then JSON: safetensors
+    if is_safetensors(path):
         return read_tensors(path)
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)

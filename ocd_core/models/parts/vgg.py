@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.weights import is_safetensors
 
 _PLAN = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, which the weights expect
@@ -50,7 +51,7 @@ def load_vgg11_features(path: Path) -> VGG11Features:
     if not path.is_file():
         raise UserError(f"VGG11 weights {path} do not exist; give the path of a file, or null for the fixed encoder")
     try:
-        if path.suffix == ".safetensors":
+        if is_safetensors(path):  # in a bundle the file has no suffix
             from safetensors.torch import load_file
 
             weights = load_file(path)

@@ -32,6 +32,7 @@ from ocd_core.tasks.speech.spectrograms import GRID, encoded, pictures, pooled_o
 from ocd_core.tasks.speech.split import MixtureSplit, write_split
 
 ABOUT = "about.json"
+_VGG11 = "vgg11"  # the weights' name in a bundle; what kind of file they are, their content says
 _SILENT_DB = -120.0  # the level of a silent source
 
 
@@ -54,6 +55,7 @@ class SpeechSeparation(Task):
                 f"data.sources is {self.data.sources}, but base.model.args.sources is {modelled}; make them the same"
             )
         self._about: dict[str, Any] | None = None
+        self._vgg11_path = None if self.data.vgg11 is None else Path(self.data.vgg11)
 
     def prepare(self, dest: Path) -> dict[str, Any]:
         """Write the recordings of each split (see `write_split`), and how many files need a remark.
@@ -91,8 +93,18 @@ class SpeechSeparation(Task):
         return {"source": data.path, "licence": licence_of(data), **about, "splits": splits}
 
     def bind(self, prepared: Path) -> None:
-        """Read the counts, which results name."""
+        """Read the counts, which results name, and take VGG11's weights from the prepared data if they are there.
+
+        In a bundle they are, and `data.vgg11` is a path on the machine of whoever made it.
+        """
         self._about = read_json(prepared / ABOUT)
+        if self.data.vgg11 is not None and (prepared / _VGG11).is_file():
+            self._vgg11_path = prepared / _VGG11
+
+    def travelling(self, prepared: Path) -> dict[str, Path]:
+        """The counts, and VGG11's weights if I(x) is made with them."""
+        weights = {} if self._vgg11_path is None else {_VGG11: self._vgg11_path}
+        return {ABOUT: prepared / ABOUT, **weights}
 
     def open(self, prepared: Path, split: SplitName) -> Split:
         """One split of what `prepare` wrote.
@@ -196,7 +208,7 @@ class SpeechSeparation(Task):
 
     @cached_property
     def _vgg11(self) -> VGG11Features | None:
-        return None if self.data.vgg11 is None else load_vgg11_features(Path(self.data.vgg11))
+        return None if self._vgg11_path is None else load_vgg11_features(self._vgg11_path)
 
     def condition(
         self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None

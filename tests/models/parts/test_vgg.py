@@ -64,6 +64,14 @@ def test_weights_load_from_a_whole_vgg11(net, tmp_path, suffix):
     assert not loaded.training
 
 
+@pytest.mark.parametrize("name", ["vgg11", "vgg11.pth"])
+def test_safetensors_load_under_any_name(net, tmp_path, name):
+    """A bundle keeps the weights without a suffix."""
+    save_file(net.state_dict(), tmp_path / name)
+    loaded = load_vgg11_features(tmp_path / name)
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
 def test_wrong_files_are_named(net, tmp_path):
     with pytest.raises(UserError, match="do not exist"):
         load_vgg11_features(tmp_path / "none.pth")

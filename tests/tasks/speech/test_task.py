@@ -3,21 +3,25 @@
 import copy
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.cli import app
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.models.parts.vgg import VGG11Features
 from ocd_core.network.cut import CutModel
 from ocd_core.network.loading import load_cut_model
 from ocd_core.predictor import Predictor
+from ocd_core.report.run_export import export_run
 from ocd_core.samples import Batch, only
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.speech.audio import read_audio
@@ -120,6 +124,42 @@ def test_remarks_name_the_encoder_and_what_is_unusual(folder: Path, tmp_path: Pa
     assert "1 silent sources, whose SI-SDR is not defined, are left out of every mean" in found
     assert "10 recordings are shorter than data.train_seconds" in found
     assert "clipped" not in found
+
+
+def test_what_travels_is_enough_elsewhere(folder: Path, tmp_path: Path) -> None:
+    """With the mixtures, the prepared data and the weights' own place gone."""
+    torch.manual_seed(0)
+    weights = tmp_path / "own.safetensors"
+    save_file(VGG11Features().state_dict(), weights)
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    domain = task(folder, vgg11=str(weights))
+    domain.prepare(prepared)
+    domain.bind(prepared)
+    mixture = torch.from_numpy(voices("x", 0, 2000).sum(0)).float()[None]
+    batch = Batch((mixture,), torch.zeros(1, SOURCES, 2000), torch.arange(1))
+    layer, output = torch.zeros(1, 5, 3), mixture[:, None].expand(-1, SOURCES, -1)
+    wanted = domain.condition(batch, layer, layer, output).base_output
+    assert wanted.shape == (1, SOURCES * 2048)
+    elsewhere = tmp_path / "elsewhere"
+    for name, source in domain.travelling(prepared).items():
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, elsewhere / name)
+    shutil.rmtree(prepared)
+    shutil.rmtree(folder)
+    weights.unlink()
+    there = task(folder, vgg11=str(weights))
+    there.bind(elsewhere)
+    assert torch.equal(there.condition(batch, layer, layer, output).base_output, wanted)
+    assert there.remarks() == domain.remarks()
+    assert set(task(folder).travelling(elsewhere)) == {"about.json"}
+
+
+def test_an_exported_run_separates_as_the_run_does(run: Artifacts, tmp_path: Path) -> None:
+    export_run(run.rank_dir, str(tmp_path / "bundle"))
+    own, found = Predictor.from_artifacts(run.rank_dir), Predictor.from_pretrained(tmp_path / "bundle")
+    inputs = (torch.from_numpy(voices("new", 0, 2222).sum(0)).float()[None],)
+    assert torch.equal(only(found.predict(inputs, 2).output), only(own.predict(inputs, 2).output))
 
 
 def test_training_on_whole_recordings_needs_equal_lengths(tmp_path: Path) -> None:
