@@ -180,7 +180,8 @@ class TextClassification(Classification):
 
     def shown(self, prepared: Path, split: SplitName, sample_id: Sequence[int]) -> list[str]:
         """The texts."""
-        lines = need_file(prepared / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        # not splitlines: texts may hold other line breaks, such as U+2028
+        lines = need_file(prepared / f"{split}.jsonl").read_text(encoding="utf-8").split("\n")
         return [str(json.loads(lines[i])["text"]) for i in sample_id]
 
     @property

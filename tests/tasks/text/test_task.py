@@ -62,6 +62,19 @@ def test_what_is_prepared(folder: Path, encoder: Path, tmp_path: Path) -> None:
     )
 
 
+def test_texts_are_shown_by_their_row_whatever_line_breaks_they_hold(
+    folder: Path, encoder: Path, tmp_path: Path
+) -> None:
+    breaks = ["\u2028", "\u2029", "\x85", "\r", "\x0b", "\n"]
+    texts = [f"good{mark}word {i}" for i, mark in enumerate(breaks)]
+    write_rows(folder / "test.jsonl", [{"text": text, "label": i % 2} for i, text in enumerate(texts)])
+    domain = text_task(folder, encoder)
+    domain.prepare(tmp_path)
+    rows = read_tensors(tmp_path / "test.safetensors")["source_row"].tolist()
+    assert sorted(rows) == list(range(6))
+    assert domain.shown(tmp_path, "test", range(6)) == [texts[row] for row in rows]
+
+
 def test_a_draw_is_the_shots_and_the_test_subset_stays(folder: Path, encoder: Path, tmp_path: Path) -> None:
     for seed in (0, 1):
         text_task(folder, encoder, split_seed=seed, test_size=4).prepare(tmp_path / str(seed))
