@@ -51,6 +51,11 @@ class Unlabelled:
     def __len__(self) -> int:
         return len(self.split)
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether samples differ in shape, as `rows_at_once` asks."""
+        return bool(getattr(self.split, "one_by_one", False))
+
     def batch(self, sample_id: Tensor) -> Batch:
         """The samples of these rows, in this order."""
         return self.split.batch(sample_id).without_labels()

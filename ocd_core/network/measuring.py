@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.network.blocks import network_outputs
-from ocd_core.samples import Split, Tensors, concatenate, groups_of, map_tensors, whole_split
+from ocd_core.samples import Split, Tensors, concatenate, groups_of, map_tensors, rows_at_once, whole_split
 from ocd_core.tasks.base import Task
 
 
@@ -15,8 +15,9 @@ from ocd_core.tasks.base import Task
 def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int | None = None) -> dict[str, float]:
     """Mean loss and metrics of a network on a split, in eval mode (the network's mode is restored).
 
-    Per-sample values are summed in float64. batch_size: None uses the task's `evaluation_batch`. Returns `loss`,
-    every metric of the task by name that is defined on the split, and `n`, the number of samples.
+    Per-sample values are summed in float64. batch_size: None uses the task's `evaluation_batch`; samples that differ in
+    shape are taken one by one. Returns `loss`, every metric of the task by name that is defined on the split, and `n`,
+    the number of samples.
 
     Raises:
         UserError: the split is empty, or has no groups although the task has a metric of groups.
@@ -32,7 +33,8 @@ def evaluate_model(task: Task, model: nn.Module, split: Split, batch_size: int |
     outputs: list[Tensors] = []
     targets: list[Tensors] = []
     try:
-        for sample_id in torch.split(whole_split(split), batch_size or task.evaluation_batch):
+        size = rows_at_once(split, batch_size or task.evaluation_batch)
+        for sample_id in torch.split(whole_split(split), size):
             batch = split.batch(sample_id).to(device)
             output = network_outputs(model, batch.inputs)
             sums["loss"] += float(task.loss(output, batch.target).double().sum())

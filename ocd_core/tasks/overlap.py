@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ocd_core.samples import Split, SplitName
+from ocd_core.samples import Split, SplitName, rows_at_once, whole_split
 
 SHARED_ROWS = "shared_rows"  # the key of the summary
 _DIGEST_BYTES = 16
@@ -56,8 +56,7 @@ def shared_inputs(splits: Mapping[SplitName, Split], batch_size: int) -> dict[st
 
 
 def _input_hashes(split: Split, batch_size: int) -> Iterator[tuple[bytes, ...]]:
-    for start in range(0, len(split), batch_size):
-        rows = torch.arange(start, min(start + batch_size, len(split)))
+    for rows in torch.split(whole_split(split), rows_at_once(split, batch_size)):
         yield from row_hashes(*split.batch(rows).inputs)
 
 

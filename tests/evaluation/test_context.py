@@ -5,11 +5,12 @@ import torch
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.codes.encode import condition_of_samples
-from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.context import Fitting, Unlabelled
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
-from ocd_core.samples import whole_split
+from ocd_core.samples import rows_at_once, whole_split
 from ocd_core.store import OverfitStore
+from tests.support.arrays import ArraySplit, Ragged
 from tests.support.runs import context_of, params_of
 
 
@@ -48,6 +49,11 @@ def test_inputs_without_labels_are_open_to_all_that_are_evaluated(run: Artifacts
     assert len(fitting.unlabelled("val")) == len(fitting.split("val"))
     with pytest.raises(AssertionError, match="the test split is not for this row"):
         fitting.unlabelled("test")
+
+
+def test_a_split_without_labels_still_says_that_samples_differ_in_shape() -> None:
+    assert rows_at_once(Unlabelled(Ragged(torch.zeros(2, 2), torch.zeros(3, 2))), 7) == 1
+    assert rows_at_once(Unlabelled(ArraySplit(torch.zeros(2, 2), torch.zeros(2))), 7) == 7
 
 
 def test_what_rows_share_is_computed_once(run: Artifacts) -> None:

@@ -9,7 +9,7 @@ from ocd_core.network.measuring import evaluate_model
 from ocd_core.samples import Batch
 from ocd_core.tasks.base import Metric
 from tests.network.test_training import VAL, Net, Regression, rows
-from tests.support.arrays import ArraySplit
+from tests.support.arrays import ArraySplit, ArrayTask, Ragged
 
 
 class Grouped(ArraySplit):
@@ -104,3 +104,20 @@ def test_evaluation_against_a_plain_float64_loop() -> None:
 def test_an_empty_split() -> None:
     with pytest.raises(UserError, match="empty split"):
         evaluate_model(Regression(), Net(), ArraySplit(torch.empty(0, 3), torch.empty(0)))
+
+
+class Mean(nn.Module):
+    """(N, T, D) -> the mean over T."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * x.mean(1)
+
+
+def test_samples_that_differ_in_shape_are_measured_whole():
+    samples = [torch.randn(length, 2, generator=torch.Generator().manual_seed(length)) for length in (5, 3, 9)]
+    expected = sum(float((x.mean(0) - 1).square().mean()) for x in samples) / 3
+    assert evaluate_model(ArrayTask(), Mean(), Ragged(*samples))["loss"] == pytest.approx(expected)

@@ -27,6 +27,23 @@ class ArraySplit:
         return Batch((self.x[sample_id],), self.y[sample_id], sample_id)
 
 
+class Ragged:
+    """Samples (T, D) of different lengths T; as in speech, a batch of several leaves out all but their first places."""
+
+    one_by_one = True
+
+    def __init__(self, *samples: Tensor) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        chosen = [self.samples[i] for i in sample_id.tolist()]
+        shortest = min(map(len, chosen))
+        return Batch((torch.stack([x[:shortest] for x in chosen]),), torch.ones(len(chosen), 2), sample_id)
+
+
 class ArrayTask(Task):
     """Cross-entropy for integer targets, else the mean squared error."""
 

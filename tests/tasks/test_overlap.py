@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from ocd_core.samples import Batch, SplitName
 from ocd_core.tasks.overlap import row_hashes, shared_inputs, shared_rows, warnings
+from tests.support.arrays import Ragged
 
 CONTENT = st.lists(st.integers(0, 6), max_size=12)
 
@@ -62,3 +63,9 @@ def test_any_domain_is_counted_by_its_inputs() -> None:
         "1 samples of test have the same content as samples of val",
     ]
     assert warnings({}) == []
+
+
+def test_samples_that_differ_only_in_their_ends_are_not_equal() -> None:
+    x = torch.arange(12.0).view(6, 2)
+    splits: dict[SplitName, Ragged] = {"train": Ragged(x, x[:3]), "test": Ragged(x[:5], x[:3])}
+    assert shared_inputs(splits, 100) == {"train/test": 1}

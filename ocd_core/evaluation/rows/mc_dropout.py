@@ -16,7 +16,7 @@ from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.training import Pretrained, fit_base, seeded_network
 from ocd_core.rng import derive_seed
-from ocd_core.samples import SplitName, Tensors, concatenate, map_tensors, stack, whole_split
+from ocd_core.samples import SplitName, Tensors, concatenate, map_tensors, rows_at_once, stack, whole_split
 from ocd_core.strict import Fraction, PositiveInt, StrictModel
 
 
@@ -93,19 +93,27 @@ class McDropout(FittedRow):
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The masked networks' outputs, each (K, N, ...)."""
-        rows = shared.batch.sample_id
-        kept = self._of_split(shared.split)
-        return map_tensors(lambda x: x[:, rows].to(self.context.device), kept)
+        rows, kept = shared.batch.sample_id, self._of_split(shared.split)
+        if len(kept) == 1:
+            found = map_tensors(lambda x: x[:, rows], kept[0])
+        else:
+            found = concatenate([kept[row] for row in rows.tolist()], axis=1)
+        return map_tensors(lambda x: x.to(self.context.device), found)
 
-    def _of_split(self, name: SplitName) -> Tensors:
-        """For a whole split, on the CPU: masks must not depend on how the evaluation divides it."""
+    def _of_split(self, name: SplitName) -> list[Tensors]:
+        """For a whole split, on the CPU: masks must not depend on how the evaluation divides it.
+
+        One value, each (K, N, ...); or one for each sample, each (K, 1, ...), if samples differ in shape.
+        """
         if name not in self._kept:
-            split, size = self.context.unlabelled(name), self.context.task.evaluation_batch
+            split = self.context.unlabelled(name)
+            size = rows_at_once(split, self.context.task.evaluation_batch)
             parts = []
             for chunk, rows in enumerate(torch.split(whole_split(split), size)):
                 inputs = split.batch(rows).to(self.context.device).inputs
                 parts.append(stack([self._masked(inputs, k, name, chunk) for k in range(self.context.draws)]))
-            self._kept[name] = concatenate(parts, axis=1)
+            # answers may be as long as their samples
+            self._kept[name] = parts if size == 1 else [concatenate(parts, axis=1)]
         return self._kept[name]
 
     def _masked(self, inputs: tuple[Tensor, ...], k: int, name: SplitName, chunk: int) -> Tensors:
@@ -115,7 +123,7 @@ class McDropout(FittedRow):
             return map_tensors(Tensor.cpu, self.network(*inputs))
 
     @cached_property
-    def _kept(self) -> dict[SplitName, Tensors]:
+    def _kept(self) -> dict[SplitName, list[Tensors]]:
         return {}
 
 

@@ -12,7 +12,7 @@ from ocd_core.evaluation.distances import squared_distances
 from ocd_core.evaluation.row import MovedRow
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.moves import Move
-from ocd_core.samples import Batch, Split, whole_split
+from ocd_core.samples import Batch, Split, rows_at_once, whole_split
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Task
 
@@ -28,7 +28,7 @@ class Neighbours:
 
     def __init__(self, task: Task, train: Split, store: OverfitStore) -> None:
         self._task, self._store = task, store
-        chunks = torch.split(whole_split(train), task.evaluation_batch)
+        chunks = torch.split(whole_split(train), rows_at_once(train, task.evaluation_batch))
         self.features_MD = torch.cat([task.neighbour_features(train.batch(rows)) for rows in chunks])
 
     def nearest(self, batch: Batch) -> Tensor:

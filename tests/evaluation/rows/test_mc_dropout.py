@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.evaluation.context import Context, Fitting
+from ocd_core.evaluation.context import Context, Fitting, Unlabelled
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.rows.mc_dropout import McDropout, McDropoutParams
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import SPLITS, whole_split
+from tests.support.arrays import Ragged
 from tests.support.runs import GROUPS, params_of, run_of
 from tests.support.toy import PointSet, toy_params
 
@@ -74,6 +75,18 @@ def test_the_same_for_any_division(dropped: Artifacts) -> None:
     for rows in whole_split(split).split(7):
         part = again.distribution(SharedPass(context.predictor, split.batch(rows), "test"))
         assert torch.equal(part, whole[:, rows])
+
+
+def test_samples_that_differ_in_shape_are_answered_whole(dropped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a network that gives its input back, so that answers differ in shape too."""
+    row, context = loaded(dropped)
+    split = Ragged(*(torch.rand(n, 4, generator=torch.Generator().manual_seed(n)) + 1 for n in (5, 3, 9)))
+    monkeypatch.setattr(Context, "unlabelled", lambda _self, _name: Unlabelled(split))
+    row.network = nn.Dropout(0.5)
+    for n, sample in enumerate(split.samples):
+        found = row.distribution(SharedPass(context.predictor, split.batch(torch.tensor([n])), "test"))
+        assert found.shape == (DRAWS, 1, *sample.shape)
+        assert bool(((found == 0) | (found == 2 * sample)).all())
 
 
 def test_the_training_starts_with_the_dropout(dropped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.rows.neighbour import _BLOCK, Neighbours
 from ocd_core.samples import Batch
 from ocd_core.store import OverfitStore
+from tests.support.arrays import Ragged
 from tests.support.runs import assert_same_outputs, moved_by_hand, row_of
 from tests.support.toy import ToyData, ToyTask
 
@@ -47,6 +48,19 @@ def test_of_equally_near_ones_it_is_the_first() -> None:
     train = torch.zeros(_BLOCK + 5, 1, 1)
     neighbours = Neighbours(ToyTask(ToyData(noise=0.0), "unused", {}), Points(train), Deltas())
     assert neighbours.nearest(Points(torch.ones(2, 1, 1)).batch(torch.arange(2))).tolist() == [0, 0]
+
+
+class MeanFeatures(ToyTask):
+    """Of points of any number."""
+
+    def neighbour_features(self, batch: Batch) -> torch.Tensor:
+        return batch.inputs[0].mean(1)
+
+
+def test_samples_that_differ_in_shape_are_compared_whole() -> None:
+    train = Ragged(*(torch.randn(n, 2, generator=torch.Generator().manual_seed(n)) for n in (5, 3, 9)))
+    neighbours = Neighbours(MeanFeatures(ToyData(noise=0.0), "unused", {}), train, Deltas())
+    torch.testing.assert_close(neighbours.features_MD, torch.stack([x.mean(0) for x in train.samples]))
 
 
 def test_the_row_moves_the_layer_by_the_neighbours_delta(run: Artifacts) -> None:
