@@ -46,7 +46,8 @@ def kept_prefix(task: Task, model: CutModel, samples: Samples) -> KeptPrefix | N
     """The prefix of samples from their I(x); None if I(x) does not hold all that the tail needs.
 
     It does not if overfitting draws new inputs at each step, the tail also reads something else (a connection that
-    skips the layer), the whole network has to run, or the task keeps another i_L. The prefix of some samples runs to
+    skips the layer), the whole network has to run, the layer is several convolutions of separate inputs, or the task
+    keeps another i_L. The prefix of some samples runs to
     find out.
     """
     if draws_inputs(task):
@@ -54,6 +55,8 @@ def kept_prefix(task: Task, model: CutModel, samples: Samples) -> KeptPrefix | N
     rows = torch.arange(min(_COMPARED, len(samples)))
     wanted = model.prefix(samples.split.batch(samples.sample_id(rows)).to(model.device).inputs)
     layer_input = samples.condition.layer_input
+    if model.kind == "conv" and any(part.positions != slice(None) for part in wanted.parts):
+        return None  # i_L is their inputs side by side, without the shapes that a convolution needs
     if wanted.context or layer_input.shape[1:].numel() != wanted.layer_input.shape[1:].numel():
         return None
     kept = KeptPrefix(model, layer_input, wanted)

@@ -119,3 +119,19 @@ def test_a_network_that_runs_as_a_whole_is_not_cut() -> None:
     found = condition(model, data)
     assert not model.traced
     assert kept_prefix(task(), model, Samples(data, found)) is None
+
+
+class TwoStreams(nn.Module):
+    """Two convolutions that read different images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_a, self.conv_b = nn.Conv2d(2, 3, 3), nn.Conv2d(2, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.conv_a(x[:, 0]).flatten(1) + self.conv_b(torch.tanh(x[:, 1])).flatten(1)).flatten(1)
+
+
+def test_convolutions_of_separate_inputs_are_not_kept() -> None:
+    model, data = CutModel(TwoStreams(), "conv_a+conv_b"), Data(2, 2, 6, 5)
+    assert kept_prefix(task(), model, Samples(data, condition(model, data))) is None
