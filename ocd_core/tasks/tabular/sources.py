@@ -88,6 +88,7 @@ def _read_folder(
     folder: Path, patterns: Mapping[str, list[str]], data: TabularData
 ) -> tuple[dict[str, Columns], Origin]:
     files = local_files(folder, patterns)
+    _refuse_mixed([file for own in files.values() for file in own])
     chosen = None if data.features is None else [*data.features, *_texts(data), str(data.target)]
     parts: dict[str, Columns] = {}
     for part, own in files.items():
@@ -102,6 +103,15 @@ def _read_folder(
     card = folder / "README.md"
     names = {part: [file.relative_to(folder).as_posix() for file in own] for part, own in files.items()}
     return parts, Origin(names, stated_licence(str(card)) if card.is_file() else None)
+
+
+def _refuse_mixed(files: Sequence[Path]) -> None:
+    """Refuse CSV beside Parquet: text that looks like numbers is numbers in the one, and text in the other."""
+    named = {file.suffix.lower(): file.name for file in files}
+    if {".csv", ".parquet"} <= named.keys():
+        raise UserError(
+            f"data.path: {named['.csv']} and {named['.parquet']} have different formats; use one for all parts"
+        )
 
 
 def _joined(columns: list[Column]) -> Column:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, write_json
@@ -165,6 +166,16 @@ class Tabular(Task):
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The squared error of the standardised target, or cross entropy in nats, (N,)."""
         return self.targets.loss(output, target)
+
+    def training_loss(self, output: Tensor, target: Tensor, label_smoothing: float) -> Tensor:
+        """The loss, (N,); of classes with (1 - s) · the label + s · all classes equally, for a smoothing of s.
+
+        Raises:
+            UserError: smoothing is asked for, but the target is a number.
+        """
+        if isinstance(self.targets, Classes):
+            return F.cross_entropy(output, target, reduction="none", label_smoothing=label_smoothing)
+        return super().training_loss(output, target, label_smoothing)
 
     @property
     def metrics(self) -> Sequence[Metric]:

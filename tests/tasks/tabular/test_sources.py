@@ -110,6 +110,15 @@ def test_files_of_a_part_are_joined(tmp_path: Path) -> None:
         read_parts(tabular_data(path=str(tmp_path), train_files=["1.csv", "2.csv"]))
 
 
+@pytest.mark.parametrize("names", [{"train_files": ["1.csv", "2.PARQUET"]},
+                                   {"train_files": ["2.PARQUET"], "test_files": ["1.csv"]}])  # fmt: skip
+def test_files_of_different_formats_are_refused(tmp_path: Path, names: dict[str, list[str]]) -> None:
+    csv(tmp_path, "1.csv", "a,y", "1,1", "2,2")
+    write(tmp_path, {"a": [1.0, 2.0], "y": [1.0, 2.0]}, "2.PARQUET")
+    with pytest.raises(UserError, match=r"data\.path: 1\.csv and 2\.PARQUET have different formats; use one for all"):
+        read_parts(tabular_data(path=str(tmp_path), **names))
+
+
 def test_large_numbers_of_groups_stay_apart(tmp_path: Path) -> None:
     write(tmp_path, {"a": [1, 2], "user": [9007199254740993, 9007199254740992], "y": [1.0, 2.0]})
     table = read_parts(tabular_data(path=str(tmp_path), group="user"))[0]["train"]

@@ -65,6 +65,24 @@ def test_splits_hold_each_row_once_with_its_own_values(folder: Path, tmp_path: P
         np.testing.assert_allclose(batch.target[:, 0] * std + mean, y[rows[split]], rtol=1e-5)
 
 
+def test_labels_of_classes_are_smoothed_for_training(folder: Path, tmp_path: Path) -> None:
+    domain = task(path=str(folder), kind="classification", target="kind", features=["a"])
+    prepared(domain, tmp_path / "prepared")
+    output = torch.randn(9, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    target = torch.arange(9) % 2
+    smoothed = 0.7 * torch.eye(2, dtype=torch.float64)[target] + 0.3 / 2
+    wanted = -(smoothed * torch.log_softmax(output, 1)).sum(1)
+    torch.testing.assert_close(domain.training_loss(output, target, 0.3), wanted)
+    torch.testing.assert_close(domain.training_loss(output, target, 0.0), domain.loss(output, target))
+    number = task(path=str(folder), features=["a"])
+    prepared(number, tmp_path / "number")
+    torch.testing.assert_close(
+        number.training_loss(output[:, :1], output[:, 1:], 0.0), (output[:, 0] - output[:, 1]) ** 2
+    )
+    with pytest.raises(UserError, match="no labels to smooth"):
+        number.training_loss(output[:, :1], output[:, 1:], 0.3)
+
+
 def test_groups_stay_together(folder: Path, tmp_path: Path) -> None:
     domain = task(path=str(folder), group="owner", features=["a"])
     summary = prepared(domain, tmp_path / "prepared")
