@@ -8,6 +8,7 @@ The paths in the metadata belong to the machine that made the mixtures, so files
 Dims: C sources, T samples.
 """
 
+import contextlib
 import csv
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -50,9 +51,29 @@ class Counts:
 
 
 def licence_of(data: SpeechData) -> str | None:
-    """The first line of the folder's licence file, if it has one."""
+    """The first line of the folder's licence file; None if there is no file or that line is empty.
+
+    Raises:
+        UserError: the file is not UTF-8.
+    """
     path = Path(data.path) / LICENCE
-    return path.read_text(encoding="utf-8").splitlines()[0] if path.is_file() else None
+    if not path.is_file():
+        return None
+    with _utf8(path), path.open(encoding="utf-8") as file:
+        return file.readline().strip() or None
+
+
+@contextlib.contextmanager
+def _utf8(path: Path) -> Iterator[None]:
+    """Wraps reading a file.
+
+    Raises:
+        UserError: it is not UTF-8.
+    """
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file in UTF-8: {error}") from error
 
 
 def list_mixtures(data: SpeechData, part: str, size: int | None) -> list[Mixture]:
@@ -68,7 +89,7 @@ def list_mixtures(data: SpeechData, part: str, size: int | None) -> list[Mixture
             f"{table} does not exist; data.path must be a folder in LibriMix's layout with a part {part!r} (for the "
             "mixtures of digits: python -m ocd_core.tasks.speech.fsdd5mix)"
         )
-    with table.open(newline="", encoding="utf-8") as file:
+    with _utf8(table), table.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         wanted = ["mixture_ID", *(f"source_{i + 1}_path" for i in range(data.sources))]
         missing = [c for c in wanted if c not in (reader.fieldnames or ())]

@@ -5,7 +5,7 @@ Dims: N recordings, C sources, T samples, B bins of a spectrogram, W windows.
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocd_core.models.parts.vgg import VGG11Features, pooled_features
 
@@ -47,10 +47,31 @@ def _folded(value: Tensor, like: Tensor) -> Tensor:
     return value.view(*like.shape[:2], *value.shape[1:])
 
 
-def pooled_over_time(value: Tensor) -> Tensor:
-    """Mean and standard deviation over a recording, float (N, 2 · D), of a layer's values with features at the end.
+def features_first(layer_input: Tensor, activation: Tensor, model: nn.Module | None) -> bool:
+    """Whether a layer's values are those of a convolution, (N, D, ...), rather than of a linear layer, (N, ..., D).
 
-    The values are those of a linear layer, (N, ..., D), or, with three axes, of the encoder's convolution, (N, D, L).
+    The layers of `model` tell: the one whose features fit. If both kinds do, or without a model, three axes are taken
+    for the encoder's convolution, more for a linear layer.
     """
-    value_NPD = value.transpose(1, 2) if value.dim() == 3 else value.flatten(1, -2)
+    usual = layer_input.dim() == 3
+    if model is None or layer_input.dim() < 3 or activation.dim() != layer_input.dim():
+        return usual
+    first, last = ((layer_input.shape[axis], activation.shape[axis]) for axis in (1, -1))
+    convolution = linear = False
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv1d | nn.Conv2d):
+            convolution = convolution or (layer.in_channels, layer.out_channels) == first
+        elif isinstance(layer, nn.Linear):
+            linear = linear or (layer.in_features, layer.out_features) == last
+    return usual if convolution == linear else convolution
+
+
+def pooled_over_time(value: Tensor, first: bool | None = None) -> Tensor:
+    """Mean and standard deviation over a recording, float (N, 2 · D), of a layer's values.
+
+    Args:
+        first: whether they are (N, D, ...), see `features_first`, or (N, ..., D); None: the former with three axes.
+    """
+    first = value.dim() == 3 if first is None else first
+    value_NPD = value.flatten(2).transpose(1, 2) if first else value.flatten(1, -2)
     return torch.cat([value_NPD.mean(1), value_NPD.std(1, correction=0)], 1)

@@ -28,7 +28,7 @@ from ocd_core.tasks.speech.sources import (
     list_mixtures,
     read_mixtures,
 )
-from ocd_core.tasks.speech.spectrograms import GRID, encoded, pictures, pooled_over_time
+from ocd_core.tasks.speech.spectrograms import GRID, encoded, features_first, pictures, pooled_over_time
 from ocd_core.tasks.speech.split import MixtureSplit, write_split
 
 ABOUT = "about.json"
@@ -219,8 +219,11 @@ class SpeechSeparation(Task):
         channel, 1,024 bins, side by side.
         """
         spectrograms = pictures(output, batch.inputs[0])
+        first = features_first(layer_input, activation, model)
         return Condition(
-            pooled_over_time(layer_input), pooled_over_time(activation), encoded(spectrograms, self._vgg11)
+            pooled_over_time(layer_input, first),
+            pooled_over_time(activation, first),
+            encoded(spectrograms, self._vgg11),
         )
 
     def stored_target(self, batch: Batch) -> Tensor:

@@ -56,6 +56,18 @@ def test_licence_is_read_if_there_is_one(root: Path) -> None:
     assert licence_of(speech_data(root)) is None
     (root / "LICENCE.txt").write_text("CC BY-SA 4.0\nand more\n")
     assert licence_of(speech_data(root)) == "CC BY-SA 4.0"
+    (root / "LICENCE.txt").write_text("")
+    assert licence_of(speech_data(root)) is None
+
+
+def test_texts_that_are_not_utf8_are_refused(root: Path) -> None:
+    (root / "LICENCE.txt").write_bytes(b"libert\xe9\n")
+    with pytest.raises(UserError, match=r"LICENCE\.txt is not a text file in UTF-8"):
+        licence_of(speech_data(root))
+    table = root / "metadata" / "mixture_train_mix_clean.csv"
+    table.write_bytes(table.read_bytes().replace(b"anna", b"ann\xe9"))
+    with pytest.raises(UserError, match=r"mixture_train_mix_clean\.csv is not a text file in UTF-8"):
+        list_mixtures(speech_data(root), "train", None)
 
 
 def rewrite(root: Path, change: Callable[[list[dict[str, str]]], list[dict[str, str]]]) -> None:

@@ -20,6 +20,7 @@ from ocd_core.errors import UserError
 from ocd_core.models.parts.vgg import VGG11Features
 from ocd_core.network.cut import CutModel
 from ocd_core.network.loading import load_cut_model
+from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
 from ocd_core.report.run_export import export_run
 from ocd_core.samples import Batch, only
@@ -110,6 +111,41 @@ def test_condition_is_the_output_s_spectrograms_and_the_layer_over_time(folder: 
         torch.nn.functional.adaptive_avg_pool2d(pictures(output, mixture)[:, c], (16, 8)) for c in range(SOURCES)
     ]
     torch.testing.assert_close(found.base_output, torch.cat([c.flatten(1) for c in channels], 1))
+
+
+@pytest.mark.parametrize("layer", ["separator.rnn_model.output.1", LAST, "encoder.conv"])
+def test_condition_keeps_the_features_of_every_kind_of_layer(folder: Path, layer: str) -> None:
+    """A convolution's are not at the end; the layer's own input and output, seen by hooks, are the reference."""
+    torch.manual_seed(0)
+    domain = task(folder)
+    network = domain.build_model().eval()
+    convolution = layer != LAST
+    seen: list[torch.Tensor] = []
+    network.get_submodule(layer).register_forward_hook(lambda _m, args, out: seen.extend([args[0], out]))
+    widths = set()
+    for length in (3000, 4000):
+        mixture = torch.from_numpy(voices("x", 0, length).sum(0)).float()[None]
+        batch = Batch((mixture,), torch.zeros(1, SOURCES, length), torch.arange(1))
+        found = base_pass(domain, CutModel(domain_copy(network), layer), batch).condition
+        seen.clear()
+        with torch.no_grad():
+            network(mixture)
+        values = [x[0].flatten(1).T if convolution else x[0].flatten(0, -2) for x in seen]
+        for part, value in zip((found.layer_input, found.layer_activation), values, strict=True):
+            if layer == "encoder.conv" and value is values[1]:
+                value = torch.relu(value)
+            expected = torch.cat([value.mean(0), value.std(0, correction=0)])
+            torch.testing.assert_close(part[0], expected, atol=1e-5, rtol=1e-3)
+        widths.add((found.layer_input.shape, found.layer_activation.shape))
+    assert len(widths) == 1
+
+
+def domain_copy(network: torch.nn.Module) -> torch.nn.Module:
+    """Without hooks."""
+    found = copy.deepcopy(network)
+    for module in found.modules():
+        module._forward_hooks.clear()
+    return found
 
 
 def test_remarks_name_the_encoder_and_what_is_unusual(folder: Path, tmp_path: Path) -> None:
