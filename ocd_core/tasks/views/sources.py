@@ -93,17 +93,20 @@ def _refuse_repeated(frames: Sequence[_Frame]) -> None:
 
 
 def _read_views(path: Path, frames: Sequence[_Frame], angle: float, background: float, size: int | None) -> Views:
-    photographs = []
+    images: list[Tensor] = []
+    size_of_first: tuple[int, ...] = ()
     for frame in frames:
-        photographs.append(_read_photograph(frame.photograph, background))
-        if photographs[-1].shape != photographs[0].shape:
-            here, first = ("x".join(map(str, p.shape[1::-1])) for p in (photographs[-1], photographs[0]))
+        photograph_HWC = _read_photograph(frame.photograph, background)
+        size_here = tuple(photograph_HWC.shape[1::-1])
+        size_of_first = size_of_first or size_here
+        if size_here != size_of_first:
+            here, first = ("x".join(map(str, s)) for s in (size_here, size_of_first))
             raise UserError(
                 f"{frame.where}: the photograph is {here} pixels, the first one {first}; all must have the same size"
             )
-    image_VHWC = torch.stack(photographs)
-    if size is not None:
-        image_VHWC = _shrink(image_VHWC, size, str(path))
+        # at once, so that one photograph at a time is held at full size
+        images.append(photograph_HWC if size is None else _shrink(photograph_HWC, size, str(path)))
+    image_VHWC = torch.stack(images)
     pose_V44 = torch.stack([frame.pose_44 for frame in frames])
     return Views(image_VHWC, pose_V44, focal_length(image_VHWC.shape[2], angle))
 
@@ -182,13 +185,12 @@ def over_background(rgba_HW4: Tensor, background: float) -> Tensor:
     return rgba_HW4[..., :3] * alpha + background * (1 - alpha)
 
 
-def _shrink(image_VHWC: Tensor, size: int, where: str) -> Tensor:
-    height, width = image_VHWC.shape[1:3]
+def _shrink(image_HWC: Tensor, size: int, where: str) -> Tensor:
+    height, width = image_HWC.shape[:2]
     if height % size or width % size or height != width:
         raise UserError(f"data.size: {size} does not divide the {width}x{height} images of {where} evenly")
     # averaging is linear, so averaging over the background is averaging premultiplied colours, then the background
-    shrunk = [F.avg_pool2d(image_HWC.movedim(-1, 0), height // size) for image_HWC in image_VHWC]
-    return torch.stack(shrunk).movedim(1, -1).contiguous()
+    return F.avg_pool2d(image_HWC.movedim(-1, 0), height // size).movedim(0, -1).contiguous()
 
 
 def read_npz(path: Path) -> Views:

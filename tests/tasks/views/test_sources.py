@@ -2,6 +2,7 @@
 
 import json
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from ocd_core.errors import UserError
+from ocd_core.tasks.views import sources
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses
 from ocd_core.tasks.views.sources import check_angle, check_pose, read_blender, read_npz
 from tests.support.scenes import SIZE, rgba, write_blender, write_npz
@@ -28,6 +30,22 @@ def test_pictures_shrink_by_area_averaging_of_premultiplied_colours(tmp_path):
     assert found.focal == pytest.approx(2 / math.tan(CAMERA_ANGLE_X / 2))
     with pytest.raises(UserError, match=r"data\.size: 5 does not divide"):
         read_blender(tmp_path, 0.0, 5)
+
+
+def test_photographs_that_shrink_are_not_held_at_full_size(tmp_path, monkeypatch):
+    write_blender(tmp_path, rgba(6))
+    write_blender(tmp_path, rgba(1), "test")
+    read, alive, most = sources._read_photograph, weakref.WeakSet(), []
+
+    def counted(path, background):
+        most.append(len(alive))
+        found = read(path, background)
+        alive.add(found)
+        return found
+
+    monkeypatch.setattr(sources, "_read_photograph", counted)
+    assert read_blender(tmp_path, 0.0, 4)["train"].image_VHWC.shape == (6, 4, 4, 3)
+    assert max(most) <= 1
 
 
 def nan_image():
