@@ -172,7 +172,8 @@ def _needs(
     row_mb = sum(math.prod(spec.shape[1:]) * 4 for spec in schema.arrays().values()) / _MB
     scored = [x for x in layers if x.candidate]
     tried = min(params.scoring.samples, len(train)) * params.scoring.draws * len(scored)
-    forward = seconds(lambda: model.prefix(_first(train, 8).inputs)) / min(8, len(train))
+    batch = _first(train, 8)
+    forward = seconds(lambda: model.prefix(batch.inputs)) / len(batch)
     needs = [
         base,
         Need("score_layers", tried * forward / 60, None, None, f"{len(scored)} layers, at most"),

@@ -1,5 +1,6 @@
 """`ocd check`: what is refused before anything runs, and what is said."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.provenance import Lineage
 from ocd_core.scaffold.checking import Check, check_task_params
-from tests.support.toy import PLANE, toy_params
+from tests.support.toy import PLANE, ToySplit, toy_params
 
 
 def checked(root: Path, values: dict[str, Any], **groups: dict[str, Any]) -> Check:
@@ -37,6 +38,23 @@ def test_sizes_layers_and_needs(tmp_path: Path) -> None:
     assert store is not None
     assert 120 * 4 * 12 / 2**20 < store < 120 * 4 * 100 / 2**20  # Δ of 120 samples, and what else is stored of each
     assert not (tmp_path / "data").exists()
+
+
+def test_a_pass_is_divided_by_the_samples_that_were_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of samples that differ in shape, only one is."""
+
+    def fixed(run: Callable[[], object]) -> float:
+        run()
+        return 1.0
+
+    monkeypatch.setattr("ocd_core.scaffold.checking.seconds", fixed)
+    minutes = []
+    for alone in (False, True):
+        monkeypatch.setattr(ToySplit, "one_by_one", alone, raising=False)
+        needs = {need.stage: need for need in checked(tmp_path, PLANE, tuning={"updates": 0}).needs}
+        minutes.append(needs["score_layers"].minutes)
+    assert minutes[0] is not None
+    assert minutes[1] == pytest.approx(8 * minutes[0])
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
