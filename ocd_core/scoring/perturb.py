@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ocd_core.network.cut import Cut, CutModel
-from ocd_core.network.moves import row_chunks
+from ocd_core.network.moves import fitting_rows, row_chunks
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import torch_generator
 from ocd_core.samples import Batch, Tensors, map_tensors, select
@@ -35,6 +35,7 @@ from ocd_core.tasks.base import Task
 
 _DOUBLE = 8
 _PREFIX_BYTES = 64 << 20  # the layer's inputs (float64) of the samples that are processed at once
+_MEMORY_MB = 512  # the activations of the prefix of these samples
 _NOISE_NUMBERS = 1 << 20  # normal numbers in a block of draws; a block has at least one draw
 # drawing a normal number costs about as much as this many multiply-adds of a matrix product
 _NORMAL_COST = 200
@@ -69,6 +70,8 @@ def perturbed_losses(
         float64 (N, D), on the CPU.
     """
     first = model.prefix([x[:2] for x in batch.inputs]).select(slice(0, 1))
+    # not as few as the cache holds: every group draws the shared noise again
+    in_memory = fitting_rows(model, batch.select(slice(0, 1)), _MEMORY_MB, matrices=0).in_memory
     model = model.for_outputs(faster_graph)
     rows = _rows_within(model, task, first, select(batch.target, slice(0, 1)), memory_mb)
     positions, in_features = first.x_NPI.shape[1:]
@@ -76,7 +79,8 @@ def perturbed_losses(
     perturbed = source.shared if fresh or is_shared(positions, in_features) else source.reparametrised
     losses_ND = torch.empty((len(batch), draws), dtype=torch.float64)
     done = 0
-    for group in row_chunks(len(batch), max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features))):
+    size = min(in_memory, max(1, _PREFIX_BYTES // (_DOUBLE * positions * in_features)))
+    for group in row_chunks(len(batch), size):
         cut = model.prefix([x[group] for x in batch.inputs])
         target = select(batch.target, group)
         for n, at, z_DPO in perturbed(cut, batch.sample_id[group].tolist()):

@@ -159,6 +159,22 @@ def test_the_working_set_is_bounded():
     assert 100 < max(seen) < 2**20 / (8 * 27 * 3)  # three times the layer's output, at least
 
 
+def test_large_activations_before_the_layer_bound_the_samples_at_once(monkeypatch):
+    torch.manual_seed(0)
+    wide = nn.Sequential(nn.Linear(7, 50_000), nn.Tanh(), nn.Linear(50_000, 7))
+    network = Mixed(nn.Linear(7, 5), 5)
+    network.before = wide
+    split = ArraySplit(torch.randn(12, 7), torch.arange(12) % 3)
+    everything = losses(network, split, range(12), draws=20)
+    seen, prefix = [], CutModel.prefix
+    monkeypatch.setattr(CutModel, "prefix", lambda self, x: seen.append(len(x[0])) or prefix(self, x))
+    monkeypatch.setattr(ocd_core.scoring.perturb, "_MEMORY_MB", 12)
+    torch.testing.assert_close(losses(network, split, range(12), draws=20), everything, rtol=1e-5, atol=1e-5)
+    # a sample has 100,000 values in float32 at least: 30 of them do not fit, nor do three times as many with gradients
+    assert 1 < max(seen) <= 12 * 2**20 // (4 * 100_000) // 3
+    assert sum(seen) >= 12
+
+
 def test_noise_relative_to_the_layers_rms():
     network, _, _ = case("vector")
     model = CutModel(network, "layer")
