@@ -1,6 +1,7 @@
 """The paths of a run's artifacts, and writing them: an artifact is complete or absent."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -18,6 +19,10 @@ from ocd_core.files import PARTIAL, flush, locked, read_regular, remove, replace
 from ocd_core.params_files import check_task_name
 
 _OF_RUN = re.compile(r"seed(?P<seed>\d+)/rank(?P<rank>\d+)/(?P<name>[^/]+)")
+
+
+def _is_property(name: str) -> bool:
+    return isinstance(getattr(Artifacts, name, None), property)
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ class Artifacts:
         if other := _OF_RUN.fullmatch(name):
             return Artifacts(self.task, int(other["seed"]), int(other["rank"]), self.root).path(other["name"])
         kind, _, split = name.partition("/")
+        if not (split in ("train", "val", "test") if kind == "overfit" else _is_property(kind) and not split):
+            raise UserError(f"a run has no artifact {name!r}; what names it is damaged or of another version")
         found: Path = self.overfit(split) if kind == "overfit" else getattr(self, kind)
         return found
 
@@ -263,8 +270,10 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
             return ""
         return repr(value) if isinstance(value, float) else str(value)
 
-    lines = ["\t".join(columns), *("\t".join(cell(row.get(c)) for c in columns) for row in rows)]
-    write_text(path, "\n".join(lines) + "\n")
+    text = io.StringIO()  # quotes only what needs it: a layer's name may hold a tab, a line break or a quote
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerows([columns, *([cell(row.get(c)) for c in columns] for row in rows)])
+    write_text(path, text.getvalue())
 
 
 def read_table(path: Path) -> list[dict[str, str]]:

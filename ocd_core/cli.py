@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -165,6 +166,9 @@ def predict(
     out, inputs = place.new(out), [Path(place.given(str(path))) for path in inputs]
     if not out.is_dir():
         raise UserError(f"--out {out} is not a folder")
+    names = Counter(path.stem for path in inputs)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise UserError(f"{names[twice[0]]} inputs are named {twice[0]!r}, so their answers would be one file")
     if "/" not in task and ((Path("data") / task).is_dir() or task in task_names()):
         predictor = Predictor.from_artifacts(
             Artifacts(task, seed, rank).rank_dir, trust_remote_code=trust_remote_code, tuned=tuned

@@ -29,6 +29,10 @@ def png(figure: "Figure") -> bytes:
 
     A letter that no font has, such as one of a layer's name in another alphabet, is an empty box.
     """
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name may hold dollar signs
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

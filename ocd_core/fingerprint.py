@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ocd_core.errors import UserError
 from ocd_core.files import sha256_file, sha256_files
 
 
@@ -56,12 +57,26 @@ def source_file(module: str) -> Path | None:
     return None
 
 
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a source file, which may be a user's own.
+
+    Raises:
+        UserError: it is not Python, or not UTF-8; the message names the line.
+    """
+    try:
+        return ast.parse(path.read_bytes(), str(path))
+    except SyntaxError as error:
+        raise UserError(f"{path}, line {error.lineno}: {error.msg}; correct this file") from error
+    except ValueError as error:  # null bytes
+        raise UserError(f"{path} is not Python source: {error}; correct this file") from error
+
+
 @lru_cache(maxsize=1024)
 def _imports(path: Path, module: str, _modified: int) -> frozenset[str]:
     """The names that a file imports; the file is read again when it has changed."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
-    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    waiting: list[ast.AST] = [parsed(path)]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":

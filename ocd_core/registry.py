@@ -117,5 +117,5 @@ class Registry:
         module, attribute = target.split(":", 1)
         try:
             return getattr(import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, SyntaxError) as error:
             raise UserError(f"cannot import {self.kind} {target!r}: {error}") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
-from ocd_core.fingerprint import digest, import_closure, source_file, source_hashes
+from ocd_core.fingerprint import digest, import_closure, parsed, source_file, source_hashes
 from ocd_core.pipeline import STAGES, params_module
 
 
@@ -111,7 +111,11 @@ def _names(values: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
         found: Any = values
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
-        yield from [found] if isinstance(found, str) else found or ()
+        values_found = found if isinstance(found, list) else [] if found is None else [found]
+        for name in values_found:
+            if not isinstance(name, str):
+                raise UserError(f"{key}: expected a name, found {name!r}")
+            yield name
 
 
 def _member(members: _Members, name: str) -> str:
@@ -128,7 +132,7 @@ def _member(members: _Members, name: str) -> str:
 
 def _named_pictures(path: Path) -> Iterator[str]:
     """Each `pictures = "module:function"` in a class body of a file (`Task.pictures`)."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         for statement in node.body if isinstance(node, ast.ClassDef) else ():
             if isinstance(statement, ast.AnnAssign):
                 targets: list[ast.expr] = [statement.target]

@@ -150,7 +150,7 @@ def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
             raise UserError(f"{folder} holds no complete {kind} network: {name} is missing; train it (again)")
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{folder / CONFIG} is damaged: {error}") from error
     found = config.get("kind") if isinstance(config, dict) else None
     if found != kind:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json, write_table
+from ocd_core.artifacts import Artifacts, read_json, read_table, replaced_folder, write_json, write_table
 from ocd_core.errors import UserError
 from ocd_core.params_files import read_params
 
@@ -208,6 +208,21 @@ def test_json_refuses_nan_and_keeps_the_old_file(tmp_path) -> None:
 def test_table_leaves_missing_values_empty(tmp_path) -> None:
     write_table(tmp_path / "t.tsv", [{"a": 1, "b": 0.5}, {"a": 2, "c": math.nan}])
     assert (tmp_path / "t.tsv").read_text() == "a\tb\tc\n1\t0.5\t\n2\t\t\n"
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\0"), max_size=6), min_size=1))
+def test_a_table_gives_back_any_names(names: list[str]) -> None:
+    """A layer's name may hold tabs, line breaks and quotes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "t.tsv"
+        write_table(path, [{"layer": name, "n": str(i)} for i, name in enumerate(names)])
+        assert [row["layer"] for row in read_table(path)] == names
+
+
+@pytest.mark.parametrize("name", ["bogus", "overfit", "overfit/other", "base/x", "path", "seed1/rank1/bogus"])
+def test_a_name_that_no_artifact_has(name: str) -> None:
+    with pytest.raises(UserError, match="no artifact"):
+        Artifacts("toy").path(name)
 
 
 def test_a_name_in_the_task_is_that_of_another_run(tmp_path: Path) -> None:

@@ -203,6 +203,9 @@ def test_predict_refusals(ocd, in_run, tmp_path):
     ocd("predict", "toy", good, "--draws", 0).refused("draws=0")
     ocd("predict", "toy", tmp_path / "none.json").refused("none.json does not exist")
     ocd("predict", "toy", good, "--out", tmp_path / "nowhere").refused("--out", "nowhere is not a folder")
+    (tmp_path / "other").mkdir()
+    shutil.copyfile(good, tmp_path / "other" / "a.json")
+    ocd("predict", "toy", good, tmp_path / "other" / "a.json").refused("2 inputs are named 'a'")
     (tmp_path / "bad.json").write_text("{")
     ocd("predict", "toy", tmp_path / "bad.json").refused("bad.json", "not a JSON list")
 

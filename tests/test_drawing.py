@@ -22,3 +22,11 @@ def test_letters_that_no_font_has_give_no_warning(recwarn):
     axes[0, 0].set_title("名前 \x1b \u202e")
     assert png(figure)[:4] == b"\x89PNG"
     assert not list(recwarn)
+
+
+def test_dollar_signs_in_a_name_are_no_formula():
+    figure, axes = new_figure(1, 1, (2, 2))
+    figure.suptitle(r"layer $\frac$")
+    axes[0, 0].set_title("a$b$c")
+    axes[0, 0].set_xticks([0], [r"$\unknown$"])
+    assert png(figure)[:4] == b"\x89PNG"

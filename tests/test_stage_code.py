@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from ocd_core.errors import UserError
 from ocd_core.params_files import read_params
 from ocd_core.pipeline import STAGES
 from ocd_core.stage_code import BY_NAME, code_of, stage_code
+from ocd_core.tasks import task_class
 from tests.support.repository import REPO
 
 PROGRAM = """
@@ -135,3 +137,37 @@ def test_the_scale_network_follows_the_representation_and_nothing_else_of_the_di
     assert {"ocd_core.codes.params", "ocd_core.codes.representations.factored"} <= set(code)
     assert "ocd_core.codes.representations.pca" not in code
     assert not [name for name in code if name.startswith("ocd_core.diffusion")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected groups of params, found NoneType"),
+        ("- a", "expected groups of params, found list"),
+        ("domain: 3", "domain: expected a name, found 3"),
+        ("domain: images\nevaluate: {rows: 5}", "evaluate.rows: expected a name, found 5"),
+    ],
+)
+def test_the_first_stage_of_all_names_malformed_params(tmp_path: Path, monkeypatch, text: str, message: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params").mkdir()
+    Path("params/mine.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        import_module("stages.code").main("mine")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (b"import torch\n\ndef f(:\n", r"mine_broken\.py, line 3: .*correct this file"),
+        (b"x = '\xe9'\n", r"mine_broken\.py"),
+        (b"x = 1\x00\n", r"mine_broken\.py"),
+    ],
+)
+def test_a_users_module_that_is_no_python_is_named(tmp_path: Path, monkeypatch, source: bytes, message: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_broken.py").write_bytes(source)
+    with pytest.raises(UserError, match=message):
+        stage_code("prepare", {**read_params("mnist5k", REPO), "domain": "mine_broken:Task"})
+    with pytest.raises(UserError, match=r"cannot import domain"):
+        task_class("mine_broken:Task")

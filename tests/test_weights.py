@@ -262,3 +262,10 @@ def test_a_saved_network_may_have_tied_weights(tmp_path: Path) -> None:
     other = network(1)
     other.load_state_dict(state)
     assert same(network(0), other)
+
+
+def test_a_config_of_thousands_of_levels_is_damaged(tmp_path: Path) -> None:
+    save_network(tmp_path, "kind", {"a": torch.zeros(1)}, {})
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        load_network(tmp_path, "kind")

@@ -115,7 +115,7 @@ def _get(fs: Any, path: str, missing: str) -> bytes:
 def _json(text: bytes, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is damaged: it is not JSON; {AGAIN}") from error
 
 

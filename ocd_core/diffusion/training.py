@@ -40,12 +40,13 @@ class DiffusionTraining:
 
     One metric is val_loss_permuted, the validation loss with each sample's I(x) exchanged for another's, under the same
     timesteps and noise. If it is no higher than val_loss, the model does not use I(x). With `task_loss`, val_loss in
-    metrics is the diffusion's own loss, but in the curve the sum of both.
+    metrics is the diffusion's own loss, but in the curve the sum of both. resumed: whether it began at a checkpoint.
     """
 
     model: DiffusionModel
     curve: list[Row]
     metrics: dict[str, float]
+    resumed: bool
 
 
 def train_diffusion(
@@ -119,7 +120,7 @@ def train_diffusion(
         task_flops = backward_flops(lambda: moved.loss(0, 0, 1), list(model.parameters()))
     checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
     found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
-    return DiffusionTraining(model, found.curve, _metrics(denoising, found, task_flops))
+    return DiffusionTraining(model, found.curve, _metrics(denoising, found, task_flops), found.resumed_at > 0)
 
 
 def fresh_model(cond: Condition, params: DiffusionParams, representation: Representation, seed: int) -> DiffusionModel:

@@ -39,10 +39,12 @@ class Tuning:
     """The result of `tune`.
 
     curve: see `Tried`; with `delta_weight`, val_delta_loss is the diffusion's own loss. metrics: plain numbers.
+    resumed: whether a training began at a checkpoint.
     """
 
     curve: list[Row]
     metrics: dict[str, float]
+    resumed: bool
 
 
 def ddim_draw(model: DiffusionModel, steps: int) -> Draw:
@@ -131,7 +133,7 @@ def tune(
     tried = optimise_with_rates(
         model, objective, settings, params.lrs, own, "tuning", progress, on_row, resume, processes
     )
-    return Tuning(tried.curve, {**_metrics(tried), "flops": float(update_flops * tried.updates)})
+    return Tuning(tried.curve, {**_metrics(tried), "flops": float(update_flops * tried.updates)}, tried.resumed)
 
 
 def _metrics(tried: Tried) -> dict[str, float]:

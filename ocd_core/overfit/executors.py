@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnContext
@@ -206,9 +207,18 @@ def _serve(connection: Connection, job: Job, number: int) -> None:
             make(shard)
         except UserError as error:
             answer = error
-        except Exception:
-            answer = traceback.format_exc()
+        except Exception as error:
+            answer = _shortage(error) if is_shortage(error) else traceback.format_exc()
         connection.send(answer)
+
+
+def _shortage(error: Exception) -> UserError:
+    """What the machine lacked: another try would lack it, too."""
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"too little memory, or too few threads or open files, for a worker ({type(error).__name__}: {reason}); "
+        "nothing is damaged: use fewer --workers or a smaller overfit.memory_mb, and run the same command again"
+    )
 
 
 def _end_with_parent() -> None:

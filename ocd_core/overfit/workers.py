@@ -11,7 +11,7 @@ from ocd_core.allocator import keep_freed_memory
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import sha256_file
+from ocd_core.files import locked, sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.loading import load_cut_model
 from ocd_core.overfit.executors import MakeShard
@@ -45,18 +45,22 @@ class Recipe:
     def with_refinement(self, name: str) -> Iterator["Recipe"]:
         """The same recipe, with a file of this name that all splits and workers read, if the params ask to refine Δ.
 
-        The file is made from the training split, and removed in the end.
+        The file is made from the training split, and removed in the end; a lock keeps another process from both.
+
+        Raises:
+            UserError: another process uses a file of this name.
         """
         if not self.params.overfit.refine.steps:
             yield self
             return
         path = self.artifacts.work / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace(self, split="train").builder().fit_refinement().save(path)
-        try:
-            yield replace(self, refinement=name)
-        finally:
-            path.unlink(missing_ok=True)
+        with locked(path.with_name(f".{name}.lock"), str(path)):
+            replace(self, split="train").builder().fit_refinement().save(path)
+            try:
+                yield replace(self, refinement=name)
+            finally:
+                path.unlink(missing_ok=True)
 
     def builder(self, worker: int = 0) -> RowBuilder:
         """Load the base network and the prepared data, for worker number `worker`; workers take GPUs in turn."""

@@ -4,6 +4,7 @@ A row `ocd_alternative_layer` is the row `ocd` of the layer of rank 2 (the paper
 `ocd_<preset>` is the row `ocd` of the task `<task>_<preset>`, which `ocd preset` writes.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from ocd_core.evaluation.result import Absent, Result, corrected
 from ocd_core.params_files import NAME_BYTES
 from ocd_core.presets import preset_names
 from ocd_core.provenance import AGAIN, check_files
+from ocd_core.report.alike import tables_alike
 
 Table = dict[str, Any]  # of one run, as the stage `evaluate` writes it
 ALTERNATIVE = "ocd_alternative_layer"
@@ -55,7 +57,7 @@ class Merged:
 
 
 def run_tables(task: str, root: Path | str = ".") -> list[Table]:
-    """Read `table.json` of every evaluated run of a task, ordered by rank and seed.
+    """Read `table.json` of the evaluated runs of a task, ordered by rank and seed; see `alike` for which.
 
     Raises:
         UserError: the task has no evaluated run.
@@ -64,7 +66,7 @@ def run_tables(task: str, root: Path | str = ".") -> list[Table]:
     if not tables:
         folder = Artifacts(task, root=Path(root)).task_dir
         raise UserError(f"no evaluated run of task {task!r} below {folder}; run 'dvc repro' first")
-    return tables
+    return tables_alike(tables, root)
 
 
 def _tables(task: str, root: Path | str) -> list[Table]:
@@ -115,7 +117,7 @@ def preset_tables(task: str, root: Path | str = ".") -> dict[str, list[Table]]:
     """The evaluated runs of a task under each preset that has any, see `merged_results`."""
     names = {preset: f"{task}_{preset}" for preset in preset_names()}
     found = {preset: _tables(name, root) for preset, name in names.items() if len(name.encode()) <= NAME_BYTES}
-    return {preset: tables for preset, tables in found.items() if tables}
+    return {preset: tables_alike(tables, root) for preset, tables in found.items() if tables}
 
 
 def _renamed(tables: Sequence[Table], row: str, title: str) -> list[Result]:
@@ -138,6 +140,9 @@ def _merge(group: list[Result]) -> Result:
     for name, merge in _OVER_SEEDS.items():
         known = [v for v in (getattr(r, name) for r in group) if v is not None]
         values[name] = merge(known) if known else None
+    signs = {math.copysign(1, r.difference) for r in group if r.difference}
+    if len(signs) > 1 and values["p"] is not None:  # better with one seed and worse with another
+        values["p"] = 1.0
     means = [r.mean for r in group if r.mean is not None]
     values |= {
         "seeds": len(group),

@@ -55,9 +55,9 @@ def notes(entry: Merged) -> list[str]:
     lines = [
         f"difference: from the base in {name}, with a 95 % bootstrap interval; z: paired over {_units(first)}"
         f"{', like the difference a mean over seeds' if several else ''}; p: two-sided, Holm-corrected over the rows"
-        f"{', the largest of the seeds' if several else ''}. gap closed: the share of the way from the base to the "
-        f"bound. \\*: differs from the base with a corrected p below {SIGNIFICANT} (paired t-test; accuracy: McNemar's "
-        "exact test)."
+        f"{', the largest of the seeds, or 1 if they disagree in the sign' if several else ''}. gap closed: the share "
+        f"of the way from the base to the bound. \\*: differs from the base with a corrected p below {SIGNIFICANT} "
+        "(paired t-test; accuracy: McNemar's exact test)."
     ]
     temperatures = {r.row: r.temperature for r in entry.results if r.temperature is not None}
     if temperatures:

@@ -34,14 +34,15 @@ def run(
     lineage.check("overfit")
     run = lineage.artifacts
     shared = f"refinement-{run.task}-seed{run.seed}-rank{run.rank}-{'-'.join(splits)}.safetensors"
+    watch = Stopwatch()  # what refines Δ in all splits counts for the first
     with Recipe(run, lineage.params, "train", device).with_refinement(shared) as recipe:
         for split in splits:
-            build(lineage, replace(recipe, split=split), execution, url)
+            build(lineage, replace(recipe, split=split), execution, url, watch)
+            watch = Stopwatch()
 
 
-def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | None = None) -> None:
-    """Make the store of one split, below `url` if given, and record how long that took."""
-    watch = Stopwatch()
+def build(lineage: Lineage, recipe: Recipe, execution: Execution, url: str | None, watch: Stopwatch) -> None:
+    """Make the store of one split, below `url` if given, and record how long that took by the watch."""
     artifacts, split = recipe.artifacts, recipe.split
     builder = recipe.builder()
     rows = builder.task.identity(artifacts.prepared, split)

@@ -40,7 +40,6 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
     train = OverfitStore(artifacts.overfit("train"))
     val = OverfitStore(artifacts.overfit("val"))
     with work_folder(artifacts, "diffusion") as work:
-        resumed = (work / "checkpoint.pt").exists()
         with join_processes(device) as (processes, place):
             network = _Network(lineage, train, val)
             representation = fit_to_store(train, params.diffusion, network.covariances())
@@ -61,7 +60,7 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
             write_json(dest / "params.json", params.effective("diffusion"))
             write_json(dest / "metrics.json", result.metrics)
             write_table(dest / "curve.tsv", result.curve)
-        return {"resumed": resumed}
+        return {"resumed": result.resumed}
 
 
 @dataclass(frozen=True)

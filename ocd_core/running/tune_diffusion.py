@@ -38,7 +38,6 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
     """
     artifacts = lineage.artifacts
     with work_folder(artifacts, "tuned") as work:
-        resumed = any(work.glob("checkpoint-*.pt"))
         with join_processes(device) as (processes, place):
             lineage.check(STAGE)
             if not lineage.params.tuning.updates:
@@ -56,7 +55,7 @@ def run(lineage: Lineage, device: str = "cpu", follow: Follow = with_bar) -> dic
             write_json(dest / "params.json", lineage.params.effective("tuned"))
             write_json(dest / "metrics.json", result.metrics)
             write_table(dest / "curve.tsv", result.curve)
-        return {"resumed": resumed}
+        return {"resumed": result.resumed}
 
 
 def tuned(

@@ -34,6 +34,12 @@ def refuse_impossible(node: dict[str, Any]) -> None:
         _need(_is_count(attributes.get(name, 0), 0), f"its {name} is no number")
     for name in ("config", "data"):
         _need(isinstance(attributes.get(name) or {}, dict), f"its {name} is no group of values")
+    shared = (attributes.get("data") or {}).get("shared_rows") or {}
+    _need(
+        isinstance(shared, dict)
+        and all(isinstance(pair, str) and pair.count("/") == 1 and _is_count(n, 0) for pair, n in shared.items()),
+        "its data.shared_rows are no numbers of samples by pairs of splits",
+    )
     schema = _schema(attributes.get("schema"))
     digests = attributes.get("shard_samples")
     _need(

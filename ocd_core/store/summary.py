@@ -129,7 +129,8 @@ def ranged(rows: Int64) -> slice | Int64:
 
 def _classes(store: OverfitStore, target: npt.NDArray[Any]) -> int | None:
     classes = store.attributes.get("classes")
-    if not isinstance(classes, int) or target.dtype.kind not in "iu" or target.ndim != 1:
+    scores = store.schema.base_output
+    if not isinstance(classes, int) or scores != (classes,) or target.dtype.kind not in "iu" or target.ndim != 1:
         return None
     return classes if target.min() >= 0 and target.max() < classes else None
 

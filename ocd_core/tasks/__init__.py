@@ -60,7 +60,7 @@ def task_class(domain: str) -> type[Task]:
     module, cls = target.split(":", 1)
     try:
         found = getattr(import_module(module), cls)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, SyntaxError) as error:
         raise UserError(f"cannot import domain {domain!r} ({target}): {error}") from error
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UserError(f"{target} is not a subclass of ocd_core.tasks.Task")

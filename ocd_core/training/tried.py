@@ -32,7 +32,7 @@ class Tried:
 
     curve: the rows of all trainings; `update` counts on from one to the next, `tried_lr` is the learning rate.
     lr: the best. best: its training. updates: of all trainings together. losses: {learning rate: best validation loss},
-    infinite if the training diverged.
+    infinite if the training diverged. resumed: whether one of them began at a checkpoint.
     """
 
     curve: list[Row]
@@ -40,6 +40,7 @@ class Tried:
     best: Optimised
     updates: int
     losses: dict[float, float]
+    resumed: bool
 
     @property
     def start_loss(self) -> float:
@@ -86,7 +87,7 @@ def optimise_with_rates(
     curve: list[Row] = []
     losses: dict[float, float] = {}
     best: tuple[float, Optimised] | None = None
-    done = 0
+    done, resumed = 0, False
     for number, lr in enumerate(lrs):
         _set(module, start)
         before, first = done, number * settings.updates
@@ -119,6 +120,7 @@ def optimise_with_rates(
                 raise
             continue
         done += found.updates
+        resumed = resumed or found.resumed_at > 0
         losses[lr] = found.best_loss
         if best is None or found.best_loss < best[1].best_loss:
             best = lr, found
@@ -126,7 +128,7 @@ def optimise_with_rates(
     assert best is not None
     _set(module, kept)
     module.eval()
-    return Tried(curve, best[0], best[1], done, losses)
+    return Tried(curve, best[0], best[1], done, losses, resumed)
 
 
 @torch.no_grad()

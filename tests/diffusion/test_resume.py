@@ -109,3 +109,20 @@ def test_checkpoints_of_other_params_or_data_are_not_used(tmp_path):
     again = train(tmp_path, lambda k, _: done.append(k), clip=0.5)
     assert done == []  # the finished run is taken as it is
     assert same(again, other)
+
+
+def test_only_a_checkpoint_of_the_same_run_is_resumed(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_at(7))
+    assert not train(tmp_path, ema=0.5).resumed, "other params: it starts over"
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, stop_at(7))
+    assert train(tmp_path).resumed
+
+
+def stop_at(last):
+    def progress(update, _note):
+        if update == last:
+            raise KeyboardInterrupt
+
+    return progress

@@ -28,6 +28,8 @@ class Notes:
             raise ValueError(f"shard {shard} is unlucky")
         if self._due("user", shard):
             raise UserError(f"shard {shard} is the user's mistake")
+        if self._due("short", shard):
+            raise MemoryError("Unable to allocate 3.00 GiB")
         if self._due("sleep", shard):
             time.sleep(600)
         (self.folder / f"made-{shard}").write_text(str(shard**2))

@@ -49,6 +49,13 @@ def sound(_shard: int) -> list[str]:
     return []
 
 
+def test_a_shortage_in_a_worker_is_named_and_not_tried_again(job: Notes) -> None:
+    job.ask("short", 2, 1)
+    with pytest.raises(UserError, match=r"^too little memory.* for a worker .*3.00 GiB.*nothing is damaged.*--workers"):
+        run_shards(job, range(5), Execution("process", workers=2), sound)
+    assert 2 not in job.made()
+
+
 def test_workers_make_all_shards_though_they_die_and_fail(job: Notes, execution: Execution) -> None:
     job.ask("die", 1, 2)
     job.ask("raise", 3, 2)

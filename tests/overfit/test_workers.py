@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from ocd_core.artifacts import Artifacts
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.overfit import workers
+from ocd_core.overfit.rows import RowBuilder
 from ocd_core.overfit.workers import Recipe, ShardJob
 from ocd_core.store import OverfitStore
 from ocd_core.store.local import LocalSink
+from ocd_core.timing import read_seconds
 from tests.faults.support import copy_run, store_of
 from tests.support.params import refine_params
 from tests.support.runs import GROUPS
@@ -95,7 +98,12 @@ def test_workers_refine_with_the_same_coordinates(tmp_path: Path, monkeypatch) -
     assert store.attributes["config"]["overfit"]["refine"]["components"] == 5
     plain = Recipe(artifacts, params, "val")
     with plain.with_refinement("refinement.safetensors") as recipe:
-        damping = recipe.builder().refinement.damping
+        with (
+            pytest.raises(UserError, match=r"refinement\.safetensors is being written by process"),
+            plain.with_refinement("refinement.safetensors"),
+        ):
+            pass
+        damping = recipe.builder().refinement.damping  # a second process has not taken the file away
         sent = ShardJob.of(recipe, LocalSink(tmp_path / "sink", store.schema), "f00d")
         assert len(pickle.dumps(sent)) < 10_000
         make = pickle.loads(pickle.dumps(sent)).open(0)
@@ -116,3 +124,13 @@ def test_without_refining_there_is_no_file(run: Path) -> None:
     with plain.with_refinement("nothing") as recipe:
         assert recipe is plain
     assert not (Artifacts("toy").work / "nothing").exists()
+
+
+def test_the_time_of_what_refines_is_that_of_the_first_split(tmp_path: Path, monkeypatch) -> None:
+    write_toy_params(tmp_path, **REFINED)
+    monkeypatch.chdir(tmp_path)
+    fit = RowBuilder.fit_refinement
+    monkeypatch.setattr(RowBuilder, "fit_refinement", lambda self: (time.sleep(1.5), fit(self))[1])
+    run_stages(upto="overfit")
+    seconds = {split: read_seconds(Artifacts("toy"), "overfit", split)["seconds"] for split in ("train", "val")}
+    assert seconds["train"] > 1.5 > seconds["val"]

@@ -24,11 +24,17 @@ def test_tables_are_read_by_rank_and_seed(tmp_path: Path) -> None:
     assert found == [(1, 1), (1, 2), (2, 0), (2, 10)]
 
 
+def test_what_is_better_with_one_seed_and_worse_with_another_is_no_different() -> None:
+    runs = [of(result("ocd", mean, difference=mean - 0.5, z=z, p=1e-6)) for mean, z in ((0.3, -5.0), (0.6, 5.0))]
+    assert over_seeds(runs)[0].p == 1.0
+    assert over_seeds([runs[0], runs[0]])[0].p == 1e-6
+
+
 def test_seeds_have_a_mean_a_spread_and_the_largest_p() -> None:
     runs = [
         of(result("ocd", 0.4, z=-3.0, p=0.01, gap_closed=0.5, flops=100, title="a")),
         of(result("ocd", 0.2, z=-1.0, p=0.3, gap_closed=0.7, flops=100, title="b")),
-        of(result("ocd", 0.6, z=1.0, p=0.2, gap_closed=None, flops=103, title="a")),
+        of(result("ocd", 0.6, z=1.0, p=0.2, gap_closed=None, flops=103, title="a", difference=None)),
     ]
     (merged,) = over_seeds(runs)
     assert (merged.mean, merged.sd_over_seeds, merged.seeds) == (pytest.approx(0.4), pytest.approx(0.2), 3)

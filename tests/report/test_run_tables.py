@@ -39,7 +39,7 @@ def test_several_seeds_show_their_mean_and_spread() -> None:
     other = table(seed=1, results=[result("base", 0.5), result("ocd", 0.6, z=-3.0, p=0.0001, gap_closed=0.75)])
     text = shown(table(), other)
     assert "seeds 0, 1, mean ± SD over seeds**" in text
-    assert "| the ocd | 0.500 ± 0.141 | +0.000 [-0.100, +0.100] | -2.5 | .040 | 50 % |" in text
+    assert "| the ocd | 0.500 ± 0.141 | +0.000 [-0.100, +0.100] | -2.5 | 1.000 | 50 % |" in text
     assert "the largest of the seeds" in text
 
 

@@ -110,6 +110,8 @@ def forgeries() -> dict[str, Callable[[dict[str, Any]], None]]:
         "an array": lambda node: node.update(node_type="array"),
         "another layer's name": lambda node: node["attributes"].update(layer={"a": 1}),
         "a list of params": lambda node: node["attributes"].update(config=[1]),
+        "shared rows by one name": lambda node: node["attributes"].update(data={"shared_rows": {"a": 1}}),
+        "a list of shared rows": lambda node: node["attributes"].update(data={"shared_rows": ["train/val"]}),
         "a nested list": lambda node: node["attributes"].update(config=json.loads("[" * 900 + "]" * 900)),
     }
 

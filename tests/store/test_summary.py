@@ -89,3 +89,11 @@ def test_sizes_are_those_of_the_files(tmp_path):
 def test_spread_by_hand():
     expected = {"min": 0.0, "q25": 1.0, "median": 2.0, "q75": 3.0, "max": 4.0, "mean": 2.0}
     assert spread(np.array([4.0, 0.0, 2.0, 1.0, 3.0])) == expected
+
+
+def test_outputs_that_are_no_class_scores_give_no_classes(tmp_path) -> None:
+    """A store from elsewhere may say anything."""
+    store = class_store(tmp_path / "a.zarr", classes=3)
+    assert read_rows(store, 5).classes == 3
+    store.attributes["classes"] = 4
+    assert read_rows(store, 5).classes is None

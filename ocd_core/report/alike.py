@@ -1,0 +1,76 @@
+"""Which of a task's runs belong in one table: those that differ in their seed and rank alone.
+
+A run of an earlier try may still be there (a seed that `params.yaml` no longer names, a stage that was started with
+other params). Its numbers and those of the present runs have no common mean.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.config import load_params
+from ocd_core.errors import UserError
+from ocd_core.params_files import flat
+from ocd_core.provenance import MANIFEST, content, read_manifest
+
+Made = dict[str, Any]  # what a run was made from: params by dotted keys, codes by artifact, the prepared data
+_MADE_BY_CODE = ("base", "layers", "diffusion", "scale", "tuned", "controls", "evaluation")
+
+
+def made_from(run: Artifacts) -> Made:
+    """What an evaluated run was made from, apart from its seed and rank."""
+    config = run.evaluation / "config.json"
+    found: Made = dict(flat(read_json(config))) if config.is_file() else {}
+    for name in _MADE_BY_CODE:
+        folder = run.path(name)
+        if (folder / MANIFEST).is_file():
+            found[f"code of {name}"] = read_manifest(folder)["code"]
+    found["prepared data"] = read_manifest(run.evaluation)["inputs"].get("prepared")
+    return found
+
+
+def alike(runs: Sequence[Artifacts]) -> tuple[list[Artifacts], list[str]]:
+    """The runs that agree with the present params and data, or else with most; and a sentence about each other one.
+
+    Args:
+        runs: of one task, at least one.
+    """
+    made = [made_from(run) for run in runs]
+    keys = [tuple(sorted((name, repr(value)) for name, value in each.items())) for each in made]
+    present = _present(runs[0])
+    best = max(
+        range(len(runs)),
+        key=lambda i: (sum(made[i].get(k) == v for k, v in present.items()), Counter(keys)[keys[i]], -i),
+    )
+    kept = [run for run, key in zip(runs, keys, strict=True) if key == keys[best]]
+    return kept, [_why(run, each, made[best]) for run, each in zip(runs, made, strict=True) if run not in kept]
+
+
+def _present(run: Artifacts) -> Made:
+    try:
+        params = dict(flat(load_params(run.task, run.root).effective("evaluation")))
+    except UserError:  # the params file is gone, or is being edited
+        params = {}
+    data = content(run, "prepared")
+    return params if data is None else {**params, "prepared data": data}
+
+
+def _why(run: Artifacts, made: Made, kept: Made) -> str:
+    names = [name for name in {**kept, **made} if made.get(name) != kept.get(name)]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"Seed {run.seed}, rank {run.rank} is left out: it was made with another {', '.join(names[:3])}{more}; run its "
+        f"stages again ('ocd run {run.task} --seed {run.seed}'), or delete {run.evaluation}."
+    )
+
+
+def tables_alike(tables: Sequence[dict[str, Any]], root: Path | str) -> list[dict[str, Any]]:
+    """The tables of such runs; the first one's remarks name the others."""
+    by_run = {Artifacts(table["task"], table["seed"], table["rank"], Path(root)): table for table in tables}
+    kept, left_out = alike(list(by_run))
+    found = [by_run[run] for run in kept]
+    if left_out:
+        found[0] = {**found[0], "remarks": [*found[0].get("remarks", []), *left_out]}
+    return found

@@ -1,0 +1,64 @@
+"""Runs of one task that do not belong together are not averaged."""
+
+from pathlib import Path
+
+import pytest
+
+from ocd_core.artifacts import Artifacts, write_json
+from ocd_core.files import sha256_files
+from ocd_core.provenance import MANIFEST, write_manifest
+from ocd_core.report.results import merged_results, run_tables
+from ocd_core.report.run_tables import markdown
+from tests.support.tables import table, write_table
+
+CONFIG = {"diffusion": {"updates": 400}, "scale": {"lr": 1e-3}}
+
+
+def write(root: Path, seed: int, updates: int = 400, code: str = "c0", rank: int = 1) -> Artifacts:
+    run = Artifacts("toy", seed, rank, root)
+    write_table(run, table(seed=seed, rank=rank), {**CONFIG, "diffusion": {"updates": updates}})
+    write_json(run.diffusion / "metrics.json", {})
+    (run.diffusion / MANIFEST).unlink(missing_ok=True)
+    made = {"stage": "train_diffusion", "params": {}, "code": code, "inputs": {}}
+    write_manifest(run.diffusion, made, sha256_files(run.diffusion))
+    return run
+
+
+def kept(root: Path) -> tuple[list[tuple[int, int]], list[str]]:
+    found = run_tables("toy", root)
+    return [(t["rank"], t["seed"]) for t in found], [r for r in found[0]["remarks"] if "left out" in r]
+
+
+def test_runs_that_differ_in_seed_and_rank_alone_are_together(tmp_path: Path) -> None:
+    for seed, rank in ((0, 1), (1, 1), (0, 2)):
+        write(tmp_path, seed, rank=rank)
+    assert kept(tmp_path) == ([(1, 0), (1, 1), (2, 0)], [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"updates": 500}, "diffusion.updates"), ({"code": "c1"}, "code of diffusion")]
+)
+def test_one_of_other_params_or_code_is_left_out_by_name(tmp_path: Path, changes, named: str) -> None:
+    for seed in (0, 2):
+        write(tmp_path, seed)
+    write(tmp_path, 1, **changes)
+    runs, (why,) = kept(tmp_path)
+    assert runs == [(1, 0), (1, 2)]
+    assert why.startswith(f"Seed 1, rank 1 is left out: it was made with another {named}; run its stages again")
+    assert why in markdown(merged_results(run_tables("toy", tmp_path)))
+
+
+def test_the_present_params_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run again with other params, beside two of before."""
+
+    class Now:
+        def effective(self, _artifact: str):
+            return {**CONFIG, "diffusion": {"updates": 500}}
+
+    for seed in (1, 2):
+        write(tmp_path, seed)
+    write(tmp_path, 0, updates=500)
+    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now())
+    runs, why = kept(tmp_path)
+    assert runs == [(1, 0)]
+    assert len(why) == 2
