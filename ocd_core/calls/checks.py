@@ -13,11 +13,14 @@ _HINT = "one loss per sample is needed, for example reduction='none', or a mean 
 
 
 @torch.no_grad()
-def check_given(given: Given, batch: Batch) -> Outputs:
+def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
     """Check network and loss on a few samples, and say of which kind the outputs are.
 
     Args:
         batch: at least two samples.
+
+    Returns:
+        the kind; and the number of classes, or None if the outputs are no scores of classes.
 
     Raises:
         UserError: the network fails or mixes samples; the loss fails, or gives no loss per sample.
@@ -37,7 +40,8 @@ def check_given(given: Given, batch: Batch) -> Outputs:
     for dtype in (torch.float32, torch.float64):
         in_dtype = map_tensors(lambda x, dtype=dtype: x.to(dtype) if x.is_floating_point() else x, output)  # type: ignore[misc]
         _check_loss(given, in_dtype, batch)
-    return _kind(output, batch.target)
+    kind = _kind(output, batch.target)
+    return kind, output.shape[1] if kind == "classes" else None
 
 
 def _run(given: Given, batch: Batch) -> Any:

@@ -189,11 +189,14 @@ class Source:
         return tensor_digest(*inputs.tensors, *target.tensors)
 
 
-def write_split(source: Source, folder: Path) -> None:
+def write_split(source: Source, folder: Path, classes: int | None = None) -> None:
     """Read a split once and write it: one file a tensor, mapped into memory while it is filled.
 
+    Args:
+        classes: how many, if the target is a class.
+
     Raises:
-        UserError: see `Source.batches`; or a number is NaN or infinite (the message names the row).
+        UserError: see `Source.batches`; or a number is NaN or infinite, or a class is none (the message names the row).
     """
     folder.mkdir(parents=True)
     files: list[npt.NDArray[Any]] = []
@@ -207,6 +210,8 @@ def write_split(source: Source, folder: Path) -> None:
             form = {part: {"names": p.names, "single": p.single, "count": len(p.tensors)}
                     for part, p in (("inputs", inputs), ("target", target))}  # fmt: skip
             write_json(folder / _STRUCTURE, form)
+        if classes is not None:
+            _refuse_label(target.tensors[0].numpy(), classes, source.what, done)
         for file, x in zip(files, arrays, strict=True):
             if x.shape[1:] != file.shape[1:]:
                 raise UserError(
@@ -234,6 +239,17 @@ def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:
     bad_N = ~np.isfinite(x).reshape(len(x), -1).all(1)
     if bad_N.any():
         raise UserError(f"{what}: row {first + int(bad_N.argmax())} holds NaN or infinite numbers")
+
+
+def _refuse_label(y: npt.NDArray[Any], classes: int, what: str, first: int) -> None:
+    bad_N = ((y < 0) | (y >= classes)).reshape(len(y), -1).any(1)
+    if bad_N.any():
+        row = int(bad_N.argmax())
+        raise UserError(
+            f"{what}: row {first + row} has the label {y[row].tolist()}, but the model has {classes} outputs, so "
+            f"labels are 0 to {classes - 1}; number them from 0, and leave out rows without a label (numbers that are "
+            "no labels: give floating-point ones)"
+        )
 
 
 class StoredSplit:

@@ -249,7 +249,7 @@ class OCD:
         prepared, found = self.artifacts.prepared.with_name(TEST), source.digest()
         if not (prepared / "summary.json").is_file() or read_json(prepared / "summary.json")["digest"] != found:
             with replaced_folder(prepared) as dest:
-                write_split(source, dest / "test")
+                write_split(source, dest / "test", self._given.classes)
                 write_json(dest / "summary.json", {"digest": found, "samples": len(source)})
         lineage = Lineage(self.artifacts, self._params)
         with _stdout_apart():
@@ -374,7 +374,7 @@ class OCD:
         self._given.keep().sources = {"train": train, "val": val}
         values = target.tensors[0] if len(target.tensors) == 1 else target.tensors
         batch = Batch(inputs.tensors, values, torch.arange(len(inputs.tensors[0])))
-        outputs = check_given(self._given, batch)
+        outputs, self._given.classes = check_given(self._given, batch)
         self._form = (names, by_name)
         self._same_form(next(val.batches(1))[0], "val")
         data = GivenData(

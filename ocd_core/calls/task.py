@@ -58,7 +58,7 @@ class Given:
     """The objects, with how they are called.
 
     network: takes tensors (see `ocd_core.calls.model`). loss: of each sample. target: names and whether it is alone.
-    sources: the splits as they were given.
+    sources: the splits as they were given. classes: how many, if the outputs are scores of classes.
     """
 
     key: str
@@ -68,6 +68,7 @@ class Given:
     target_single: bool = True
     metrics: Sequence[Metric] = ()
     sources: dict[SplitName, Source] = field(default_factory=dict)
+    classes: int | None = None
     _losses: dict[tuple[torch.dtype, str], Callable[[Any, Any], Tensor]] = field(default_factory=dict)
 
     def keep(self, key: str | None = None) -> "Given":
@@ -114,7 +115,7 @@ class GivenTask(Task):
         sizes = {}
         for name in ("train", "val"):
             source = self.given.sources[name]
-            write_split(source, dest / name)
+            write_split(source, dest / name, self.given.classes)
             sizes[name] = {"samples": len(source)}
         splits: dict[SplitName, Split] = {"train": self.open(dest, "train"), "val": self.open(dest, "val")}
         shared = shared_inputs(splits, self.evaluation_batch)

@@ -85,3 +85,13 @@ def test_numbers_that_are_none_are_named_by_their_row(tmp_path) -> None:
     with pytest.raises(UserError, match="val: row 299 holds NaN or infinite numbers"):
         write_split(Source.of((x, torch.zeros(300)), "val"), tmp_path / "val")
     refuse_nan(np.array([1, 2]), "val")
+
+
+def test_labels_that_are_no_classes_are_named_by_their_row(tmp_path) -> None:
+    y = torch.arange(300) % 10
+    write_split(Source.of((torch.zeros(300, 2), y), "val"), tmp_path / "any")
+    write_split(Source.of((torch.zeros(300, 2), y), "val"), tmp_path / "val", 10)
+    for bad in (10, -100):
+        y[290] = bad
+        with pytest.raises(UserError, match=f"val: row 290 has the label {bad}, .* labels are 0 to 9; number them"):
+            write_split(Source.of((torch.zeros(300, 2), y), "val"), tmp_path / f"bad {bad}", 10)

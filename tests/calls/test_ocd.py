@@ -95,6 +95,18 @@ def test_other_test_rows_give_another_table(finished, tmp_path) -> None:
     assert other.loc["base", "loss"] != frame.loc["base", "loss"]
 
 
+def test_a_label_that_is_no_class_is_refused_before_anything_is_fitted(finished, tmp_path) -> None:
+    x, y = points(40)
+    ocd = made(tmp_path / "mine")
+    late = torch.where(torch.arange(40) == 30, 5, y)
+    for bad, train, val in (("train", (x, late), (x, y)), ("val", (x, y), (x, y - 1))):
+        with pytest.raises(UserError, match=f"{bad}: row .* has the label"):
+            ocd.fit(train, val)
+        assert not ocd.artifacts.base.exists()
+    with pytest.raises(UserError, match="test: row 0 has the label -100, but the model has 2 outputs"):
+        finished[0].evaluate((x, y * 0 - 100))
+
+
 def test_predictions_travel_as_a_bundle(finished, tmp_path) -> None:
     ocd, _ = finished
     x, _ = points(5, 4)
