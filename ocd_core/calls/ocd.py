@@ -23,6 +23,7 @@ from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask
 from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
@@ -31,7 +32,7 @@ from ocd_core.predictor import Prediction, Predictor
 from ocd_core.probing.diagnosis import VERDICT
 from ocd_core.provenance import Lineage
 from ocd_core.registry import without_references
-from ocd_core.running.runner import run_stages
+from ocd_core.running.runner import run_stage, run_stages
 from ocd_core.samples import Batch, SplitName
 from ocd_core.scoring.params import ENTROPY, VALIDATED
 from ocd_core.store import OverfitStore
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TRIED = 8  # samples on which network and loss are tried
+_METRICS = "evaluation_metrics.json"  # with which metrics the table beside it was made
 _DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
 
 
@@ -257,7 +259,10 @@ class OCD:
 
             # whether the store is of these rows, only its stage can say
             overfit.run(lineage, ("test",), self._device)
-            self._run(self._params, ("train_controls", "evaluate", *(("illustrate", "report") if report else ())))
+            self._run(self._params, ("train_controls",))
+            self._evaluate(lineage)
+            if report:
+                self._run(self._params, ("illustrate", "report"))
         return results_frame(self.artifacts.evaluation / "table.json")
 
     def plot(self, name: str) -> "Figure":
@@ -410,6 +415,23 @@ class OCD:
     def _run(self, params: Params, stages: Sequence[str], splits: Sequence[SplitName] = ("train", "val")) -> None:
         _write_params(params, self.artifacts)
         run_stages(Lineage(self.artifacts, params), stages, self._device, splits=splits)
+
+    def _evaluate(self, lineage: Lineage) -> None:
+        """Run the stage `evaluate` if it is not current, or was run with other metrics.
+
+        The metrics are no part of the fingerprint of what was given, because nothing else depends on them.
+        """
+        table, beside = self.artifacts.evaluation / "table.json", self.artifacts.rank_dir / _METRICS
+        metrics = function_digest(self._metrics)
+
+        def of_table() -> dict[str, str]:
+            return {"metrics": metrics, "table": sha256_file(table)}
+
+        if not (table.is_file() and beside.is_file() and read_json(beside) == of_table()):
+            run_stage(lineage, "evaluate", self._device)
+            write_json(beside, of_table())
+        elif run_stages(lineage, ("evaluate",), self._device):
+            write_json(beside, of_table())
 
     def _ready(self) -> Predictor:
         if self._predictor is None:

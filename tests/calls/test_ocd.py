@@ -13,6 +13,7 @@ from ocd_core.errors import UserError
 from ocd_core.provenance import Lineage
 from ocd_core.running.runner import stage_states
 from ocd_core.store import verify_store
+from ocd_core.tasks.base import Metric
 from tests.calls.support import QUICK, cross_entropy, perceptron, points
 
 
@@ -93,6 +94,29 @@ def test_other_test_rows_give_another_table(finished, tmp_path) -> None:
     other = ocd.evaluate((x, y), report=False)
     assert other.loc["base", "loss"] == pytest.approx(cross_entropy(perceptron()(x), y).mean().item(), rel=1e-5)
     assert other.loc["base", "loss"] != frame.loc["base", "loss"]
+
+
+def count_of(value: float) -> list[Metric]:
+    return [Metric("mine", lambda o, t: torch.full((len(t),), value), higher_is_better=None)]
+
+
+def test_new_or_changed_metrics_are_evaluated_and_nothing_else(finished, tmp_path) -> None:
+    source, frame = finished
+    shutil.copytree(source.artifacts.root, tmp_path / "mine")
+    run = source.artifacts.rank_dir.relative_to(source.artifacts.root)
+    others = [p for p in (tmp_path / "mine" / run).rglob("*") if p.is_file() and "evaluation" not in str(p)]
+    before = {p: p.stat().st_mtime_ns for p in others}
+    table = tmp_path / "mine" / run / "evaluation/table.json"
+    made = []
+    for metrics, wanted in ((count_of(1.0), 1.0), (count_of(1.0), 1.0), (count_of(3.0), 3.0), ([], None)):
+        ocd = OCD(perceptron(), cross_entropy, layer="0", out=tmp_path / "mine", metrics=metrics, **QUICK)
+        found = ocd.fit(points(40), points(16, 1)).evaluate(points(12, 2), report=False)
+        assert (found.loc["base", "mine"] if wanted is not None else None) == wanted
+        made.append(table.stat().st_mtime_ns)
+    assert found.equals(frame)
+    assert made[0] == made[1]
+    assert len({*made}) == 3
+    assert {p: p.stat().st_mtime_ns for p in others} == before
 
 
 def test_a_label_that_is_no_class_is_refused_before_anything_is_fitted(finished, tmp_path) -> None:
