@@ -26,6 +26,8 @@ from ocd_core.sealed import read_sealed, write_sealed
 from ocd_core.stage_code import stage_digest
 
 MANIFEST = "manifest.json"
+PAGE = "page.json"  # of a report: the hashes of its files that hold times, which DVC does not keep (.dvcignore)
+TIMED = ("index.html", "runtime.md")
 AGAIN = "run the stage that makes it again ('dvc repro')"
 _MADE = {"stage", "params", "code", "inputs"}
 
@@ -206,6 +208,36 @@ def damaged_files(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[Path
             yield path, "is damaged: it is no longer a file" if path.exists() else "is missing"
         elif sha256_file(path) != expected:
             yield path, f"is damaged: its content does not match {MANIFEST}"
+
+
+def write_report_manifests(folder: Path, made: Mapping[str, Any]) -> None:
+    """Write the manifest of a report, and apart from it that of the files that DVC does not keep with the rest."""
+    files = sha256_files(folder)
+    timed = {name: files.pop(name) for name in TIMED}
+    write_sealed(folder / PAGE, {"inputs": made["inputs"], "files": timed})
+    write_manifest(folder, made, files)
+
+
+def damaged_page(folder: Path, remedy: str = AGAIN) -> str | None:
+    """Why the page of a report is not that of its other files; None if it is, or if there is neither it nor times.
+
+    DVC may have put another report in this one's place, or brought it without them (`dvc pull`).
+    """
+    there = [name for name in (*TIMED, PAGE) if (folder / name).exists() or (folder / name).is_symlink()]
+    if not there:
+        return None
+    try:
+        page = read_sealed(folder / PAGE, remedy)
+    except UserError as error:
+        return str(error).removesuffix(f"; {remedy}")
+    files = page.get("files")
+    if not (isinstance(files, dict) and _are_hashes(files) and set(files) == set(TIMED)):
+        return f"{folder / PAGE} is damaged: it does not hold the hashes of {' and '.join(TIMED)}"
+    for path, problem in damaged_files(folder, files):
+        return f"{path} {problem.replace(MANIFEST, PAGE)}"
+    if page.get("inputs") != read_manifest(folder, remedy)["inputs"]:
+        return f"{folder / TIMED[0]} shows other evaluations than the files beside it"
+    return None
 
 
 def content(run: Artifacts, name: str) -> str | None:

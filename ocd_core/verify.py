@@ -18,6 +18,7 @@ from ocd_core.provenance import (
     MANIFEST,
     content,
     damaged_files,
+    damaged_page,
     made_of_store,
     read_manifest,
 )
@@ -130,6 +131,8 @@ def _of_artifact(run: Artifacts, name: str, path: Path) -> Iterator[Problem]:
     yield from found
     if found:
         return
+    if name == "report" and (why := damaged_page(path, remedy)) is not None:
+        yield Problem(why, remedy)
     try:
         made = made_of_store(run, name, remedy) if store else read_manifest(path, remedy)
     except UserError as error:

@@ -233,6 +233,7 @@ def test_report(ocd, in_run, toy_run):
         "layer_scores.png",
         "manifest.json",
         "overfit_test.png",
+        "page.json",
         "results.json",
         "runtime.md",
         "scale.md",

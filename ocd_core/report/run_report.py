@@ -8,9 +8,9 @@ from pathlib import Path
 from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_text
 from ocd_core.config import trusted
-from ocd_core.files import replace_file, sha256_files
+from ocd_core.files import replace_file
 from ocd_core.pipeline import maker
-from ocd_core.provenance import check_files, content, write_manifest
+from ocd_core.provenance import check_files, content, write_report_manifests
 from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
@@ -37,7 +37,8 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
     The report is one page, index.html (see `ocd_core.report.run_page`). Beside it are the tables, results.json (their
     numbers, see `ocd_core.evaluation.result`), paper.md (if the paper has the task's data set), scale.md, runtime.md,
     the first run's plots and figures, and the card of every store in cards/seed<k>-rank<r>-<split>; those of the first
-    run have a page. manifest.json, written last, has the sha256 of every file.
+    run have a page. manifest.json, written last, has the sha256 of every file but those that hold times
+    (index.html, runtime.md), whose are in page.json.
 
     Raises:
         UserError: the task has no evaluated run, or something of a run is missing or damaged.
@@ -63,7 +64,8 @@ def _write(
                 "task": run.task,
                 "rank": entry.rank,
                 "seeds": entry.seeds,
-                "results": [r.model_dump() for r in entry.results],
+                # without times, which differ from run to run: DVC keeps this file
+                "results": [r.model_copy(update={"seconds": None}).model_dump() for r in entry.results],
                 "absent": [a.model_dump() for a in entry.absent],
             }
             for entry in entries
@@ -85,7 +87,7 @@ def _write(
             replace_file(dest / picture.name, partial(shutil.copyfile, picture))
     write_text(dest / "index.html", run_page(Contents(dest, runs, entries, scale, runtime, paper, stores)))
     shown = {read.name_in_task("evaluation"): content(read, "evaluation") for read in runs}
-    write_manifest(dest, {"stage": "report", "params": {}, "code": __version__, "inputs": shown}, sha256_files(dest))
+    write_report_manifests(dest, {"stage": "report", "params": {}, "code": __version__, "inputs": shown})
     return entries
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ocd_core.errors import UserError
 from ocd_core.pipeline import STAGES
-from ocd_core.provenance import Lineage, content, read_manifest
+from ocd_core.provenance import Lineage, content, damaged_page, read_manifest
 from ocd_core.running.following import Follow, with_bar
 from ocd_core.samples import SPLITS
 from ocd_core.timing import recorded
@@ -67,7 +67,7 @@ def _report_outdated(lineage: Lineage) -> str | None:
         return str(error)
     if shown.get(run.name_in_task("evaluation")) != content(run, "evaluation"):
         return "it does not show the present evaluation"
-    return None
+    return damaged_page(run.report)
 
 
 def run_stages(

@@ -8,7 +8,7 @@ import pytest
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result
-from ocd_core.provenance import read_manifest, write_manifest
+from ocd_core.provenance import PAGE, read_manifest, write_manifest
 from ocd_core.report import run_report
 from ocd_core.report.paper_tables import PaperTask
 from ocd_core.report.run_report import write_report
@@ -52,7 +52,7 @@ def test_a_report_has_tables_plots_and_cards(run: Artifacts) -> None:
     (entry,) = write_report("toy", run.root)
     assert files(run) == {
         "index.html", "table.md", "results.json", "scale.md", "runtime.md", "cards", "curves.png", "layer_scores.png",
-        "overfit_test.png", "view.gif", "manifest.json",
+        "overfit_test.png", "view.gif", "manifest.json", "page.json",
     }  # fmt: skip
     assert (run.report / "view.gif").read_bytes() == b"a figure of the domain"
     assert {path.name for path in (run.report / "cards").iterdir()} == {
@@ -70,7 +70,41 @@ def test_results_are_those_of_the_evaluation(run: Artifacts) -> None:
     table = read_json(run.evaluation / "table.json")
     assert [(r["row"], r["mean"]) for r in stored["results"]] == [(r["row"], r["mean"]) for r in table["results"]]
     assert [Absent(**a) for a in stored["absent"]] == [Absent(**a) for a in table["absent"]]
-    assert [Result(**r) for r in stored["results"]] == write_report("toy", run.root)[0].results
+    shown = [r.model_copy(update={"seconds": None}) for r in write_report("toy", run.root)[0].results]
+    assert [Result(**r) for r in stored["results"]] == shown, "no times, which differ from run to run"
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_what_dvc_does_not_keep_is_sealed_apart(run: Artifacts, monkeypatch) -> None:
+    """After `dvc checkout` the tables are another run's; after `dvc pull` there are no times at all."""
+    monkeypatch.chdir(run.root)
+    write_report("toy")
+    assert set(read_manifest(run.report)["files"]).isdisjoint({"index.html", "runtime.md", "page.json"})
+    assert verify(str(run.report)) == []
+    page, kept = run.report / "index.html", {name: (run.report / name).read_bytes() for name in ("index.html", PAGE)}
+    page.write_text("changed")
+    assert "index.html is damaged: its content does not match page.json" in str(verify(str(run.report))[0])
+    for name, data in kept.items():
+        (run.report / name).write_bytes(data)
+    made = {**read_manifest(run.report)}
+    files = made.pop("files")
+    write_manifest(run.report, {**made, "inputs": {"seed0/rank1/evaluation": "another"}}, files)
+    assert "index.html shows other evaluations than the files beside it" in str(verify(str(run.report))[0])
+    write_manifest(run.report, made, files)
+    for name in ("index.html", "runtime.md"):
+        (run.report / name).unlink()
+    assert "index.html is missing" in str(verify(str(run.report))[0])
+    (run.report / PAGE).unlink()
+    assert verify(str(run.report)) == []
+
+
+@pytest.mark.usefixtures("tables_only")
+def test_nothing_of_an_earlier_report_is_left(run: Artifacts) -> None:
+    (run.report / "cards" / "seed7-rank1-test").mkdir(parents=True)
+    (run.report / "paper.md").write_text("of an earlier task")
+    write_report("toy", run.root)
+    assert not (run.report / "paper.md").exists()
+    assert not (run.report / "cards" / "seed7-rank1-test").exists()
 
 
 def test_a_report_can_be_verified(run: Artifacts) -> None:
@@ -85,8 +119,7 @@ def test_a_report_can_be_verified(run: Artifacts) -> None:
 @pytest.mark.usefixtures("tables_only")
 def test_seconds_are_joined_if_they_are_recorded(run: Artifacts) -> None:
     def seconds() -> dict[str, float | None]:
-        write_report("toy", run.root)
-        return {r["row"]: r["seconds"] for r in read_json(run.report / "results.json")[0]["results"]}
+        return {r.row: r.seconds for r in write_report("toy", run.root)[0].results}
 
     unknown = seconds()
     assert {*unknown.values()} == {None}
