@@ -72,7 +72,7 @@ def tuned(
     deltas, metrics = None, None
     if params.tuning.delta_weight:
         deltas = encode_store(model.representation, stores["train"]), encode_store(model.representation, stores["val"])
-        if params.diffusion.metric == "gauss_newton":
+        if model.params.metric == "gauss_newton":
             parts = [CodedRows(samples[n].split, stores[n], d[0]) for n, d in zip(stores, deltas, strict=True)]
             on_cpu = load_cut_model(run, task, precision="float32")  # all processes get the same bits
             train, val = metrics_of_codes(task, on_cpu, model.representation, parts, seed)

@@ -204,7 +204,9 @@ def tuned(resume=None, progress=None, name="pca", **changes):
 
 
 def same(a, b) -> bool:
-    return a[1] == b[1] and all(torch.equal(p, q) for p, q in zip(a[0].parameters(), b[0].parameters(), strict=True))
+    """The same model, curve and metrics, resumed or not."""
+    found = (a[1].curve, a[1].metrics) == (b[1].curve, b[1].metrics)
+    return found and all(torch.equal(p, q) for p, q in zip(a[0].parameters(), b[0].parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["pca", "factored"])
@@ -250,6 +252,7 @@ def test_an_interrupted_tuning_ends_with_the_same_bits(tmp_path, stopped):
         tuned(resume, interrupted, delta_weight=0.5)
     done: list[int] = []
     again = tuned(resume, lambda update, _text: done.append(update), delta_weight=0.5)
+    assert (again[1].resumed, whole[1].resumed) == (True, False)
     assert same(again, whole)
     assert done[0] == (5 if stopped == 7 else 17)  # the second began at 12, its checkpoint is of its update 4
     done.clear()
