@@ -85,10 +85,10 @@ def decode_shard(
 ) -> tuple[npt.NDArray[Any] | None, list[BrokenChunk]]:
     """The first `rows` rows of a shard's file, or None and the chunks that cannot be read."""
     view = np.frombuffer(data, np.uint8)
-    size = spec.chunks_per_shard * 16 + _CRC
-    if len(view) < size or view[-_CRC:].tobytes() != _crc(view[-size:-_CRC]):
-        return None, [BrokenChunk(range(rows), "its index does not match its checksum: truncated or overwritten")]
-    index = np.frombuffer(data, "<u8", 2 * spec.chunks_per_shard, len(data) - size).reshape(-1, 2)
+    try:
+        index = _read_index(spec, data[-_index_bytes(spec) :])
+    except _ChunkError as error:
+        return None, [BrokenChunk(range(rows), str(error))]
     chunk_bytes = math.prod(spec.chunk) * spec.dtype.itemsize
     if -(-rows // spec.chunk[0]) * chunk_bytes > _MOST_RATIO[codec] * len(view):
         return None, [BrokenChunk(range(rows), "the file is too small for what it should hold")]
@@ -96,9 +96,9 @@ def decode_shard(
     broken = []
     for number, start in enumerate(range(0, rows, spec.chunk[0])):
         stop = min(rows, start + spec.chunk[0])
-        offset, length = (int(v) for v in index[number])
         try:
-            values[start:stop] = _decode_chunk(spec, codec, view, offset, length)[: stop - start]
+            place = _place(index, number)
+            values[start:stop] = _decode_chunk(spec, codec, view[place])[: stop - start]
         except _ChunkError as error:
             broken.append(BrokenChunk(range(start, stop), str(error)))
     return (None if broken else values), broken
@@ -115,35 +115,45 @@ def decode_chunks(
     Raises:
         ValueError: one cannot be read.
     """
-    size = spec.chunks_per_shard * 16 + _CRC
-    tail = read(-size, None)
-    if len(tail) != size or tail[-_CRC:] != _crc(tail[:-_CRC]):
-        raise ValueError("its index does not match its checksum: truncated or overwritten")
-    index = np.frombuffer(tail, "<u8", 2 * spec.chunks_per_shard).reshape(-1, 2)
     most = 2 * math.prod(spec.chunk) * spec.dtype.itemsize + 2**16  # what no encoding of a chunk takes
     found = {}
-    for number in numbers:
-        offset, length = (int(v) for v in index[number])
-        if offset == _ABSENT:
-            raise ValueError("a chunk is absent")
-        if length > most:
-            raise ValueError("a chunk is larger than what it should hold")
-        data = read(offset, offset + length)
-        try:
-            found[number] = _decode_chunk(spec, codec, np.frombuffer(data, np.uint8), 0, length)
-        except _ChunkError as error:
-            raise ValueError(str(error)) from error
+    try:
+        index = _read_index(spec, read(-_index_bytes(spec), None))
+        for number in numbers:
+            place = _place(index, number)
+            if place.stop - place.start > most:
+                raise _ChunkError("a chunk is larger than what it should hold")
+            data = read(place.start, place.stop)
+            found[number] = _decode_chunk(spec, codec, np.frombuffer(data, np.uint8))
+    except _ChunkError as error:
+        raise ValueError(str(error)) from error
     return found
 
 
 class _ChunkError(Exception):
-    """A chunk that cannot be read."""
+    """A chunk, or the index of all, that cannot be read."""
 
 
-def _decode_chunk(spec: ArraySpec, codec: Codec, view: Bytes, offset: int, length: int) -> npt.NDArray[Any]:
+def _index_bytes(spec: ArraySpec) -> int:
+    return spec.chunks_per_shard * 16 + _CRC
+
+
+def _read_index(spec: ArraySpec, tail: bytes) -> npt.NDArray[np.uint64]:
+    """Offset and length of each chunk, from the end of the file."""
+    if len(tail) != _index_bytes(spec) or tail[-_CRC:] != _crc(tail[:-_CRC]):
+        raise _ChunkError("its index does not match its checksum: truncated or overwritten")
+    return np.frombuffer(tail, "<u8", 2 * spec.chunks_per_shard).reshape(-1, 2)
+
+
+def _place(index: npt.NDArray[np.uint64], number: int) -> slice:
+    """Where a chunk is in the file."""
+    offset, length = (int(v) for v in index[number])
     if offset == _ABSENT:
         raise _ChunkError("a chunk is absent")
-    encoded = view[offset : offset + length]
+    return slice(offset, offset + length)
+
+
+def _decode_chunk(spec: ArraySpec, codec: Codec, encoded: Bytes) -> npt.NDArray[Any]:
     if len(encoded) < _CRC or encoded[-_CRC:].tobytes() != _crc(encoded[:-_CRC]):
         raise _ChunkError("its content does not match its checksum")
     compressor = _compressor(codec, spec.dtype.itemsize)
