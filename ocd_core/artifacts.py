@@ -21,10 +21,6 @@ from ocd_core.params_files import check_task_name
 _OF_RUN = re.compile(r"seed(?P<seed>\d+)/rank(?P<rank>\d+)/(?P<name>[^/]+)")
 
 
-def _is_property(name: str) -> bool:
-    return isinstance(getattr(Artifacts, name, None), property)
-
-
 @dataclass(frozen=True)
 class Artifacts:
     """Paths of one run: a task, a seed and the rank of the layer that moves.
@@ -149,9 +145,11 @@ class Artifacts:
         if other := _OF_RUN.fullmatch(name):
             return Artifacts(self.task, int(other["seed"]), int(other["rank"]), self.root).path(other["name"])
         kind, _, split = name.partition("/")
-        if not (split in ("train", "val", "test") if kind == "overfit" else _is_property(kind) and not split):
+        if kind == "overfit" and split in ("train", "val", "test"):
+            return self.overfit(split)
+        if split or not isinstance(getattr(Artifacts, kind, None), property):
             raise UserError(f"a run has no artifact {name!r}; what names it is damaged or of another version")
-        found: Path = self.overfit(split) if kind == "overfit" else getattr(self, kind)
+        found: Path = getattr(self, kind)
         return found
 
     def seconds(self, stage: str, split: str = "") -> Path:

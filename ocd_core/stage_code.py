@@ -111,8 +111,8 @@ def _names(values: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[str]:
         found: Any = values
         for part in key.split("."):
             found = found.get(part) if isinstance(found, Mapping) else None
-        values_found = found if isinstance(found, list) else [] if found is None else [found]
-        for name in values_found:
+        several = found if isinstance(found, list) else [] if found is None else [found]
+        for name in several:
             if not isinstance(name, str):
                 raise UserError(f"{key}: expected a name, found {name!r}")
             yield name

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts, read_json
-from ocd_core.codes.curvature import CodedRows
-from ocd_core.codes.encode import condition_of_samples, encode_store
+from ocd_core.codes.encode import condition_of_samples
 from ocd_core.config import Params
 from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, metric_flops, overfit_flops, scale_flops
 from ocd_core.evaluation.space import DeltaSpace
@@ -242,9 +241,8 @@ class Fitting(Context):
             + int(read_json(self.run.diffusion / "metrics.json").get("task_flops", 0)),
         }
         if params.diffusion.metric == "gauss_newton":
-            store, representation = self.store("train"), predictor.diffusion.representation
-            rows = CodedRows(self.split("train"), store, encode_store(representation, store)[0])
-            parts["metric"] = metric_flops(self.task, self.tail, rows, representation, self.seed)
+            representation, rows = predictor.diffusion.representation, len(self.store("train"))
+            parts["metric"] = metric_flops(self.task, self.tail, self.split("train"), representation, rows, self.seed)
         if predictor.diffusion.representation.uses_scale:
             assert predictor.scale is not None
             parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, _updates(self.run.scale))

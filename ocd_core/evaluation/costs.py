@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ocd_core.codes.curvature import CodedRows, decoded, row_curvatures
+from ocd_core.codes.curvature import decoded, row_curvatures
 from ocd_core.codes.representations.base import Representation
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.network.cut import CutModel
@@ -43,12 +43,13 @@ def _sample_flops(builder: RowBuilder) -> int:
     return flops(lambda: builder.fill(slice(0, rows), buffers))
 
 
-def metric_flops(task: Task, model: CutModel, rows: CodedRows, representation: Representation, seed: int) -> int:
-    """The operations of the metric of every row (`diffusion.metric: gauss_newton`), counted on the first one."""
-    sample_id_N, replica_N = (numbers[:1] for numbers in rows.rows())
+def metric_flops(
+    task: Task, model: CutModel, train: Split, representation: Representation, rows: int, seed: int
+) -> int:
+    """The operations of the metric of so many rows (`diffusion.metric: gauss_newton`)."""
+    first, code = torch.zeros(1, dtype=torch.int64), torch.zeros(1, *representation.shape)  # any codes cost the same
     decode = partial(decoded, representation)
-    one = flops(lambda: row_curvatures(task, model, rows.split, sample_id_N, replica_N, rows.code[:1], decode, seed))
-    return one * len(rows.code)
+    return rows * flops(lambda: row_curvatures(task, model, train, first, first, code, decode, seed))
 
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:

@@ -79,11 +79,11 @@ class BaseFit:
         Raises:
             UserError: the published weights cannot be read or do not fit.
         """
-        fresh = seeded_network(self.task, self.seed)
         if self.start is None:
-            if isinstance(fresh, Pretrained):
-                self.notes.extend(fresh.load_pretrained())
-            return fresh
+            model, notes = starting_network(self.task, self.seed)
+            self.notes.extend(notes)
+            return model
+        fresh = seeded_network(self.task, self.seed)
         model = copy.deepcopy(self.start).cpu()
         trainable = {name for name, p in fresh.named_parameters() if p.requires_grad}
         for name, parameter in model.named_parameters():
@@ -195,6 +195,16 @@ def seeded_network(task: Task, seed: int) -> nn.Module:
     with torch.random.fork_rng([]):
         torch.manual_seed(derive_seed(seed, "base", "weights"))
         return task.build_model()
+
+
+def starting_network(task: Task, seed: int) -> tuple[nn.Module, list[str]]:
+    """The network that a training begins with: fresh weights, or published ones; and what must be said of these.
+
+    Raises:
+        UserError: the published weights cannot be read or do not fit.
+    """
+    network = seeded_network(task, seed)
+    return network, network.load_pretrained() if isinstance(network, Pretrained) else []
 
 
 def load_base(task: Task, params: BaseParams, seed: int) -> nn.Module:

@@ -4,7 +4,6 @@ A run of an earlier try may still be there (a seed that `params.yaml` no longer 
 other params). Its numbers and those of the present runs have no common mean.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,14 +37,12 @@ def alike(runs: Sequence[Artifacts]) -> tuple[list[Artifacts], list[str]]:
         runs: of one task, at least one.
     """
     made = [made_from(run) for run in runs]
-    keys = [tuple(sorted((name, repr(value)) for name, value in each.items())) for each in made]
     present = _present(runs[0])
-    best = max(
-        range(len(runs)),
-        key=lambda i: (sum(made[i].get(k) == v for k, v in present.items()), Counter(keys)[keys[i]], -i),
-    )
-    kept = [run for run, key in zip(runs, keys, strict=True) if key == keys[best]]
-    return kept, [_why(run, each, made[best]) for run, each in zip(runs, made, strict=True) if run not in kept]
+    # the first of the best
+    best = max(made, key=lambda each: (sum(each.get(k) == v for k, v in present.items()), made.count(each)))
+    pairs = list(zip(runs, made, strict=True))
+    kept = [run for run, each in pairs if each == best]
+    return kept, [_why(run, each, best) for run, each in pairs if each != best]
 
 
 def _present(run: Artifacts) -> Made:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.network.training import Pretrained, fit_base, seeded_network
+from ocd_core.network.training import fit_base, starting_network
 from ocd_core.rng import derive_seed
 from ocd_core.samples import SplitName, Tensors, concatenate, map_tensors, rows_at_once, stack, whole_split
 from ocd_core.strict import Fraction, PositiveInt, StrictModel
@@ -53,16 +53,13 @@ class McDropout(FittedRow):
         base = fitting.params.base
         epochs = min(affordable, base.epochs) if self.params.epochs is None else self.params.epochs
         seed = derive_seed(fitting.seed, "mc dropout")
-        start = seeded_network(fitting.task, seed)
-        if isinstance(start, Pretrained):  # the base's training began with them, too
-            start.load_pretrained()
         found = fit_base(
             fitting.task,
             fitting.split("train"),
             fitting.split("val"),
             base.shortened(epochs),
             seed,
-            start=self._with_dropout(start),
+            start=self._with_dropout(starting_network(fitting.task, seed)[0]),
             device=fitting.device,
         )
         self.network = found.model
