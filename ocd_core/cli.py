@@ -1,18 +1,25 @@
 """The `ocd` command: run tasks, inspect stores and reports, and predict with a trained run."""
 
 import json
+import shutil
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ocd_core import __version__, task_commands
 from ocd_core.errors import UserError
+from ocd_core.files import replace_file
 from ocd_core.places import Place
 from ocd_core.task_commands import JsonOption
 from ocd_core.terminal import errors_as_lines
+
+if TYPE_CHECKING:
+    from ocd_core.tasks.base import Task
 
 app = typer.Typer(no_args_is_help=True, help="Run tasks of the OCD pipeline, and inspect and use their results.")
 _debug = False
@@ -153,6 +160,7 @@ def predict(
     tuned: Annotated[bool, typer.Option(help="Draw with the tuned diffusion model, if there is one.")] = False,
     trust_remote_code: Annotated[bool, typer.Option(help="Import the code that a bundle or run names.")] = False,
     out: Annotated[Path, typer.Option(help="A folder for outputs that are files (separated voices).")] = Path(),
+    force: Annotated[bool, typer.Option(help="Overwrite files in it that exist.")] = False,
 ) -> None:
     """Predict with weights drawn for each input, and print one JSON object per input."""
     import torch
@@ -188,12 +196,22 @@ def predict(
             "base": predictor.task.describe_output(one_sample(result.base_output, 0)),
             "draws": draws,
         }
-        files = predictor.task.write_output(output, out, path.stem)
-        if files:
+        if files := _output_files(predictor.task, output, out, path.stem, force):
             line["files"] = [str(file) for file in files]
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
         print(json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", allow_nan=False))
+
+
+def _output_files(task: "Task", output: Any, out: Path, name: str, force: bool) -> list[Path]:
+    """What the task writes of an output, in `out`; a user's own recordings may have the same names."""
+    with TemporaryDirectory() as folder:
+        found = {out / path.name: path for path in task.write_output(output, Path(folder), name)}
+        if not force and (there := [dest for dest in found if dest.exists()]):
+            raise UserError(f"{there[0]} already exists; give --force to overwrite it, or another folder with --out")
+        for dest, path in found.items():
+            replace_file(dest, partial(shutil.copyfile, path))
+    return list(found)
 
 
 @app.command()

@@ -193,6 +193,23 @@ def test_predict(ocd, in_run, tmp_path):
     assert ocd("predict", "toy", tmp_path / "a.json", "--draws", 3).out == done.out.splitlines()[0] + "\n"
 
 
+def test_predict_overwrites_no_file_unasked(ocd, in_run, tmp_path, monkeypatch):
+    def write_output(task, output, dest, name):
+        (dest / f"{name}_s1.wav").write_text(str(output))
+        return [dest / f"{name}_s1.wav"]
+
+    monkeypatch.setattr("ocd_core.tasks.base.Task.write_output", write_output)
+    (tmp_path / "a.json").write_text("[1.0, 0.5]")
+    mine = tmp_path / "a_s1.wav"
+    mine.write_text("a voice of mine")
+    ocd("predict", "toy", tmp_path / "a.json", "--out", tmp_path).refused(f"{mine} already exists", "--force", "--out")
+    assert mine.read_text() == "a voice of mine"
+    done = ocd("predict", "toy", tmp_path / "a.json", "--out", tmp_path, "--force")
+    assert json.loads(done.out)["files"] == [str(mine)]
+    assert mine.read_text().startswith("tensor")
+    assert {path.name for path in tmp_path.iterdir()} >= {"a.json", "a_s1.wav"}
+
+
 def test_predict_refusals(ocd, in_run, tmp_path):
     good = tmp_path / "a.json"
     good.write_text("[1.0, 0.5]")

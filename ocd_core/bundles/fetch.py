@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from ocd_core.hub import local_folder
 
 CACHE = "OCD_CACHE"  # the environment variable with the folder of downloaded bundles
 _OWN = Path(__file__).parent
+_MANIFEST_BYTES = 2**24  # of a manifest, at most
+_PIECE_BYTES = 2**20
 
 
 def own_bundles() -> list[str]:
@@ -74,12 +78,14 @@ def _from_url(url: str) -> Path:
     fs, root = filesystem(url)
     if isinstance(fs, LocalFileSystem):
         return Path(root)
-    text = _get(fs, f"{root}/{MANIFEST}", f"{url} is no bundle, because it has no {MANIFEST}; {AGAIN}")
+    no_bundle = f"{url} is no bundle, because it has no {MANIFEST}; {AGAIN}"
+    text = b"".join(_pieces(fs, f"{root}/{MANIFEST}", _MANIFEST_BYTES, no_bundle))
     manifest = parse_manifest(_json(text, f"{url}/{MANIFEST}"), f"{url}/{MANIFEST}")
     cache = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "ocd")
     folder = cache / hashlib.sha256(text).hexdigest()[:32]
     try:
         if not _sound(folder):
+            _refuse_too_large(manifest, url, cache)
             with replaced_folder(folder) as work:
                 _download(fs, root, url, manifest, work)
                 (work / MANIFEST).write_bytes(text)
@@ -88,28 +94,44 @@ def _from_url(url: str) -> Path:
     return folder
 
 
+def _refuse_too_large(manifest: Manifest, url: str, cache: Path) -> None:
+    cache.mkdir(parents=True, exist_ok=True)
+    needed, free = sum(file.bytes for file in manifest.files.values()), shutil.disk_usage(cache).free
+    if needed > free:
+        raise UserError(f"{url} has {needed} bytes, but the disk of {cache} only {free} free; set {CACHE} to another")
+
+
 def _download(fs: Any, root: str, url: str, manifest: Manifest, dest: Path) -> None:
+    """No file may be longer than the manifest says, which its hash alone would show too late."""
     for name, expected in manifest.files.items():
-        data = _get(fs, f"{root}/{name}", f"{url}/{name} is missing; {AGAIN}")
         path = dest / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with path.open("wb") as file:
+            for piece in _pieces(fs, f"{root}/{name}", expected.bytes, f"{url}/{name} is missing; {AGAIN}"):
+                file.write(piece)
         try:
             check_file(path, expected)
         except UserError as error:
             raise UserError(str(error).replace(str(dest), url)) from error
 
 
-def _get(fs: Any, path: str, missing: str) -> bytes:
-    """A file's content; `missing` is the message if it does not exist."""
+def _pieces(fs: Any, path: str, most: int, missing: str) -> Iterator[bytes]:
+    """A file's content piece by piece; `missing` is the message if it does not exist, `most` its greatest length."""
+    left = most
     try:
-        data: bytes = fs.cat_file(path)
+        with fs.open(path, "rb") as file:
+            while piece := file.read(min(_PIECE_BYTES, left + 1)):
+                left -= len(piece)
+                if left < 0:
+                    raise UserError(f"{path} has more than {most} bytes: it is replaced; {AGAIN}")
+                yield piece
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(missing) from error
     except Exception as error:  # each file system raises its own kinds
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
-    return data
 
 
 def _json(text: bytes, where: str) -> Any:

@@ -12,9 +12,9 @@ A bundle is data: nothing in it is run, see `ocd_core.registry.without_reference
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.errors import UserError
@@ -79,7 +79,7 @@ class BundledRun(Artifacts):
 class FileHash(StrictModel):
     """A file of a bundle."""
 
-    bytes: int
+    bytes: Annotated[int, Field(ge=0)]
     sha256: str
 
 

@@ -115,6 +115,14 @@ def test_what_is_wrong_at_a_url_is_named_there(remote: Any, tmp_path: Path) -> N
     remote.pipe_file("/bundles/digits/base/model.safetensors", data[:-1])
     with pytest.raises(UserError, match=f"{URL}/base/model.safetensors has 247567 bytes instead of 247568"):
         answer(URL)
+    remote.pipe_file("/bundles/digits/base/model.safetensors", data + bytes(2**22))
+    with pytest.raises(UserError, match=r"base/model.safetensors has more than 247568 bytes"):
+        answer(URL)
+    manifest = json.loads(remote.cat_file("/bundles/digits/bundle.json"))
+    manifest["files"]["base/model.safetensors"]["bytes"] = 10**15
+    remote.pipe_file("/bundles/digits/bundle.json", json.dumps(manifest).encode())
+    with pytest.raises(UserError, match=rf"{URL} has 1000\d* bytes, but the disk of .* free; set OCD_CACHE"):
+        answer(URL)
     remote.pipe_file("/bundles/digits/bundle.json", b"{")
     with pytest.raises(UserError, match=f"{URL}/bundle.json is damaged: it is not JSON"):
         answer(URL)

@@ -21,7 +21,7 @@ from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.adapting import Adaptation, Moved, moved_parameters
 from ocd_core.rng import permutation
-from ocd_core.samples import SplitName, Tensors, concatenate, map_tensors, select, whole_split
+from ocd_core.samples import SplitName, Tensors, concatenate, map_tensors, rows_at_once, select, whole_split
 from ocd_core.strict import Positive, PositiveInt, StrictModel, distinct
 
 _ONLINE = "_online"
@@ -76,11 +76,13 @@ class Tent(FittedRow):
         return f"Tent ({', '.join(words)})"
 
     def left_out(self) -> str | None:
-        """Entropy needs classes, and a parameter must move."""
+        """Entropy needs classes, a parameter must move, and a batch must hold its samples whole."""
         if not self.context.has_classes:
             return "the task gives no probabilities of classes"
         if not self._moved.names:
             return "the base network has neither normalisation layers nor biases to train"
+        if rows_at_once(self.context.split("val"), 2) == 1:
+            return "the samples differ in shape, so that a batch to adapt to would leave parts of them out"
         return None
 
     @cached_property

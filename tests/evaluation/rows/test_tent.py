@@ -229,7 +229,12 @@ def test_titles() -> None:
 
 def test_it_needs_classes_and_something_to_move() -> None:
     task = Classifier(net())
-    assert Tent("tent", of(Fitting, task)).left_out() is None
+    fitting = of(Fitting, task)
+    assert Tent("tent", fitting).left_out() is None
+    fitting.split("val").one_by_one = True
+    assert Tent("tent", fitting).left_out() == (
+        "the samples differ in shape, so that a batch to adapt to would leave parts of them out"
+    )
     task.network.requires_grad_(False)
     reason = Tent("tent", of(Context, task), "1").left_out()
     assert reason == "the base network has neither normalisation layers nor biases to train"
