@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.network.activations import count_values
-from ocd_core.network.cut import Cut, CutModel, near
+from ocd_core.network.cut import Cut, CutModel
+from ocd_core.network.first_inputs import near
 from ocd_core.samples import Tensors, concatenate
 
 _BLOCK_BYTES = 2**22  # of the largest activations, or the layer's inputs or outputs: about what a core has for itself

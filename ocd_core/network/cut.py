@@ -14,7 +14,9 @@ I in_features (a convolution's C·kh·kw), O out_features.
 
 import copy
 import itertools
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -24,6 +26,8 @@ from torch import Tensor, fx, nn
 
 from ocd_core.errors import UserError
 from ocd_core.network.attention import call_projections
+from ocd_core.network.channels_last import lay_out, with_channels_last
+from ocd_core.network.first_inputs import FirstAnswers, first_two, frozen_copy
 from ocd_core.network.layers import (
     bias_vector,
     find_layers,
@@ -36,7 +40,7 @@ from ocd_core.network.layers import (
 )
 from ocd_core.network.tracing import trace
 from ocd_core.network.whole import inputs_of_layers, output_with_layers, refuse_chained
-from ocd_core.samples import Rows, Tensors, as_tuple, flat, map_tensors
+from ocd_core.samples import Rows, Tensors, flat
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ class CutModel:
         self.layer_name = layer
         self._names = layer_names(layer)
         self.dtype = DTYPES[precision]
-        self.network = copy.deepcopy(model).eval().requires_grad_(False)
+        self.network = frozen_copy(model)
         call_projections(self.network, self._names)
         self.layers = find_layers(self.network, layer)
         refuse_shared_weights(self.network, layer)
@@ -125,17 +129,13 @@ class CutModel:
         if self._graph is not None:
             self._tail = copy.deepcopy(self._graph.tail).to(self.dtype)
         self._output_shapes: dict[tuple[nn.Module, torch.Size], tuple[int, ...]] = {}
-        self._compared = False
+        self._dense = False  # whether the output of a convolution must have its channels outermost in memory
+        self._tried = False
+        self._trying = threading.Lock()
         # whether a sample's elements may be answered block by block (`ocd_core.network.blocks`); None: still to be seen
         self.divides: bool | None = None if getattr(model, "independent_elements", False) else False
-        self._channels_last = False
-        for module in self.network.modules():
-            # on a CPU, pooling takes half of a small convolutional network's time, or a third of that with the
-            # channels innermost; the selected layer's weight must stay a matrix in memory
-            if isinstance(module, nn.Conv2d) and not any(module is one for one in self.layers):
-                weight = module.weight.contiguous(memory_format=torch.channels_last)
-                module.weight = nn.Parameter(weight, requires_grad=False)
-                self._channels_last = True
+        # the selected layer's weight must stay a matrix in memory
+        self._channels_last = lay_out(self.network, torch.channels_last, self.layers)
 
     @property
     def traced(self) -> bool:
@@ -170,22 +170,21 @@ class CutModel:
     def replay_network(self) -> nn.Module:
         """The network in the tail's precision."""
         network = copy.deepcopy(self.network).to(self.dtype)
-        for module in network.modules():
-            if isinstance(module, nn.Conv2d):
-                module.weight = nn.Parameter(module.weight.contiguous(), requires_grad=False)
+        lay_out(network, torch.contiguous_format)
         return network
 
     @torch.no_grad()
     def prefix(self, inputs: Sequence[Tensor]) -> Cut:
-        """Run everything before the layer, in float32, for inputs with samples in the first axis."""
-        if not self._compared:
-            # two different samples, or one twice: an axis of length one could hide a mistake
-            first = tuple(torch.cat([x[:2], x[:1]])[:2].clone() for x in inputs)
-            self._compared = True
-            if self._graph is not None and not self._trace_is_right(first):
-                self._graph = None
-            if self._graph is None:
-                refuse_chained(self.network, self.layers, self._names, first)
+        """Run everything before the layer, in float32, for inputs with samples in the first axis.
+
+        Raises:
+            UserError: the first inputs show that the network does not do what the cut rests on (see `plain_output`), or
+                that the layer's output is not what its weight gives.
+        """
+        with self._trying:
+            if not self._tried:
+                self._try(first_two(inputs))
+                self._tried = True
         return self._cut(inputs)
 
     def _cut(self, inputs: Sequence[Tensor]) -> Cut:
@@ -223,24 +222,44 @@ class CutModel:
         """The input of each layer (the same tensor if they read the same), and what else the tail reads."""
         if self._graph is None:
             return inputs_of_layers(self.network, self.layers, self._names, inputs), tuple(inputs)
-        if self._channels_last:
-            inputs = [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in inputs]
-        found, count = self._graph.prefix.forward(*inputs), len(self.layers)
+        found, count = self._graph.prefix.forward(*self._formatted(inputs)), len(self.layers)
         return list(found[:count]), tuple(found[count:])
 
-    def _trace_is_right(self, inputs: tuple[Tensor, ...]) -> bool:
-        """Whether prefix and tail give the plain model's output for two samples together and for the second alone."""
-        try:
-            cut = self._cut([x.clone() for x in inputs])
-            if not all(isinstance(c, Tensor) and c.shape[:1] == (2,) for c in cut.context):
-                return False
-            for rows in (slice(0, 2), slice(1, 2)):
-                wanted = self.network(*(x[rows].clone() for x in inputs))
-                if not near(self.forward(cut.select(rows))[1], map_tensors(lambda x: x.to(self.dtype), wanted)):
-                    return False
-        except Exception:  # any error of the model; if it is a real one, running the whole model raises it again
+    def _formatted(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        return with_channels_last(inputs) if self._channels_last else inputs
+
+    def _try(self, inputs: tuple[Tensor, ...]) -> None:
+        """Settle on two samples how the network runs: with the channels innermost or not, traced or as a whole."""
+        if self._channels_last:
+            try:
+                self.network(*self._formatted([x.clone() for x in inputs]))
+            except Exception:  # a view of a feature map, for example; a real error comes again
+                lay_out(self.network, torch.contiguous_format)
+                self._channels_last = False
+        wanted = FirstAnswers.of(self.network, self.layer_name, self.weight_OI, inputs)
+        dense = (False, True) if self.kind == "conv" else (False,)
+        ways = list(itertools.product(dict.fromkeys((self._graph, None)), dense))
+        for way in ways[:-1]:
+            self._graph, self._dense = way
+            with suppress(Exception):  # of the graph, or a view; if it is the model's own, the last way raises it too
+                if self._gives(wanted):
+                    return
+        self._graph, self._dense = ways[-1]
+        if not self._gives(wanted):
+            raise UserError(
+                f"layer {self.layer_name!r} cannot move: the model's output is not what the layer's weight and bias "
+                "give (a subclass with its own forward, a hook, or a weight that something else uses too)"
+            )
+
+    def _gives(self, wanted: FirstAnswers) -> bool:
+        if self._graph is None:
+            refuse_chained(self.network, self.layers, self._names, wanted.inputs)
+        cut = self._cut([x.clone() for x in wanted.inputs])
+        if self._graph is not None and not all(isinstance(c, Tensor) and c.shape[:1] == (2,) for c in cut.context):
             return False
-        return True
+        both = self.forward(cut)[1]
+        second = self.forward(cut.select(slice(1, 2)), wanted.delta_1OI)[1]
+        return wanted.are(both, second, self.dtype)
 
     def layer_output(self, cut: Cut, delta_NOI: Tensor | None = None) -> Tensor:
         """Z = (θ + Δ) x without the bias, in the tail's precision, (N, P, O); Δ float, one per sample, or None."""
@@ -280,7 +299,8 @@ class CutModel:
         outs = []
         for part in cut.parts:
             z = z_NPO if len(cut.parts) == 1 else z_NPO[:, part.positions, part.units]
-            outs.append((z if self.kind == "linear" else z.transpose(1, 2)).reshape(len(cut), *part.shape))
+            out = (z if self.kind == "linear" else z.transpose(1, 2)).reshape(len(cut), *part.shape)
+            outs.append(out.contiguous() if self._dense else out)
         context = _cast(cut.context, self.dtype)
         if self._graph is not None:
             activations, output, observed = self._tail.forward(*outs, *context)
@@ -311,9 +331,3 @@ class CutModel:
 
 def _together(activations: Sequence[Tensor]) -> Tensor:
     return activations[0] if len(activations) == 1 else flat(tuple(activations))
-
-
-def near(found: Tensors, wanted: Tensors) -> bool:
-    """Whether outputs are equal but for rounding."""
-    pairs = zip(as_tuple(found), as_tuple(wanted), strict=True)
-    return all(torch.allclose(f, w, rtol=1e-3, atol=1e-4 * float(w.abs().max()), equal_nan=True) for f, w in pairs)

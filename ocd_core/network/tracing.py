@@ -102,7 +102,8 @@ def trace(model: nn.Module, names: Sequence[str]) -> Graphs | None:
     if not all(_can_be_written(str(n.target)) for n in graph.nodes if n.op in ("call_module", "get_attr")):
         return None
     for name in names:
-        if any(n.op == "get_attr" and n.target == f"{name}.weight" for n in graph.nodes):
+        reads = [n for n in graph.nodes if n.op == "get_attr" and n.target == f"{name}.weight"]
+        if not all(_asks_for_its_kind(user) for n in reads for user in n.users):
             raise UserError(
                 f"the model also reads the weight of layer {name!r} outside the layer; a weight that moves must be "
                 "used only by its layer"
@@ -111,6 +112,11 @@ def trace(model: nn.Module, names: Sequence[str]) -> Graphs | None:
     if any(cut is None for cut in cuts):
         return None
     return _cut_graph(model, graph, modules, [cut for cut in cuts if cut is not None])
+
+
+def _asks_for_its_kind(node: fx.Node) -> bool:
+    """Whether it reads the dtype or device of a tensor, and not its values."""
+    return node.target is getattr and node.args[1] in ("dtype", "device")
 
 
 def _can_be_written(name: str) -> bool:

@@ -6,6 +6,7 @@ They are those of trainings that do not stop early.
 Dims: N samples, O out_features, I in_features.
 """
 
+import copy
 import math
 import tempfile
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from torch import nn
 from ocd_core.config import Params
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
+from ocd_core.network.first_inputs import first_two, plain_output
 from ocd_core.network.layers import matrix_layers
 from ocd_core.network.training import load_base, seeded_network, set_training_mode
 from ocd_core.overfit.layout import check_selected
@@ -111,6 +113,7 @@ def _check_loss(task: Task, network: nn.Module, train: Split) -> None:
                 f"the base network does not fit the data (inputs {shapes}); change base.model: "
                 f"{' '.join(str(error).split())[:300]}"
             ) from error
+    plain_output(network, first_two(batch.inputs))
     if loss_N.shape != (len(batch),) or not bool(torch.isfinite(loss_N).all()):
         raise UserError(f"the loss of {len(batch)} samples is {loss_N.tolist()}; one finite number for each is needed")
 
@@ -265,13 +268,10 @@ def _base(params: Params, task: Task, network: nn.Module, train: Split) -> tuple
     trained = any(p.requires_grad for p in network.parameters())
     epoch, kept = 0.0, [0]
     if trained:
-        state = {name: value.clone() for name, value in network.state_dict().items()}
-        updates = _Updates(params, task, train, network)
+        updates = _Updates(params, task, train, copy.deepcopy(network))
         with activations() as kept:
             updates.run()
         epoch = updates.epoch()
-        network.load_state_dict(state)  # batch norms have moved
-        network.eval()
     if params.base.checkpoint is not None or not trained:
         return Need("train_base", 0.0, None, None, "given weights"), epoch
     weights = sum(p.numel() * p.element_size() for p in network.parameters())

@@ -44,9 +44,7 @@ def test_the_kind_of_outputs(loss, target, kind) -> None:
     assert check_given(Given("", perceptron(), loss), batch(target)) == (kind, classes)
 
 
-@pytest.mark.parametrize(
-    ("network", "words"), [(Centred(), "changes with the other samples"), (Summed(), "stay in the first axis")]
-)
+@pytest.mark.parametrize(("network", "words"), [(Centred(), "mixes the samples"), (Summed(), "stay in the first axis")])
 def test_networks_that_mix_samples(network, words) -> None:
     with pytest.raises(UserError, match=words):
         check_given(Given("", network, lambda o, t: o.sum(1)), batch())

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from ocd_core.errors import UserError
 from ocd_core.models.lenet5 import LeNet5
@@ -54,6 +55,30 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)), inplace=True).flatten(1)
+
+
+class Viewed(nn.Module):
+    """Feature maps whose channels must be outermost in memory, since they are viewed as vectors."""
+
+    def __init__(self, wrap: Callable[[nn.Module], nn.Module] | None = None) -> None:
+        super().__init__()
+        conv = nn.Conv2d(2, 4, 3)
+        self.first = conv if wrap is None else wrap(conv)
+        self.second = nn.Conv2d(4, 3, 3)
+        self.fc = nn.Linear(3 * 5 * 4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.fc(x.view(x.size(0), -1))
+
+
+class AsksForDtype(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.fc(x.to(self.fc.weight.dtype).to(self.fc.weight.device)))
 
 
 class Positions(nn.Module):
@@ -184,6 +209,9 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[torch.Generator], Inpu
     "conv2d circular": (lambda: ConvNet(padding=(1, 2), padding_mode="circular"), PICTURE, "conv", True),
     "conv2d reflect, same": (lambda: ConvNet(padding="same", padding_mode="reflect"), PICTURE, "conv", True),
     "positions": (Positions, normal(3, 2, 6, 4), "first", True),
+    **{f"viewed {name}": (Viewed, PICTURE, name, True) for name in ("first", "second", "fc")},
+    "beside a weight that is computed": (lambda: Viewed(weight_norm), PICTURE, "fc", True),
+    "asks for the weight's dtype": (AsksForDtype, VECTOR, "fc", True),
     "two inputs": (TwoInputs, index_and_vector, "fc", True),
     "in place, no bias": (InPlaceWithoutBias, VECTOR, "fc", True),
     "data-dependent branch": (Branches, VECTOR, "fc", False),

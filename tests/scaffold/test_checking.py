@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from torch import Tensor
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
+from ocd_core.models.mlp import MLP
 from ocd_core.provenance import Lineage
 from ocd_core.scaffold.checking import Check, check_task_params
-from tests.support.toy import PLANE, ToySplit, toy_params
+from tests.support.toy import PLANE, PlaneTask, ToySplit, toy_params
 
 
 def checked(root: Path, values: dict[str, Any], **groups: dict[str, Any]) -> Check:
@@ -76,3 +78,24 @@ def test_layers_that_cannot_move_say_why(tmp_path: Path) -> None:
     assert why["embed"] is not None
     assert found.layer == "head"
     assert isinstance(Lineage.of("mine", root=tmp_path).params, Params)
+
+
+class KeepsActivation(MLP):
+    """A forward that keeps a tensor, which has a graph after an update."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = super().forward(x)
+        return self.kept
+
+
+class MixesSamples(MLP):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x - x.mean(0))
+
+
+def test_networks_of_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PlaneTask, "build_model", lambda task: KeepsActivation(2, 2, [6]))
+    assert checked(tmp_path, PLANE).layer == "layers.0"
+    monkeypatch.setattr(PlaneTask, "build_model", lambda task: MixesSamples(2, 2, [6]))
+    with pytest.raises(UserError, match="mixes the samples of a batch"):
+        checked(tmp_path, PLANE)
