@@ -133,6 +133,16 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
 
 
+class Attempt:
+    """Ignores any error inside, since there is another way, but not that the machine lacked something."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        return isinstance(error, Exception) and not is_shortage(error)
+
+
 def is_shortage(error: BaseException) -> bool:
     """Whether the machine lacked memory, threads or open files: then an error says nothing about what was read."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORT):

@@ -16,7 +16,6 @@ import copy
 import itertools
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -25,6 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import Attempt
 from ocd_core.network.attention import call_projections
 from ocd_core.network.channels_last import lay_out, with_channels_last
 from ocd_core.network.first_inputs import FirstAnswers, first_two, frozen_copy
@@ -231,17 +231,18 @@ class CutModel:
     def _try(self, inputs: tuple[Tensor, ...]) -> None:
         """Settle on two samples how the network runs: with the channels innermost or not, traced or as a whole."""
         if self._channels_last:
-            try:
-                self.network(*self._formatted([x.clone() for x in inputs]))
-            except Exception:  # a view of a feature map, for example; a real error comes again
+            self._channels_last = False
+            with Attempt():  # a view of a feature map fails, for example; the model's own errors come again
+                self.network(*with_channels_last([x.clone() for x in inputs]))
+                self._channels_last = True
+            if not self._channels_last:
                 lay_out(self.network, torch.contiguous_format)
-                self._channels_last = False
         wanted = FirstAnswers.of(self.network, self.layer_name, self.weight_OI, inputs)
         dense = (False, True) if self.kind == "conv" else (False,)
         ways = list(itertools.product(dict.fromkeys((self._graph, None)), dense))
         for way in ways[:-1]:
             self._graph, self._dense = way
-            with suppress(Exception):  # of the graph, or a view; if it is the model's own, the last way raises it too
+            with Attempt():  # what is the model's own error, the last way raises too
                 if self._gives(wanted):
                     return
         self._graph, self._dense = ways[-1]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.network.layers import find_layers
 from ocd_core.samples import Tensors, as_tuple, map_tensors
 
@@ -33,6 +34,8 @@ def frozen_copy(model: nn.Module) -> nn.Module:
     try:
         return copy.deepcopy(model).eval().requires_grad_(False)
     except Exception as error:  # whatever the module's own parts raise
+        if is_shortage(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"the model cannot be copied ({type(error).__name__}: {reason}); a tensor that its forward keeps must be "

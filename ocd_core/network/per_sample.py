@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
 
+from ocd_core.files import Attempt
 from ocd_core.samples import SampleLoss, Tensors, in_dtype, map_tensors, one_sample, stack
 
 T = TypeVar("T")
@@ -99,10 +100,9 @@ class PerSampleNetwork:
 
     def _run(self, together: Callable[[], T], one_by_one: Callable[[], T]) -> T:
         if self.together:
-            try:
+            with Attempt():  # a single sample raises the model's own errors again
                 return together()
-            except Exception:  # any error of the model; if it is a real one, a single sample raises it again
-                self.together = False
+            self.together = False
         return one_by_one()
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import Attempt
 
 _ACTIVATION_MODULES = (
     nn.ReLU,
@@ -95,9 +96,10 @@ def trace(model: nn.Module, names: Sequence[str]) -> Graphs | None:
     """
     modules = dict(model.named_modules())
     tracer = _Tracer(model, [modules[name] for name in names])
-    try:
+    graph = None
+    with Attempt():  # fx raises many kinds; then the whole model runs instead
         graph = tracer.trace(model)
-    except Exception:  # fx raises many kinds; then the whole model runs instead
+    if graph is None:
         return None
     if not all(_can_be_written(str(n.target)) for n in graph.nodes if n.op in ("call_module", "get_attr")):
         return None

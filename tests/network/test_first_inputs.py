@@ -179,3 +179,20 @@ def test_one_thread_tries_for_all() -> None:
     with ThreadPoolExecutor(4) as pool:
         cuts = list(pool.map(lambda _: model.prefix((x,)), range(8)))
     assert all(torch.equal(cut.x_NPI, cuts[0].x_NPI) for cut in cuts)
+
+
+@pytest.mark.parametrize("lacking", ["trace", "channels last", "cut"])
+def test_too_little_memory_is_no_reason_for_another_way(lacking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.Flatten(), nn.Linear(32, 2))
+    if lacking == "trace":
+        monkeypatch.setattr("ocd_core.network.tracing._Tracer.trace", fails)
+    elif lacking == "channels last":
+        monkeypatch.setattr("ocd_core.network.cut.with_channels_last", fails)
+    else:
+        monkeypatch.setattr(CutModel, "forward", fails)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        CutModel(network, "4").prefix((torch.randn(2, 1, 8, 8),))
