@@ -26,7 +26,7 @@ from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed, permutation, torch_generator
 from ocd_core.samples import Condition
 from ocd_core.stage_code import code_of
-from ocd_core.training.flops import backward_flops
+from ocd_core.training.flops import update_flops
 from ocd_core.training.loop import ALONE, Checkpoints, Objective, Optimised, Row, Settings, optimise
 from ocd_core.training.processes import Processes
 
@@ -117,7 +117,7 @@ def train_diffusion(
         processes.check_batch(params.task_batch, params.accumulate, "diffusion")
         moved = side.loss(model, seed, processes)
         objective = JointLoss(denoising, moved, params.task_loss, model.device)
-        task_flops = backward_flops(lambda: moved.loss(0, 0, 1), list(model.parameters()))
+        task_flops = update_flops(moved.loss, list(model.parameters()), params.accumulate * processes.count)
     checkpoints = None if work_dir is None else Checkpoints(work_dir / "checkpoint.pt", checkpoint_every, key)
     found = optimise(model, objective, _settings(params), seed, "diffusion", progress, on_row, checkpoints, processes)
     return DiffusionTraining(model, found.curve, _metrics(denoising, found, task_flops), found.resumed_at > 0)

@@ -26,7 +26,7 @@ from ocd_core.progress import Progress
 from ocd_core.rng import derive_seed
 from ocd_core.samples import Condition, Samples
 from ocd_core.tasks.base import Task
-from ocd_core.training.flops import backward_flops
+from ocd_core.training.flops import update_flops
 from ocd_core.training.loop import ALONE, Row, Settings
 from ocd_core.training.processes import Processes
 from ocd_core.training.tried import Resume, Tried, optimise_with_rates
@@ -129,11 +129,11 @@ def tune(
         ema=params.ema,
         accumulate=params.accumulate,
     )
-    update_flops = backward_flops(lambda: objective.loss(0, 0, 1), list(model.parameters()))
+    one_update = update_flops(objective.loss, list(model.parameters()), params.accumulate * processes.count)
     tried = optimise_with_rates(
         model, objective, settings, params.lrs, own, "tuning", progress, on_row, resume, processes
     )
-    return Tuning(tried.curve, {**_metrics(tried), "flops": float(update_flops * tried.updates)}, tried.resumed)
+    return Tuning(tried.curve, {**_metrics(tried), "flops": float(one_update * tried.updates)}, tried.resumed)
 
 
 def _metrics(tried: Tried) -> dict[str, float]:

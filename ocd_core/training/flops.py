@@ -1,6 +1,7 @@
 """Counting the floating-point operations of a call, the measure in which trainings are compared."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,3 +25,11 @@ def backward_flops(loss: Callable[[], Tensor], parameters: Sequence[nn.Parameter
         torch.autograd.grad(loss(), trained, allow_unused=True)
 
     return flops(run)
+
+
+def update_flops(loss: Callable[[int, int, int], Tensor], parameters: Sequence[nn.Parameter], parts: int) -> int:
+    """Those of one update on a batch cut into parts, counted part by part, so that it needs no more memory than one.
+
+    loss: as in `training.loop.Objective`.
+    """
+    return sum(backward_flops(partial(loss, 0, part, parts), parameters) for part in range(parts))

@@ -7,7 +7,7 @@ from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError
 from ocd_core.training.processes import Processes
-from tests.diffusion.test_tuning import BASE, SAMPLES, TASK, T, coded, model, representation
+from tests.diffusion.test_tuning import BASE, SAMPLES, TASK, T, coded, model, representation, rows_of_updates
 from tests.support.params import denoiser_params, diffusion_params
 
 SIDE = TaskSide(TASK, BASE, *SAMPLES, fingerprint="side")
@@ -61,6 +61,13 @@ def test_training_lowers_the_tasks_loss_and_reports_both() -> None:
     assert found.metrics["val_loss"] == best["val_delta_loss"]
     assert found.metrics["task_flops"] == 30 * found.metrics["task_flops"] / found.metrics["updates"] > 0
     assert not {"val_task_loss", "task_flops"} & set(alone.metrics)
+
+
+def test_the_operations_are_counted_on_no_more_samples_than_a_part_has(monkeypatch) -> None:
+    whole = train(accumulate=1).metrics["task_flops"]
+    rows = rows_of_updates(monkeypatch)
+    assert train(accumulate=3).metrics["task_flops"] == pytest.approx(whole, rel=0.15)
+    assert set(rows) == {2}
 
 
 def test_weight_zero_changes_no_bit_of_the_training() -> None:

@@ -25,6 +25,7 @@ from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import base_pass
 from ocd_core.rng import derive_seed, sample_normal, torch_generator
 from ocd_core.samples import Samples, whole_split
+from ocd_core.training.flops import backward_flops
 from ocd_core.training.tried import Resume
 from tests.support.arrays import ArraySplit, ArrayTask
 from tests.support.params import denoiser_params, diffusion_params, representation_params, tuning_params
@@ -232,6 +233,31 @@ def test_the_operations_are_those_of_all_updates():
     more = tuned(updates=6, lrs=[1e-2, 2e-2], draws=1)[1].metrics
     assert more["flops"] == 4 * one["flops"] > 0
     assert 1.5 < tuned(updates=3, lrs=[1e-2], draws=2)[1].metrics["flops"] / one["flops"] < 2.1
+
+
+def rows_of_updates(monkeypatch) -> list[int]:
+    """Filled with the number of samples of each loss that is taken on training samples."""
+    found: list[int] = []
+    losses = MovedLoss.losses
+
+    def recorded(self, samples, rows, counter, update):
+        if update is not None:
+            found.append(len(rows))
+        return losses(self, samples, rows, counter, update)
+
+    monkeypatch.setattr(MovedLoss, "losses", recorded)
+    return found
+
+
+def test_the_operations_are_counted_on_no_more_samples_than_a_part_has(monkeypatch):
+    net = model()
+    loss = objective(net, 2, batch=8)
+    whole = backward_flops(lambda: loss.loss(0, 0, 1), list(net.parameters()))
+    assert tuned(updates=3, lrs=[1e-2], draws=2, accumulate=1)[1].metrics["flops"] == 3 * whole
+    rows = rows_of_updates(monkeypatch)
+    parts = tuned(updates=3, lrs=[1e-2], draws=2, accumulate=4)[1].metrics["flops"]
+    assert set(rows) == {2}
+    assert parts == pytest.approx(3 * whole, rel=0.05)  # each part embeds the timestep again
 
 
 def test_where_tuning_only_hurts_the_model_stays_as_it_was():
