@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ocd_core.rng import numpy_generator
+from ocd_core.rng import numpy_generator, permutation
 from ocd_core.samples import rows_by_group
 
 Values = NDArray[np.float64]
@@ -84,10 +84,10 @@ def paired_p(values: Values, reference: Values, groups: Groups | None = None) ->
     """The two-sided p of `paired_z` under Student's t with one degree of freedom less than samples, or than groups."""
     from scipy.stats import t
 
-    independent = len(values) if groups is None else len(np.unique(groups))
-    if independent < 2:
+    units = independent(len(values), groups)
+    if units < 2:
         return 1.0
-    return float(2 * t.sf(abs(paired_z(values, reference, groups)), independent - 1))
+    return float(2 * t.sf(abs(paired_z(values, reference, groups)), units - 1))
 
 
 def mcnemar_p(values: Values, reference: Values) -> float:
@@ -134,18 +134,45 @@ def paired_z(values: Values, reference: Values, groups: Groups | None = None) ->
     number of samples and m the mean of all, SE² = G/(G-1) Σ (D_g - m n_g)² / N². Groups of one sample change nothing.
     """
     difference = values - reference
+    error = _standard_error(difference, groups)
+    return float(difference.mean() / error) if error else 0.0
+
+
+def paired_interval(
+    values: Values, reference: Values, groups: Groups | None = None, level: float = 0.95
+) -> tuple[float, float]:
+    """The interval of the mean difference by Student's t, to `paired_z` as the test of `paired_p` is.
+
+    It is a point if every difference is the same, or if there is one sample or one group.
+    """
+    from scipy.stats import t
+
+    difference = values - reference
+    mean, error = float(difference.mean()), _standard_error(difference, groups)
+    half = float(t.ppf((1 + level) / 2, independent(len(values), groups) - 1)) * error if error else 0.0
+    return mean - half, mean + half
+
+
+def independent(count: int, groups: Groups | None) -> int:
+    """How many independent units `count` samples are: groups, or samples if there are none."""
+    return count if groups is None else len(np.unique(groups))
+
+
+def halves(count: int, groups: Groups | None, seed: int, purpose: str) -> Groups:
+    """0 or 1 for each of `count` samples at random, int64 (count,); a group's samples are all in the same half."""
+    half = (permutation(independent(count, groups), seed, purpose) % 2).numpy()
+    return half if groups is None else half[np.unique(groups, return_inverse=True)[1]]
+
+
+def _standard_error(difference: Values, groups: Groups | None) -> float:
+    """See `paired_z`; 0 if all differences are equal, or of one sample or group."""
     if groups is None:
-        spread = float(difference.std(ddof=1)) if len(difference) > 1 else 0.0
-        if spread == 0.0:
-            return 0.0
-        return float(difference.mean() / (spread / np.sqrt(len(difference))))
+        return float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
     sums_G, counts_G = _group_sums(difference, groups)
-    mean = float(difference.mean())
-    residual_G = sums_G - mean * counts_G
+    residual_G = sums_G - float(difference.mean()) * counts_G
     if len(sums_G) < 2 or np.ptp(difference) == 0:
         return 0.0
-    error = np.sqrt(len(sums_G) / (len(sums_G) - 1) * (residual_G**2).sum()) / len(difference)
-    return float(mean / error) if error else 0.0
+    return float(np.sqrt(len(sums_G) / (len(sums_G) - 1) * (residual_G**2).sum()) / len(difference))
 
 
 def recomputed(

@@ -6,7 +6,7 @@ For each layer the verdict is
   95 % confidence, corrected for the number of layers (Bonferroni);
 - *no gap*, if not, and the bound lowers the validation loss by less than 1 % of it: even Δ found with the label gain
   nothing. (Too few or too long steps can leave the bound above what predicted Δ reach, so these count first.)
-- *cannot tell*, if nothing of that is shown: the 95 % interval holds both no gain and one of 2 %;
+- *cannot tell*, if nothing of that is shown: the 95 % interval holds both no gain and one of 2 %, or there is none;
 - *unlikely* otherwise: a gain of 2 % is ruled out.
 
 That of the base network is the first of *likely*, *cannot tell*, *unlikely*, *no gap* that one of its layers has. The
@@ -15,22 +15,20 @@ thresholds are the same for all tasks.
 Dims: M validation samples.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, read_table
+from ocd_core.evaluation.statistics import halves, independent, paired_interval
 from ocd_core.evaluation.temperature import choose_temperature
 from ocd_core.probing.layers import critical, probes_of_table
 from ocd_core.probing.probe import Probe
-from ocd_core.rng import permutation
-from ocd_core.samples import Split, Tensors, concatenate, rows_at_once, select, whole_split
+from ocd_core.samples import Split, Tensors, concatenate, groups_of, rows_at_once, select, whole_split
 from ocd_core.tasks.base import Task
 from ocd_core.terminal import code_text
 
@@ -111,11 +109,13 @@ class Diagnosis:
     def verdict_of(self, probe: Probe) -> Verdict:
         """The verdict of one layer."""
         scale, limits = abs(probe.val_loss), self.thresholds
-        quantile = critical(probe.val_samples, len(self.probes), limits.confidence)
+        quantile = critical(probe.val_groups, len(self.probes), limits.confidence)
         if probe.z <= -quantile and -probe.change >= limits.change * scale:
             return "likely"
         if probe.val_loss - probe.bound < limits.gap * scale:
             return "no gap"
+        if probe.val_groups < 2:  # no interval
+            return "cannot tell"
         return "cannot tell" if -probe.low > limits.worth * scale else "unlikely"
 
     def metrics(self) -> dict[str, Any]:
@@ -164,15 +164,16 @@ def verdict_text(diagnosis: Diagnosis) -> str:
     closed = _closed(best)
     share = "" if closed is None else f", {closed} of the way to the bound ({best.bound:.4g})"
     among = f"the best of {len(found)} layers that were probed" if len(found) > 1 else "the layer that was probed"
+    groups = f" of {best.val_groups} groups" if best.val_groups < best.val_samples else ""
     paragraphs = [
         f"**{_WORDS[diagnosis.verdict]}**",
         f"In `{code_text(best.layer)}`, {among}, Δ that are predicted from what the base network sees in a sample "
         f"change the validation loss of {best.val_loss:.4g} by {_percent(best, best.change)} (95 % interval "
         f"{_percent(best, best.low)} to {_percent(best, best.high)}){share}. The predictions learned from the Δ of "
-        f"{best.samples} training samples and are judged on {best.val_samples} validation samples. Whether a kernel, a "
-        "network, or one that also learned from the loss (tuned) predicts, and by which factor Δ is multiplied, is "
-        f"chosen on other samples than are judged (on all: {_choice(best)}). Between predicted and real Δ, R² is "
-        f"{best.r2:z.2f} and the mean cosine {best.cosine:z.2f} with the kernel, {best.network_r2:z.2f} and "
+        f"{best.samples} training samples and are judged on {best.val_samples} validation samples{groups}. Whether a "
+        "kernel, a network, or one that also learned from the loss (tuned) predicts, and by which factor Δ is "
+        f"multiplied, is chosen on other samples than are judged (on all: {_choice(best)}). Between predicted and real "
+        f"Δ, R² is {best.r2:z.2f} and the mean cosine {best.cosine:z.2f} with the kernel, {best.network_r2:z.2f} and "
         f"{best.network_cosine:z.2f} with the network before tuning.",
         _fitted(best),
         *_of_temperature(diagnosis),
@@ -259,8 +260,10 @@ def _layers(diagnosis: Diagnosis) -> str:
 
 @torch.no_grad()
 def temperature_of(network: nn.Module, task: Task, val: Split, seed: int) -> Temperature | None:
-    """What a temperature gains on validation; None without classes, or with a single sample."""
-    if len(val) < 2:
+    """What a temperature gains on validation; None without classes, or with a single sample or group."""
+    of_split = groups_of(val)
+    groups = None if of_split is None else of_split.numpy()
+    if independent(len(val), groups) < 2:
         return None
     outputs: list[Tensors] = []
     targets: list[Tensors] = []
@@ -272,18 +275,16 @@ def temperature_of(network: nn.Module, task: Task, val: Split, seed: int) -> Tem
         if task.log_probabilities(outputs[0]) is None:
             return None
     output, target = concatenate(outputs), concatenate(targets)
-    half_M = permutation(len(val), seed, "halves of a temperature") % 2
-    change_M = torch.zeros(len(val), dtype=torch.float64)
+    half_M = torch.from_numpy(halves(len(val), groups, seed, "halves of a temperature"))
+    changed_M = torch.zeros(len(val), dtype=torch.float64)
     for half in (0, 1):
         other, own = half_M != half, half_M == half
         value = choose_temperature(task, [select(output, other)], [select(target, other)])
-        change_M[own] = _loss(task, select(output, own), select(target, own), value)
+        changed_M[own] = _loss(task, select(output, own), select(target, own), value)
     loss_M = task.loss(output, target).double()
-    change_M -= loss_M
-    error = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(change_M.std()) / math.sqrt(len(val))
-    change = float(change_M.mean())
+    low, high = paired_interval(changed_M.numpy(), loss_M.numpy(), groups)
     value = choose_temperature(task, [output], [target])
-    return Temperature(value, float(loss_M.mean()), change, change - error, change + error)
+    return Temperature(value, float(loss_M.mean()), float((changed_M - loss_M).mean()), low, high)
 
 
 def _loss(task: Task, output: Tensors, target: Tensors, temperature: float) -> Tensor:

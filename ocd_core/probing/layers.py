@@ -56,7 +56,7 @@ def no_gain(probes: Sequence[Probe]) -> str | None:
     The confidence is that of all layers together: the best of several tends to look good by chance.
     """
     best = probes[0]
-    if best.z <= -critical(best.val_samples, len(probes)):
+    if best.z <= -critical(best.val_groups, len(probes)):
         return None
     return (
         f"no probe shows a gain: in the best layer, {best.layer}, a predicted Δ changes the validation loss by "
@@ -64,11 +64,11 @@ def no_gain(probes: Sequence[Probe]) -> str | None:
     )
 
 
-def critical(samples: int, layers: int, confidence: float = 0.95) -> float:
-    """The two-sided quantile of Student's t for a mean of so many samples, corrected for the number of layers."""
+def critical(groups: int, layers: int, confidence: float = 0.95) -> float:
+    """The two-sided quantile of Student's t for a mean of so many groups, corrected for the number of layers."""
     from scipy.stats import t
 
-    return float(t.ppf(1 - (1 - confidence) / (2 * layers), max(samples - 1, 1)))
+    return float(t.ppf(1 - (1 - confidence) / (2 * layers), max(groups - 1, 1)))
 
 
 def probe_table(probes: Sequence[Probe], score_ranks: Mapping[str, int]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ Dims: N training samples, M validation samples that are judged, K of them that w
 I in_features, d coordinates, C choices.
 """
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +33,7 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.delta_networks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
 from ocd_core.evaluation.regression import RidgeParams, fit_ridge
 from ocd_core.evaluation.space import DeltaSpace
-from ocd_core.evaluation.statistics import paired_z
+from ocd_core.evaluation.statistics import Groups, halves, independent, paired_interval, paired_z
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import Move, base_pass, outputs_with_move, row_chunks, rows_within
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
@@ -42,7 +41,7 @@ from ocd_core.overfit.rows import RowBuilder
 from ocd_core.probing.tuned import tuned_losses
 from ocd_core.progress import Progress, no_progress, part_of
 from ocd_core.rng import permutation
-from ocd_core.samples import Batch, Condition, Samples, Split, rows_at_once
+from ocd_core.samples import Batch, Condition, Samples, Split, groups_of, rows_at_once
 from ocd_core.scoring.params import ProbeParams
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import step_batch
@@ -60,7 +59,6 @@ _MORE = 4  # times as many samples as are overfitted teach through the loss, or 
 _MEMORY_MB = 512
 _DELTAS_MB = 1024  # of the Δ of a split in memory, and of I(x)
 _FEWEST = 20  # samples
-_NORMAL_95 = 1.96
 Values = npt.NDArray[np.float64]
 
 
@@ -73,7 +71,8 @@ class Probe:
     change by overfitting. rho, val_rho: medians. r2, network_r2: of the two regressions,
     1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val, where the mean is of train. cosine, network_cosine: the mean on val between Δ̂
     and Δ. regression, gain: the choice that is best on all of val. change: of val's mean loss with cross-fitted
-    choices, low and high its 95 % interval, z its paired z.
+    choices, low and high its 95 % interval by Student's t, z its paired z. val_groups: of the judged samples, each its
+    own group if the split has none; halves, interval and z are of groups.
     """
 
     layer: str
@@ -95,6 +94,7 @@ class Probe:
     low: float
     high: float
     z: float
+    val_groups: int
 
 
 def probe_layer(
@@ -142,11 +142,10 @@ def probe_layer(
         tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, params.updates, seed).numpy()
         choices += [(TUNED, 1.0)] * len(tuned_CM)
         losses_CM = np.concatenate([losses_CM, tuned_CM])
-    best, chosen_M = cross_fitted(losses_CM, seed)
-    change_M = chosen_M - base_M
-    spread = float(change_M.std(ddof=1)) if len(change_M) > 1 else 0.0  # one sample has no gain either
-    error = _NORMAL_95 * spread / math.sqrt(len(change_M))
-    change = float(change_M.mean())
+    of_split = groups_of(val)
+    groups_M = None if of_split is None else of_split[judged.sample_id(torch.arange(len(judged)))].numpy()
+    best, chosen_M = cross_fitted(losses_CM, seed, groups_M)
+    low, high = paired_interval(chosen_M, base_M, groups_M)
     return Probe(
         layer=layer,
         samples=len(taught),
@@ -163,10 +162,11 @@ def probe_layer(
         network_cosine=scores[NETWORK][1],
         regression=choices[best][0],
         gain=choices[best][1],
-        change=change,
-        low=change - error,
-        high=change + error,
-        z=paired_z(chosen_M, base_M),
+        change=float((chosen_M - base_M).mean()),
+        low=low,
+        high=high,
+        z=paired_z(chosen_M, base_M, groups_M),
+        val_groups=independent(len(judged), groups_M),
     )
 
 
@@ -314,18 +314,19 @@ def _scaled(moves: Iterable[Move]) -> Iterator[Move]:
         yield from (gain * move for gain in GAINS)
 
 
-def cross_fitted(losses_CM: Values, seed: int) -> tuple[int, Values]:
+def cross_fitted(losses_CM: Values, seed: int, groups_M: Groups | None = None) -> tuple[int, Values]:
     """The choice that is best on all samples, and each sample's loss under the choice that is best on the other half.
 
-    A single sample has no other half; its choice is the first, the base.
+    A single sample or group has no other half; its choice is the first, the base.
 
     Args:
         losses_CM: by choice and sample.
+        groups_M: of the samples; a group is in one half. None: each sample is its own group.
     """
-    half_M = (permutation(losses_CM.shape[1], seed, "halves of a probe") % 2).numpy()
     chosen_M = losses_CM[0].copy()
-    if len(chosen_M) < 2:
+    if independent(len(chosen_M), groups_M) < 2:
         return 0, chosen_M
+    half_M = halves(len(chosen_M), groups_M, seed, "halves of a probe")
     for half in (0, 1):
         best = int(losses_CM[:, half_M != half].mean(1).argmin())
         chosen_M[half_M == half] = losses_CM[best, half_M == half]

@@ -8,15 +8,19 @@ from scipy import stats
 from ocd_core.evaluation.statistics import (
     bootstrap_interval,
     difference_interval,
+    halves,
     holm,
+    independent,
     mcnemar_p,
     p_text,
+    paired_interval,
     paired_p,
     paired_z,
     percentiles,
     recomputed,
     recomputed_z,
 )
+from ocd_core.rng import permutation
 
 
 def test_interval_agrees_with_the_normal_one_for_many_samples() -> None:
@@ -55,6 +59,34 @@ def test_paired_z_is_the_paired_t_statistic() -> None:
     a, b = rng.normal(0, 1, 30), rng.normal(0.3, 1, 30)
     assert paired_z(a, b) == pytest.approx(stats.ttest_rel(a, b).statistic)
     assert paired_z(a, a) == 0.0
+
+
+def test_the_paired_interval_is_that_of_student() -> None:
+    rng = np.random.default_rng(3)
+    for count in (2, 4, 30):
+        a, b = rng.normal(0, 1, count), rng.normal(0.3, 1, count)
+        assert paired_interval(a, b) == pytest.approx(stats.ttest_rel(a, b).confidence_interval())
+        assert paired_interval(a, b, level=0.5) == pytest.approx(stats.ttest_rel(a, b).confidence_interval(0.5))
+    assert paired_interval(a + 1, a) == pytest.approx((1.0, 1.0))
+    assert paired_interval(a[:1], b[:1]) == (a[0] - b[0], a[0] - b[0])
+
+
+def test_the_paired_interval_by_group_is_that_of_equal_groups_means() -> None:
+    rng = np.random.default_rng(8)
+    a, group = grouped(rng, 5, 6, spread=1.0)
+    b = a + rng.normal(0.1, 1, len(a)) + np.repeat(rng.normal(0, 1, 5), 6)
+    means = [v.reshape(5, 6).mean(1) for v in (a, b)]
+    assert paired_interval(a, b, group) == pytest.approx(stats.ttest_rel(*means).confidence_interval())
+
+
+def test_halves_keep_groups_together() -> None:
+    group = np.array([7, 2, 7, 9, 2, 9, 4, 7])
+    half = halves(8, group, 0, "test")
+    assert all(len(set(half[group == g])) == 1 for g in group)
+    assert sorted(half[[0, 1, 3, 6]]) == [0, 0, 1, 1]
+    assert halves(9, None, 0, "test").tolist() == (permutation(9, 0, "test") % 2).tolist()
+    assert halves(9, np.arange(9), 0, "test").tolist() == halves(9, None, 0, "test").tolist()
+    assert (independent(8, group), independent(8, None)) == (4, 8)
 
 
 def grouped(rng: np.random.Generator, groups: int, size: int, spread: float) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import stats
 from torch import nn
 
 from ocd_core.artifacts import write_json, write_table
@@ -21,10 +22,13 @@ from ocd_core.probing.diagnosis import (
 )
 from ocd_core.probing.picture import diagnosis_figure
 from ocd_core.probing.probe import Probe
+from ocd_core.rng import permutation
 from ocd_core.tasks.classification import Classification
 from tests.support.arrays import ArraySplit, ArrayTask
 
-GAIN = Probe("a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0)
+GAIN = Probe(
+    "a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0, 100
+)
 NONE = replace(GAIN, layer="b", change=0.0, low=-0.01, high=0.01, z=0.0, gain=0.0)
 
 
@@ -57,6 +61,16 @@ def test_the_verdict_of_one_layer(changes: dict[str, Any], verdict: str) -> None
     if probe.val_loss == 0:
         probe = replace(probe, change=0.0, z=0.0)
     assert Diagnosis([probe], "a", None).verdict == verdict
+
+
+def test_the_verdict_counts_groups_not_samples() -> None:
+    """z = −2.2 is beyond the quantile with 99 degrees of freedom, 1.98, not with 4, 2.78; one group has no interval."""
+    probe = replace(GAIN, z=-2.2, bound=1.0)
+    assert Diagnosis([probe], "a", None).verdict == "likely"
+    assert Diagnosis([replace(probe, val_groups=5)], "a", None).verdict == "cannot tell"
+    assert Diagnosis([replace(NONE, val_groups=1, low=0.0, high=0.0)], "b", None).verdict == "cannot tell"
+    assert "100 validation samples. Whether" in verdict_text(Diagnosis([probe], "a", None))
+    assert "100 validation samples of 5 groups. " in verdict_text(Diagnosis([replace(probe, val_groups=5)], "a", None))
 
 
 def test_more_layers_ask_for_more() -> None:
@@ -193,3 +207,24 @@ def test_a_temperature_for_a_base_that_is_too_sure() -> None:
 
 def test_without_classes_there_is_no_temperature() -> None:
     assert temperature_of(nn.Identity(), ArrayTask(), ArraySplit(torch.zeros(8, 2), torch.zeros(8, 2)), 0) is None
+
+
+def test_the_interval_of_a_temperature_is_that_of_its_groups() -> None:
+    """Each group in one half, whose temperature is chosen on the other; then a paired t test of the groups' means."""
+    val = overconfident(60)
+    val.groups = torch.arange(60) % 6
+    found = temperature_of(nn.Identity(), Classes(), val, 3)
+    assert found is not None
+    half = (permutation(6, 3, "halves of a temperature") % 2)[val.groups]
+    before = F.cross_entropy(val.x, val.y, reduction="none").double()
+    after = before.clone()
+    grid = torch.logspace(-1.3, 1.3, 4001).tolist()
+    for one in (0, 1):
+        other = half != one
+        best = min(grid, key=lambda t: float(F.cross_entropy(val.x[other] / t, val.y[other])))
+        after[half == one] = F.cross_entropy(val.x / best, val.y, reduction="none")[half == one].double()
+    means = [torch.stack([v[val.groups == g].mean() for g in range(6)]).numpy() for v in (after, before)]
+    interval = stats.ttest_rel(*means).confidence_interval()
+    assert (found.low, found.high) == pytest.approx(tuple(interval), abs=2e-3)
+    val.groups = torch.zeros(60, dtype=torch.int64)
+    assert temperature_of(nn.Identity(), Classes(), val, 3) is None

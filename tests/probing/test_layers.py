@@ -16,7 +16,7 @@ from tests.probing.test_probe import OVERFIT, PARAMS, splits
 from tests.support.arrays import ArrayTask
 from tests.support.toy import run_stages, write_toy_params
 
-ONE = Probe("a", 20, 20, 3, 1.0, 1.1, 0.5, 0.1, 0.1, 0.3, 0.4, 0.25, 0.35, "kernel", 1.0, -0.2, -0.3, -0.1, -4.0)
+ONE = Probe("a", 20, 20, 3, 1.0, 1.1, 0.5, 0.1, 0.1, 0.3, 0.4, 0.25, 0.35, "kernel", 1.0, -0.2, -0.3, -0.1, -4.0, 20)
 
 
 def test_the_layer_that_lowers_the_loss_most_is_first() -> None:

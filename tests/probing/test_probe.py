@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from ocd_core.errors import UserError
@@ -202,6 +203,59 @@ def test_the_choice_is_made_on_the_other_half() -> None:
     assert [half.sum() for half in halves] == [20, 20]
     for mine, other in (halves, halves[::-1]):
         assert set(used[mine]) == {losses_CM[:, other].mean(1).argmin()}
+
+
+def test_the_choice_for_a_group_is_made_on_other_groups() -> None:
+    rng = np.random.default_rng(1)
+    groups = np.repeat([5, 3, 8, 1], [4, 12, 9, 6])
+    losses_CM = rng.normal(size=(7, 31))
+    _, chosen_M = cross_fitted(losses_CM, 0, groups)
+    used = np.array([np.flatnonzero(losses_CM[:, m] == chosen_M[m])[0] for m in range(31)])
+    choices = {g: set(used[groups == g]) for g in groups}
+    assert all(len(chosen) == 1 for chosen in choices.values())
+    parts = [np.isin(groups, [g for g in choices if choices[g] == chosen]) for chosen in (choices[5], choices[3])]
+    for own, other in (parts, parts[::-1]) if choices[5] != choices[3] else ():
+        assert set(used[own]) == {losses_CM[:, other].mean(1).argmin()}
+    alone = cross_fitted(losses_CM, 0, np.zeros(31, dtype=np.int64))
+    assert (alone[0], alone[1].tolist()) == (0, losses_CM[0].tolist())
+
+
+def test_interval_and_z_are_those_of_the_groups(monkeypatch) -> None:
+    """With groups of one size, those of a paired t test of the groups' means."""
+    seen = {}
+
+    def recorded(losses_CM, seed, groups_M):
+        best, chosen_M = cross_fitted(losses_CM, seed, groups_M)
+        seen.update(base=losses_CM[0], chosen=chosen_M, groups=groups_M)
+        return best, chosen_M
+
+    monkeypatch.setattr(probing, "cross_fitted", recorded)
+    network = linear()
+    train, val = splits(network, 1.0, 0.5)
+    val.groups = torch.arange(120) % 6
+    found = probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, PARAMS, seed=0)
+    means = [np.array([seen[of][seen["groups"] == g].mean() for g in range(6)]) for of in ("chosen", "base")]
+    test = stats.ttest_rel(*means)
+    assert (found.val_samples, found.val_groups) == (120, 6)
+    assert seen["groups"].tolist() == val.groups.tolist()
+    assert found.z == pytest.approx(test.statistic)
+    assert (found.low, found.high) == pytest.approx(test.confidence_interval())
+    del val.groups
+    plain = probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, PARAMS, seed=0)
+    test = stats.ttest_rel(seen["chosen"], seen["base"])
+    assert plain.val_groups == 120
+    assert (plain.low, plain.high) == pytest.approx(test.confidence_interval())
+
+
+def test_few_of_the_groups_are_judged() -> None:
+    """Each sample's own group is taken, not that of its place."""
+    network = linear()
+    train, val = splits(network, 1.0, 0.1)
+    val.groups = torch.arange(120) // 2
+    few = PARAMS.model_copy(update={"samples": 20})
+    found = probe_layer(network, ArrayTask(), train, val, "0", OVERFIT, few, seed=0)
+    rows = permutation(120, 0, "probed samples", "val")[:80]
+    assert found.val_groups == len(set((rows // 2).tolist())) < 80
 
 
 def test_r2_and_cosine_by_hand() -> None:

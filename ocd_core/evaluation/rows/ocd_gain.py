@@ -16,7 +16,7 @@ from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.statistics import paired_z
 from ocd_core.network.moves import Move, row_chunks, rows_within
 from ocd_core.predictor import Predictor
-from ocd_core.samples import Split, Tensors, rows_at_once, whole_split
+from ocd_core.samples import Split, Tensors, groups_of, rows_at_once, whole_split
 from ocd_core.strict import Positive, StrictModel
 
 _MEMORY_MB = 512
@@ -50,7 +50,10 @@ class OcdGain(MovedRow, FittedRow):
     def fit(self, fitting: Fitting) -> Fit:
         """Choose among the params' factors; the losses with factors 0 (the base) and 1 are reported too."""
         tried = sorted({0.0, 1.0, *self.params.gains})
-        losses_GN = losses_by_gain(fitting.predictor, fitting.split("val"), tried)
+        val = fitting.split("val")
+        groups = groups_of(val)
+        losses_GN = losses_by_gain(fitting.predictor, val, tried)
+        base_N, one_draw_N = (losses_GN[tried.index(gain)].numpy() for gain in (0.0, 1.0))
         losses = dict(zip(tried, losses_GN.mean(1).tolist(), strict=True))
         self.gain = min((losses[c], c) for c in self.params.gains)[1]
         metrics = {
@@ -58,7 +61,7 @@ class OcdGain(MovedRow, FittedRow):
             "val_loss": losses[self.gain],
             "val_loss_base": losses[0.0],
             "val_loss_one_draw": losses[1.0],
-            "val_z_one_draw": paired_z(losses_GN[tried.index(1.0)].numpy(), losses_GN[tried.index(0.0)].numpy()),
+            "val_z_one_draw": paired_z(one_draw_N, base_N, None if groups is None else groups.numpy()),
         }
         return Fit(metrics, [{"gain": c, "val_loss": loss} for c, loss in losses.items()])
 

@@ -4,9 +4,11 @@ import json
 
 import pytest
 import torch
+from scipy import stats
 
 from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.fitted import load_rows
+from ocd_core.evaluation.rows.ocd_gain import OcdGain
 from ocd_core.predictor import Predictor
 from ocd_core.samples import whole_split
 from tests.support.runs import (
@@ -72,3 +74,19 @@ def test_with_a_factor_of_one_it_is_the_answer_of_the_first_draw(run: Artifacts,
     row.gain = 0.5
     assert not torch.equal(row.outputs(shared), first)
     assert len(calls) == 2
+
+
+def test_z_of_one_draw_is_that_of_the_splits_groups(run: Artifacts, monkeypatch) -> None:
+    context = context_of(run)
+    val = context.split("val")
+    losses_GN = torch.rand(4, len(val), generator=torch.Generator().manual_seed(0)).double()
+    losses_GN[1:] += torch.arange(len(val)) % 4
+    monkeypatch.setattr("ocd_core.evaluation.rows.ocd_gain.losses_by_gain", lambda *_args: losses_GN)
+    row = OcdGain("ocd_gain", context)
+    row.params = row.params.model_copy(update={"gains": [0.5, 2.0]})
+    by_row = row.fit(context).metrics["val_z_one_draw"]
+    val.groups = torch.arange(len(val)) % 4
+    means = [[float(losses_GN[i, val.groups == g].mean()) for g in range(4)] for i in (2, 0)]
+    assert len(val) % 4 == 0
+    assert row.fit(context).metrics["val_z_one_draw"] == pytest.approx(stats.ttest_rel(*means).statistic)
+    assert by_row == pytest.approx(stats.ttest_rel(losses_GN[2], losses_GN[0]).statistic)
