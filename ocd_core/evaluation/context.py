@@ -111,6 +111,13 @@ class Context:
         return None if trains else "every parameter of the base network is frozen"
 
     @property
+    def not_afresh(self) -> str | None:
+        """Why no row can train a network like the base from fresh weights; None if the task builds such a network."""
+        if self.task.trains_afresh:
+            return None
+        return "the task has its network with given weights, and cannot train another from fresh ones"
+
+    @property
     def untuned(self) -> str | None:
         """Why no row can have the tuned diffusion model; None if it was tuned."""
         return None if self.params.tuning.updates else "the diffusion model was not tuned (tuning.updates is 0)"

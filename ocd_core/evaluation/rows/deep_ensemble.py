@@ -62,9 +62,7 @@ class DeepEnsemble(FittedRow):
 
     def left_out(self) -> str | None:
         """Members must differ."""
-        if not self.context.task.trains_afresh:
-            return "the task has its network with given weights, and cannot train another from fresh ones"
-        return self.context.all_frozen
+        return self.context.not_afresh or self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train each member as the base was trained, with early stopping, on the run's device."""

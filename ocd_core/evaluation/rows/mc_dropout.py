@@ -42,10 +42,10 @@ class McDropout(FittedRow):
         return f"MC dropout of {self.context.draws}"
 
     def left_out(self) -> str | None:
-        """Without dropout layers, all masks are the same."""
+        """Without dropout layers, all masks are the same; the training is from fresh weights."""
         if not _dropouts(self.context.as_built):
             return "the base network has no dropout layers"
-        return None if self.params.p else "controls.mc_dropout.p is 0"
+        return self.context.not_afresh if self.params.p else "controls.mc_dropout.p is 0"
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train with early stopping, on the run's device."""

@@ -90,10 +90,10 @@ class MeanVariance(FittedRow):
         return 2
 
     def left_out(self) -> str | None:
-        """Outputs must be numbers, of which a metric measures the distribution."""
+        """Outputs must be numbers, of which a metric measures the distribution, and the variance's network fresh."""
         if not any(m.sees == "draws" for m in self.context.task.metrics):
             return "no metric of the task measures a distribution of numbers"
-        return self.context.all_frozen
+        return self.context.not_afresh or self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, with early stopping."""

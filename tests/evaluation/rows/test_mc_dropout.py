@@ -122,6 +122,13 @@ def test_without_dropout_layers_it_is_left_out(run: Artifacts, dropped: Artifact
     assert row.left_out() == "controls.mc_dropout.p is 0"
 
 
+def test_a_network_with_given_weights_is_left_out(dropped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, context = loaded(dropped)
+    assert row.left_out() is None
+    monkeypatch.setattr(type(context.task), "trains_afresh", False)
+    assert row.left_out() == "the task has its network with given weights, and cannot train another from fresh ones"
+
+
 class Published(Dropped):
     """A network whose training starts from published weights."""
 

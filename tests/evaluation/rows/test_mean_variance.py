@@ -111,3 +111,11 @@ def test_it_starts_from_the_base_within_the_budget(evaluated: Found, monkeypatch
 def test_without_a_metric_of_distributions_it_is_left_out(evaluated: Found) -> None:
     row = MeanVariance("mean_variance", evaluated.row.context)
     assert row.left_out() == "no metric of the task measures a distribution of numbers"
+
+
+def test_a_network_with_given_weights_has_no_fresh_one_for_the_variance(evaluated: Found, monkeypatch) -> None:
+    monkeypatch.setattr(ToyTask, "metrics", regression_metrics())
+    row = MeanVariance("mean_variance", evaluated.row.context)
+    assert row.left_out() is None
+    monkeypatch.setattr(ToyTask, "trains_afresh", False)
+    assert row.left_out() == "the task has its network with given weights, and cannot train another from fresh ones"
