@@ -45,7 +45,9 @@ class McDropout(FittedRow):
         """Without dropout layers, all masks are the same; the training is from fresh weights."""
         if not _dropouts(self.context.as_built):
             return "the base network has no dropout layers"
-        return self.context.not_afresh if self.params.p else "controls.mc_dropout.p is 0"
+        if not self.params.p:
+            return "controls.mc_dropout.p is 0"
+        return self.context.not_afresh or self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train with early stopping, on the run's device."""

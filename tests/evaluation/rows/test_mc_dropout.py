@@ -129,6 +129,13 @@ def test_a_network_with_given_weights_is_left_out(dropped: Artifacts, monkeypatc
     assert row.left_out() == "the task has its network with given weights, and cannot train another from fresh ones"
 
 
+def test_a_frozen_network_is_left_out(dropped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, context = loaded(dropped)
+    monkeypatch.setattr(type(context.task), "build_model", lambda _self: Dropped().requires_grad_(False))
+    row = McDropout("mc_dropout", Context(context.run, context.params, context.predictor, SPLITS))
+    assert row.left_out() == "every parameter of the base network is frozen"
+
+
 class Published(Dropped):
     """A network whose training starts from published weights."""
 
