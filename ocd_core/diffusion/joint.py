@@ -37,6 +37,8 @@ class TaskSide:
     def loss(self, model: DiffusionModel, seed: int, processes: Processes) -> MovedLoss:
         """The mean of `task.loss` under θ + Δ, with one Δ per sample, on batches of `task_batch` samples.
 
+        seed: of the run.
+
         Raises:
             UserError: Δ needs a scale, whose network is not there while the diffusion trains.
         """
@@ -50,7 +52,7 @@ class TaskSide:
         moves = DrawnMoves(model, None, 1, answer_at(model.schedule.timesteps), False, own)
         params = model.params
         return MovedLoss(
-            self.task, self.base, moves, self.train, self.val, params.task_batch, own, "task loss", processes
+            self.task, self.base, moves, self.train, self.val, params.task_batch, seed, "task loss", processes, own
         )
 
 

@@ -87,6 +87,7 @@ def tune(
     resume: Resume | None = None,
     processes: Processes = ALONE,
     metrics: Metrics | None = None,
+    inputs_seed: int | None = None,
 ) -> Tuning:
     """Train a diffusion model on the mean of `task.loss` under θ + Δ, from its present weights, in place.
 
@@ -105,6 +106,7 @@ def tune(
         on_row: called with each row of the curve.
         processes: the processes that train together.
         metrics: of the errors of `deltas`, needed if the model's `metric` is gauss_newton; see `train_diffusion`.
+        inputs_seed: of the inputs that a domain draws, the seed of overfitting; None: `seed`.
 
     Raises:
         UserError: the loss is no longer a number with any learning rate, the memory does not suffice, a batch has fewer
@@ -118,7 +120,8 @@ def tune(
     refuse_impossible(model.params.model_copy(update=sizes), model.shape, model.device, processes.count, "tuning")
     own = derive_seed(seed, "tuning")
     moves = DrawnMoves(model, rho, params.draws, ddim_draw(model, params.sampler_steps), renormalise, own)
-    moved = MovedLoss(task, base, moves, train, val, params.batch_size, own, "tuning", processes)
+    inputs = seed if inputs_seed is None else inputs_seed
+    moved = MovedLoss(task, base, moves, train, val, params.batch_size, inputs, "tuning", processes, own)
     objective = TuningLoss(moved, _denoising(model, deltas, params, own, processes, metrics), params.delta_weight)
     settings = Settings(
         updates=params.updates,

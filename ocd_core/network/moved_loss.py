@@ -50,8 +50,10 @@ class MovedLoss:
         train, val: on the inputs that overfitting sees, all of a split or some. Their prefix runs only if I(x) has not
             all that the tail needs.
         batch_size: samples per update, of all processes together.
+        seed: of the run. A domain that draws inputs gives the same ones for it here as in overfitting.
         what: what is trained, as the purpose of the batches' randomness.
         processes: they divide the validation split among themselves.
+        batch_seed: of the batches' samples; None: `seed`.
     """
 
     def __init__(
@@ -65,17 +67,19 @@ class MovedLoss:
         seed: int,
         what: str,
         processes: Processes = ALONE,
+        batch_seed: int | None = None,
     ) -> None:
         self.task, self.model, self.moves = task, model, moves
         self.train, self.val, self.batch_size = train, val, batch_size
         self.seed, self.what, self.processes = seed, what, processes
+        self.batch_seed = seed if batch_seed is None else batch_seed
         self._kept = {id(part): kept_prefix(task, model, part) for part in (train, val)}
         example = self._batch(val, torch.zeros(1, dtype=torch.int64), None)
         self.rows = rows_at_once(val.split, rows_within(model, example, _MEMORY_MB, matrices=2))
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
         """The part's share of the batch's mean loss."""
-        generator = torch_generator(self.seed, f"{self.what} update", update)
+        generator = torch_generator(self.batch_seed, f"{self.what} update", update)
         drawn = torch.randint(len(self.train), (self.batch_size,), generator=generator)
         place = torch.arange(self.batch_size)
         rows, counter = (x.tensor_split(parts)[part] for x in (drawn, place))

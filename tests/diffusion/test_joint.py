@@ -7,7 +7,17 @@ from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError
 from ocd_core.training.processes import Processes
-from tests.diffusion.test_tuning import BASE, SAMPLES, TASK, T, coded, model, representation, rows_of_updates
+from tests.diffusion.test_tuning import (
+    BASE,
+    SAMPLES,
+    TASK,
+    SeedsOfInputs,
+    T,
+    coded,
+    model,
+    representation,
+    rows_of_updates,
+)
 from tests.support.params import denoiser_params, diffusion_params
 
 SIDE = TaskSide(TASK, BASE, *SAMPLES, fingerprint="side")
@@ -68,6 +78,15 @@ def test_the_operations_are_counted_on_no_more_samples_than_a_part_has(monkeypat
     rows = rows_of_updates(monkeypatch)
     assert train(accumulate=3).metrics["task_flops"] == pytest.approx(whole, rel=0.15)
     assert set(rows) == {2}
+
+
+def test_inputs_are_those_of_the_runs_seed() -> None:
+    task = SeedsOfInputs()
+    moved = TaskSide(task, BASE, *SAMPLES, fingerprint="").loss(model(), 7, Processes())
+    plain = SIDE.loss(model(), 7, Processes())
+    assert moved.loss(3, 0, 1).detach() == plain.loss(3, 0, 1).detach()
+    assert moved.validate() == plain.validate()
+    assert task.seeds == {7}
 
 
 def test_weight_zero_changes_no_bit_of_the_training() -> None:

@@ -25,6 +25,7 @@ from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.network.moves import base_pass
 from ocd_core.rng import derive_seed, sample_normal, torch_generator
 from ocd_core.samples import Samples, whole_split
+from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.training.flops import backward_flops
 from ocd_core.training.tried import Resume
 from tests.support.arrays import ArraySplit, ArrayTask
@@ -302,6 +303,31 @@ def test_the_diffusions_own_loss_is_added_with_its_weight():
     both = TuningLoss(moved, Three(), 2.0)
     assert float(both.loss(0, 0, 1).detach()) == pytest.approx(float(moved.loss(0, 0, 1).detach()) + 6)
     assert both.validate() == {**moved.validate(), "val_delta_loss": 3.0}
+
+
+class SeedsOfInputs(DrawsInputs, Averaging):
+    """Notes the seeds for which inputs are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds: set[int] = set()
+
+    def overfit_batch(self, split, sample_id, replica, step, seed):
+        self.seeds.add(seed)
+        return split.batch(sample_id)
+
+
+def test_inputs_are_those_of_the_runs_seed_and_batches_are_drawn_as_ever(monkeypatch):
+    """So tuning sees what overfitting saw."""
+    task, params = SeedsOfInputs(), tuning_params(updates=3, lrs=[1e-2], validate_every=3, batch_size=8)
+    args = [TASK, BASE, model(), None, *SAMPLES, params, True, 11]
+    plain = tune(*args).curve
+    args[0], args[2] = task, model()
+    assert tune(*args).curve == plain
+    assert task.seeds == {11}
+    args[2] = model()
+    assert tune(*args, inputs_seed=5).curve == plain
+    assert task.seeds == {11, 5}
 
 
 def test_late_timesteps_are_the_noisy_half():

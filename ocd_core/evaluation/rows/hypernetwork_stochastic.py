@@ -84,6 +84,7 @@ class Stochastic(DrawnRow, FittedRow):
             self.params.tuning(),
             fitting.params.sampling.renormalise,
             seed,
+            inputs_seed=fitting.seed,
         )
         self.model = model.cpu()
         flops = int(found.metrics["flops"])

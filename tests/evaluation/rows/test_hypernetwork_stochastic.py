@@ -33,3 +33,15 @@ def test_it_starts_afresh_and_sees_no_delta(run: Artifacts, monkeypatch: pytest.
     monkeypatch.setattr(tuning, "_denoising", lambda _model, deltas, *_: seen.append(deltas))
     fit_row(run, "hypernetwork_stochastic")
     assert seen == [None]
+
+
+def test_it_sees_the_inputs_that_overfitting_saw(run: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def recorded(task, split, sample_id, replica, step, seed):
+        seeds.append(seed)
+        return split.batch(sample_id)
+
+    monkeypatch.setattr("ocd_core.network.moved_loss.step_batch", recorded)
+    fit_row(run, "hypernetwork_stochastic")
+    assert set(seeds) == {run.seed}
