@@ -26,7 +26,10 @@ from ocd_core.strict import Fraction, Positive, PositiveInt, StrictModel, distin
 
 
 class StochasticParams(StrictModel):
-    """`controls.hypernetwork_stochastic`; see `TuningParams`. The denoiser is that of the group `diffusion`."""
+    """`controls.hypernetwork_stochastic`; see `TuningParams`. The denoiser is that of the group `diffusion`.
+
+    Batches are cut into as many parts as those of the tuning (`tuning.accumulate`).
+    """
 
     updates: PositiveInt
     draws: PositiveInt
@@ -37,10 +40,15 @@ class StochasticParams(StrictModel):
     validate_every: PositiveInt
     patience: PositiveInt
 
-    def tuning(self) -> TuningParams:
-        """The same as params of a tuning through one step."""
+    def tuning(self, accumulate: int) -> TuningParams:
+        """The same as params of a tuning through one step, with batches cut into at most `accumulate` parts."""
         return TuningParams(
-            **self.model_dump(), through="last", steps=1, delta_weight=0.0, delta_timesteps="all", accumulate=1
+            **self.model_dump(),
+            through="last",
+            steps=1,
+            delta_weight=0.0,
+            delta_timesteps="all",
+            accumulate=min(accumulate, self.batch_size),
         )
 
 
@@ -81,7 +89,7 @@ class Stochastic(DrawnRow, FittedRow):
             fitting.predictor.scale,
             train,
             val,
-            self.params.tuning(),
+            self.params.tuning(fitting.params.tuning.accumulate),
             fitting.params.sampling.renormalise,
             seed,
             inputs_seed=fitting.seed,
@@ -108,7 +116,7 @@ class Stochastic(DrawnRow, FittedRow):
             encoder = ConditionEncoder(saved.config["condition_sizes"], params.embedding)
             model = DiffusionModel(encoder, deepcopy(plain.diffusion.representation).cpu(), params)
             saved.load_into(model)
-            sampling = self.params.tuning().sampling(self.context.params.sampling)
+            sampling = self.params.tuning(1).sampling(self.context.params.sampling)
             return plain.with_diffusion(model.to(self.context.device), sampling)
 
         self.predictor = self.context.once((Stochastic, self.family), predictor)
