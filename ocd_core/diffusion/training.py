@@ -99,7 +99,8 @@ def train_diffusion(
             raise UserError(f"there are no {name} samples with Δ ≠ 0 to train the diffusion on")
         if not torch.isfinite(some).all():
             raise UserError(f"the Δ of some {name} samples are not finite: lower overfit.lr and overfit again")
-    refuse_impossible(params, representation.shape, device, processes.count)
+    together = params.batch_size + (params.task_batch if params.task_loss else 0)  # a part's two losses are one graph
+    refuse_impossible(params.model_copy(update={"batch_size": together}), representation.shape, device, processes.count)
     key = ""
     if work_dir is not None or processes.count > 1:
         key = _fingerprint(params, seed, (codes, *cond.parts(), val_codes, *val_cond.parts(), *(metrics or ())))
@@ -246,8 +247,10 @@ class DenoisingLoss:
         return self.drawn[1]
 
     def loss(self, update: int, part: int, parts: int) -> Tensor:
-        """The part's share of the batch's mean loss."""
+        """The part's share of the batch's mean loss; 0 if it has no rows, which it may where parts are tuning's."""
         rows, t, epsilon = (x.tensor_split(parts)[part] for x in self.draw(update))
+        if not len(rows):
+            return torch.zeros((), device=self.model.device)
         noisy = self.add_noise(self.codes[rows], t, epsilon)
         output = self.predict(noisy, self.cond.select(rows))
         return self.per_sample(noisy, output, self._metric(0, rows)).sum() / self.params.batch_size

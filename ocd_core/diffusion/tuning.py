@@ -116,7 +116,8 @@ def tune(
     if not processes.agree(f"{'' if resume is None else resume.fingerprint} {torch.__version__}"):
         raise UserError("the processes have different params, code, artifacts or versions of torch")
     drawn = params.batch_size * params.draws * params.sampler_steps
-    sizes = {"batch_size": drawn, "accumulate": params.accumulate, "precision": "float32"}
+    together = drawn + (model.params.batch_size if params.delta_weight else 0)  # a part's two losses are one graph
+    sizes = {"batch_size": together, "accumulate": params.accumulate, "precision": "float32"}
     refuse_impossible(model.params.model_copy(update=sizes), model.shape, model.device, processes.count, "tuning")
     own = derive_seed(seed, "tuning")
     moves = DrawnMoves(model, rho, params.draws, ddim_draw(model, params.sampler_steps), renormalise, own)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ocd_core.diffusion import training
 from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError
@@ -16,6 +17,7 @@ from tests.diffusion.test_tuning import (
     coded,
     model,
     representation,
+    rows_of_memory,
     rows_of_updates,
 )
 from tests.support.params import denoiser_params, diffusion_params
@@ -87,6 +89,13 @@ def test_inputs_are_those_of_the_runs_seed() -> None:
     assert moved.loss(3, 0, 1).detach() == plain.loss(3, 0, 1).detach()
     assert moved.validate() == plain.validate()
     assert task.seeds == {7}
+
+
+def test_the_memory_is_that_of_both_losses(monkeypatch) -> None:
+    rows = rows_of_memory(monkeypatch, training)
+    train(updates=1)
+    train(updates=1, task_loss=0.0)
+    assert rows == [8 + 6, 8]
 
 
 def test_weight_zero_changes_no_bit_of_the_training() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,11 +14,12 @@ from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.codes.representations.dense import Dense
 from ocd_core.codes.representations.factored import Factored
 from ocd_core.codes.representations.pca import Pca
+from ocd_core.diffusion import tuning
 from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.drawn_moves import DrawnMoves
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
-from ocd_core.diffusion.tuning import TuningLoss, ddim_draw, tune
+from ocd_core.diffusion.tuning import TuningLoss, _denoising, ddim_draw, tune
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
@@ -27,6 +29,7 @@ from ocd_core.rng import derive_seed, sample_normal, torch_generator
 from ocd_core.samples import Samples, whole_split
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.training.flops import backward_flops
+from ocd_core.training.loop import ALONE
 from ocd_core.training.tried import Resume
 from tests.support.arrays import ArraySplit, ArrayTask
 from tests.support.params import denoiser_params, diffusion_params, representation_params, tuning_params
@@ -330,10 +333,37 @@ def test_inputs_are_those_of_the_runs_seed_and_batches_are_drawn_as_ever(monkeyp
     assert task.seeds == {11, 5}
 
 
-def test_late_timesteps_are_the_noisy_half():
-    from ocd_core.diffusion.tuning import _denoising
-    from ocd_core.training.loop import ALONE
+def test_tuning_may_have_more_parts_than_the_diffusions_batch_has_rows():
+    """A part without rows of the diffusion's own loss has the rest of it; the parts add up to the batch."""
+    net = model(batch_size=2)
+    deltas = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
+    params = tuning_params(updates=2, lrs=[1e-2], batch_size=8, accumulate=5, delta_weight=0.5)
+    denoising = _denoising(net, deltas, params, 0, ALONE)
+    both = TuningLoss(objective(net, 1, batch=8), denoising, 0.5)
+    whole, parts = both.loss(1, 0, 1), [both.loss(1, part, 5) for part in range(5)]
+    torch.testing.assert_close(sum(parts), whole, rtol=1e-5, atol=1e-6)
+    parameters = list(net.parameters())
+    for a, b in zip(*(torch.autograd.grad(v, parameters) for v in (sum(parts), whole)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    assert tune(TASK, BASE, net, None, *SAMPLES, params, True, 0, deltas).metrics["updates"] == 2
 
+
+def rows_of_memory(monkeypatch, of: ModuleType) -> list[int]:
+    """Filled with the rows of a batch whose memory is estimated."""
+    found: list[int] = []
+    monkeypatch.setattr(of, "refuse_impossible", lambda params, *_args: found.append(params.batch_size))
+    return found
+
+
+def test_the_memory_is_that_of_all_rows_of_an_update(monkeypatch):
+    """Draws of 8 samples, and the batch of the diffusion's own loss, if it is added."""
+    rows = rows_of_memory(monkeypatch, tuning)
+    for weight in (0.0, 0.5):
+        tuned(updates=3, draws=3, delta_weight=weight, through="sampler", steps=2)
+    assert rows == [8 * 3 * 2, 8 * 3 * 2 + model().params.batch_size]
+
+
+def test_late_timesteps_are_the_noisy_half():
     net = model()
     deltas = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
     for timesteps, first in (("all", 1), ("late", 3)):
@@ -353,9 +383,6 @@ def test_what_cannot_be_tuned_is_refused():
 
 
 def test_the_diffusions_own_loss_keeps_its_metric():
-    from ocd_core.diffusion.tuning import _denoising
-    from ocd_core.training.loop import ALONE
-
     net = model()
     deltas = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
     net.params = net.params.model_copy(update={"metric": "gauss_newton"})
