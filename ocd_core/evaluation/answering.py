@@ -1,13 +1,15 @@
 """What it costs a row to answer one test sample."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import torch
 
 from ocd_core.evaluation.row import Row
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch, Tensors
+from ocd_core.training.devices import seconds_when_done
 from ocd_core.training.flops import flops
 
 _COUNTED = 2  # samples on which operations are counted
@@ -32,17 +34,18 @@ def cost_of_answers(row: Row, predictor: Predictor, batch: Batch) -> Cost:
     few = batch.select(slice(0, _COUNTED))
     counted, timed = (SharedPass(predictor, part, "test") for part in (few, batch))
     operations = flops(lambda: row.outputs(counted))
-    start = time.perf_counter()
+    start = seconds_when_done(predictor.device)
     row.outputs(timed)
-    return Cost((time.perf_counter() - start) / len(batch), operations // len(few))
+    return Cost((seconds_when_done(predictor.device) - start) / len(batch), operations // len(few))
 
 
-def with_cost(answer: Callable[[], Tensors], samples: int) -> tuple[Tensors, Cost]:
+def with_cost(answer: Callable[[], Tensors], samples: int, device: torch.device) -> tuple[Tensors, Cost]:
     """The answer of a row that answers a whole split at once, and its cost per sample.
 
     Both are taken in the same call, because a second one would double the time; counting slows it a little.
+    device: where it is answered.
     """
     found: list[Tensors] = []
-    start = time.perf_counter()
+    start = seconds_when_done(device)
     operations = flops(lambda: found.append(answer()))
-    return found[0], Cost((time.perf_counter() - start) / samples, operations // samples)
+    return found[0], Cost((seconds_when_done(device) - start) / samples, operations // samples)

@@ -226,7 +226,9 @@ class _Rows:
     def _outputs(self, row: Row, shared: SharedPass) -> Tensors:
         if not row.whole_split or shared.split != "test" or row.name in self.costs:
             return row.outputs(shared)
-        output, self.costs[row.name] = with_cost(lambda: row.outputs(shared), self._test_samples)
+        output, self.costs[row.name] = with_cost(
+            lambda: row.outputs(shared), self._test_samples, shared.predictor.device
+        )
         return output
 
 

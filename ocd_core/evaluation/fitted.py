@@ -1,6 +1,5 @@
 """Fit the rows of a run one by one, save them in one file, and load them for the evaluation."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.row import FittedRow, Row, Saved
 from ocd_core.evaluation.rows import row_class
 from ocd_core.evaluation.space import DeltaSpace
+from ocd_core.training.devices import seconds_when_done
 from ocd_core.weights import (
     WEIGHTS,
     BaseId,
@@ -87,9 +87,9 @@ def fit_rows(fitting: Fitting, started: Callable[[str], None] = lambda _name: No
         if reason is not None:
             result.left_out[name] = reason
             continue
-        start = time.perf_counter()
+        start = seconds_when_done(fitting.device)
         fit = row.fit(fitting)
-        result.seconds[name] = time.perf_counter() - start
+        result.seconds[name] = seconds_when_done(fitting.device) - start
         result.rows.append(row)
         result.metrics[name] = fit.metrics
         if fit.curve:

@@ -13,6 +13,7 @@ import torch
 from ocd_core.network.moves import row_chunks, rows_within
 from ocd_core.predictor import Predictor
 from ocd_core.samples import Batch, Split, rows_at_once
+from ocd_core.training.devices import seconds_when_done
 
 _SINGLE = 20  # samples that are timed one by one
 _BATCH = 256  # samples of the timed batch
@@ -74,11 +75,9 @@ class _Timed:
     def milliseconds(self, name: str, batch: Batch) -> float:
         """The time of one call per sample of a batch."""
         call: Callable[[Batch], None] = self._base if name == "base" else self._ocd
-        begun = time.perf_counter()
+        begun = seconds_when_done(self._predictor.device)
         call(batch)
-        if self._predictor.device.type == "cuda":
-            torch.cuda.synchronize(self._predictor.device)
-        return 1000 * (time.perf_counter() - begun) / len(batch)
+        return 1000 * (seconds_when_done(self._predictor.device) - begun) / len(batch)
 
     def _ocd(self, batch: Batch) -> None:
         self._predictor.predict(batch.inputs, sample_id=batch.sample_id)

@@ -1,5 +1,7 @@
 """The device on which a stage computes: `--device`, or OCD_DEVICE under DVC."""
 
+import time
+
 import torch
 
 from ocd_core.errors import UserError
@@ -15,6 +17,13 @@ def check_device(name: str) -> None:
     """
     if name not in DEVICES:
         raise UserError(f"unknown device {name!r}; known are {', '.join(DEVICES)}")
+
+
+def seconds_when_done(device: torch.device) -> float:
+    """The clock's seconds once the device has done all that it was given: a GPU works after a call has returned."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def local_device(name: str, index: int = 0) -> torch.device:

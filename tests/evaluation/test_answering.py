@@ -1,6 +1,7 @@
 """The cost of answers, against operations counted by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.evaluation.answering import cost_of_answers, with_cost
 from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.rows.tent import Tent
+from ocd_core.samples import Batch
 from stages import evaluate as evaluate_stage
 from tests.support.runs import context_of, row_of, run_of, whole_test_batch
 from tests.support.toy import plane_params
@@ -41,10 +43,42 @@ def test_a_whole_split_is_answered_once_and_its_cost_shared_by_the_samples() -> 
         calls.append(1)
         return torch.ones(20, 100) @ torch.ones(100, 2)
 
-    output, found = with_cost(answer, 20)
+    output, found = with_cost(answer, 20, torch.device("cpu"))
     assert (len(calls), output.shape) == (1, (20, 2))
     assert found.flops == 2 * 100 * 2
     assert found.seconds > 0
+
+
+class _Gpu:
+    """A device that works after a call has returned: a tenth of a second for each piece of work."""
+
+    def __init__(self) -> None:
+        self.done, self.given = 0.0, 0
+
+    def work(self) -> Tensor:
+        self.given += 1
+        return torch.zeros(1)
+
+    def synchronize(self, _device: torch.device) -> None:
+        self.done, self.given = self.done + 0.1 * self.given, 0
+
+
+def test_the_work_of_a_gpu_counts_and_that_of_earlier_calls_does_not(monkeypatch) -> None:
+    gpu = _Gpu()
+    monkeypatch.setattr(torch.cuda, "synchronize", gpu.synchronize)
+    monkeypatch.setattr("ocd_core.training.devices.time.perf_counter", lambda: gpu.done)
+    gpu.work()
+    _, found = with_cost(gpu.work, 2, torch.device("cuda", 0))
+    assert found.seconds == pytest.approx(0.05)
+
+    def outputs(_shared: object) -> Tensor:
+        return gpu.work()
+
+    row = SimpleNamespace(whole_split=False, outputs=outputs)
+    predictor = SimpleNamespace(device=torch.device("cuda", 0))
+    monkeypatch.setattr("ocd_core.evaluation.answering.SharedPass", lambda *_args: None)
+    batch = Batch((torch.zeros(4, 1),), torch.zeros(4), torch.arange(4))
+    assert cost_of_answers(row, predictor, batch).seconds == pytest.approx(0.1 / 4)  # not that of the count
 
 
 def test_the_evaluation_measures_rows_of_whole_splits_while_they_answer(tmp_path: Path, monkeypatch) -> None:
