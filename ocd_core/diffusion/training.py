@@ -276,7 +276,8 @@ class DenoisingLoss:
         target = training_target(self.params.prediction, noisy.x0, noisy.epsilon, noisy.signal, noisy.noise)
         gap = (output - target).flatten(1)
         if metric_Bdd is not None:
-            square_B = ((metric_Bdd @ gap[:, :, None])[:, :, 0] * gap).sum(1)
+            with torch.autocast(gap.device.type, enabled=False):  # bf16 has too few digits for the metric
+                square_B = ((metric_Bdd @ gap[:, :, None])[:, :, 0] * gap).sum(1)
             loss_B: Tensor = square_B.clamp_min(0).sqrt() if self.params.loss == "norm" else square_B / gap.shape[1]
         elif self.params.loss == "norm":
             loss_B = torch.linalg.vector_norm(gap, dim=1)

@@ -100,6 +100,24 @@ def test_errors_count_by_each_rows_metric(loss):
     assert alone.metrics["val_loss"] != found.metrics["val_loss"]
 
 
+def test_the_metric_counts_in_float32_under_autocast():
+    """A difference of two large eigenvalues' parts, against float64."""
+    codes, cond = unit_codes(4, 6), condition(4)
+    half = torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(2))
+    metric = half @ half.transpose(1, 2)
+    model = train(updates=1, batch_size=5).model
+    objective = DenoisingLoss(model, codes, cond, codes, cond, seed=1)
+    noisy = objective.add_noise(codes, torch.tensor([1, 2, 3, 4]), torch.randn_like(codes))
+    output = torch.randn(4, 6, generator=torch.Generator().manual_seed(3))
+    plain = objective.per_sample(noisy, output, metric)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = objective.per_sample(noisy, output, metric)
+    gap = (output - codes).double()
+    wanted = torch.stack([g @ m.double() @ g for g, m in zip(gap, metric, strict=True)]) / 6
+    assert torch.equal(found, plain)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=0)
+
+
 def test_batches_are_drawn_by_update_and_seed_and_cover_all_timesteps():
     model = train(updates=1, batch_size=400, timesteps=20).model
     codes, cond = unit_codes(ROWS, 6), condition(ROWS)
