@@ -4,7 +4,6 @@ Your own package can add one, a `Build`, with an entry point in the group `ocd.d
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ocd_core.registry import Registry
@@ -39,4 +38,9 @@ def for_drawing(denoiser: "nn.Module") -> "AtTimesteps":
     own: Callable[[], AtTimesteps] | None = getattr(denoiser, "for_drawing", None)
     if own is not None:
         return own()
-    return lambda e_SNE: [partial(denoiser, e_NE=e_NE) for e_NE in e_SNE]
+    return lambda e_SNE: [_at(denoiser, e_NE) for e_NE in e_SNE]
+
+
+def _at(denoiser: "nn.Module", e_NE: "Tensor") -> "Callable[[Tensor], Tensor]":
+    # by position: a denoiser of a user's own may name its arguments as it likes
+    return lambda omega_t: denoiser(omega_t, e_NE)

@@ -44,8 +44,8 @@ def test_an_unknown_name_lists_the_known_ones():
 class Sum(nn.Module):
     """A denoiser without a way of its own to draw."""
 
-    def forward(self, omega_t, e_NE):
-        return omega_t + e_NE.sum(1, keepdim=True)
+    def forward(self, noisy, embedding):  # not the names that the denoisers here have
+        return noisy + embedding.sum(1, keepdim=True)
 
 
 @pytest.mark.parametrize("own", [False, True])
