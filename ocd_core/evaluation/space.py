@@ -3,6 +3,8 @@
 Dims: N samples, O out_features, I in_features, d coordinates.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -36,21 +38,24 @@ class DeltaSpace(nn.Module):
         components: int,
         covariances: LayerCovariances | None = None,
     ) -> "DeltaSpace":
-        """Fit on training Δ. A dense representation has too many entries to regress, so PCA `components` replace it.
+        """Fit on training Δ. PCA `components` replace any representation but `factored` and `pca`.
+
+        A dense one has too many entries to regress, and one of a user's own need not be linear in Δ.
 
         covariances: see `fit_to_store`.
 
         Raises:
             UserError: the representation does not fit these Δ, or has too many components for them.
         """
-        dense = params.representation.name == "dense"
-        instead = RepresentationParams(name="pca", components=components, metric="euclidean")
-        chosen = instead if dense else params.representation
+        replaced = params.representation.name not in ("factored", "pca")
+        metric: Literal["euclidean", "kfac"] = "euclidean" if covariances is None else "kfac"
+        instead = RepresentationParams(name="pca", components=components, metric=metric)
+        chosen = instead if replaced else params.representation
         try:
             changed = params.model_copy(update={"representation": chosen, "unit_variance": False})
             return cls(fit_to_store(train, changed, covariances))
         except UserError as error:
-            raise UserError(f"controls.components: {error}" if dense else str(error)) from error
+            raise UserError(f"controls.components: {error}" if replaced else str(error)) from error
 
     @property
     def size(self) -> int:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ocd_core.artifacts import Artifacts
+from ocd_core.codes.representations.dense import Dense
 from ocd_core.errors import UserError
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.store import OverfitStore
@@ -26,9 +27,17 @@ def test_it_holds_every_delta_with_its_magnitude(run: Artifacts) -> None:
         assert kept == pytest.approx(float(space.representation.explained.sum()), abs=1e-3)
 
 
-def test_a_dense_representation_is_regressed_in_principal_components(run: Artifacts) -> None:
+class Halves(Dense):
+    """A representation of a user's own."""
+
+    name = "halves"
+
+
+@pytest.mark.parametrize("name", ["dense", f"{__name__}:Halves"])
+def test_other_representations_are_regressed_in_principal_components(run: Artifacts, name: str) -> None:
     store, params = OverfitStore(run.overfit("train")), params_of(run).diffusion
-    dense = params.model_copy(update={"representation": params.representation.model_copy(update={"name": "dense"})})
+    changed = params.representation.model_copy(update={"name": name, "metric": "euclidean"})
+    dense = params.model_copy(update={"representation": changed})
     space = DeltaSpace.fit(store, dense, 2)
     assert space.representation.name == "pca"
     assert space.size == 2
