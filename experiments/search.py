@@ -175,12 +175,12 @@ def results(task: str, entries: list[dict[str, Any]]) -> list[Result]:
     found = []
     for entry in entries:
         name = entry["name"] or ""
-        rows = [
-            values["ocd_gain"]
-            for path, values in entry["metrics"].items()
-            if path.startswith(f"data/{task}/") and path.endswith("/controls/metrics.json") and "ocd_gain" in values
-        ]
-        finished = entry["status"] == "success" and rows
+        # the repository's other runs of the task are among an experiment's metrics, too
+        seeds = FINAL_SEEDS if "-seeds" in name else FINAL_SEEDS[:1]
+        paths = [f"data/{task}/seed{seed}/rank1/controls/metrics.json" for seed in seeds]
+        each = [entry["metrics"].get(path, {}) for path in paths]
+        rows = [values["ocd_gain"] for values in each if "ocd_gain" in values]
+        finished = entry["status"] == "success" and len(rows) == len(seeds)
         if not name.startswith(f"{task}--") or name.partition("-seeds")[0].endswith("-test") or not finished:
             continue
 

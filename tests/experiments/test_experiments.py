@@ -102,6 +102,17 @@ def test_results_are_averaged_over_seeds_and_ranked_by_the_ratio_to_their_own_ba
     assert "| prediction-v | 1 | 4.00000 | 3.00000 | 0.750 |" in search.table(found)
 
 
+def test_other_ranks_and_seeds_in_the_repository_do_not_count():
+    own, others = entry("prediction-v", {0: (4.0, 3.0)}), entry("", {0: (1.0, 9.0), 1: (1.0, 9.0)})["metrics"]
+    strange = {path.replace("rank1", "rank2"): values for path, values in others.items()}
+    strange |= {path: values for path, values in others.items() if "seed1" in path}
+    (found,) = search.results("mnist5k", [{**own, "metrics": {**strange, **own["metrics"]}}])
+    assert (found.seeds, found.base, found.one_draw) == (1, 4.0, 3.0)
+    assert search.results("mnist5k", [{**own, "metrics": strange}]) == []
+    two_of_three = entry("prediction-v-seeds3", {0: (4.0, 3.0), 1: (4.0, 3.0)})
+    assert search.results("mnist5k", [two_of_three]) == []
+
+
 def test_only_settings_that_beat_the_default_are_crossed():
     def scores(**values):
         return [search.Result(n.replace("_", "-"), 1, 1.0, v, 0.0, 1.0, 1.0) for n, v in values.items()]
