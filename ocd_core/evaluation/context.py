@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.codes.encode import condition_of_samples
 from ocd_core.config import Params
-from ocd_core.evaluation.costs import base_epoch_flops, diffusion_flops, metric_flops, overfit_flops, scale_flops
+from ocd_core.evaluation.costs import (
+    base_epoch_flops,
+    covariance_flops,
+    diffusion_flops,
+    metric_flops,
+    overfit_flops,
+    scale_flops,
+)
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.blocks import network_outputs
 from ocd_core.network.covariances import layer_covariances
@@ -250,6 +257,8 @@ class Fitting(Context):
         if params.diffusion.metric == "gauss_newton":
             representation, rows = predictor.diffusion.representation, len(self.store("train"))
             parts["metric"] = metric_flops(self.task, self.tail, self.split("train"), representation, rows, self.seed)
+        if params.diffusion.representation.metric == "kfac":
+            parts["covariances"] = covariance_flops(self.task, self.tail, self.split("train"), self.seed)
         if predictor.diffusion.representation.uses_scale:
             assert predictor.scale is not None
             parts["scale"] = scale_flops(predictor.scale, cond, params.scale.batch_size, _updates(self.run.scale))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ocd_core.codes.curvature import decoded, row_curvatures
 from ocd_core.codes.representations.base import Representation
 from ocd_core.diffusion.model import DiffusionModel
+from ocd_core.network.covariances import MOST_SAMPLES, add_moments
 from ocd_core.network.cut import CutModel
 from ocd_core.network.training import set_training_mode
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
@@ -50,6 +51,16 @@ def metric_flops(
     first, code = torch.zeros(1, dtype=torch.int64), torch.zeros(1, *representation.shape)  # any codes cost the same
     decode = partial(decoded, representation)
     return rows * flops(lambda: row_curvatures(task, model, train, first, first, code, decode, seed))
+
+
+def covariance_flops(task: Task, model: CutModel, train: Split, seed: int) -> int:
+    """The operations of the layer's covariances (`diffusion.representation.metric: kfac`), without their roots."""
+    (out_features, in_features), first = model.weight_OI.shape, torch.zeros(1, dtype=torch.int64)
+    input_II = torch.zeros(in_features, in_features, dtype=torch.float64)
+    output_OO = torch.zeros(out_features, out_features, dtype=torch.float64)
+    add = partial(add_moments, input_II, output_OO, task, model, train, first, seed)
+    add()  # a model's first pass also checks how the network is cut
+    return flops(add) * min(len(train), MOST_SAMPLES)
 
 
 def diffusion_flops(model: DiffusionModel, cond: Condition, updates: int) -> int:

@@ -19,7 +19,7 @@ from ocd_core.samples import Split, rows_at_once
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import parts_of_step, step_batch
 
-_SAMPLES = 4096  # at most; far more than entries of A or G are of little use
+MOST_SAMPLES = 4096  # at most; far more than entries of A or G are of little use
 _MEMORY_MB = 512
 _DAMPING = 1e-3  # of the mean eigenvalue, so that what training data never uses keeps some weight
 
@@ -45,22 +45,31 @@ def layer_covariances(task: Task, model: CutModel, train: Split, seed: int) -> L
     out_features, in_features = model.weight_OI.shape
     input_II = torch.zeros(in_features, in_features, dtype=torch.float64)
     output_OO = torch.zeros(out_features, out_features, dtype=torch.float64)
-    samples = permutation(len(train), seed, "covariances")[:_SAMPLES].sort().values
+    samples = permutation(len(train), seed, "covariances")[:MOST_SAMPLES].sort().values
     example = train.batch(samples[:1])
     size = rows_at_once(train, rows_within(model, example, _MEMORY_MB, matrices=0))
     for chunk in row_chunks(len(samples), size):
-        sample_id = samples[chunk]
-        batch = step_batch(task, train, sample_id, torch.zeros_like(sample_id), 0, seed).to(model.device)
-        for part, share in parts_of_step(task, batch):
-            cut = model.prefix(part.inputs)
-            z_NPO = model.layer_output(cut).requires_grad_(True)
-            with torch.enable_grad():
-                loss_N = task.loss(model.tail(z_NPO, cut)[1], part.target)
-                (u_NPO,) = torch.autograd.grad(loss_N.sum(), z_NPO)
-            x_MI, u_MO = cut.x_NPI.flatten(0, 1).double(), u_NPO.flatten(0, 1).double()
-            input_II += share * (x_MI.T @ x_MI).cpu()
-            output_OO += share * (u_MO.T @ u_MO).cpu()
+        add_moments(input_II, output_OO, task, model, train, samples[chunk], seed)
     return LayerCovariances(input_II / len(samples), output_OO / len(samples))
+
+
+def add_moments(
+    input_II: Tensor, output_OO: Tensor, task: Task, model: CutModel, train: Split, sample_id: Tensor, seed: int
+) -> None:
+    """Add, in place, the sums over some samples: x xᵀ to `input_II` and u uᵀ to `output_OO`, float64 on the CPU.
+
+    sample_id: int64 (N,), few enough for memory.
+    """
+    batch = step_batch(task, train, sample_id, torch.zeros_like(sample_id), 0, seed).to(model.device)
+    for part, share in parts_of_step(task, batch):
+        cut = model.prefix(part.inputs)
+        z_NPO = model.layer_output(cut).requires_grad_(True)
+        with torch.enable_grad():
+            loss_N = task.loss(model.tail(z_NPO, cut)[1], part.target)
+            (u_NPO,) = torch.autograd.grad(loss_N.sum(), z_NPO)
+        x_MI, u_MO = cut.x_NPI.flatten(0, 1).double(), u_NPO.flatten(0, 1).double()
+        input_II += share * (x_MI.T @ x_MI).cpu()
+        output_OO += share * (u_MO.T @ u_MO).cpu()
 
 
 def _roots(matrix: Tensor) -> tuple[Tensor, Tensor]:

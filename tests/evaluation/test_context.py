@@ -6,6 +6,7 @@ import torch
 from ocd_core.artifacts import Artifacts
 from ocd_core.codes.encode import condition_of_samples
 from ocd_core.evaluation.context import Fitting, Unlabelled
+from ocd_core.evaluation.costs import covariance_flops
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import rows_at_once, whole_split
@@ -77,3 +78,15 @@ def test_the_cost_of_ocd_adds_up(run: Artifacts) -> None:
     assert cost["total"] == sum(v for k, v in cost.items() if k != "total")
     assert ("scale" in cost) == (params_of(run).layer.select == "head")  # pca has no use for ρ
     assert min(cost.values()) > 0
+    assert "covariances" not in cost
+
+
+def test_the_cost_of_ocd_includes_the_covariances_of_kfac(run: Artifacts) -> None:
+    params = params_of(run)
+    representation = params.diffusion.representation.model_copy(update={"metric": "kfac"})
+    diffusion = params.diffusion.model_copy(update={"representation": representation})
+    plain = Fitting(run, params, Predictor.from_run(run, params))
+    kfac = Fitting(run, params.model_copy(update={"diffusion": diffusion}), plain.predictor)
+    added = covariance_flops(plain.task, plain.tail, plain.split("train"), plain.seed)
+    assert kfac.ocd_flops["covariances"] == added > 0
+    assert kfac.ocd_flops["total"] == plain.ocd_flops["total"] + added

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.artifacts import Artifacts
-from ocd_core.evaluation.costs import base_epoch_flops, overfit_flops
+from ocd_core.evaluation.costs import base_epoch_flops, covariance_flops, overfit_flops
 from ocd_core.network.cut import CutModel
 from ocd_core.samples import Batch
 from ocd_core.training.flops import flops
@@ -66,6 +66,12 @@ def test_overfitting_costs_more_with_more_steps_and_rows(run: Artifacts) -> None
     ]
     assert costs[1] - costs[0] == costs[2] - costs[1] > 0
     assert costs[3] == 2 * costs[0] > 0
+
+
+def test_covariances_cost_a_pass_a_gradient_and_two_products() -> None:
+    """The layer and what follows it forward, what follows it backward, and x xᵀ and u uᵀ at each of 3 positions."""
+    found = covariance_flops(task_of(PointSet), CutModel(PointSet(), "embed"), Points(), 0)
+    assert found == 10 * (EMBED + 2 * HEAD + 3 * 2 * (4 * 4 + 6 * 6))
 
 
 def test_refining_and_the_samples_that_give_its_coordinates_count(run: Artifacts) -> None:

@@ -80,7 +80,7 @@ def test_against_a_loop(task, layer) -> None:
 
 
 def test_of_a_large_split_a_seeded_part_counts(monkeypatch) -> None:
-    monkeypatch.setattr(covariances, "_SAMPLES", 4)
+    monkeypatch.setattr(covariances, "MOST_SAMPLES", 4)
     net, split = setting()
     found = layer_covariances(ArrayTask(), CutModel(net, "head"), split, 3)
     wanted = by_loop(net, "head", split, permutation(N, 3, "covariances")[:4], 0.0)
