@@ -92,6 +92,8 @@ def train_diffusion(
     assert side is not None or not params.task_loss
     assert (metrics is None) == (params.metric == "euclidean")
     processes.check_batch(params.batch_size, params.accumulate, "diffusion")
+    if params.task_loss:
+        processes.check_batch(params.task_batch, params.accumulate, "diffusion", "task_batch")
     for name, some, of in (("training", codes, cond), ("validation", val_codes, val_cond)):
         assert some.shape[1:] == representation.shape
         assert len(some) == len(of)
@@ -115,7 +117,6 @@ def train_diffusion(
     objective: Objective = denoising
     task_flops = 0
     if side is not None and params.task_loss:
-        processes.check_batch(params.task_batch, params.accumulate, "diffusion")
         moved = side.loss(model, seed, processes)
         objective = JointLoss(denoising, moved, params.task_loss, model.device)
         task_flops = update_flops(moved.loss, list(model.parameters()), params.accumulate * processes.count)

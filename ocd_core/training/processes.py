@@ -59,17 +59,20 @@ class Processes:
 
         return len(set(gather_object([text]))) == 1
 
-    def check_batch(self, batch_size: int, accumulate: int, group: str) -> None:
+    def check_batch(self, batch_size: int, accumulate: int, group: str, name: str = "batch_size") -> None:
         """Raise if a batch has fewer samples than parts; each process computes `accumulate` parts.
 
+        Args:
+            group: of the params. name: of the batch's size in it.
+
         Raises:
-            UserError: it has; the message names the params of `group`.
+            UserError: it has; the message names the params.
         """
         if accumulate * self.count > batch_size:
             raise UserError(
-                f"{group}.batch_size is {batch_size} for all processes together and cannot be cut into "
+                f"{group}.{name} is {batch_size} for all processes together and cannot be cut into "
                 f"{self.count} processes × {accumulate} parts ({group}.accumulate): start fewer processes, lower "
-                "accumulate or raise batch_size"
+                f"accumulate or raise {name}"
             )
 
 

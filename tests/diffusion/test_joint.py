@@ -7,6 +7,7 @@ from ocd_core.diffusion import training
 from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError
+from ocd_core.training.loop import ALONE
 from ocd_core.training.processes import Processes
 from tests.diffusion.test_tuning import (
     BASE,
@@ -44,7 +45,7 @@ def test_the_sum_is_trained_and_decides() -> None:
     assert joint.validate() == {"val_loss": 32.0, "val_x0_mse": 9.0, "val_delta_loss": 2.0, "val_task_loss": 3.0}
 
 
-def train(side: TaskSide | None = SIDE, work_dir=None, progress=None, name: str = "pca", **changes):
+def train(side=SIDE, work_dir=None, progress=None, name: str = "pca", processes=ALONE, **changes):
     net = model(name)
     values = {
         "timesteps": T, "embedding": 8, "denoiser": denoiser_params(width=8, depth=1), "updates": 30, "lr": 1e-2,
@@ -54,7 +55,7 @@ def train(side: TaskSide | None = SIDE, work_dir=None, progress=None, name: str 
     (codes, cond), (val_codes, val_cond) = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
     return train_diffusion(
         codes, cond, val_codes, val_cond, params, representation(name), 0, progress,
-        work_dir=work_dir, checkpoint_every=10, side=side,
+        work_dir=work_dir, checkpoint_every=10, processes=processes, side=side,
     )  # fmt: skip
 
 
@@ -116,6 +117,11 @@ def test_an_interrupted_training_ends_with_the_same_bits(tmp_path) -> None:
     assert resumed.curve == whole.curve
     for name, value in whole.model.state_dict().items():
         assert torch.equal(value, resumed.model.state_dict()[name]), name
+
+
+def test_a_batch_of_the_tasks_loss_with_fewer_samples_than_parts_is_refused_by_its_own_name() -> None:
+    with pytest.raises(UserError, match=r"^diffusion\.task_batch is 3 .* 4 processes .* or raise task_batch$"):
+        train(task_batch=3, accumulate=1, processes=Processes(1, 4))
 
 
 def test_a_representation_without_a_norm_is_refused() -> None:
