@@ -1,7 +1,7 @@
 """Compare each layer's rank (Eq. 3) with how much OCD gains in it, to see whether the rank predicts the gain.
 
 Every layer of a task moves in turn, with several seeds, and its rank is compared with the share by which one draw
-reduces the base's loss on the test split:
+improves the base's first metric on the test split:
 
     python -m experiments.layer_gain run mnist5k     # one `dvc exp run` over all ranks and seeds
     python -m experiments.layer_gain show mnist5k    # the table, from the workspace
@@ -24,6 +24,7 @@ from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.network.layers import matrix_layers
 from ocd_core.presets.overrides import override
+from ocd_core.probing.diagnosis import relative
 from ocd_core.report.markdown import markdown_table
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Compare layers' ranks with what OCD gains in them.")
@@ -44,7 +45,7 @@ ALL_LAYERS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Gain:
-    """One layer of one seed's run: mean test losses."""
+    """One layer of one seed's run: means of the first metric on the test split."""
 
     seed: int
     rank: int
@@ -53,11 +54,13 @@ class Gain:
     ocd: float
     bound: float
     z: float
+    higher_is_better: bool
 
     @property
-    def reduction(self) -> float:
-        """The share by which one draw reduces the base's loss; negative if it increases the loss."""
-        return 1 - self.ocd / self.base
+    def gain(self) -> float:
+        """The change by one draw as a share of the base's figure, positive if it is better."""
+        change = relative(self.base, self.ocd - self.base)
+        return change if self.higher_is_better else -change
 
 
 def layer_count(task: str) -> int:
@@ -98,11 +101,21 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
     found = []
     for path in Artifacts(task, root=Path(root)).task_dir.glob("seed*/rank*/evaluation/table.json"):
         table = read_json(path)
-        metric = table["metrics"][0]["name"]
+        first = table["metrics"][0]
+        metric, higher = first["name"], bool(first["higher_is_better"])
         results = plain_results(table, metric)
         base, ocd, bound = (results[row] for row in ("base", "ocd", "bound"))
         found.append(
-            Gain(table["seed"], table["rank"], table["layer"], base["mean"], ocd["mean"], bound["mean"], ocd["z"])
+            Gain(
+                table["seed"],
+                table["rank"],
+                table["layer"],
+                base["mean"],
+                ocd["mean"],
+                bound["mean"],
+                ocd["z"],
+                higher,
+            )
         )
     if not found:
         raise UserError(f"no evaluated run of {task}; run 'python -m experiments.layer_gain run {task}' first")
@@ -110,8 +123,8 @@ def gains(task: str, root: Path | str = ".") -> list[Gain]:
 
 
 def table(found: list[Gain]) -> str:
-    """The table as Markdown, with the correlation between rank and reduction over all seeds."""
-    columns = ["seed", "rank", "layer", "base", "OCD, one draw", "reduction", "z", "bound"]
+    """The table as Markdown, with the correlation between rank and gain over all seeds."""
+    columns = ["seed", "rank", "layer", "base", "OCD, one draw", "gain", "z", "bound"]
     rows = [
         [
             str(g.seed),
@@ -119,7 +132,7 @@ def table(found: list[Gain]) -> str:
             g.layer,
             f"{g.base:.5f}",
             f"{g.ocd:.5f}",
-            f"{100 * g.reduction:+.1f} %",
+            f"{100 * g.gain:+.1f} %",
             f"{g.z:+.1f}",
             f"{g.bound:.5f}",
         ]
@@ -127,9 +140,9 @@ def table(found: list[Gain]) -> str:
     ]
     text = markdown_table(columns, rows, text_columns=3)
     if len({g.rank for g in found}) > 1:
-        test = spearmanr([g.rank for g in found], [g.reduction for g in found])
+        test = spearmanr([g.rank for g in found], [g.gain for g in found])
         figures = f"{test.statistic:+.2f} (p = {test.pvalue:.2f})"
-        text += f"\n\nSpearman's correlation of rank and reduction: {figures}"
+        text += f"\n\nSpearman's correlation of rank and gain: {figures}"
     return text
 
 

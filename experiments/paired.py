@@ -42,6 +42,11 @@ def row_values(run: Artifacts) -> dict[str, Values]:
     return {name.removesuffix(end): v for name, v in sample_columns(run).items() if name.endswith(end)}
 
 
+def higher_is_better(run: Artifacts) -> bool:
+    """Of the first metric of an evaluated run."""
+    return bool(read_json(run.need(run.evaluation / "table.json", "evaluate"))["metrics"][0]["higher_is_better"])
+
+
 def compared(
     seeds: Sequence[Mapping[str, Values]], row: str, groups: Groups | None = None
 ) -> list[tuple[str, float, float, list[float], float, float]]:
@@ -68,7 +73,9 @@ def compared(
     return [(*line, value) for line, value in zip(found, holm(p), strict=True)]
 
 
-def table(lines: Sequence[tuple[str, float, float, list[float], float, float]], row: str) -> str:
+def table(
+    lines: Sequence[tuple[str, float, float, list[float], float, float]], row: str, higher_is_better: bool = False
+) -> str:
     """The lines as Markdown, the row's strongest rival first."""
     cells = [
         [
@@ -79,7 +86,7 @@ def table(lines: Sequence[tuple[str, float, float, list[float], float, float]], 
             f"{z:+.1f}",
             p_text(p),
         ]
-        for name, mean, difference, each, z, p in sorted(lines, key=lambda line: line[1])
+        for name, mean, difference, each, z, p in sorted(lines, key=lambda line: line[1], reverse=higher_is_better)
     ]
     return markdown_table(["row", "mean", f"{row} minus it", "z of each seed", "z", "p"], cells)
 
@@ -96,7 +103,8 @@ def main(
     values = [row_values(one) for one in runs]
     prepared = runs[0].prepared
     groups = groups_of(load_params(task).build_task(prepared).open(prepared, "test"))
-    print(table(compared(values, row, None if groups is None else groups.numpy()), row))
+    lines = compared(values, row, None if groups is None else groups.numpy())
+    print(table(lines, row, higher_is_better(runs[0])))
 
 
 if __name__ == "__main__":

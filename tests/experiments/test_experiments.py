@@ -163,14 +163,21 @@ def test_layers_are_compared_by_rank_and_seed(tmp_path):
             for r, v in (("base", 1.0), ("ocd", ocd), ("bound", 0.1))
             for metric, t in (("ce", None), ("ce", 1.5), ("accuracy", None))
         ]
-        table = {"seed": seed, "rank": rank, "layer": layer, "metrics": [{"name": "ce"}], "results": results}
+        table = {"seed": seed, "rank": rank, "layer": layer, "results": results}
+        table["metrics"] = [{"name": "ce", "higher_is_better": False}]
         (folder / "table.json").write_text(json.dumps(table))
     found = layer_gain.gains("t", tmp_path)
-    assert [(g.seed, g.rank, g.reduction) for g in found] == [(0, 1, 0.5), (0, 2, 0.25), (1, 1, 0.75), (1, 2, -0.5)]
+    assert [(g.seed, g.rank, g.gain) for g in found] == [(0, 1, 0.5), (0, 2, 0.25), (1, 1, 0.75), (1, 2, -0.5)]
     # ranks 1 2 1 2 (mid-ranks 1.5 3.5 1.5 3.5) against gains whose ranks are 3 2 4 1: -2 / sqrt(4 * 5)
-    assert "rank and reduction: -0.89" in layer_gain.table(found)
+    assert "rank and gain: -0.89" in layer_gain.table(found)
     with pytest.raises(UserError, match="no evaluated run of u"):
         layer_gain.gains("u", tmp_path)
+
+
+@pytest.mark.parametrize(("base", "ocd"), [(10.0, 11.0), (-10.0, -9.0)])
+def test_a_higher_figure_is_a_gain_where_higher_is_better(base, ocd):
+    assert layer_gain.Gain(0, 1, "a", base, ocd, 12.0, 2.0, higher_is_better=True).gain == pytest.approx(0.1)
+    assert layer_gain.Gain(0, 1, "a", base, ocd, 12.0, 2.0, higher_is_better=False).gain == pytest.approx(-0.1)
 
 
 def test_every_layer_of_a_network_is_a_rank():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from experiments.paired import compared, row_values, table
+from experiments.paired import compared, higher_is_better, row_values, table
 from ocd_core.artifacts import Artifacts, write_json, write_table
 from ocd_core.errors import UserError
 
@@ -44,6 +44,11 @@ def test_the_strongest_rival_comes_first():
     lines = table([("base", 1.0, -0.1, [-3.0, -2.0], -4.0, 1e-5), ("ridge", 0.9, 0.0, [0.1, 0.2], 0.2, 0.8)], "ocd")
     assert [line.split("|")[1].strip() for line in lines.splitlines()[2:]] == ["`ridge`", "`base`"]
     assert "| -3.0, -2.0 |" in lines
+
+
+def test_the_strongest_rival_has_the_highest_mean_where_higher_is_better():
+    lines = table([("base", 9.0, 1.0, [3.0], 4.0, 1e-5), ("ridge", 10.0, 0.0, [0.1], 0.2, 0.8)], "ocd", True)
+    assert [line.split("|")[1].strip() for line in lines.splitlines()[2:]] == ["`ridge`", "`base`"]
     assert "<.001" in lines
 
 
@@ -60,6 +65,10 @@ def test_it_reads_the_first_metric_of_each_row(tmp_path):
     with pytest.raises(UserError, match="evaluate"):
         row_values(run)
     run.evaluation.mkdir(parents=True)
-    write_json(run.evaluation / "table.json", {"metrics": [{"name": "mse"}, {"name": "psnr"}]})
+    metrics = [{"name": "mse", "higher_is_better": False}, {"name": "psnr", "higher_is_better": True}]
+    write_json(run.evaluation / "table.json", {"metrics": metrics})
     write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, "base_mse": 0.5, "base_psnr": 3.0, "ocd_mse": 0.25}])
     assert {name: values.tolist() for name, values in row_values(run).items()} == {"base": [0.5], "ocd": [0.25]}
+    assert not higher_is_better(run)
+    write_json(run.evaluation / "table.json", {"metrics": metrics[::-1]})
+    assert higher_is_better(run)
