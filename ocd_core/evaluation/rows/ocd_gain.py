@@ -3,6 +3,7 @@
 `scale.gain: validated` multiplies every drawn Δ by this factor; the row then equals the row `ocd` and is left out.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, MovedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
@@ -48,14 +50,21 @@ class OcdGain(MovedRow, FittedRow):
         return None if gain is None else f"every OCD row has the gain of {gain:g} that validation chose"
 
     def fit(self, fitting: Fitting) -> Fit:
-        """Choose among the params' factors; the losses with factors 0 (the base) and 1 are reported too."""
+        """Choose among the params' factors; the losses with factors 0 (the base) and 1 are reported too.
+
+        Raises:
+            UserError: no factor gives a finite loss.
+        """
         tried = sorted({0.0, 1.0, *self.params.gains})
         val = fitting.split("val")
         groups = groups_of(val)
         losses_GN = losses_by_gain(fitting.predictor, val, tried)
         base_N, one_draw_N = (losses_GN[tried.index(gain)].numpy() for gain in (0.0, 1.0))
         losses = dict(zip(tried, losses_GN.mean(1).tolist(), strict=True))
-        self.gain = min((losses[c], c) for c in self.params.gains)[1]
+        finite = [(losses[c], c) for c in self.params.gains if math.isfinite(losses[c])]
+        if not finite:
+            raise UserError("controls.ocd_gain.gains: no factor gives a finite loss on val; add smaller ones")
+        self.gain = min(finite)[1]
         metrics = {
             "gain": self.gain,
             "val_loss": losses[self.gain],

@@ -1,12 +1,14 @@
 """The factor of a drawn Δ, chosen on validation by networks that are set up by hand."""
 
 import json
+import math
 
 import pytest
 import torch
 from scipy import stats
 
 from ocd_core.artifacts import Artifacts
+from ocd_core.errors import UserError
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.rows.ocd_gain import OcdGain
 from ocd_core.predictor import Predictor
@@ -90,3 +92,15 @@ def test_z_of_one_draw_is_that_of_the_splits_groups(run: Artifacts, monkeypatch)
     assert len(val) % 4 == 0
     assert row.fit(context).metrics["val_z_one_draw"] == pytest.approx(stats.ttest_rel(*means).statistic)
     assert by_row == pytest.approx(stats.ttest_rel(losses_GN[2], losses_GN[0]).statistic)
+
+
+def test_a_factor_whose_loss_is_no_number_is_not_chosen(run: Artifacts, monkeypatch) -> None:
+    context = context_of(run)
+    losses_GN = torch.tensor([[1.0], [math.nan], [0.5], [math.inf]]).double().expand(-1, 4)  # factors 0, 0.5, 1, 2
+    monkeypatch.setattr("ocd_core.evaluation.rows.ocd_gain.losses_by_gain", lambda *_args: losses_GN)
+    row = OcdGain("ocd_gain", context)
+    row.params = row.params.model_copy(update={"gains": [0.5, 1.0, 2.0]})
+    assert row.fit(context).metrics["gain"] == 1.0
+    monkeypatch.setattr("ocd_core.evaluation.rows.ocd_gain.losses_by_gain", lambda *_args: losses_GN[[0, 1, 1, 3]])
+    with pytest.raises(UserError, match=r"controls\.ocd_gain\.gains: no factor gives a finite loss"):
+        row.fit(context)
