@@ -69,7 +69,8 @@ def train_diffusion(
     """Train ε_Ω, PE and the encoders on codes of training Δ (Alg. 1, lines 7-11).
 
     The validation set is used only for early stopping. Every batch, timestep and noise is a function of (seed, update),
-    so a run that is interrupted and started again with the same `work_dir` ends with the same bits.
+    so a run that is interrupted and started again with the same `work_dir` ends with the same bits on a CPU; on a GPU
+    only where all of torch's kernels that it uses are deterministic. Convolutions are (`local_device`).
     `params.batch_size` counts all processes together: several give the result of one, see ocd_core.training.loop.
 
     Args:

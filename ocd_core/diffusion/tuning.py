@@ -93,7 +93,7 @@ def tune(
 
     Early stopping, the best learning rate and the average of the weights are chosen on the validation split, where the
     present weights are a candidate too: the result is never worse there. Everything random is a function of (seed,
-    update), so that an interrupted run ends with the same bits.
+    update), so that an interrupted run ends with the same bits (on a GPU: see `train_diffusion`).
 
     Args:
         base: the base network cut at the layer; on the model's device, in the precision of the training.

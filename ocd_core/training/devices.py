@@ -27,7 +27,7 @@ def seconds_when_done(device: torch.device) -> float:
 
 
 def local_device(name: str, index: int = 0) -> torch.device:
-    """The CPU, or GPU number `index` of this machine, set to compute in full float32.
+    """The CPU, or GPU number `index` of this machine, set to compute in full float32, with repeatable convolutions.
 
     Raises:
         UserError: the name is unknown, or this machine has no such GPU.
@@ -44,4 +44,5 @@ def local_device(name: str, index: int = 0) -> torch.device:
             f"(torchrun --nproc_per_node {count})"
         )
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions round their inputs to 10 bits
+    torch.backends.cudnn.deterministic = True  # by default some gradients are added up in any order
     return torch.device("cuda", index)

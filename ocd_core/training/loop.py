@@ -2,7 +2,8 @@
 
 Adam, clipping, gradient accumulation, learning-rate schedule, bf16 autocast, an exponential moving average of the
 weights (what is validated and kept), early stopping at a plateau of the validation loss, and checkpoints from which
-a run resumes bit for bit: all randomness is a function of (seed, update), so nothing else needs to be restored.
+a run resumes bit for bit on a CPU (on a GPU, if its kernels are deterministic): all randomness is a function of (seed,
+update), so nothing else needs to be restored.
 
 Several processes (ocd_core.training.processes) take the same steps on the sum of their gradients. A batch is cut into
 accumulate × processes parts, and each process computes `accumulate` of them. So the result equals that of one process

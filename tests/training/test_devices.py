@@ -26,6 +26,17 @@ def test_each_process_of_a_machine_takes_its_own_gpu(monkeypatch):
         local_device("cuda", 2)
 
 
+def test_convolutions_on_a_gpu_are_in_full_float32_and_repeatable(monkeypatch):
+    cudnn = torch.backends.cudnn
+    monkeypatch.setattr(cudnn, "allow_tf32", True)  # the tests that follow get the present values back
+    monkeypatch.setattr(cudnn, "deterministic", False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    local_device("cpu")
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (True, False)
+    local_device("cuda")
+    assert (cudnn.allow_tf32, cudnn.deterministic) == (False, True)
+
+
 def test_what_is_not_there_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(UserError, match="torch sees no GPU here"):
