@@ -157,6 +157,12 @@ def _cases(path: Path) -> Iterator[Case]:
             yield Case(table["task"], table["seed"], probe.layer, diagnosis, probe, change, results[row]["p"])
 
 
+def _judged(probe: Probe) -> str:
+    """The validation samples, and their groups if they have several samples."""
+    groups = f" of {probe.val_groups:,} groups" if probe.val_groups < probe.val_samples else ""
+    return f"{probe.val_samples:,}{groups}"
+
+
 def choices() -> list[Thresholds]:
     """Thresholds to choose from; the first are those of the diagnosis."""
     grid = product((0.005, 0.0, 0.0025, 0.01, 0.02), (0.95, 0.8, 0.9, 0.99), (0.02, 0.005, 0.01, 0.05))
@@ -200,7 +206,7 @@ def case_table(found: Sequence[Case]) -> str:
             _percent(relative(case.probe.val_loss, case.probe.change)),
             f"{_percent(relative(case.probe.val_loss, case.probe.low))} to "
             f"{_percent(relative(case.probe.val_loss, case.probe.high))}",
-            f"{case.probe.val_samples:,}",
+            _judged(case.probe),
             _percent(case.change),
             p_text(case.p),
         ]

@@ -98,6 +98,11 @@ def test_thresholds_are_chosen_on_the_other_tasks_alone() -> None:
         chosen_on_others([nothing])
 
 
+def test_the_groups_of_the_judged_samples_are_shown() -> None:
+    assert "| 100 |" in case_table([case()])
+    assert "| 100 of 7 groups |" in case_table([case(replace(GAIN, val_groups=7))])
+
+
 def test_the_tables() -> None:
     found = [case(), case(NONE, 0.0, 0.7), case(NONE, -0.03, 0.001), case(UNSURE, 0.0, 1.0)]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in case_table(found).splitlines()]
