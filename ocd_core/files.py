@@ -144,10 +144,15 @@ class Attempt:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the machine lacked memory, threads or open files: then an error says nothing about what was read."""
+    """Whether the machine lacked memory, threads or open files: then an error says nothing about what was read.
+
+    Some libraries say so only in words.
+    """
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORT):
         return True
     text = str(error).lower()
+    if any(f"(os error {number})" in text for number in _SHORT):
+        return True
     return isinstance(error, RuntimeError) and any(
         word in text
         for word in (
@@ -158,6 +163,16 @@ def is_shortage(error: BaseException) -> bool:
             "can't start new thread",
         )
     )
+
+
+def is_of_place(error: OSError, folder: Path) -> bool:
+    """Whether another folder would help: the disk is full, or what the system refused lies in this one."""
+    if is_shortage(error):
+        return False
+    if error.filename is None:
+        return _is_full_disk(error)
+    path, folder = Path(os.fsdecode(error.filename)).absolute(), folder.absolute()
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def sha256_file(path: Path) -> str:

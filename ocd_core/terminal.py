@@ -57,11 +57,11 @@ def _print_as_line(error: Exception, bugs: bool) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains while it ends
         sys.exit(1)
     reason = " ".join(str(error).split())[:200]
-    if _is_remote(error):
+    if _is_remote(error) and not is_shortage(error):
         fail(f"the remote storage refused ({type(error).__name__}: {reason}); check the URL, credentials and endpoint")
     if isinstance(error, OSError):
         fail(_of_system(error))
-    if isinstance(error, MemoryError | RuntimeError) and is_shortage(error):
+    if is_shortage(error):
         fail(
             f"too little memory, or too few threads, for this ({type(error).__name__}{f': {reason}' if reason else ''})"
             "; nothing is damaged: close other programs, raise the limit (ulimit -a) or choose smaller params, and run "

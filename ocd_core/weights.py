@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
-from ocd_core.files import replace_file, sha256_file
+from ocd_core.files import is_shortage, replace_file, sha256_file
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -61,6 +61,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError) as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"{path} is not a readable safetensors file: {_one_line(error)}") from error
 
 
@@ -162,6 +164,8 @@ def load_network(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, 
     try:
         return load_file(folder / WEIGHTS), config
     except SafetensorError as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"{folder / WEIGHTS} is not a safetensors file: {error}") from error
 
 
@@ -229,6 +233,8 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             "save model.state_dict(), best as safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"{path} is neither safetensors nor a readable torch file: {_one_line(error)}") from error
     return _state_dict(values, path)
 

@@ -11,7 +11,7 @@ from typing import Any
 from ocd_core.artifacts import replaced_folder
 from ocd_core.bundles.layout import AGAIN, CARD, MANIFEST, Manifest, check_bundle, check_file, parse_manifest
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, is_url
+from ocd_core.files import filesystem, is_of_place, is_shortage, is_url
 from ocd_core.hub import local_folder
 
 CACHE = "OCD_CACHE"  # the environment variable with the folder of downloaded bundles
@@ -62,6 +62,8 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except UserError:
         raise
     except Exception as error:  # the library raises many kinds
+        if is_shortage(error):
+            raise
         if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
             raise UserError(f"{name} on the Hugging Face hub is no bundle, because it has no {MANIFEST}") from error
         reason = " ".join(str(error).split())[:200]
@@ -90,6 +92,8 @@ def _from_url(url: str) -> Path:
                 _download(fs, root, url, manifest, work)
                 (work / MANIFEST).write_bytes(text)
     except OSError as error:
+        if not is_of_place(error, cache):
+            raise
         raise UserError(f"{cache}: {error.strerror or error}; set {CACHE} to a folder that can be written") from error
     return folder
 
@@ -130,6 +134,8 @@ def _pieces(fs: Any, path: str, most: int, missing: str) -> Iterator[bytes]:
     except FileNotFoundError as error:
         raise UserError(missing) from error
     except Exception as error:  # each file system raises its own kinds
+        if is_shortage(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} cannot be read: {type(error).__name__}: {reason}") from error
 

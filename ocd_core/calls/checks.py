@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ocd_core.calls.task import Given, Outputs
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.network.first_inputs import first_two, plain_output
 from ocd_core.samples import Batch, as_tuple, map_tensors
 
@@ -46,6 +47,8 @@ def _run(given: Given, batch: Batch) -> Any:
     try:
         return given.network(*batch.inputs)
     except Exception as error:  # whatever the network raises
+        if is_shortage(error):
+            raise
         shapes = ", ".join(str(tuple(x.shape)) for x in batch.inputs)
         raise UserError(
             f"the model fails on a batch of inputs of shape {shapes}: {type(error).__name__}: "
@@ -58,6 +61,8 @@ def _check_loss(given: Given, output: Any, batch: Batch) -> None:
     try:
         loss = given.loss_of(output, batch.target)
     except Exception as error:  # whatever the loss raises
+        if is_shortage(error):
+            raise
         raise UserError(
             f"the loss fails on an output of shape {tuple(first.shape)} in {first.dtype}: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:300]}"

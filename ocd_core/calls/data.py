@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ocd_core.artifacts import read_json, write_json
 from ocd_core.calls.identity import tensor_digest
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.samples import Batch
 
 _BATCH = 256
@@ -67,6 +68,8 @@ def _tensor(value: Any, what: str) -> Tensor:
     try:
         tensor = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"{what}: a {type(value).__name__} is not a tensor") from error
     return tensor.float() if tensor.is_floating_point() else tensor
 
@@ -147,7 +150,7 @@ class Source:
                         "memory of a container (/dev/shm, docker run --shm-size), is short, give a DataLoader with "
                         "fewer workers, or none"
                     ) from error
-                if isinstance(error, RuntimeError) and "size" not in str(error):
+                if is_shortage(error) or (isinstance(error, RuntimeError) and "size" not in str(error)):
                     raise
                 raise UserError(
                     f"{self.what}: samples cannot be put into one batch ({' '.join(str(error).split())[:150]}); pad "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 
 Pick = Callable[[Any], Any]
 # of an output: all of it, a list as a tuple, the entry `logits`, or what the user's own function takes
@@ -29,6 +30,8 @@ def plain_network(model: nn.Module) -> nn.Module:
     try:
         network = copy.deepcopy(model)
     except Exception as error:  # whatever the module's own parts raise
+        if is_shortage(error):
+            raise
         raise UserError(
             f"model: it cannot be copied ({type(error).__name__}: {' '.join(str(error).split())})"
         ) from error

@@ -23,7 +23,7 @@ from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask
 from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import sha256_file
+from ocd_core.files import is_shortage, sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
@@ -464,6 +464,8 @@ def _first_output(network: nn.Module, inputs: Parts) -> Any:
             return network(**dict(zip(inputs.names, inputs.tensors, strict=True)))
         return network(*inputs.tensors)
     except Exception as error:  # whatever the network raises
+        if is_shortage(error):
+            raise
         raise UserError(
             f"the model fails on the first samples: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
         ) from error

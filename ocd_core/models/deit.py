@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.hub import local_folder, unreadable
 from ocd_core.models.parts.extras import quiet_transformers, transformers
 
@@ -158,6 +159,8 @@ class DeiT(nn.Module):
             with quiet_transformers():
                 config = library.AutoConfig.from_pretrained(where)
         except Exception as error:  # the library raises many kinds
+            if is_shortage(error):
+                raise
             raise unreadable(source, _SOURCE, folder is not None, error) from error
         self._check_config(source, config)
         config.num_labels = self.cls_classifier.out_features
@@ -172,6 +175,8 @@ class DeiT(nn.Module):
                     output_loading_info=True,
                 )
         except Exception as error:
+            if is_shortage(error):
+                raise
             raise unreadable(source, _SOURCE, folder is not None, error) from error
         mismatched = {name: tuple(published) for name, published, _ in info["mismatched_keys"]}
         wrong = {

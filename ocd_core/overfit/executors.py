@@ -284,6 +284,8 @@ def _client(workers: int, scheduler: str | None) -> Iterator[Any]:
     try:
         client = Client(scheduler, timeout=_JOIN_SECONDS)
     except (OSError, ValueError, TimeoutError) as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"no dask scheduler answers at {scheduler}: {error}") from error
     with client:
         try:

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from ocd_core.artifacts import replaced_folder
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem
+from ocd_core.files import filesystem, is_of_place
 
 T = TypeVar("T")
 
@@ -24,6 +24,7 @@ def write_whole(dest: str, last: str, write: Callable[[str], T]) -> T:
 
     Raises:
         UserError: `dest` exists or cannot be written.
+        OSError: what is exported cannot be read, or the machine lacks memory or open files.
     """
     fs, root = filesystem(dest)
     if fs.exists(root):
@@ -41,8 +42,11 @@ def write_whole(dest: str, last: str, write: Callable[[str], T]) -> T:
 
 
 def _write_local(final: Path, write: Callable[[str], T]) -> T:
+    work = final.parent
     try:
         with replaced_folder(final, only_new=True) as work:
             return write(str(work))
     except OSError as error:
+        if not is_of_place(error, work):
+            raise
         raise UserError(f"{final} cannot be written: {error.strerror or error}") from error

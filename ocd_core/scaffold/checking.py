@@ -18,6 +18,7 @@ from torch import nn
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.network.cut import CutModel
 from ocd_core.network.first_inputs import first_two, plain_output
 from ocd_core.network.layers import matrix_layers
@@ -108,6 +109,8 @@ def _check_loss(task: Task, network: nn.Module, train: Split) -> None:
         try:
             loss_N = task.loss(network.eval()(*batch.inputs), batch.target)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:
+            if is_shortage(error):
+                raise
             shapes = ", ".join(str(tuple(x.shape)) for x in batch.inputs)
             raise UserError(
                 f"the base network does not fit the data (inputs {shapes}); change base.model: "

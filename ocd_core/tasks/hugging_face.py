@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.hub import local_folder
 from ocd_core.tasks.data_files import Patterns, local_files, refuse_repeated
 
@@ -105,6 +106,8 @@ def _check_parquet(part: str, files: Sequence[Path], patterns: Sequence[str], fo
         try:
             rows += read_metadata(file).num_rows
         except (pyarrow.ArrowException, OSError) as error:
+            if is_shortage(error):
+                raise
             raise UserError(f"data.{part}_files: {file} is not a readable Parquet file") from error
     _need_rows(rows > 0, part, patterns, folder)
 
@@ -120,6 +123,8 @@ def _check_text(part: str, files: Sequence[Path], patterns: Sequence[str], folde
                     something = bool(decoder.decode(block).strip()) or something
             decoder.decode(b"", final=True)
         except (UnicodeDecodeError, OSError) as error:
+            if is_shortage(error):
+                raise
             raise UserError(f"data.{part}_files: {file} is not readable as text in UTF-8: {error}") from error
     _need_rows(something, part, patterns, folder)
 
@@ -162,6 +167,9 @@ def _named(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # it raises dozens of kinds, from pyarrow's to the network's
+        for origin in (error.__cause__, error):
+            if origin is not None and is_shortage(origin):
+                raise origin from None
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise UserError(
             f"data.path: cannot read {path!r}, as a folder or from the Hugging Face hub: "
@@ -175,7 +183,9 @@ def stated_licence(card: str) -> str | None:
 
     try:
         stated = DatasetCard.load(card).data.get("license")
-    except Exception:  # there is no card, or it is not readable
+    except Exception as error:  # there is no card, or it is not readable
+        if is_shortage(error):
+            raise
         return None
     return ", ".join(map(str, stated)) if isinstance(stated, list) else stated and str(stated)
 

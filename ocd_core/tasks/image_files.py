@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -83,11 +84,13 @@ def decode_image(encoded: bytes, where: str, check: SizeCheck = any_size) -> npt
             decoded = _to_8_bits(turned)
             kind = "16 bits per channel" if deep else f"mode {image.mode}"
             values = None if deep or decoded is None else np.asarray(decoded, dtype=np.uint8)
-    except (MemoryError, UserError):
+    except UserError:
         raise
     except Image.DecompressionBombError as error:
         raise _too_large(where, "far more pixels") from error
     except Exception as error:  # Pillow's decoders raise many kinds, from OSError to struct.error
+        if is_shortage(error):
+            raise
         raise UserError(f"{where}: the image cannot be decoded: {type(error).__name__}") from error
     if values is None:
         raise UserError(f"{where}: an image of {kind}; only 8-bit grey and RGB are read, so convert it first")

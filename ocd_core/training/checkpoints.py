@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ocd_core.errors import UserError
-from ocd_core.files import replace_file
+from ocd_core.files import is_shortage, replace_file
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
@@ -42,5 +42,7 @@ def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         found: dict[str, Any] = torch.load(io.BytesIO(data[_DIGEST_BYTES:]), weights_only=True, map_location=device)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if is_shortage(error):
+            raise
         raise damaged from error
     return found

@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
+from ocd_core.bundles import fetch
 from ocd_core.errors import UserError
+from ocd_core.report import exporting
 from ocd_core.store import OverfitStore, shards, verify_store
 from ocd_core.store.source import Source
-from ocd_core.weights import read_tensors, save_tensors
+from ocd_core.tasks import hugging_face, image_files
+from ocd_core.tasks.tabular import columns
+from ocd_core.training.checkpoints import read_checkpoint, write_checkpoint
+from ocd_core.weights import load_weights, read_tensors, save_tensors
 from tests.support.repository import REPO
 from tests.support.stores import class_store
 
@@ -35,7 +41,7 @@ SHORTAGES = {
 
 
 def refused(error: BaseException) -> Callable[..., None]:
-    def call(*_args: object) -> None:
+    def call(*_args: object, **_options: object) -> None:
         raise error
 
     return call
@@ -52,6 +58,70 @@ def test_a_shortage_is_no_damage(store: Path, name: str, monkeypatch: pytest.Mon
         assert found.value is error
     monkeypatch.undo()
     assert verify_store(store) == []
+
+
+NO_MEMORY = RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+NO_DESCRIPTOR = OSError(errno.EMFILE, "Too many open files", "a")
+IN_WORDS = SafetensorError("I/O error: Cannot allocate memory (os error 12)")
+
+
+def read_own_checkpoint(folder: Path) -> None:
+    write_checkpoint(folder / "c", {"a": torch.zeros(2)})
+    read_checkpoint(folder / "c", torch.device("cpu"))
+
+
+def read_weights(folder: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2).state_dict(), folder / "w.pt")
+    load_weights(torch.nn.Linear(2, 2), folder / "w.pt")
+
+
+def read_safetensors(folder: Path) -> None:
+    save_tensors({"a": torch.zeros(2)}, folder / "t")
+    read_tensors(folder / "t")
+
+
+def check_parquet(folder: Path) -> None:
+    hugging_face._check_parquet("train", [folder / "a"], ["a"], folder)
+
+
+def read_columns(folder: Path) -> None:
+    (folder / "a.parquet").touch()
+    columns.read_file(folder / "a.parquet")
+
+
+def export(folder: Path) -> None:
+    exporting.write_whole(str(folder / "d"), "last", str)
+
+
+def download(folder: Path) -> None:
+    fetch.bundle_folder("memory://bundle")
+
+
+def decode(folder: Path) -> None:
+    image_files.decode_image(b"", "the image")
+
+
+@pytest.mark.parametrize(
+    ("use", "where", "error"),
+    [
+        (read_own_checkpoint, "torch.load", NO_MEMORY),
+        (read_own_checkpoint, "torch.load", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+        (read_weights, "torch.load", NO_MEMORY),
+        (read_safetensors, "safetensors.torch.load_file", IN_WORDS),
+        (check_parquet, "pyarrow.parquet.read_metadata", NO_DESCRIPTOR),
+        (read_columns, "pyarrow.parquet.read_table", NO_DESCRIPTOR),
+        (export, "ocd_core.artifacts.locked", NO_DESCRIPTOR),
+        (download, "fsspec.implementations.memory.MemoryFileSystem.open", NO_DESCRIPTOR),
+        (decode, "PIL.Image.open", NO_DESCRIPTOR),
+    ],
+)
+def test_a_reader_passes_a_shortage_on(
+    tmp_path: Path, use: Callable[[Path], None], where: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, refused(error))
+    with pytest.raises(type(error)) as found:
+        use(tmp_path)
+    assert found.value is error
 
 
 def run(code: str, cwd: Path, limit: Callable[[], None]) -> subprocess.CompletedProcess[str]:

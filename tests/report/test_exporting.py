@@ -1,3 +1,4 @@
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,24 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="cannot be written"):
         write_whole(str(tmp_path / "file" / "d"), "last", write)
+
+
+def test_what_cannot_be_read_is_named_itself(tmp_path: Path) -> None:
+    for error in (
+        PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "data/a")),
+        OSError(errno.EIO, "x"),
+    ):
+
+        def write(_to: str, error: OSError = error) -> None:
+            raise error
+
+        with pytest.raises(OSError) as found:
+            write_whole(str(tmp_path / "d"), "last", write)
+        assert found.value is error
+    with pytest.raises(UserError, match="d cannot be written: No space left"):
+        write_whole(str(tmp_path / "d"), "last", full_disk)
+    assert list(tmp_path.iterdir()) == []
+
+
+def full_disk(_to: str) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

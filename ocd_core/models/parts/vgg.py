@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.weights import is_safetensors
 
 _PLAN = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512, "pool")
@@ -59,6 +60,8 @@ def load_vgg11_features(path: Path) -> VGG11Features:
             weights = torch.load(path, map_location="cpu", weights_only=True)
         weights = {k: v for k, v in weights.items() if k.startswith("features.")}
     except Exception as error:  # damaged files raise many kinds
+        if is_shortage(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"cannot read VGG11 weights {path}: {reason}") from error
     model = VGG11Features()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.progress import Progress, no_progress
 from ocd_core.tasks.data_files import Patterns
 from ocd_core.tasks.hugging_face import Origin, integer_labels, opened
@@ -220,6 +221,8 @@ def _part(
     try:
         rows = table.select_columns([image_column]).cast_column(image_column, datasets.Image(decode=False))
     except Exception as error:  # pyarrow's many kinds
+        if is_shortage(error):
+            raise
         kind = table.features[image_column]
         raise UserError(f"{where}: column {image_column!r} holds {kind}, not images") from error
     values = rows.data.column(image_column)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.classification import Classification
@@ -155,6 +156,8 @@ class ImageClassification(Classification):
         try:
             values = np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError) as error:
+            if is_shortage(error):
+                raise
             raise UserError(f"{path} is not an array that numpy can read: {error}") from error
         if values.shape == (data.height, data.width) and data.channels == 1:
             values = values[None]

@@ -45,10 +45,13 @@ def audio_info(path: Path) -> AudioInfo:
 
     Raises:
         UserError: it does not exist, is not audio, or has several channels.
+        OSError: the system does not open it.
     """
     sf = soundfile()
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
+    with path.open("rb"):  # of a file that the system does not open, the library does not say why
+        pass
     try:
         info = sf.info(str(path))
     except (sf.LibsndfileError, RuntimeError) as error:

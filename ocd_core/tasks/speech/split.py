@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.rng import numpy_generator
 from ocd_core.samples import Batch, SplitName
 from ocd_core.tasks.prepared import need_file
@@ -62,6 +63,8 @@ class MixtureSplit:
         try:
             self._audio = np.load(path, mmap_mode="r")
         except (OSError, ValueError) as error:
+            if is_shortage(error):
+                raise
             raise UserError(f"{path} is damaged; run the stage prepare again ({error})") from error
         rows = (1 + self.sources) * np.array(self.lengths, dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(rows)])

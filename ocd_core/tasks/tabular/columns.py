@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 
 if TYPE_CHECKING:
     import pyarrow
@@ -64,6 +65,8 @@ def _read(path: Path) -> "pyarrow.Table":
         )
         return csv.read_csv(path, convert_options=as_text)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if is_shortage(error):
+            raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a readable {suffix[1:]} file: {reason}") from error
 

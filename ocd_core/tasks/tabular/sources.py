@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.hub import local_folder
 from ocd_core.tasks.data_files import local_files
 from ocd_core.tasks.hugging_face import Origin, opened, stated_licence
@@ -139,6 +140,8 @@ def _california() -> Columns:
     try:
         frame = fetch_california_housing(as_frame=True).frame
     except OSError as error:
+        if is_shortage(error):
+            raise
         raise UserError(
             f"data.source california: scikit-learn cannot fetch the data set ({error}); with a copy of your own, use "
             "source table"
@@ -194,6 +197,8 @@ def _read_svmlight(folder: Path, patterns: Mapping[str, list[str]]) -> tuple[dic
     try:
         loaded = load_svmlight_files(paths, query_id=True, dtype=np.float64)
     except (ValueError, OSError, UnicodeDecodeError) as error:
+        if is_shortage(error):
+            raise
         named = ", ".join(Path(path).name for path in paths)
         raise UserError(f"data.path: {folder} ({named}) is not in svmlight format: {error}") from error
     triples = zip(loaded[0::3], loaded[1::3], loaded[2::3], strict=True)

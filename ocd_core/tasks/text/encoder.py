@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.hub import local_folder, unreadable
 from ocd_core.models.parts.extras import quiet_transformers
 from ocd_core.progress import Progress, progress_bar
@@ -63,6 +64,8 @@ def load_encoder(name: str, max_tokens: int | None) -> Any:
         with _quiet():
             encoder = SentenceTransformer(path, device="cpu", model_kwargs={"use_safetensors": True}).eval()
     except Exception as error:  # the libraries raise many kinds
+        if is_shortage(error):
+            raise
         raise unreadable(name, _KEY, folder is not None, error) from error
     if max_tokens is not None:
         limit = encoder.max_seq_length

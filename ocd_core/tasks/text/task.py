@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, write_json, write_text
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.models import build_model
 from ocd_core.samples import Batch, Condition, Split, SplitName
 from ocd_core.strict import StrictModel
@@ -216,6 +217,8 @@ class TextClassification(Classification):
         try:
             text = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
+            if is_shortage(error):
+                raise
             raise UserError(f"{path} is not a readable text file in UTF-8: {error}") from error
         if not text:
             raise UserError(f"{path} is empty")

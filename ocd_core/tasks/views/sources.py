@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.files import is_shortage
 from ocd_core.models.parts.rendering import focal_length
 from ocd_core.tasks.image_files import read_image
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
@@ -207,6 +208,8 @@ def read_npz(path: Path) -> Views:
     except KeyError as error:
         raise UserError(f"{path} must hold the arrays images, poses and focal: {error.args[0]}") from error
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"{path} is not an .npz file of plain numbers: {error}") from error
     if images.ndim != 4 or images.shape[-1] != 3 or not images.size:
         raise UserError(f"{path}: images must be (views, height, width, 3), found {images.shape}")
