@@ -122,8 +122,10 @@ def _download(fs: Any, root: str, url: str, manifest: Manifest, dest: Path) -> N
 def _pieces(fs: Any, path: str, most: int, missing: str) -> Iterator[bytes]:
     """A file's content piece by piece; `missing` is the message if it does not exist, `most` its greatest length."""
     left = most
+    # without it, fsspec asks for parts of files, which many servers do not give
+    streamed = {"block_size": 0} if "http" in fs.protocol else {}
     try:
-        with fs.open(path, "rb") as file:
+        with fs.open(path, "rb", **streamed) as file:
             while piece := file.read(min(_PIECE_BYTES, left + 1)):
                 left -= len(piece)
                 if left < 0:

@@ -14,6 +14,9 @@ from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from ocd_core import Predictor
 from ocd_core.bundles.fetch import bundle_folder, own_bundles
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_files
+from tests.bundles.support import rehash
+from tests.support.web import served
 
 URL = "memory://bundles/digits"
 
@@ -106,6 +109,28 @@ def test_a_damaged_copy_is_downloaded_again(remote: Any) -> None:
     folder = bundle_folder(URL)
     (folder / "base" / "model.safetensors").write_bytes(b"")
     assert torch.equal(answer(URL), answer("mnist5k-conv2"))
+
+
+def test_http_without_parts_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCD_CACHE", str(tmp_path / "cache"))
+    folder = Path(shutil.copytree(bundle_folder("mnist5k-conv2"), tmp_path / "mine"))
+    large = folder / "prepared" / "large.bin"
+    large.parent.mkdir()
+    large.write_bytes(bytes(range(256)) * 2**15)  # more than fsspec reads at once
+    rehash(folder)
+    with served(tmp_path) as url:
+        found = bundle_folder(f"{url}/mine")
+        assert sha256_files(found) == {name: sha for name, sha in sha256_files(folder).items() if name != "README.md"}
+        with large.open("ab") as file:
+            file.write(b"more")
+        shutil.rmtree(tmp_path / "cache")
+        with pytest.raises(UserError, match=r"prepared/large.bin has more than 8388608 bytes"):
+            bundle_folder(f"{url}/mine")
+        large.unlink()
+        with pytest.raises(UserError, match=rf"{url}/mine/prepared/large.bin is missing"):
+            bundle_folder(f"{url}/mine")
+        with pytest.raises(UserError, match=rf"{url}/none is no bundle"):
+            bundle_folder(f"{url}/none")
 
 
 def test_what_is_wrong_at_a_url_is_named_there(remote: Any, tmp_path: Path) -> None:
