@@ -76,8 +76,12 @@ class Source:
     def sizes(self) -> dict[str, int]:
         """The size of every file in bytes, by key."""
         prefix = self._root + "/"
-        found = self._fs.find(self._root, detail=True)
-        return {name.removeprefix(prefix): int(info["size"]) for name, info in found.items()}
+        found = {name: info["size"] for name, info in self._fs.find(self._root, detail=True).items()}
+        unknown = [name for name, size in found.items() if size is None]  # a listing over HTTP has none
+        if unknown:
+            found |= zip(unknown, self._fs.sizes(unknown), strict=True)
+        keys = {name.removeprefix(prefix): size for name, size in found.items()}
+        return {key: len(self.read(key)) if size is None else int(size) for key, size in keys.items()}
 
     def read(self, key: str) -> bytes:
         """A file's content.
@@ -89,19 +93,19 @@ class Source:
         return self.read_part(key, 0, None)
 
     def read_part(self, key: str, start: int, end: int | None) -> bytes:
-        """The bytes of a file from start to end, by default its end; a negative start counts from there.
+        """The bytes of a file from start to end, or to its end (then start is 0, or negative and counts from there).
 
         Raises:
             FileNotFoundError: the file does not exist.
             UserError: something else than a file has the name.
         """
         path = f"{self._root}/{key}"
-        data: bytes = (
-            read_regular(Path(path), start, end)
-            if self.local
-            else self._fs.cat_file(path, start=start or None, end=end)
-        )
-        return data
+        if self.local:
+            return read_regular(Path(path), start, end)
+        data: bytes = self._fs.cat_file(path, start=start or None, end=end)
+        wanted = -start if start < 0 else None if end is None else end - start
+        # a server without support for parts sends the whole file
+        return data if wanted is None or len(data) <= wanted else data[start:end]
 
 
 def read_node(source: Source) -> dict[str, Any]:

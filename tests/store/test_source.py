@@ -5,10 +5,13 @@ import json
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.http import HTTPFileSystem
 
 from ocd_core.errors import UserError
+from ocd_core.store import OverfitStore, verify_store
 from ocd_core.store.source import DamagedStoreError, Source, missing_files, open_arrays, read_node, schema_of
 from tests.support.stores import complete, make_schema, make_values
+from tests.support.web import served
 
 SCHEMA = make_schema()
 VALUES = make_values(SCHEMA)
@@ -41,6 +44,26 @@ def test_files_and_sizes(place, folder):
     assert source.local == ("://" not in str(place))
     with pytest.raises(FileNotFoundError):
         source.read("rho/c.9")
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_over_http(folder, known, monkeypatch):
+    """The server knows no parts of files; `known`: whether it says how long they are."""
+    if not known:
+        monkeypatch.setattr(HTTPFileSystem, "_sizes", unknown_sizes)
+    with served(folder.parent) as url:
+        assert verify_store(f"{url}/a.zarr") == []
+        store, here = OverfitStore(f"{url}/a.zarr"), OverfitStore(folder)
+        for rows in (None, slice(3, 9), [7, 2]):
+            np.testing.assert_array_equal(store.read("delta", rows), here.read("delta", rows))
+        assert Source(f"{url}/a.zarr").sizes() == Source(folder).sizes()
+        (folder / "rho" / "c.1").write_bytes(b"")
+        with pytest.raises(UserError, match=r"rho/c\.1 is missing or empty"):
+            OverfitStore(f"{url}/a.zarr")
+
+
+async def unknown_sizes(_self, paths, **_options):
+    return [None] * len(paths)
 
 
 def test_arrays_and_schema(place):
