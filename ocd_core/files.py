@@ -47,7 +47,7 @@ def replace_file(
     """
     own = f".{uuid.uuid4().hex}" if several_writers else ""
     partial = path.with_name(f"{path.name}{own}{PARTIAL}")
-    with _full_disk_named(path):
+    with full_disk_named(path):
         if not several_writers:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -61,7 +61,12 @@ def replace_file(
 
 
 @contextmanager
-def _full_disk_named(path: Path) -> Iterator[None]:
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Wraps writing a file.
+
+    Raises:
+        UserError: the disk is full.
+    """
     try:
         yield
     except Exception as error:
@@ -90,7 +95,7 @@ def flush(path: Path) -> None:
     """Make the operating system write a file's content, or a folder's names, to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
-        with _full_disk_named(path):
+        with full_disk_named(path):
             os.fsync(fd)
     finally:
         os.close(fd)

@@ -8,6 +8,7 @@ Dims: N samples.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from ocd_core.artifacts import read_json, write_json
 from ocd_core.calls.identity import tensor_digest
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
+from ocd_core.npy import ArrayFile
 from ocd_core.samples import Batch
 
 _BATCH = 256
@@ -193,39 +195,38 @@ class Source:
 
 
 def write_split(source: Source, folder: Path, classes: int | None = None) -> None:
-    """Read a split once and write it: one file a tensor, mapped into memory while it is filled.
+    """Read a split once and write it: one file a tensor.
 
     Args:
         classes: how many, if the target is a class.
 
     Raises:
-        UserError: see `Source.batches`; or a number is NaN or infinite, or a class is none (the message names the row).
+        UserError: see `Source.batches`; or a number is NaN or infinite, or a class is none (the message names the row);
+            or the disk is full.
     """
     folder.mkdir(parents=True)
-    files: list[npt.NDArray[Any]] = []
+    files: list[ArrayFile] = []
     done, count = 0, len(source)
-    for inputs, target in source.batches():
-        arrays = [x.numpy() for x in (*inputs.tensors, *target.tensors)]
-        if not files:
-            for i, x in enumerate(arrays):
-                shape = (count, *x.shape[1:])
-                files.append(np.lib.format.open_memmap(folder / f"{i}.npy", mode="w+", dtype=x.dtype, shape=shape))
-            form = {part: {"names": p.names, "single": p.single, "count": len(p.tensors)}
-                    for part, p in (("inputs", inputs), ("target", target))}  # fmt: skip
-            write_json(folder / _STRUCTURE, form)
-        if classes is not None:
-            _refuse_label(target.tensors[0].numpy(), classes, source.what, done)
-        for file, x in zip(files, arrays, strict=True):
-            if x.shape[1:] != file.shape[1:]:
-                raise UserError(
-                    f"{source.what}: samples from row {done} on have shape {x.shape[1:]}, earlier ones "
-                    f"{file.shape[1:]}; pad them to one shape"
-                )
-            refuse_nan(x, source.what, done)
-            file[done : done + len(x)] = x
-        done += len(arrays[0])
-    for file in files:
-        file.flush()  # type: ignore[attr-defined]
+    with ExitStack() as stack:
+        for inputs, target in source.batches():
+            arrays = [x.numpy() for x in (*inputs.tensors, *target.tensors)]
+            if not files:
+                files = [stack.enter_context(ArrayFile(folder / f"{i}.npy", x.dtype, (count, *x.shape[1:])))
+                         for i, x in enumerate(arrays)]  # fmt: skip
+                form = {part: {"names": p.names, "single": p.single, "count": len(p.tensors)}
+                        for part, p in (("inputs", inputs), ("target", target))}  # fmt: skip
+                write_json(folder / _STRUCTURE, form)
+            if classes is not None:
+                _refuse_label(target.tensors[0].numpy(), classes, source.what, done)
+            for file, x in zip(files, arrays, strict=True):
+                if x.shape[1:] != file.shape[1:]:
+                    raise UserError(
+                        f"{source.what}: samples from row {done} on have shape {x.shape[1:]}, earlier ones "
+                        f"{file.shape[1:]}; pad them to one shape"
+                    )
+                refuse_nan(x, source.what, done)
+                file.append(x)
+            done += len(arrays[0])
 
 
 def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
+from ocd_core.npy import ArrayFile
 from ocd_core.rng import numpy_generator
 from ocd_core.samples import Batch, SplitName
 from ocd_core.tasks.prepared import need_file
@@ -32,15 +33,14 @@ def write_split(
     Args:
         waves: each (1 + C, T), in ±1.
         exact: whether 16 bits hold all values; otherwise float32 is written.
+
+    Raises:
+        UserError: the disk is full.
     """
-    audio = np.lib.format.open_memmap(
-        dest / f"{split}.npy", "w+", np.int16 if exact else np.float32, ((1 + sources) * sum(lengths),)
-    )
-    start = 0
-    for wave in waves:
-        audio[start : start + wave.size] = np.round(wave.ravel() * 2**15) if exact else wave.ravel()
-        start += wave.size
-    audio.flush()
+    shape = ((1 + sources) * sum(lengths),)
+    with ArrayFile(dest / f"{split}.npy", np.int16 if exact else np.float32, shape) as audio:
+        for wave in waves:
+            audio.append(np.round(wave.ravel() * 2**15) if exact else wave.ravel())
     known = {"sources": sources, "lengths": list(lengths), "speakers": [s and list(s) for s in speakers]}
     write_json(dest / f"{split}.json", known)
 
