@@ -129,7 +129,8 @@ class Source:
         """(inputs, targets) of all samples, in order.
 
         Raises:
-            UserError: samples differ in shape, an item is no (input, target), or a worker process ended.
+            UserError: samples differ in shape, an item is no (input, target), a collate_fn drops rows, or a worker
+                process ended.
         """
         if self.in_memory:
             inputs, target = self.data
@@ -138,7 +139,7 @@ class Source:
                 yield tuple(Parts(tuple(x[rows] for x in p.tensors), p.names, p.single) for p in (inputs, target))  # type: ignore[misc]
             return
         loader = DataLoader(self.data, batch_size=size, num_workers=self.workers, collate_fn=self.collate)
-        items = iter(loader)
+        items, done = iter(loader), 0
         while True:
             try:
                 item = next(items)
@@ -158,7 +159,17 @@ class Source:
                     f"{self.what}: samples cannot be put into one batch ({' '.join(str(error).split())[:150]}); pad "
                     "them to one shape, or give a DataLoader with a collate_fn that does"
                 ) from error
-            yield self._split(item)
+            inputs, target = self._split(item)
+            expected = min(size, len(self) - done)
+            for part in (*inputs.tensors, *target.tensors):
+                found = len(part) if part.dim() else 0
+                if found != expected:
+                    raise UserError(
+                        f"{self.what}: the collate_fn made {found} samples of the {expected} rows from {done} on; "
+                        "leave rows out of the Dataset itself, and give a collate_fn that keeps all"
+                    )
+            done += expected
+            yield inputs, target
 
     def _split(self, item: Any) -> tuple[Parts, Parts]:
         if isinstance(item, Mapping):
@@ -201,11 +212,12 @@ def write_split(source: Source, folder: Path, classes: int | None = None) -> Non
         classes: how many, if the target is a class.
 
     Raises:
-        UserError: see `Source.batches`; or a number is NaN or infinite, or a class is none (the message names the row);
-            or the disk is full.
+        UserError: see `Source.batches`; or a number is NaN or infinite, or a class is none, or a batch has other
+            tensors or another dtype than the first (the message names the row); or the disk is full.
     """
     folder.mkdir(parents=True)
     files: list[ArrayFile] = []
+    first: dict[str, Any] = {}
     done, count = 0, len(source)
     with ExitStack() as stack:
         for inputs, target in source.batches():
@@ -213,9 +225,14 @@ def write_split(source: Source, folder: Path, classes: int | None = None) -> Non
             if not files:
                 files = [stack.enter_context(ArrayFile(folder / f"{i}.npy", x.dtype, (count, *x.shape[1:])))
                          for i, x in enumerate(arrays)]  # fmt: skip
-                form = {part: {"names": p.names, "single": p.single, "count": len(p.tensors)}
-                        for part, p in (("inputs", inputs), ("target", target))}  # fmt: skip
-                write_json(folder / _STRUCTURE, form)
+                first = _form(inputs, target)
+                write_json(folder / _STRUCTURE, first)
+            form = _form(inputs, target)
+            if form != first:
+                raise UserError(
+                    f"{source.what}: the batch from row {done} on has other tensors, or other names, than those before "
+                    "it; give a collate_fn that makes the same of all rows"
+                )
             if classes is not None:
                 _refuse_label(target.tensors[0].numpy(), classes, source.what, done)
             for file, x in zip(files, arrays, strict=True):
@@ -224,9 +241,24 @@ def write_split(source: Source, folder: Path, classes: int | None = None) -> Non
                         f"{source.what}: samples from row {done} on have shape {x.shape[1:]}, earlier ones "
                         f"{file.shape[1:]}; pad them to one shape"
                     )
+                _refuse_cast(x, file.dtype, source.what, done)
                 refuse_nan(x, source.what, done)
                 file.append(x)
             done += len(arrays[0])
+
+
+def _form(inputs: Parts, target: Parts) -> dict[str, Any]:
+    return {part: {"names": p.names, "single": p.single, "count": len(p.tensors)}
+            for part, p in (("inputs", inputs), ("target", target))}  # fmt: skip
+
+
+def _refuse_cast(x: npt.NDArray[Any], dtype: np.dtype[Any], what: str, first: int) -> None:
+    """Refuse numbers that another dtype would change; `first` is the row of the first one."""
+    if x.dtype != dtype and not (np.can_cast(x.dtype, dtype, "same_kind") and np.array_equal(x.astype(dtype), x)):
+        raise UserError(
+            f"{what}: samples from row {first} on are {x.dtype}, which {dtype}, the dtype of earlier ones, cannot "
+            "hold; give one dtype to all"
+        )
 
 
 def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:

@@ -95,3 +95,55 @@ def test_labels_that_are_no_classes_are_named_by_their_row(tmp_path) -> None:
         y[290] = bad
         with pytest.raises(UserError, match=f"val: row 290 has the label {bad}, .* labels are 0 to 9; number them"):
             write_split(Source.of((torch.zeros(300, 2), y), "val"), tmp_path / f"bad {bad}", 10)
+
+
+def only_even(items):
+    return torch.utils.data.default_collate([item for item in items if item[1] % 2 == 0])
+
+
+def test_a_collate_fn_that_drops_rows_is_refused(tmp_path) -> None:
+    rows = [(torch.zeros(2), i) for i in range(10)]
+    source = Source.of(DataLoader(rows, collate_fn=only_even), "train")
+    with pytest.raises(
+        UserError, match="train: the collate_fn made 5 samples of the 10 rows from 0 on"
+    ):
+        write_split(source, tmp_path / "train")
+    with pytest.raises(UserError, match="made 2 samples of the 4 rows from 0 on"):
+        next(source.batches(4))
+
+
+class Late(Dataset):
+    """Row 256, the first of the second batch, is another item than the others."""
+
+    def __init__(self, usual, late) -> None:
+        self.usual, self.late = usual, late
+
+    def __len__(self) -> int:
+        return 257
+
+    def __getitem__(self, i: int):
+        return self.late if i == 256 else self.usual
+
+
+X = torch.zeros(2)
+
+
+@pytest.mark.parametrize(
+    ("usual", "late", "words"),
+    [
+        ((X, 1), (X, 0.5), "from row 256 on are float32, which int64, the dtype of earlier ones, cannot hold"),
+        ((X, torch.tensor(1, dtype=torch.int8)), (X, 300), "from row 256 on are int64, which int8"),
+        ((X, 0.5), (X, 2**24 + 1), "from row 256 on are int64, which float32"),
+        ((X, 1), (X, X, 1), "batch from row 256 on has other tensors"),
+        ({"a": X, "b": X, "label": 1}, {"b": X, "a": X, "label": 1}, "other tensors, or other names"),
+    ],
+)
+def test_a_batch_unlike_those_before_it_is_refused(tmp_path, usual, late, words) -> None:
+    with pytest.raises(UserError, match=f"train: .*{words}"):
+        write_split(Source.of(Late(usual, late), "train"), tmp_path / "train")
+
+
+def test_another_dtype_that_changes_nothing_is_taken(tmp_path) -> None:
+    late = (X, torch.tensor(3, dtype=torch.int32))
+    write_split(Source.of(Late((X, 1), late), "train"), tmp_path / "train")
+    assert StoredSplit(tmp_path / "train").batch(torch.tensor([0, 256])).target.tolist() == [1, 3]
