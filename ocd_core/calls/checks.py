@@ -1,5 +1,6 @@
 """What a network and a loss must do, tried on a few samples before anything runs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
     """Check network and loss on a few samples, and say of which kind the outputs are.
 
     Args:
-        batch: at least two samples.
+        batch: at least two samples to notice a loss that mixes them.
 
     Returns:
         the kind; and the number of classes, or None if the outputs are no scores of classes.
@@ -28,7 +29,7 @@ def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
         UserError: the network fails, or see `plain_output`; the loss fails, or gives no loss per sample.
     """
     count = len(batch)
-    output = _run(given, batch)
+    output = run_network(given, batch.inputs)
     for part in as_tuple(output):
         if part.dim() == 0 or len(part) != count:
             raise UserError(
@@ -43,13 +44,19 @@ def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
     return kind, output.shape[1] if kind == "classes" else None
 
 
-def _run(given: Given, batch: Batch) -> Any:
+@torch.no_grad()
+def run_network(given: Given, inputs: Sequence[Tensor]) -> Any:
+    """The network's output for some inputs, each (N, ...).
+
+    Raises:
+        UserError: the network fails.
+    """
     try:
-        return given.network(*batch.inputs)
+        return given.network(*inputs)
     except Exception as error:  # whatever the network raises
         if is_shortage(error):
             raise
-        shapes = ", ".join(str(tuple(x.shape)) for x in batch.inputs)
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         raise UserError(
             f"the model fails on a batch of inputs of shape {shapes}: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:300]}"

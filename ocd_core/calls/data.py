@@ -234,7 +234,7 @@ def write_split(source: Source, folder: Path, classes: int | None = None) -> Non
                     "it; give a collate_fn that makes the same of all rows"
                 )
             if classes is not None:
-                _refuse_label(target.tensors[0].numpy(), classes, source.what, done)
+                refuse_label(target.tensors[0].numpy(), classes, source.what, done)
             for file, x in zip(files, arrays, strict=True):
                 if x.shape[1:] != file.shape[1:]:
                     raise UserError(
@@ -277,7 +277,15 @@ def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:
         raise UserError(f"{what}: row {first + int(bad_N.argmax())} holds NaN or infinite numbers")
 
 
-def _refuse_label(y: npt.NDArray[Any], classes: int, what: str, first: int) -> None:
+def refuse_label(y: npt.NDArray[Any], classes: int, what: str, first: int = 0) -> None:
+    """Refuse classes that a network does not have.
+
+    Args:
+        y: some samples, (N, ...). first: the row of the first one, for the message.
+
+    Raises:
+        UserError: names the first bad row.
+    """
     bad_N = ((y < 0) | (y >= classes)).reshape(len(y), -1).any(1)
     if bad_N.any():
         row = int(bad_N.argmax())

@@ -13,9 +13,10 @@ from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
 from ocd_core.bundles.fetch import bundle_folder
 from ocd_core.bundles.layout import check_bundle
 from ocd_core.bundles.params import read_bundle_params
-from ocd_core.calls.checks import check_given
-from ocd_core.calls.data import Parts, Source, refuse_nan, write_split
+from ocd_core.calls.checks import check_given, run_network
+from ocd_core.calls.data import Parts, Source, refuse_label, refuse_nan, write_split
 from ocd_core.calls.defaults import check_options, given_params, merge
+from ocd_core.calls.form import Form
 from ocd_core.calls.identity import function_digest, network_digest
 from ocd_core.calls.model import Pick, adapted, check_names, pick_of, plain_network, taken_of
 from ocd_core.calls.results import results_frame
@@ -118,7 +119,7 @@ class OCD:
         root = Path(out).expanduser().resolve()
         self.artifacts = Artifacts(root.name, seed, 1, root)
         self._given: Given | None = None
-        self._form: tuple[list[str], bool] = ([], False)
+        self._form: Form | None = None  # of the training samples
         self._params: Params | None = None
         self._predictor: Predictor | None = None
         self._loaded: str | None = None  # the bundle
@@ -205,7 +206,7 @@ class OCD:
             the precision of `evaluate.precision` (float64 if nothing else was asked for), `rho` in float32.
 
         Raises:
-            UserError: `fit` was not called, or the inputs are not like those of the training.
+            UserError: `fit` was not called, or the inputs are not like those of the training, or hold NaN.
 
         Examples:
             >>> answer = ocd.predict(test[0], draws=5)
@@ -219,10 +220,18 @@ class OCD:
         if (parts.names is not None) != task.by_name or (parts.names and {*parts.names} != {*task.inputs}):
             wanted = f"a dict with {', '.join(task.inputs)}" if task.by_name else f"{len(task.inputs)} tensor(s)"
             raise UserError(f"x: give {wanted}, as for the training")
-        by_name = dict(zip(parts.names or task.inputs, parts.tensors, strict=False))
         if len(parts.tensors) != len(task.inputs):
             raise UserError(f"x: it has {len(parts.tensors)} tensors instead of {len(task.inputs)}")
-        return predictor.predict(tuple(by_name[name] for name in task.inputs), draws)
+        by_name = dict(zip(parts.names or task.inputs, parts.tensors, strict=True))
+        inputs = tuple(by_name[name] for name in task.inputs)
+        self._check_inputs(Parts(inputs, parts.names and tuple(task.inputs), parts.single))
+        try:
+            return predictor.predict(inputs, draws)
+        except (RuntimeError, TypeError, ValueError, LookupError) as error:
+            if not (isinstance(error, UserError) or is_shortage(error)):
+                assert self._given is not None
+                run_network(self._given, tuple(part[:1] for part in inputs))  # says so if the network is the reason
+            raise
 
     def evaluate(self, test: Any, *, report: bool = True) -> Any:
         """Measure base, controls, OCD and the bound on a test split, and write the report.
@@ -246,8 +255,7 @@ class OCD:
             raise UserError("call fit first")
         self._given.keep()
         source = Source.of(test, "test", self._workers)
-        inputs, _ = next(source.batches(1))
-        self._same_form(inputs, "test")
+        self._check_like_train(source)
         prepared, found = self.artifacts.prepared.with_name(TEST), source.digest()
         if not (prepared / "summary.json").is_file() or read_json(prepared / "summary.json")["digest"] != found:
             with replaced_folder(prepared) as dest:
@@ -365,8 +373,8 @@ class OCD:
         inputs, target = next(train.batches(_TRIED))
         if len(train) < 2:
             raise UserError("train: at least two samples are needed")
-        names = list(inputs.names or [f"x{i}" for i in range(len(inputs.tensors))])
-        by_name = inputs.names is not None
+        form = Form.of(inputs, target)
+        names, by_name = form.names, form.by_name
         check_names(names)
         for part in (*inputs.tensors, *target.tensors):
             refuse_nan(part.numpy(), train.what)
@@ -377,22 +385,40 @@ class OCD:
             network = adapted(plain_network(plain), names, by_name, pick_of(taken, self._pick))
             self._given = Given(key, network, self._loss, target.names, target.single, self._metrics)
         self._given.keep().sources = {"train": train, "val": val}
-        values = target.tensors[0] if len(target.tensors) == 1 else target.tensors
-        batch = Batch(inputs.tensors, values, torch.arange(len(inputs.tensors[0])))
+        batch = _as_batch(inputs, target)
         outputs, self._given.classes = check_given(self._given, batch)
-        self._form = (names, by_name)
-        self._same_form(next(val.batches(1))[0], "val")
+        self._form = form
+        self._check_like_train(val)
         data = GivenData(
             given=key, train=train.digest(), val=val.digest(), inputs=names, by_name=by_name, taken=taken,
             outputs=outputs,
         )  # fmt: skip
         return data, batch
 
-    def _same_form(self, inputs: Parts, what: str) -> None:
-        names, by_name = self._form
-        found = list(inputs.names or [f"x{i}" for i in range(len(inputs.tensors))])
-        if (found, inputs.names is not None) != (names, by_name):
-            raise UserError(f"{what}: its inputs are {', '.join(found)}, but those of train are {', '.join(names)}")
+    def _check_inputs(self, inputs: Parts) -> None:
+        """Compare inputs to predict with those of the training, as far as a bundle tells of them."""
+        counts = {len(part) if part.dim() else 0 for part in inputs.tensors}
+        if len(counts) > 1:
+            raise UserError(f"x: its tensors have different lengths ({', '.join(map(str, sorted(counts)))})")
+        for part in inputs.tensors:
+            refuse_nan(part.numpy(), "x")
+        if self._form is not None:
+            self._form.refuse_others(inputs, None, "x")
+
+    def _check_like_train(self, source: Source) -> None:
+        """Compare a split's first samples with those of train, and try network and loss on them."""
+        assert self._form is not None
+        assert self._given is not None
+        inputs, target = next(source.batches(_TRIED))
+        self._form.refuse_others(inputs, target, source.what)
+        for part in (*inputs.tensors, *target.tensors):
+            refuse_nan(part.numpy(), source.what)
+        if self._given.classes is not None:
+            refuse_label(target.tensors[0].numpy(), self._given.classes, source.what)
+        try:
+            check_given(self._given, _as_batch(inputs, target))
+        except UserError as error:
+            raise UserError(f"{source.what}: {error}") from error
 
     def _look_at(self, layer: str, batch: Batch, rows: int) -> tuple[bool, int]:
         """Whether the layer sees one position of a sample, and what the Δ of all rows take in bytes."""
@@ -448,6 +474,11 @@ class OCD:
         data = self._ready().task.data
         assert isinstance(data, GivenData)
         return data
+
+
+def _as_batch(inputs: Parts, target: Parts) -> Batch:
+    values = target.tensors[0] if len(target.tensors) == 1 else target.tensors
+    return Batch(inputs.tensors, values, torch.arange(len(inputs.tensors[0])))
 
 
 def _checked_loss(loss: Any) -> Callable[[Any, Any], Tensor]:

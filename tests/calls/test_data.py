@@ -104,9 +104,7 @@ def only_even(items):
 def test_a_collate_fn_that_drops_rows_is_refused(tmp_path) -> None:
     rows = [(torch.zeros(2), i) for i in range(10)]
     source = Source.of(DataLoader(rows, collate_fn=only_even), "train")
-    with pytest.raises(
-        UserError, match="train: the collate_fn made 5 samples of the 10 rows from 0 on"
-    ):
+    with pytest.raises(UserError, match="train: the collate_fn made 5 samples of the 10 rows from 0 on"):
         write_split(source, tmp_path / "train")
     with pytest.raises(UserError, match="made 2 samples of the 4 rows from 0 on"):
         next(source.batches(4))

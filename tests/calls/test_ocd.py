@@ -131,6 +131,43 @@ def test_a_label_that_is_no_class_is_refused_before_anything_is_fitted(finished,
         finished[0].evaluate((x, y * 0 - 100))
 
 
+def squared(output, target):
+    return (output - target).square().flatten(1).mean(1)
+
+
+def test_val_and_test_are_compared_with_train(finished, tmp_path) -> None:
+    """A loss would stretch targets (N,) to (N, N) without an error."""
+    x, y = torch.randn(16, 6), torch.randn(16, 1)
+    ocd = OCD(perceptron(outputs=1), squared, out=tmp_path / "mine", layer="0", **QUICK)
+    for bad, words in (
+        ((x, y[:, 0]), r"val: its targets are \(y0: shape \(\)"),
+        ((x[:, :5], y), r"val: the model fails on a batch of inputs of shape \(8, 5\)"),
+        ((x, y * torch.nan), "val: row 0 holds NaN"),
+    ):
+        with pytest.raises(UserError, match=words):
+            ocd.fit((x, y), bad)
+        assert not ocd.artifacts.root.exists()
+    x, y = points(12, 2)
+    with pytest.raises(UserError, match=r"test: its targets are .*floating-point numbers"):
+        finished[0].evaluate((x, y.float()))
+    with pytest.raises(UserError, match=r"test: the model fails .* \(8, 5\)"):
+        finished[0].evaluate((x[:, :5], y))
+
+
+def test_inputs_unlike_those_of_the_training_are_refused(finished, tmp_path) -> None:
+    ocd, _ = finished
+    ocd.save(tmp_path / "bundle")
+    loaded = OCD.load(tmp_path / "bundle", perceptron(), cross_entropy)
+    x, _ = points(5, 4)
+    for one in (ocd, loaded):
+        with pytest.raises(UserError, match=r"the model fails on a batch of inputs of shape \(1, 5\)"):
+            one.predict(x[:, :5])
+        with pytest.raises(UserError, match="x: row 3 holds NaN"):
+            one.predict(torch.where(torch.arange(5)[:, None] == 3, torch.nan, x))
+        with pytest.raises(UserError, match=r"x: its inputs|the model fails"):
+            one.predict(x.long())
+
+
 def test_predictions_travel_as_a_bundle(finished, tmp_path) -> None:
     ocd, _ = finished
     x, _ = points(5, 4)
