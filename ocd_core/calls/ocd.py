@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
+from ocd_core.artifacts import Artifacts, read_json, write_json
 from ocd_core.bundles.fetch import bundle_folder
 from ocd_core.bundles.layout import check_bundle
 from ocd_core.bundles.params import read_bundle_params
 from ocd_core.calls.checks import check_given, run_network
-from ocd_core.calls.data import Parts, Source, refuse_label, refuse_nan, write_split
+from ocd_core.calls.data import Parts, Source, refuse_label, refuse_nan
 from ocd_core.calls.defaults import check_options, given_params, merge
 from ocd_core.calls.form import Form
 from ocd_core.calls.identity import function_digest, network_digest
 from ocd_core.calls.model import Pick, adapted, check_names, pick_of, plain_network, taken_of
 from ocd_core.calls.results import results_frame
-from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask
+from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask, keep_test
 from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage, sha256_file
+from ocd_core.files import is_shortage, locked, sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TRIED = 8  # samples on which network and loss are tried
+_EVALUATING = ".evaluate.lock"  # beside the test rows
 _METRICS = "evaluation_metrics.json"  # with which metrics the table beside it was made
 _DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
 
@@ -244,7 +245,8 @@ class OCD:
             a pandas DataFrame (see `ocd_core.calls.results`): one line a row of the table.
 
         Raises:
-            UserError: `fit` was not called, or the data is not like that of the training.
+            UserError: `fit` was not called, the data is not like that of the training, or another process evaluates in
+                `out`.
 
         Examples:
             >>> frame = ocd.evaluate(test)
@@ -256,22 +258,21 @@ class OCD:
         self._given.keep()
         source = Source.of(test, "test", self._workers)
         self._check_like_train(source)
-        prepared, found = self.artifacts.prepared.with_name(TEST), source.digest()
-        if not (prepared / "summary.json").is_file() or read_json(prepared / "summary.json")["digest"] != found:
-            with replaced_folder(prepared) as dest:
-                write_split(source, dest / "test", self._given.classes)
-                write_json(dest / "summary.json", {"digest": found, "samples": len(source)})
-        lineage = Lineage(self.artifacts, self._params)
-        with _stdout_apart():
-            from ocd_core.running import overfit
+        folder = self.artifacts.prepared.with_name(TEST)
+        # the test rows, and what is made of them, are one's own until the table is read
+        with locked(folder.with_name(_EVALUATING), f"the evaluation in {self.artifacts.root}"):
+            keep_test(source, folder, self._given.classes)
+            lineage = Lineage(self.artifacts, self._params)
+            with _stdout_apart():
+                from ocd_core.running import overfit
 
-            # whether the store is of these rows, only its stage can say
-            overfit.run(lineage, ("test",), self._device)
-            self._run(self._params, ("train_controls",))
-            self._evaluate(lineage)
-            if report:
-                self._run(self._params, ("illustrate", "report"))
-        return results_frame(self.artifacts.evaluation / "table.json")
+                # whether the store is of these rows, only its stage can say
+                overfit.run(lineage, ("test",), self._device)
+                self._run(self._params, ("train_controls",))
+                self._evaluate(lineage)
+                if report:
+                    self._run(self._params, ("illustrate", "report"))
+            return results_frame(self.artifacts.evaluation / "table.json")
 
     def plot(self, name: str) -> "Figure":
         """Draw a plot of the run as a matplotlib figure, which a notebook shows and `savefig` saves.

@@ -5,6 +5,7 @@ read what was made of them, but not run them.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ocd_core.artifacts import read_json
+from ocd_core.artifacts import read_json, replaced_folder, write_json
 from ocd_core.calls.data import Source, StoredSplit, restored, write_split
 from ocd_core.calls.model import Taken
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_files
+from ocd_core.provenance import check_files, content_of, write_manifest
 from ocd_core.samples import Batch, Split, SplitName, Tensors, as_tuple, map_tensors
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
 DOMAIN = f"{__name__}:GivenTask"
 TEST = "prepared_test"  # beside `prepared`, because the test split is given later than the others
+_SUMMARY = "summary.json"
+_AGAIN = "call evaluate with the data again"
 # classes: scores of each class and a class; numbers: outputs and targets of one shape; other: only the loss is known
 Outputs = Literal["classes", "numbers", "other"]
 
@@ -92,6 +97,26 @@ class Given:
         return self._losses[key]
 
 
+def keep_test(source: Source, folder: Path, classes: int | None) -> None:
+    """Write a test split into a folder, with a manifest, unless it is there already and whole.
+
+    Args:
+        classes: see `write_split`.
+
+    Raises:
+        UserError: see `write_split`.
+    """
+    found = source.digest()
+    with suppress(UserError):  # it is missing or damaged
+        check_files(folder, _AGAIN)
+        if read_json(folder / _SUMMARY)["digest"] == found:
+            return
+    with replaced_folder(folder) as dest:
+        write_split(source, dest / "test", classes)
+        write_json(dest / _SUMMARY, {"digest": found, "samples": len(source)})
+        write_manifest(dest, {"stage": "prepare", "params": {}, "code": "", "inputs": {}}, sha256_files(dest))
+
+
 class GivenTask(Task):
     """A network, a loss and data given in Python (`ocd_core.OCD`)."""
 
@@ -122,17 +147,24 @@ class GivenTask(Task):
         return {"source": "given in Python", "splits": sizes, SHARED_ROWS: shared}
 
     def open(self, prepared: Path, split: SplitName) -> StoredSplit:
-        """A split that `prepare` wrote, or the test split that `OCD.evaluate` wrote."""
+        """A split that `prepare` wrote, or the test split that `OCD.evaluate` wrote.
+
+        Raises:
+            UserError: it is missing, or the test split is damaged.
+        """
         folder = prepared.with_name(TEST) / "test" if split == "test" else prepared / split
         if not folder.is_dir():
             raise UserError(f"{folder} is missing; call {'evaluate' if split == 'test' else 'fit'} with the data first")
+        if split == "test":  # of the others, the stages check the files
+            check_files(folder.parent, _AGAIN)
         return StoredSplit(folder)
 
     def identity(self, prepared: Path, split: SplitName) -> str | None:
         """The fingerprint of the test rows, which are not among the prepared ones."""
         if split != "test":
             return None
-        return str(read_json(prepared.with_name(TEST) / "summary.json")["digest"])
+        folder = prepared.with_name(TEST)
+        return content_of(folder.name, check_files(folder, _AGAIN)["files"])
 
     def build_model(self) -> nn.Module:
         """A copy of the network that was given, with its weights."""

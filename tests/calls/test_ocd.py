@@ -10,6 +10,7 @@ import torch
 from ocd_core import OCD, OverfitStore, Predictor
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
+from ocd_core.files import locked
 from ocd_core.provenance import Lineage
 from ocd_core.running.runner import stage_states
 from ocd_core.store import verify_store
@@ -129,6 +130,14 @@ def test_a_label_that_is_no_class_is_refused_before_anything_is_fitted(finished,
         assert not ocd.artifacts.base.exists()
     with pytest.raises(UserError, match="test: row 0 has the label -100, but the model has 2 outputs"):
         finished[0].evaluate((x, y * 0 - 100))
+
+
+def test_one_evaluation_at_a_time(finished) -> None:
+    ocd, frame = finished
+    held = locked(ocd.artifacts.task_dir / ".evaluate.lock", "")
+    with held, pytest.raises(UserError, match=r"the evaluation in .*mine is being written by process"):
+        ocd.evaluate(points(12, 3))
+    assert ocd.evaluate(points(12, 2)).equals(frame)
 
 
 def squared(output, target):

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ocd_core.calls.task import DOMAIN, Given, GivenData, GivenTask
+from ocd_core.calls.data import Source
+from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask, keep_test
 from ocd_core.errors import UserError
 from tests.calls.support import cross_entropy, perceptron, points
 
@@ -46,3 +47,33 @@ def test_a_loss_with_weights_follows_the_precision_of_the_output() -> None:
     assert loss.weight.dtype == torch.float32
     squares = Given("a third", perceptron(), lambda o, t: (o - t).square().mean(1))
     assert squares.loss_of(torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3)).tolist() == [1, 1]
+
+
+def test_test_rows_are_checked_when_they_are_read(tmp_path) -> None:
+    task = kept(tmp_path)
+    prepared = tmp_path / "prepared"
+    before = task.identity(prepared, "test")
+    ids = torch.arange(6)
+    assert torch.equal(task.open(prepared, "test").batch(ids).inputs[0], points(6)[0])
+    for path in sorted((tmp_path / TEST).rglob("*")):
+        if path.is_file():
+            whole = path.read_bytes()
+            half = len(whole) // 2
+            for damaged in (whole[:half], whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]):
+                path.write_bytes(damaged)
+                with pytest.raises(UserError, match=rf"{path.name} .*(call evaluate|dvc repro)"):
+                    task.open(prepared, "test")
+                kept(tmp_path)
+                assert path.read_bytes() == whole
+    stamps = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    assert kept(tmp_path).identity(prepared, "test") == before
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == stamps
+    assert kept(tmp_path, seed=1).identity(prepared, "test") != before
+
+
+def kept(root, seed: int = 0) -> GivenTask:
+    given = Given("a fourth", perceptron(), cross_entropy).keep()
+    keep_test(Source.of(points(6, seed), "test"), root / TEST, 2)
+    found = GivenTask(data(given="a fourth"), DOMAIN, {})
+    found.given = given
+    return found
