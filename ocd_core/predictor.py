@@ -366,10 +366,13 @@ def validated_gain(run: Artifacts) -> float:
     """The factor of a drawn Δ that the control `ocd_gain` chose on the validation split.
 
     Raises:
-        UserError: the run has no such control.
+        UserError: the run has no such control, or its controls are damaged.
     """
     path = run.need(run.controls, "train_controls") / "config.json"
-    gain = read_json(path).get("rows", {}).get("ocd_gain", {}).get("gain")
-    if not isinstance(gain, float):
+    check_files(run.controls, stage="train_controls")
+    found = read_json(path)
+    for key in ("rows", "ocd_gain", "gain"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, float):
         raise UserError(f"{path} holds no gain; run the stage train_controls again ('dvc repro')")
-    return gain
+    return found

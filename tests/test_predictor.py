@@ -15,9 +15,11 @@ from ocd_core.diffusion.draw import draw
 from ocd_core.diffusion.model import DiffusionModel
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
+from ocd_core.files import sha256_file
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass
 from ocd_core.predictor import Predictor, validated_gain
+from ocd_core.provenance import write_manifest
 from ocd_core.samples import Batch
 from ocd_core.scale.network import ScaleNetwork
 from tests.support.arrays import ArrayTask
@@ -168,12 +170,26 @@ def test_the_gain_is_that_of_the_control(tmp_path) -> None:
     run = Artifacts("toy", root=tmp_path)
     with pytest.raises(UserError, match=r"controls is missing; run 'dvc repro' or '.*stages\.train_controls"):
         validated_gain(run)
-    for rows in ({}, {"ocd_gain": {}}, {"ocd_gain": {"gain": None}}):
-        write_json(run.controls / "config.json", {"rows": rows})
+    for rows in ({}, {"ocd_gain": {}}, {"ocd_gain": {"gain": None}}, [], {"ocd_gain": []}, {"ocd_gain": {"gain": "1"}}):
+        write_controls(run, {"rows": rows})
         with pytest.raises(UserError, match=r"config\.json holds no gain; run the stage train_controls again"):
             validated_gain(run)
-    write_json(run.controls / "config.json", {"rows": {"ocd_gain": {"gain": 0.75}}})
+    write_controls(run, [])
+    with pytest.raises(UserError, match=r"config\.json holds no gain"):
+        validated_gain(run)
+    write_controls(run, {"rows": {"ocd_gain": {"gain": 0.75}}})
     assert validated_gain(run) == 0.75
+    path = run.controls / "config.json"
+    path.write_text(path.read_text().replace("0.75", "0.25"))
+    with pytest.raises(UserError, match=r"controls/config\.json is damaged"):
+        validated_gain(run)
+
+
+def write_controls(run: Artifacts, config: Any) -> None:
+    write_json(run.controls / "config.json", config)
+    made = {"stage": "train_controls", "params": {}, "code": "", "inputs": {}}
+    files = {"config.json": sha256_file(run.controls / "config.json")}
+    write_manifest(run.controls, made, files)
 
 
 def test_the_size_of_a_batch_is_measured_once_for_inputs_of_a_shape(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_whoever_loads_the_run_gets_its_gain(run: Artifacts, tmp_path: Path) -> 
     torch.testing.assert_close(predictor.predict(x, 2).output, plain.predict(x, 2).output, rtol=0, atol=0)
     assert Predictor.from_run(copy, with_gain(run), with_gain=False).gain is None
     (copy.controls / "config.json").write_text(json.dumps({"rows": {"ocd_gain": {"gain": None}}}))
-    with pytest.raises(UserError, match=r"holds no gain; run the stage train_controls"):
+    with pytest.raises(UserError, match=r"controls/config\.json is damaged"):
         Predictor.from_run(copy, with_gain(run))
 
 
