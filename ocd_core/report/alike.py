@@ -12,7 +12,9 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.config import load_params
 from ocd_core.errors import UserError
 from ocd_core.params_files import flat
+from ocd_core.pipeline import maker
 from ocd_core.provenance import MANIFEST, content, read_manifest
+from ocd_core.stage_code import stage_digest
 
 Made = dict[str, Any]  # what a run was made from: params by dotted keys, codes by artifact, the prepared data
 _MADE_BY_CODE = ("base", "layers", "diffusion", "scale", "tuned", "controls", "evaluation")
@@ -31,35 +33,47 @@ def made_from(run: Artifacts) -> Made:
 
 
 def alike(runs: Sequence[Artifacts]) -> tuple[list[Artifacts], list[str]]:
-    """The runs that agree with the present params and data, or else with most; and a sentence about each other one.
+    """The runs that agree with the present params and data, then code, or else with most; and a sentence about each
+    other one.
 
     Args:
         runs: of one task, at least one.
     """
     made = [made_from(run) for run in runs]
     present = _present(runs[0])
-    # the first of the best
-    best = max(made, key=lambda each: (sum(each.get(k) == v for k, v in present.items()), made.count(each)))
+
+    def rank(each: Made) -> tuple[int, ...]:
+        return (*(sum(each.get(key) == value for key, value in part.items()) for part in present), made.count(each))
+
+    best = max(made, key=rank)  # the first of them
     pairs = list(zip(runs, made, strict=True))
     kept = [run for run, each in pairs if each == best]
     return kept, [_why(run, each, best) for run, each in pairs if each != best]
 
 
-def _present(run: Artifacts) -> Made:
-    try:
-        params = dict(flat(load_params(run.task, run.root).effective("evaluation")))
-    except UserError:  # the params file is gone, or is being edited
-        params = {}
+def _present(run: Artifacts) -> tuple[Made, Made]:
+    """The present params with the prepared data, and the present code."""
     data = content(run, "prepared")
-    return params if data is None else {**params, "prepared data": data}
+    found: Made = {} if data is None else {"prepared data": data}
+    try:
+        params = load_params(run.task, run.root)
+    except UserError:  # the params file is gone, or is being edited
+        return found, {}
+    found |= flat(params.effective("evaluation"))
+    try:
+        values = params.plain()
+        return found, {f"code of {name}": stage_digest(maker(name), values) for name in _MADE_BY_CODE}
+    except UserError:  # a file of code is gone, or is being edited
+        return found, {}
 
 
 def _why(run: Artifacts, made: Made, kept: Made) -> str:
     names = [name for name in {**kept, **made} if made.get(name) != kept.get(name)]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    rank = f" --rank {run.rank}" if run.rank > 1 else ""
     return (
         f"Seed {run.seed}, rank {run.rank} is left out: it was made with another {', '.join(names[:3])}{more}; run its "
-        f"stages again ('ocd run {run.task} --seed {run.seed}'), or delete {run.evaluation}."
+        f"stages again ('ocd run {run.task} --seed {run.seed}{rank}'), or delete {run.evaluation}."
     )
 
 

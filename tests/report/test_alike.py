@@ -48,17 +48,40 @@ def test_one_of_other_params_or_code_is_left_out_by_name(tmp_path: Path, changes
     assert why in markdown(merged_results(run_tables("toy", tmp_path)))
 
 
+class Now:
+    """The present params."""
+
+    def __init__(self, updates: int) -> None:
+        self.values = {**CONFIG, "diffusion": {"updates": updates}}
+
+    def effective(self, _artifact: str):
+        return self.values
+
+    def plain(self):
+        return self.values
+
+
 def test_the_present_params_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One run again with other params, beside two of before."""
-
-    class Now:
-        def effective(self, _artifact: str):
-            return {**CONFIG, "diffusion": {"updates": 500}}
-
+    """One run again with other params, beside two of before, and one with the present code but those params."""
+    write(tmp_path, 0, updates=500)
     for seed in (1, 2):
         write(tmp_path, seed)
-    write(tmp_path, 0, updates=500)
-    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now())
+    write(tmp_path, 3, code="now")
+    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now(500))
+    monkeypatch.setattr("ocd_core.report.alike.stage_digest", lambda *_: "now")
     runs, why = kept(tmp_path)
     assert runs == [(1, 0)]
-    assert len(why) == 2
+    assert len(why) == 3
+
+
+def test_then_the_present_code_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a new version, one run is made again: the others are those that are left out, and to be made again."""
+    for seed in (0, 2):
+        write(tmp_path, seed)
+    write(tmp_path, 1, code="now")
+    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now(400))
+    monkeypatch.setattr("ocd_core.report.alike.stage_digest", lambda *_: "now")
+    runs, why = kept(tmp_path)
+    assert runs == [(1, 1)]
+    assert [each.split(",")[0] for each in why] == ["Seed 0", "Seed 2"]
+    assert "another code of diffusion; run its stages again ('ocd run toy --seed 0')" in why[0]
