@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ocd_core.artifacts import Artifacts, read_json, write_json
+from ocd_core.artifacts import Artifacts, read_json, write_json, write_text
 from ocd_core.bundles.fetch import bundle_folder
 from ocd_core.bundles.layout import check_bundle
 from ocd_core.bundles.params import read_bundle_params
@@ -24,7 +25,7 @@ from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask, keep_
 from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage, locked, sha256_file
+from ocd_core.files import is_shortage, locked, read_regular, sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
@@ -170,7 +171,8 @@ class OCD:
             the same object.
 
         Raises:
-            UserError: data, network or loss do not fit together, or a param is impossible.
+            UserError: data, network or loss do not fit together, a param is impossible, or `params/<name>.yaml` is
+                there and of another task.
 
         Examples:
             >>> ocd.fit(train, val)
@@ -511,10 +513,18 @@ def _stdout_apart() -> Iterator[None]:
 
 
 def _write_params(params: Params, artifacts: Artifacts) -> None:
-    """The params as a file, with which `ocd` commands work on the run (`--root`)."""
+    """The params as a file, with which `ocd` commands work on the run (`--root`).
+
+    Raises:
+        UserError: the name belongs to a params file that no `OCD` wrote.
+    """
     from ruamel.yaml import YAML
 
-    path = params_path(artifacts.task, artifacts.root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        YAML().dump(params.plain(), file)
+    path, text = params_path(artifacts.task, artifacts.root), StringIO()
+    YAML().dump(params.plain(), text)
+    if path.exists() or path.is_symlink():
+        there = read_regular(path).decode(errors="replace")
+        # a part of it: an earlier version was killed while it wrote
+        if f"domain: {DOMAIN}" not in there.splitlines() and not text.getvalue().startswith(there):
+            raise UserError(f"{path} is the params file of another task; give another out=..., or move the file")
+    write_text(path, text.getvalue())
