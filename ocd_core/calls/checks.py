@@ -10,6 +10,7 @@ from ocd_core.calls.task import Given, Outputs
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 from ocd_core.network.first_inputs import first_two, plain_output
+from ocd_core.overfit.base_values import storable
 from ocd_core.samples import Batch, as_tuple, map_tensors
 
 _HINT = "one loss per sample is needed, for example reduction='none', or a mean over the other axes only"
@@ -26,8 +27,11 @@ def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
         the kind; and the number of classes, or None if the outputs are no scores of classes.
 
     Raises:
-        UserError: the network fails, or see `plain_output`; the loss fails, or gives no loss per sample.
+        UserError: the network fails, or see `plain_output`; the loss fails, or gives no loss per sample; targets are
+            complex.
     """
+    for part in as_tuple(batch.target):
+        storable(part)
     count = len(batch)
     output = run_network(given, batch.inputs)
     for part in as_tuple(output):
@@ -80,6 +84,11 @@ def _check_loss(given: Given, output: Any, batch: Batch) -> None:
         raise UserError(f"the loss returned one number for {len(batch)} samples (a mean or a sum); {_HINT}")
     if loss.shape != (len(batch),):
         raise UserError(f"the loss has shape {tuple(loss.shape)} for {len(batch)} samples; {_HINT}")
+    if loss.dtype != first.dtype:
+        raise UserError(
+            f"the loss is in {loss.dtype} for an output in {first.dtype}; convert targets to the dtype of the output: "
+            "target.to(output.dtype)"
+        )
     if not bool(torch.isfinite(loss).all()):
         raise UserError("the loss of the first samples is NaN or infinite; check the data and the network's output")
     alone = given.loss_of(map_tensors(lambda x: x[:1], output), map_tensors(lambda x: x[:1], batch.target))

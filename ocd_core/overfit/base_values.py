@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import base_pass
 from ocd_core.samples import Batch, Condition, Split
@@ -61,4 +62,17 @@ class BaseValues:
 
     def named(self, condition: Condition, batch: Batch) -> dict[str, Tensor]:
         """I(x) of a batch and its label by the names in the store."""
-        return {**dict(zip(CONDITION, condition.parts(), strict=True)), TARGET: self._task.stored_target(batch)}
+        target = storable(self._task.stored_target(batch))
+        return {**dict(zip(CONDITION, condition.parts(), strict=True)), TARGET: target}
+
+
+def storable(target: Tensor) -> Tensor:
+    """Labels in a dtype that a store keeps, with the same values: bool as uint8, bfloat16 as float32.
+
+    Raises:
+        UserError: they are complex.
+    """
+    if target.is_complex():
+        raise UserError("the targets are complex numbers; give real and imaginary parts in an axis of their own")
+    kept = {torch.bool: torch.uint8, torch.bfloat16: torch.float32}
+    return target.to(kept.get(target.dtype, target.dtype))

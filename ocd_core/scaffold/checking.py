@@ -23,6 +23,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.first_inputs import first_two, plain_output
 from ocd_core.network.layers import matrix_layers
 from ocd_core.network.training import load_base, seeded_network, set_training_mode
+from ocd_core.overfit.base_values import storable
 from ocd_core.overfit.layout import check_selected
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.provenance import Lineage
@@ -106,6 +107,7 @@ def _first(split: Split, count: int) -> Batch:
 def _check_loss(task: Task, network: nn.Module, train: Split) -> None:
     batch = _first(train, 2)
     with torch.no_grad():
+        storable(task.stored_target(batch))
         try:
             loss_N = task.loss(network.eval()(*batch.inputs), batch.target)
         except (RuntimeError, IndexError, ValueError, TypeError) as error:

@@ -222,3 +222,4 @@ def check_stored_target(task: Task, batch: Batch) -> None:
         isinstance(stored, Tensor) and stored.dim() > 0 and len(stored) == len(batch) and finite(stored),
         f"stored_target must be a finite tensor with {len(batch)} samples in the first axis",
     )
+    require(not stored.is_complex(), "stored_target must be real; give the parts of complex numbers an axis")

@@ -238,6 +238,7 @@ def test_a_compiled_part_is_unwrapped_and_torchscript_is_refused(tmp_path) -> No
         (lambda o, t: (o - t[:, None]).abs(), r"shape \(8, 2\) for 8 samples"),
         (lambda o, t: cross_entropy(o, t) - cross_entropy(o, t).mean(), "changes with the other samples"),
         (lambda o, t: 3.0, "returned a float"),
+        (lambda o, t: cross_entropy(o, t).float(), r"in torch.float32 for an output in torch.float64; convert targets"),
         (lambda o, t: o @ t, "the loss fails on an output of shape"),
         (None, "loss: give a function"),
     ],
@@ -255,6 +256,23 @@ def test_a_loss_with_weights_works_in_both_precisions(tmp_path) -> None:
     torch.testing.assert_close(
         torch.from_numpy(before).float(), loss(perceptron()(x), y).detach(), rtol=1e-4, atol=1e-6
     )
+
+
+def test_boolean_targets(tmp_path) -> None:
+    def loss(output: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(output[:, 0], target.to(output.dtype), reduction="none")
+
+    x, y = points(12)
+    ocd = fitted(perceptron(outputs=1), loss, (x, y > 0), (x[:6], y[:6] > 0), tmp_path)
+    assert torch.equal(torch.from_numpy(OverfitStore(ocd.artifacts.overfit("train")).read("target")), y.to(torch.uint8))
+    frame = ocd.evaluate((x[6:], y[6:] > 0), report=False)
+    assert frame.loc["bound", "loss"] < frame.loc["base", "loss"]
+
+
+def test_complex_targets_are_refused_at_once(tmp_path) -> None:
+    x, y = points(12)
+    with pytest.raises(UserError, match="the targets are complex numbers; give real and imaginary parts"):
+        fitted(perceptron(), lambda o, t: (o[:, 0] - t).abs(), (x, y + 1j), (x, y + 1j), tmp_path)
 
 
 class Rows(Dataset):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ocd_core.overfit.base_values import CONDITION, TARGET, BaseValues
+from ocd_core.errors import UserError
+from ocd_core.overfit.base_values import CONDITION, TARGET, BaseValues, storable
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Batch
 from tests.support.arrays import MODEL, Noisy, Rows
@@ -70,3 +71,15 @@ def test_a_shard_does_not_depend_on_what_was_computed_before() -> None:
     wanted = fresh.fill(slice(7, 12), fresh.buffers(schema))
     for name, values in wanted.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+def test_labels_of_every_real_dtype_can_be_stored() -> None:
+    assert storable(torch.tensor([True, False])).tolist() == [1, 0]
+    for dtype in (torch.bool, torch.bfloat16, torch.float16, torch.float32, torch.float64, torch.uint8, torch.int64):
+        target = torch.tensor([0, 1]).to(dtype)
+        found = storable(target)
+        assert np.dtype(str(found.numpy().dtype)).kind in "fiu"
+        assert torch.equal(found.to(dtype), target)
+        assert (found.dtype == dtype) == (dtype not in (torch.bool, torch.bfloat16))
+    with pytest.raises(UserError, match="the targets are complex numbers"):
+        storable(torch.zeros(2, dtype=torch.complex64))

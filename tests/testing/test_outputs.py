@@ -160,6 +160,12 @@ class StoresOneTarget(Good):
         return batch.target[:1]
 
 
+@broken("stored_target must be real")
+class StoresComplexNumbers(Good):
+    def stored_target(self, batch: Batch) -> Tensor:
+        return batch.target + 1j
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_broken_task_is_refused(name: str, tmp_path: Path) -> None:
     CASES.refused(name, tmp_path)
