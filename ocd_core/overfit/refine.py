@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.codes.principal import principal_components
+from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.gauss_newton import Moves, Quadratic, losses, quadratic, slopes
 from ocd_core.overfit.params import RefineParams
@@ -93,15 +94,19 @@ class RowLosses:
     curved: int
 
     def losses(self, code_Nk: Tensor) -> Tensor:
-        """ℓ, (N,)."""
+        """ℓ, (N,); not finite where the coordinates are too large."""
         found = [
             share * losses(self.model, part.cut, part.target, self.loss, code_Nk, self.moves)
             for part, share in self._parts(0, self.count)
         ]
-        return finite(torch.stack(found).sum(0))
+        return torch.stack(found).sum(0)
 
     def quadratic(self, code_Nk: Tensor) -> Quadratic:
-        """ℓ, g and JᵀHJ."""
+        """ℓ, g and JᵀHJ; the last two are 0 where they are not finite, so that there is no step.
+
+        Raises:
+            UserError: a loss is not finite.
+        """
         near: list[tuple[Tensor, Tensor]] = []
         curvature_Nkk = code_Nk.new_zeros(*code_Nk.shape, code_Nk.shape[1])
         for part, share in self._parts(0, self.curved):
@@ -112,7 +117,12 @@ class RowLosses:
             loss_N, slope_Nk = slopes(self.model, part.cut, part.target, self.loss, code_Nk, self.moves)
             near.append((share * loss_N, share * slope_Nk))
         loss_N, slope_Nk = (torch.stack(list(x)).sum(0) for x in zip(*near, strict=True))
-        return Quadratic(finite(loss_N), slope_Nk, curvature_Nkk)
+        finite(
+            loss_N, "where overfit.refine begins", "raise overfit.refine.components, or set overfit.refine.steps to 0"
+        )
+        known_N = torch.isfinite(slope_Nk).all(1) & torch.isfinite(curvature_Nkk).flatten(1).all(1)
+        slope_Nk = torch.where(known_N[:, None], slope_Nk, 0)
+        return Quadratic(loss_N, slope_Nk, torch.where(known_N[:, None, None], curvature_Nkk, 0))
 
     def _parts(self, first: int, end: int) -> Iterator[tuple[StepPart, float]]:
         """The parts of some steps' inputs, each with its share of the loss on the inputs of all steps."""
@@ -124,7 +134,7 @@ def refine(rows: RowLosses, delta_NOI: Tensor, refinement: Refinement, steps: in
     """Take `steps` damped Gauss–Newton steps from the coordinates of the given Δ; the rest of Δ is left out.
 
     Raises:
-        UserError: a loss is not finite.
+        UserError: a loss is not finite before the first step.
     """
     code_Nk = refinement.coordinates.encode(delta_NOI.to(rows.model.device)).to(rows.model.dtype)
     after = []
@@ -143,7 +153,7 @@ def _descend(
     for left in range(_HALVINGS, -1, -1):
         reached_Nk = code_Nk + share_N1 * step_Nk
         loss_N = losses_of(reached_Nk)
-        worse_N = loss_N > before_N
+        worse_N = ~(torch.isfinite(loss_N) & (loss_N <= before_N))
         if left == 0 or not worse_N.any():
             break
         share_N1 = torch.where(worse_N[:, None], share_N1 / 2, share_N1)
@@ -161,5 +171,15 @@ def fit_coordinates(delta_NOI: Tensor, params: RefineParams) -> Coordinates:
 
 
 def mean_curvature(curvature_Nkk: Tensor) -> float:
-    """The mean curvature along a coordinate, over samples and coordinates; `RefineParams.damping` is a share of it."""
-    return float(torch.linalg.eigvalsh(curvature_Nkk).clamp_min(0).double().mean())
+    """The mean curvature along a coordinate, over samples and coordinates; `RefineParams.damping` is a share of it.
+
+    Raises:
+        UserError: there is none, so that no step could be told from another.
+    """
+    found = float(torch.linalg.eigvalsh(curvature_Nkk).clamp_min(0).double().mean())
+    if found == 0:
+        raise UserError(
+            "overfit.refine: the loss is nowhere curved in the output (as an absolute error is not), so there is no "
+            "Gauss-Newton step; set overfit.refine.steps to 0, or take another loss"
+        )
+    return found

@@ -253,7 +253,7 @@ class RowBuilder:
         for chunk in row_chunks(len(sample_id), self.refined_rows):
             rows = self._row_losses(sample_id[chunk], replica[chunk], self.refinement.coordinates)
             found = refine(rows, delta_NOI[chunk], self.refinement, self.params.refine.steps)
-            refuse_infinite({"Δ": found.delta_NOI})
+            refuse_infinite({"Δ": found.delta_NOI}, "raise overfit.refine.damping")
             delta_NOI[chunk] = found.delta_NOI.float()
             rho.append(torch.linalg.vector_norm(found.delta_NOI, dim=(1, 2), dtype=torch.float64))
             losses.append(found.loss_NR)

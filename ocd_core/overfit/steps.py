@@ -124,17 +124,16 @@ def _tail_loss(model: CutModel, z_NPO: Tensor, cut: Cut, target: Tensors, loss: 
     return finite(loss(model.tail(z_NPO, cut)[1], target))
 
 
-def finite(loss_N: Tensor) -> Tensor:
+def finite(loss_N: Tensor, when: str = "while overfitting", remedy: str = "lower overfit.lr") -> Tensor:
     """The losses, if they are finite.
 
     Raises:
-        UserError: some are not.
+        UserError: some are not; `when` and `remedy` are parts of the message.
     """
     bad = int((~torch.isfinite(loss_N)).sum())
     if bad:
         raise UserError(
-            f"the loss of {bad} of {len(loss_N)} samples is not finite while overfitting; lower overfit.lr, or check "
-            "the data for NaN"
+            f"the loss of {bad} of {len(loss_N)} samples is not finite {when}; {remedy}, or check the data for NaN"
         )
     return loss_N
 
@@ -147,18 +146,17 @@ def _sound(found: Overfitted) -> Overfitted:
     return found
 
 
-def refuse_infinite(named: Mapping[str, Tensor | None]) -> None:
+def refuse_infinite(named: Mapping[str, Tensor | None], remedy: str = "lower overfit.lr or overfit.steps") -> None:
     """Refuse values (N, ...) that are not finite in float32.
 
     Raises:
-        UserError: names the first such value.
+        UserError: names the first such value, and the remedy.
     """
     for name, values in named.items():
         if values is not None and not within_float32(values):
             bad = sum(not within_float32(row) for row in values)
             raise UserError(
-                f"{name} of {bad} of {len(values)} samples is not finite (in float32) after overfitting; lower "
-                "overfit.lr or overfit.steps"
+                f"{name} of {bad} of {len(values)} samples is not finite (in float32) after overfitting; {remedy}"
             )
 
 

@@ -9,8 +9,18 @@ from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.gauss_newton import quadratic
 from ocd_core.overfit import rows
-from ocd_core.overfit.refine import Coordinates, Refinement, fit_coordinates, mean_curvature
+from ocd_core.overfit.refine import (
+    Coordinates,
+    Refined,
+    Refinement,
+    RowLosses,
+    _descend,
+    fit_coordinates,
+    mean_curvature,
+    refine,
+)
 from ocd_core.overfit.rows import RowBuilder
+from ocd_core.overfit.steps import StepPart
 from ocd_core.rng import permutation
 from ocd_core.samples import Batch
 from ocd_core.tasks.draws_inputs import DrawsInputs
@@ -138,6 +148,67 @@ def test_damping_is_a_share_of_the_mean_curvature() -> None:
     traces = found.curvature_Nkk.diagonal(dim1=1, dim2=2).mean()
     assert sizes[1].damping == pytest.approx(float(traces), rel=1e-6)
     assert mean_curvature(torch.diag(torch.tensor([3.0, -1.0]))[None]) == 1.5
+
+
+@pytest.mark.parametrize("beyond", [torch.inf, torch.nan, -torch.inf])
+def test_a_step_to_a_loss_that_is_no_number_is_halved(beyond: float) -> None:
+    """Along a half line: the loss falls up to 3, and is none from there on."""
+
+    def losses_of(code_Nk: Tensor) -> Tensor:
+        return torch.where(code_Nk[:, 0] < 3, 10 - code_Nk[:, 0], beyond)
+
+    code, step = torch.zeros(3, 1), torch.tensor([[4.0], [2.0], [400.0]])
+    reached, loss = _descend(code, step, losses_of(code), losses_of)
+    assert reached[:, 0].tolist() == [2, 2, 0]
+    assert loss.tolist() == [8, 8, 10]
+
+
+class Cliff(ArrayTask):
+    """The squares, which are no numbers for outputs above a bound that only a refining step reaches."""
+
+    def __init__(self, most: float) -> None:
+        super().__init__()
+        self.most = most
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        found = super().loss(output, target)
+        return torch.where(output.flatten(1).amax(1) > self.most, torch.inf, found)
+
+
+def test_a_loss_that_is_no_number_ends_the_stage_only_where_refining_begins() -> None:
+    split, model = vectors(), network()
+    _, refined = builders(ArrayTask(), split, model, damping=1e-12)
+    cut, moves = model.prefix((split.x,)), refined.refinement.coordinates.moves(model)
+
+    def largest(delta_NOI: Tensor) -> Tensor:
+        return model.forward(cut, delta_NOI.double())[1].flatten(1).amax(1)
+
+    def refined_below(most: float) -> Refined:
+        rows_of = RowLosses(model, one_step(model, split), Cliff(most).loss, moves, 1, 1)
+        return refine(rows_of, start, refined.refinement, 1)
+
+    start = moves(torch.zeros(COUNT, 3).double())
+    most = float(largest(torch.from_numpy(filled(refined)["delta"])).median())  # half of the steps would lead beyond
+    assert largest(start).max() < most
+    found = refined_below(most)
+    assert torch.isfinite(found.loss_NR).all()
+    assert (largest(found.delta_NOI) <= most).all()
+    with pytest.raises(UserError, match=r"not finite where overfit\.refine begins; raise overfit\.refine\.components"):
+        refined_below(float(largest(start).max()) - 1e-3)
+
+
+def one_step(model: CutModel, split: ArraySplit):
+    return lambda _step: iter([StepPart(model.prefix((split.x,)), split.y)])
+
+
+def test_a_loss_without_curvature_names_the_param() -> None:
+    class Absolute(ArrayTask):
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            return (output - target).abs().flatten(1).mean(1)
+
+    params = overfit_params(refine=refine_params(), memory_mb=32, shard_mb=4)
+    with pytest.raises(UserError, match=r"overfit\.refine: the loss is nowhere curved .* set overfit\.refine\.steps"):
+        RowBuilder(Absolute(), network(), vectors(), params, 0).fit_refinement()
 
 
 def test_the_file_keeps_every_bit(tmp_path) -> None:
