@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ocd_core.errors import UserError
 from ocd_core.pipeline import STAGES
-from ocd_core.provenance import Lineage, content, damaged_page, read_manifest
+from ocd_core.provenance import Lineage, check_files, content, damaged_page
 from ocd_core.running.following import Follow, with_bar
 from ocd_core.samples import SPLITS
 from ocd_core.timing import recorded
@@ -57,12 +57,15 @@ def stage_states(lineage: Lineage) -> list[StageState]:
 
 
 def _report_outdated(lineage: Lineage) -> str | None:
-    """The report shows the evaluations that its manifest names; times of files say nothing, clocks and DVC set them."""
+    """Why a report must be made again: it is damaged, or does not show the evaluations that its manifest names.
+
+    Times of files say nothing, clocks and DVC set them.
+    """
     run = lineage.artifacts
     if not (run.report / "index.html").is_file():
         return "it is missing"
     try:
-        shown = read_manifest(run.report)["inputs"]
+        shown = check_files(run.report, stage="report")["inputs"]
     except UserError as error:
         return str(error)
     if shown.get(run.name_in_task("evaluation")) != content(run, "evaluation"):

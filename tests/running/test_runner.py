@@ -96,6 +96,20 @@ def test_a_report_of_another_evaluation_is_stale(copy: Artifacts) -> None:
     assert verify(str(copy.report)) == []
 
 
+def test_a_damaged_report_is_made_again(copy: Artifacts) -> None:
+    """Every file of it, as `ocd verify` names them."""
+    for path in sorted(path for path in copy.report.rglob("*") if path.is_file()):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+        assert verify(str(copy.report))
+        assert states(copy.root)["report"][0] == "stale", path
+        path.write_bytes(whole)
+    (copy.report / "table.md").unlink()
+    assert "table.md is missing" in states(copy.root)["report"][1]
+    assert run_stages(Lineage.of("plane", root=copy.root)) == ["report"]
+    assert verify(str(copy.report)) == []
+
+
 def test_an_unknown_stage_is_refused(plane_run: Artifacts) -> None:
     with pytest.raises(UserError, match="unknown stage 'train'"):
         run_stage(Lineage.of("plane", root=plane_run.root), "train")
