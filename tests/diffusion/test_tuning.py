@@ -76,7 +76,8 @@ def representation(name: str):
 
 
 def model(name: str = "pca", **changes) -> DiffusionModel:
-    params = diffusion_params(timesteps=T, embedding=8, denoiser=denoiser_params(width=8, depth=1), **changes)
+    values = {"timesteps": T, "embedding": 8, "denoiser": denoiser_params(width=8, depth=1), **changes}
+    params = diffusion_params(**values)
     with torch.random.fork_rng([]):
         torch.manual_seed(5)
         return DiffusionModel(ConditionEncoder.from_condition(SAMPLES[0].condition, 8), representation(name), params)
@@ -334,8 +335,8 @@ def test_inputs_are_those_of_the_runs_seed_and_batches_are_drawn_as_ever(monkeyp
 
 
 def test_tuning_may_have_more_parts_than_the_diffusions_batch_has_rows():
-    """A part without rows of the diffusion's own loss has the rest of it; the parts add up to the batch."""
-    net = model(batch_size=2)
+    """The last ones have none, which a U-Net could not take; all add up to the batch."""
+    net = model("dense", batch_size=2, denoiser=denoiser_params(name="unet", width=4, depth=1, multipliers=[1]))
     deltas = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
     params = tuning_params(updates=2, lrs=[1e-2], batch_size=8, accumulate=5, delta_weight=0.5)
     denoising = _denoising(net, deltas, params, 0, ALONE)
@@ -345,7 +346,7 @@ def test_tuning_may_have_more_parts_than_the_diffusions_batch_has_rows():
     parameters = list(net.parameters())
     for a, b in zip(*(torch.autograd.grad(v, parameters) for v in (sum(parts), whole)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
-    assert tune(TASK, BASE, net, None, *SAMPLES, params, True, 0, deltas).metrics["updates"] == 2
+    assert tune(TASK, BASE, net, rho, *SAMPLES, params, True, 0, deltas).metrics["updates"] == 2
 
 
 def rows_of_memory(monkeypatch, of: ModuleType) -> list[int]:
