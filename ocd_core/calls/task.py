@@ -22,7 +22,7 @@ from ocd_core.calls.model import Taken
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_files
 from ocd_core.provenance import check_files, content_of, write_manifest
-from ocd_core.samples import Batch, Split, SplitName, Tensors, as_tuple, map_tensors
+from ocd_core.samples import Batch, Split, SplitName, Tensors, as_tuple, flat, map_tensors
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric, Task
 from ocd_core.tasks.classification import classification_metrics, mixture, most_probable
@@ -207,7 +207,7 @@ class GivenTask(Task):
 
     def neighbour_features(self, batch: Batch) -> Tensor:
         """The first input, flattened, as float."""
-        return batch.inputs[0].flatten(1).float()
+        return flat(batch.inputs[0]).float()
 
     def describe_output(self, output: Any) -> dict[str, str | float]:
         """The most probable class and its probability, or the numbers."""

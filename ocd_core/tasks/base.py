@@ -206,7 +206,7 @@ class Task(ABC):
 
         By default it is the first input, flattened.
         """
-        return batch.inputs[0].flatten(1)
+        return flat(batch.inputs[0])
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """One unseen input from a file, for `ocd predict`: the model's inputs with a sample axis of 1."""

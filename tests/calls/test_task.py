@@ -7,6 +7,7 @@ from torch import nn
 from ocd_core.calls.data import Source
 from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask, keep_test
 from ocd_core.errors import UserError
+from ocd_core.samples import Batch
 from tests.calls.support import cross_entropy, perceptron, points
 
 
@@ -36,6 +37,13 @@ def test_outputs_of_each_kind() -> None:
     assert other.predicted_class(logits) is other.log_probabilities(logits) is None
     assert "crps" in [m.name for m in GivenTask(data("numbers"), DOMAIN, {}).metrics]
     assert task.build_model() is not given.network
+
+
+def test_neighbours_of_inputs_without_features_are_found_by_their_number() -> None:
+    kept = Given("a fourth", perceptron(), cross_entropy).keep()
+    task = GivenTask(data(given=kept.key), DOMAIN, {})
+    batch = Batch((torch.tensor([4, 7]), torch.ones(2, 3)), torch.zeros(2), torch.arange(2))
+    assert torch.equal(task.neighbour_features(batch), torch.tensor([[4.0], [7.0]]))
 
 
 def test_a_loss_with_weights_follows_the_precision_of_the_output() -> None:

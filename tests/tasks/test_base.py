@@ -81,6 +81,8 @@ def test_an_ensemble_is_the_mean_of_each_tensor() -> None:
 def test_neighbours_are_found_by_the_first_input(batch: Batch) -> None:
     two = Batch((batch.inputs[0], torch.full((2, 9), torch.nan)), batch.target, batch.sample_id)
     assert TASK.neighbour_features(two).tolist() == [[*range(16, 24)], [*range(8)]]
+    numbers = Batch((torch.tensor([4, 7]),), batch.target, batch.sample_id)
+    assert TASK.neighbour_features(numbers).tolist() == [[4], [7]]
 
 
 def test_an_output_in_words_is_its_first_numbers() -> None:
