@@ -69,6 +69,21 @@ def flat(x: Tensors) -> Tensor:
     return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
 
+def paired(output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs and targets of one shape, each sample's values in one row, both (N, D); (N,) stands for (N, 1).
+
+    Raises:
+        UserError: a sample has more values in one than in the other, which torch would repeat.
+    """
+    output_ND, target_ND = flat(output), flat(target)
+    if output_ND.shape != target_ND.shape:
+        raise UserError(
+            f"the network's output has shape {tuple(output.shape)}, but its target {tuple(target.shape)}; give the "
+            "network as many outputs for a sample as the target has values"
+        )
+    return output_ND, target_ND
+
+
 def in_dtype(inputs: Sequence[Tensor], dtype: torch.dtype) -> tuple[Tensor, ...]:
     """A network's inputs in its precision; integers stay."""
     return tuple(x.to(dtype) if x.is_floating_point() else x for x in inputs)

@@ -13,6 +13,7 @@ from ocd_core.samples import (
     is_finite,
     map_tensors,
     only,
+    paired,
     rows_at_once,
     rows_by_group,
     select,
@@ -51,6 +52,15 @@ def test_flat_puts_the_values_of_a_sample_side_by_side():
     assert flat(torch.ones(3)).shape == (3, 1)
     assert flat(torch.ones(3, 2, 2)).shape == (3, 4)
     assert flat((A, B.float())).tolist() == [[0, 1, 7], [2, 3, 8], [4, 5, 9]]
+
+
+def test_outputs_and_targets_are_paired_sample_by_sample_and_never_broadcast():
+    output, target = paired(torch.tensor([1.0, 2.0]), torch.tensor([[3.0], [5.0]]))
+    assert (output - target).tolist() == [[-2], [-3]]
+    assert [x.shape for x in paired(torch.ones(2, 3, 4), torch.ones(2, 12))] == [(2, 12), (2, 12)]
+    for outputs, targets in (((3, 2), (3, 1)), ((3,), (3, 3)), ((3, 4, 1), (3, 4, 3)), ((1, 2), (3, 2))):
+        with pytest.raises(UserError, match=r"output has shape \(.*\), but its target \(.*\); give"):
+            paired(torch.ones(outputs), torch.ones(targets))
 
 
 def test_is_finite_looks_at_every_tensor():

@@ -11,7 +11,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 from ocd_core.network.first_inputs import first_two, plain_output
 from ocd_core.overfit.base_values import storable
-from ocd_core.samples import Batch, as_tuple, map_tensors
+from ocd_core.samples import Batch, as_tuple, map_tensors, select
 
 _HINT = "one loss per sample is needed, for example reduction='none', or a mean over the other axes only"
 
@@ -91,8 +91,10 @@ def _check_loss(given: Given, output: Any, batch: Batch) -> None:
         )
     if not bool(torch.isfinite(loss).all()):
         raise UserError("the loss of the first samples is NaN or infinite; check the data and the network's output")
-    alone = given.loss_of(map_tensors(lambda x: x[:1], output), map_tensors(lambda x: x[:1], batch.target))
-    if not torch.allclose(loss[:1], alone, rtol=1e-3, atol=1e-5):
+    # of every sample: if outputs (N,) and targets (N, 1) are broadcast, the loss of the first one is right
+    rows = [slice(row, row + 1) for row in range(len(batch))]
+    alone = torch.cat([given.loss_of(select(output, row), select(batch.target, row)).flatten() for row in rows])
+    if alone.shape != loss.shape or not torch.allclose(loss, alone, rtol=1e-3, atol=1e-5):
         raise UserError(f"the loss of a sample changes with the other samples of the batch; {_HINT}")
 
 

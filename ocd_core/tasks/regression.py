@@ -6,7 +6,7 @@ Dims: K draws, N samples, D numbers of a sample.
 import torch
 from torch import Tensor
 
-from ocd_core.samples import flat, only
+from ocd_core.samples import only, paired
 from ocd_core.tasks.metric import Metric
 
 COVERED = 0.9  # the share of a distribution between the ends of its interval
@@ -15,7 +15,8 @@ COVERED = 0.9  # the share of a distribution between the ends of its interval
 def regression_metrics(scale: float = 1.0, unit: str = "", decimals: int = 4) -> tuple[Metric, ...]:
     """RMSE, MSE, CRPS, and the coverage of the central 90 % interval.
 
-    Outputs and targets are float, (N,) or (N, ...); if a sample has several numbers, each value is their mean.
+    Outputs and targets are float, (N,) or (N, ...), with as many numbers for a sample (otherwise a metric raises
+    UserError); if there are several, each value is their mean.
 
     Args:
         scale: what a difference of 1 is in the reported unit (the standard deviation that divided the targets).
@@ -23,7 +24,8 @@ def regression_metrics(scale: float = 1.0, unit: str = "", decimals: int = 4) ->
     """
 
     def squared(output: Tensor, target: Tensor) -> Tensor:
-        return scale**2 * (flat(output) - flat(target)).square().mean(1)
+        output_ND, target_ND = paired(output, target)
+        return scale**2 * (output_ND - target_ND).square().mean(1)
 
     def ranked(draws_KN: Tensor, target: Tensor) -> Tensor:
         return scale * crps(draws_KN, target)
@@ -74,7 +76,7 @@ def crps(draws_KN: Tensor, target: Tensor) -> Tensor:
 
     mean_k |y_k − t| − ½ mean_{k,l} |y_k − y_l| (Gneiting and Raftery, 2007, Eq. 21): of one draw, the absolute error.
     """
-    y_KND, t_ND = _numbers(draws_KN), flat(target)
+    y_KND, t_ND = _numbers(draws_KN, target)
     count = len(y_KND)
     # over sorted draws, Σ_{k,l} |y_k − y_l| = 2 Σ_k (2k − K − 1) y_(k)
     rank_K = 2 * torch.arange(1, count + 1, dtype=y_KND.dtype, device=y_KND.device) - count - 1
@@ -88,7 +90,7 @@ def covered(draws_KN: Tensor, target: Tensor) -> Tensor:
 
     The ends are the quantiles .05 and .95 of the draws, interpolated linearly.
     """
-    y_KND, t_ND = _numbers(draws_KN), flat(target)
+    y_KND, t_ND = _numbers(draws_KN, target)
     if len(y_KND) < 2:
         return t_ND.new_full((len(t_ND),), torch.nan)
     ends = y_KND.new_tensor([(1 - COVERED) / 2, (1 + COVERED) / 2])
@@ -97,5 +99,7 @@ def covered(draws_KN: Tensor, target: Tensor) -> Tensor:
     return inside_ND.to(y_KND.dtype).mean(1) * 100
 
 
-def _numbers(draws_KN: Tensor) -> Tensor:
-    return torch.stack([flat(only(draws_N)) for draws_N in draws_KN])
+def _numbers(draws_KN: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Draws (K, N, D) and targets (N, D)."""
+    pairs = [paired(only(draws_N), target) for draws_N in draws_KN]
+    return torch.stack([output_ND for output_ND, _ in pairs]), pairs[0][1]

@@ -48,3 +48,12 @@ def test_the_kind_of_outputs(loss, target, kind) -> None:
 def test_networks_that_mix_samples(network, words) -> None:
     with pytest.raises(UserError, match=words):
         check_given(Given("", network, lambda o, t: o.sum(1)), batch())
+
+
+def test_losses_that_mix_samples() -> None:
+    """Also where the loss of the first sample is that of the sample alone."""
+    network, target = nn.Sequential(perceptron(), nn.Linear(2, 1), nn.Flatten(0)), torch.arange(5.0)[:, None]
+    for loss in (lambda o, t: (o - t).square()[:, 0], lambda o, t: (o - t[:, 0]) / o.sum()):
+        with pytest.raises(UserError, match="the loss of a sample changes with the other samples of the batch"):
+            check_given(Given("", network, loss), batch(target))
+    check_given(Given("", network, lambda o, t: (o - t[:, 0]).square()), batch(target))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.regression import continuous_ranked_probability_score
 
+from ocd_core.errors import UserError
 from ocd_core.samples import Batch
 from ocd_core.tasks.regression import covered, crps, regression_metrics
 
@@ -45,6 +46,14 @@ def test_crps_agrees_with_torchmetrics_and_with_the_normal_distributions_closed_
 
 def test_crps_of_one_draw_is_the_absolute_error() -> None:
     assert crps(torch.tensor([[1.0, 5.0]]), torch.tensor([3.0, 4.0])).tolist() == [2.0, 1.0]
+
+
+def test_every_metric_refuses_outputs_that_would_be_repeated_for_several_targets() -> None:
+    target = torch.zeros(4, 3)
+    for metric in regression_metrics():
+        for outputs in (torch.ones(4, 1), torch.ones(4)):
+            with pytest.raises(UserError, match=r"but its target \(4, 3\); give the network as many outputs"):
+                metric.measure(outputs, Batch((), target, torch.arange(4)), torch.stack([outputs] * 2))
 
 
 def test_coverage_by_hand_and_of_many_draws() -> None:

@@ -89,16 +89,19 @@ class Laplace(FittedRow):
     variance: float  # σ²; 0 of classes
 
     def left_out(self) -> str | None:
-        """The outputs must be those of a linear layer, and the likelihood one of classes or of numbers."""
+        """The outputs must be those of a linear layer, and the likelihood one of classes or of numbers like them."""
         context = self.context
         one = context.split("train").batch(torch.zeros(1, dtype=torch.int64)).to(context.device)
-        if last_layer(context.predictor.model.network, one.inputs) is None:
+        network = context.predictor.model.network
+        if last_layer(network, one.inputs) is None:
             return "the outputs of the base network are not those of a linear layer"
         if context.has_classes:
             plain = isinstance(one.target, Tensor) and one.target.dtype == torch.int64 and one.target.dim() == 1
             return None if plain else "the target is not one class"
         if not any(m.sees == "draws" for m in context.task.metrics):
             return "no metric of the task measures a distribution of numbers"
+        if flat(network(*one.inputs)).shape != flat(one.target).shape:
+            return "outputs and targets have different numbers of values"
         return None
 
     def fit(self, fitting: Fitting) -> Fit:

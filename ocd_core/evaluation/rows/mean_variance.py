@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -90,9 +91,12 @@ class MeanVariance(FittedRow):
         return 2
 
     def left_out(self) -> str | None:
-        """Outputs must be numbers, of which a metric measures the distribution, and the variance's network fresh."""
+        """Outputs must be numbers like the targets, with a metric of distributions, and the variance's network fresh."""
         if not any(m.sees == "draws" for m in self.context.task.metrics):
             return "no metric of the task measures a distribution of numbers"
+        first = self.context.split("train").batch(torch.zeros(1, dtype=torch.int64))
+        if flat(self.context.example_output).shape != flat(first.target).shape:
+            return "outputs and targets have different numbers of values"
         return self.context.not_afresh or self.context.all_frozen
 
     def fit(self, fitting: Fitting) -> Fit:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ocd_core.errors import UserError
+from ocd_core.samples import paired
 from ocd_core.tasks.classification import classification_metrics, mixture, most_probable
 from ocd_core.tasks.metric import Metric
 from ocd_core.tasks.regression import regression_metrics
@@ -110,8 +111,9 @@ class Number(Targets):
         return torch.from_numpy(standardised).float()[:, None]
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """The squared error, (N,)."""
-        return (output - target).square()[:, 0]
+        """The squared error, (N,); an output may be (N,) too."""
+        output_N1, target_N1 = paired(output, target)
+        return (output_N1 - target_N1).square()[:, 0]
 
     def metrics(self, ranking_at: int | None) -> Sequence[Metric]:
         """See `regression_metrics` and `ndcg_metric`."""

@@ -21,7 +21,7 @@ from ocd_core.errors import UserError
 from ocd_core.models.parts.rendering import focal_length
 from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled_features
 from ocd_core.rng import numpy_generator, permutation
-from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName, only
+from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName, only, paired
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.base import Metric
 from ocd_core.tasks.draws_inputs import DrawsInputs
@@ -148,7 +148,8 @@ class ViewSynthesis(DrawsInputs):
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error over a view's rays and colours, (N,), in the dtype of `output`."""
-        return (output - target).square().flatten(1).mean(1)
+        output_ND, target_ND = paired(output, target)
+        return (output_ND - target_ND).square().mean(1)
 
     @property
     def metrics(self) -> Sequence[Metric]:

@@ -162,7 +162,7 @@ def test_it_chooses_the_precision_on_val_and_is_loaded(plane_run: Artifacts) -> 
 def test_runs_without_the_row() -> None:
     split = linear_split(6, 0)
 
-    def why(task: ArrayTask, network: nn.Module) -> str | None:
+    def why(task: ArrayTask, network: nn.Module, split: ArraySplit = split) -> str | None:
         return Laplace("laplace", context(task, network, split, split)).left_out()
 
     not_linear = "the outputs of the base network are not those of a linear layer"
@@ -171,7 +171,9 @@ def test_runs_without_the_row() -> None:
     assert why(Numbers(), nn.ReLU()) == not_linear
     assert why(ArrayTask(), nn.Linear(3, 2)) == "no metric of the task measures a distribution of numbers"
     assert why(Classes(), nn.Linear(3, 2)) == "the target is not one class"
-    assert why(Numbers(), nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))) is None
+    one_number = nn.Sequential(nn.Linear(3, 1), nn.Flatten(0))
+    assert why(Numbers(), one_number, ArraySplit(split.x, split.y[:, :1])) is None
+    assert why(Numbers(), one_number) == "outputs and targets have different numbers of values"
 
 
 def test_a_base_without_errors_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,3 +120,18 @@ def test_a_network_with_given_weights_has_no_fresh_one_for_the_variance(evaluate
     assert row.left_out() is None
     monkeypatch.setattr(ToyTask, "trains_afresh", False)
     assert row.left_out() == "the task has its network with given weights, and cannot train another from fresh ones"
+
+
+def test_where_outputs_have_other_numbers_of_values_than_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lines, "metrics", regression_metrics())
+    context: Any = SimpleNamespace(
+        task=Lines(),
+        split={"train": known(3, 0)}.get,
+        not_afresh=None,
+        all_frozen=None,
+        example_output=torch.ones(1, 2),
+    )
+    context.params = SimpleNamespace(controls=SimpleNamespace(of_row=lambda _name: None))
+    assert MeanVariance("mean_variance", context).left_out() == "outputs and targets have different numbers of values"
+    context.example_output = torch.ones(1)
+    assert MeanVariance("mean_variance", context).left_out() is None

@@ -31,6 +31,19 @@ def test_numbers_are_standardised_and_measured_in_their_unit() -> None:
     assert restored("regression", targets.describe()).encode(np.array([25.0]), "").tolist() == [[0.0]]
 
 
+def test_outputs_without_an_axis_of_their_own_are_compared_row_by_row() -> None:
+    """As of a network that ends in `squeeze(-1)`; broadcast, each would be compared with every target."""
+    targets, y = Number(10.0, 2.0), torch.tensor([[0.0], [1.0], [-2.0]])
+    output = torch.tensor([0.5, 0.5, 1.0])
+    by_hand = [(o - t) ** 2 for o, (t,) in zip(output.tolist(), y.tolist(), strict=True)]
+    assert targets.loss(output, y).tolist() == by_hand
+    for metric in targets.metrics(None)[:2]:
+        assert metric.per_sample is not None
+        assert metric.per_sample(output, y).tolist() == [4 * square for square in by_hand]
+    with pytest.raises(UserError, match=r"the network's output has shape \(3, 2\), but its target \(3, 1\); give"):
+        targets.loss(torch.zeros(3, 2), y)
+
+
 def test_numbers_that_cannot_be() -> None:
     with pytest.raises(UserError, match=r"'y' holds text; set data\.kind to classification"):
         Number.fit(objects("a", "b"), "y")

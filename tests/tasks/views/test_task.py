@@ -328,6 +328,8 @@ def test_loss_and_psnr_match_their_definitions(prepared):
     loss = task.loss(output, target)
     assert loss.dtype == torch.float64
     assert loss.tolist() == pytest.approx(error.tolist())
+    with pytest.raises(UserError, match=r"output has shape \(2, 5, 1\), but its target \(2, 5, 3\); give the network"):
+        task.loss(output[..., :1], target)
     metrics = {m.name: m for m in task.metrics}
     mean = float(metrics["psnr"].per_sample(output, target).mean())
     assert metrics["psnr"].finish(mean) == pytest.approx(-10 * math.log10(error.mean()))
