@@ -7,7 +7,7 @@ import codecs
 import contextlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,12 @@ class Origin:
     """The source of tables.
 
     files: those of each part in the order in which they are read, relative to the data set; empty for data without
-    files. licence: as stated in the data set's card, or None.
+    files. licence: as stated in the data set's card, or None. left_out: columns that only say which row is which.
     """
 
     files: Names
     licence: str | None
+    left_out: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,11 @@ A Parquet file says what its columns hold. A CSV file holds text, which becomes 
 rows is one.
 """
 
-from collections.abc import Sequence
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,32 +30,28 @@ MISSING = (
     "NULL", "NaN", "None", "n/a", "nan", "null",
 )  # fmt: skip
 
+# what pandas makes of an index or a column without a name; an empty name is what it and R write for row names
+_NAMELESS = re.compile(r"\s*|__index_level_\d+__|Unnamed: \d+(\.\d+)*")
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?")
+_EXACT = 2.0**53  # larger whole numbers may not be float64
 
-def read_file(path: Path, names: Sequence[str] | None = None, texts: Sequence[str] = ()) -> Columns:
-    """The columns of a Parquet or CSV file, in its order; those of a CSV file are text.
 
-    Args:
-        names: the columns to read, of which the file need not have all; None: all.
-        texts: columns of Parquet files whose numbers are read as text, without rounding.
+def read_file(path: Path, names: Sequence[str], texts: Sequence[str] = ()) -> Columns:
+    """Some columns of a Parquet or CSV file; see `read_table` and `columns_of`."""
+    return columns_of(read_table(path), names, str(path), texts)
+
+
+def read_table(path: Path) -> "pyarrow.Table":
+    """A Parquet or CSV file; the columns of a CSV file are text.
 
     Raises:
-        UserError: it does not exist, has another suffix or is damaged, two columns have one name, or a column is not
-            possible (see `to_column`).
+        UserError: it does not exist, has another suffix or is damaged.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file")
-    table = _read(path)
-    again = {name for name in table.column_names if table.column_names.count(name) > 1}
-    if again:
-        raise UserError(f"{path} has several columns named {sorted(again)[0]!r}; rename them")
-    wanted = [name for name in table.column_names if names is None or name in names]
-    return {name: to_column(table.column(name), name, str(path), name in texts) for name in wanted}
-
-
-def _read(path: Path) -> "pyarrow.Table":
     import pyarrow as pa
     from pyarrow import csv, parquet
 
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file")
     suffix = path.suffix.lower()
     if suffix not in (".parquet", ".csv"):
         raise UserError(f"{path} is not named .parquet or .csv")
@@ -69,6 +69,36 @@ def _read(path: Path) -> "pyarrow.Table":
             raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is not a readable {suffix[1:]} file: {reason}") from error
+
+
+def index_columns(table: Any) -> list[str]:
+    """The columns of a table (of pyarrow or of `datasets`) that only say which row is which.
+
+    They are those that pandas has stored as its index, and those without a name of their own.
+    """
+    try:
+        stored = json.loads((table.schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+    except (ValueError, AttributeError):  # damaged, or not of pandas
+        stored = []
+    named = stored if isinstance(stored, list) else []
+    return [name for name in dict.fromkeys(table.column_names) if name in named or _NAMELESS.fullmatch(name)]
+
+
+def columns_of(table: Any, names: Sequence[str], where: str, texts: Sequence[str] = ()) -> Columns:
+    """Some columns of a table (of pyarrow or of `datasets`), in its order.
+
+    Args:
+        names: of which the table need not have all.
+        texts: columns of Parquet files whose numbers are read as text, without rounding.
+
+    Raises:
+        UserError: two of the columns have one name, or a column is not possible (see `to_column`).
+    """
+    wanted = [name for name in table.column_names if name in names]
+    again = {name for name in wanted if wanted.count(name) > 1}
+    if again:
+        raise UserError(f"{where} has several columns named {sorted(again)[0]!r}; rename them")
+    return {name: to_column(table.column(name), name, where, name in texts) for name in wanted}
 
 
 def to_column(values: Any, name: str, where: str, as_text: bool = False) -> Column:
@@ -147,6 +177,44 @@ def are_numbers(values: Column) -> bool:
     return bool(present) and all(_parsed(value) is not None for value in present)
 
 
+def first_that_is_no_number(values: Column) -> tuple[int, str]:
+    """The row and the text of the first value that is none; there must be one."""
+    return next((row, value) for row, value in enumerate(values) if value is not None and _parsed(value) is None)
+
+
+def refuse_almost_numbers(values: Column, name: str, where: str) -> None:
+    """Refuse a column of text most of whose values are numbers: one slip of the pen would make all of them categories.
+
+    Raises:
+        UserError: it is one; the message names the first value that is not a number.
+    """
+    counts = Counter(value for value in values if value is not None)
+    numbers = sum(count for value, count in counts.items() if _parsed(value) is not None)
+    others = counts.total() - numbers
+    if 0 < others < numbers:
+        row, first = first_that_is_no_number(values)
+        raise UserError(
+            f"column {name!r} of {where} holds numbers, but {first!r} in row {row} ({others} such rows); correct them "
+            "(an empty field is a missing number), or list the column in data.categories"
+        )
+
+
+def refuse_dates(values: Column, name: str, where: str) -> None:
+    """Refuse a column of text most of whose values are dates.
+
+    Raises:
+        UserError: it is one; the message names the first date.
+    """
+    counts = Counter(value for value in values if value is not None)
+    dates = sum(count for value, count in counts.items() if _DATE.fullmatch(value.strip()))
+    if 2 * dates > counts.total():
+        row, first = next((i, v) for i, v in enumerate(values) if v is not None and _DATE.fullmatch(v.strip()))
+        raise UserError(
+            f"column {name!r} of {where} holds dates, such as {first!r} in row {row}; make numbers of them, leave the "
+            "column out with data.features, or list it in data.categories"
+        )
+
+
 def numbers_of(values: Column, name: str, where: str) -> Column:
     """Text as numbers, float64. Numbers stay as they are.
 
@@ -173,3 +241,25 @@ def _parsed(text: str) -> float | None:
     except ValueError:
         return None
     return None if "_" in text or np.isnan(number) else number  # Python also reads 1_000
+
+
+def same_numbers(texts: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """{text: the known one that is the same number}, such as `1.0` and `1`, where all known ones are numbers.
+
+    A text that is several of them (`1` and `01` are known, `1.0` is not) has none.
+    """
+    by_number: dict[str | None, list[str]] = {}
+    for text in known:
+        by_number.setdefault(_number_in_words(text), []).append(text)
+    if None in by_number:
+        return {}
+    found = {text: by_number.get(_number_in_words(text), []) for text in texts}
+    return {text: same[0] for text, same in found.items() if len(same) == 1}
+
+
+def _number_in_words(text: str) -> str | None:
+    """The text that equal numbers share, whole ones of any size; None if it is no finite number."""
+    number = _parsed(text)
+    if number is None or np.isinf(number):
+        return None
+    return _text(number) if abs(number) < _EXACT else str(int(Decimal(text)))

@@ -5,7 +5,7 @@ The rules, which the summary of `prepare` repeats:
 - A missing number becomes 0 after the transform (the training median with `quantile`, the mean with `standard`); if
   the training rows lack some, a feature `<column> is missing` says where.
 - A category that the training rows do not have is 0 in all features of its column. A missing one is a category of its
-  own if the training rows lack some.
+  own if the training rows lack some. If all categories of the training rows are numbers, `1.0` and `1` are the same.
 
 Dims: N rows, F features, C columns of numbers, Q quantiles.
 """
@@ -24,7 +24,16 @@ from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
 from ocd_core.rng import numpy_generator
 from ocd_core.tasks.prepared import need_file
-from ocd_core.tasks.tabular.columns import LARGEST, Column, Columns, is_missing, is_text, numbers_of, texts_of
+from ocd_core.tasks.tabular.columns import (
+    LARGEST,
+    Column,
+    Columns,
+    is_missing,
+    is_text,
+    numbers_of,
+    same_numbers,
+    texts_of,
+)
 from ocd_core.weights import described_by, read_tensors, save_tensors
 
 DESCRIPTION, TENSORS = "features.json", "features.safetensors"
@@ -110,13 +119,25 @@ class Features:
         for name in (*self.numbers, *self.categories):
             if name not in columns:
                 raise UserError(f"{where} has no column {name!r}, which the training rows have")
-        found: Columns = {name: texts_of(columns[name]) for name in self.categories}
+        found: Columns = {name: self._categories_of(columns, name) for name in self.categories}
         return found | {name: numbers_of(columns[name], name, where) for name in self.numbers}
 
-    def unseen(self, columns: Columns) -> dict[str, int]:
-        """{column of categories: in how many rows it has one that the training rows do not have}, without zeros."""
-        counts = {name: sum(v not in found for v in texts_of(columns[name])) for name, found in self.categories.items()}
-        return {name: count for name, count in counts.items() if count}
+    def _categories_of(self, columns: Columns, name: str) -> Column:
+        """The texts of a column of categories; a number that training wrote differently is as in training."""
+        texts, known = texts_of(columns[name]), self.categories[name]
+        same = same_numbers({*texts} - {*known, None}, [text for text in known if text is not None])
+        return np.array([same.get(text, text) for text in texts], dtype=object)
+
+    def unseen(self, columns: Columns) -> dict[str, list[str | None]]:
+        """{column of categories: those of its values that the training rows do not have}, without empty lists.
+
+        There is one for each row that has one; None is a missing one.
+        """
+        found = {
+            name: [value for value in self._categories_of(columns, name) if value not in known]
+            for name, known in self.categories.items()
+        }
+        return {name: values for name, values in found.items() if values}
 
     def _transformed(self, x_NC: Column) -> Column:
         if self.transform == "standard":

@@ -20,7 +20,7 @@ class TabularData(StrictModel):
     test_files: _Files | None  # null: test is taken from train
     target: str | None  # the column to predict; svmlight: null
     kind: Literal["regression", "classification"]
-    features: _Columns | None  # columns; null: all others
+    features: _Columns | None  # columns; null: all others, but none that only numbers the rows
     categories: list[str]  # columns of numbers that are categories; columns of text always are
     group: str | None  # a column that says which rows belong together, not a feature; svmlight: the query ids
     transform: Literal["quantile", "standard", "none"]  # of numbers, fitted on train

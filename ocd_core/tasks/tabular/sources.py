@@ -4,8 +4,9 @@ Dims: N rows, F features.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +20,15 @@ from ocd_core.tasks.tabular.columns import (
     Column,
     Columns,
     are_numbers,
+    columns_of,
+    index_columns,
     is_missing,
     is_text,
     numbers_of,
-    read_file,
+    read_table,
+    refuse_almost_numbers,
+    refuse_dates,
     texts_of,
-    to_column,
 )
 from ocd_core.tasks.tabular.params import TabularData
 
@@ -68,6 +72,11 @@ def read_parts(data: TabularData) -> tuple[dict[str, Table], Origin]:
             if name not in columns:
                 raise UserError(f"the {part} part has no column {name!r}, which the train part has")
     numeric = [name for name in names if name not in _texts(data) and are_numbers(parts["train"][name])]
+    for name in names:
+        if name not in (data.target, *_texts(data), *numeric):
+            if _all_csv(origin):
+                refuse_almost_numbers(parts["train"][name], name, "the train part")
+            refuse_dates(parts["train"][name], name, "the train part")
     # text in Parquet files stays text, even if it looks like numbers
     from_text = [name for name in numeric if _all_csv(origin) and is_text(parts["train"][name])]
     for part, columns in parts.items():
@@ -90,10 +99,16 @@ def _read_folder(
 ) -> tuple[dict[str, Columns], Origin]:
     files = local_files(folder, patterns)
     _refuse_mixed([file for own in files.values() for file in own])
-    chosen = None if data.features is None else [*data.features, *_texts(data), str(data.target)]
     parts: dict[str, Columns] = {}
+    left_out: list[str] = []
     for part, own in files.items():
-        read = [read_file(file, chosen, _texts(data)) for file in own]
+        read = []
+        for file in own:
+            table = read_table(file)
+            left_out += _left_out(table, data) if part == "train" else []
+            chosen = [*data.features, *_texts(data), str(data.target)] if data.features else _others(table, left_out)
+            read.append(columns_of(table, chosen, str(file), _texts(data)))
+        read = [{name: columns[name] for name in columns if name not in left_out} for columns in read]
         for file, columns in zip(own, read, strict=True):
             if set(columns) != set(read[0]):
                 name = sorted(set(columns) ^ set(read[0]))[0]
@@ -103,7 +118,18 @@ def _read_folder(
             raise UserError(f"data.{part}_files: {', '.join(file.name for file in own)} in {folder} holds no rows")
     card = folder / "README.md"
     names = {part: [file.relative_to(folder).as_posix() for file in own] for part, own in files.items()}
-    return parts, Origin(names, stated_licence(str(card)) if card.is_file() else None)
+    return parts, Origin(names, stated_licence(str(card)) if card.is_file() else None, list(dict.fromkeys(left_out)))
+
+
+def _left_out(table: Any, data: TabularData) -> list[str]:
+    """The columns of the train part that only say which row is which, unless the params name them."""
+    if data.features is not None:
+        return []
+    return [name for name in index_columns(table) if name not in (data.target, *_texts(data))]
+
+
+def _others(table: Any, left_out: Sequence[str]) -> list[str]:
+    return [name for name in table.column_names if name not in left_out]
 
 
 def _refuse_mixed(files: Sequence[Path]) -> None:
@@ -125,13 +151,12 @@ def _joined(columns: list[Column]) -> Column:
 def _read_hub(data: TabularData, patterns: Mapping[str, list[str]]) -> tuple[dict[str, Columns], Origin]:
     with opened(str(data.path), patterns) as (tables, origin):
         parts: dict[str, Columns] = {}
+        left_out = _left_out(tables["train"].data, data)
         for part in patterns:
-            where = f"the {part} part"
-            wanted = _wanted(tables[part].column_names, data, where)
-            parts[part] = {
-                name: to_column(tables[part].data.column(name), name, where, name in _texts(data)) for name in wanted
-            }
-    return parts, origin
+            table, where = tables[part].data, f"the {part} part"
+            wanted = _wanted(_others(table, left_out), data, where)
+            parts[part] = columns_of(table, wanted, where, _texts(data))
+    return parts, replace(origin, left_out=left_out)
 
 
 def _california() -> Columns:

@@ -17,7 +17,15 @@ from ocd_core.samples import paired
 from ocd_core.tasks.classification import classification_metrics, mixture, most_probable
 from ocd_core.tasks.metric import Metric
 from ocd_core.tasks.regression import regression_metrics
-from ocd_core.tasks.tabular.columns import LARGEST, Column, is_text, numbers_of, texts_of
+from ocd_core.tasks.tabular.columns import (
+    LARGEST,
+    Column,
+    are_numbers,
+    first_that_is_no_number,
+    is_text,
+    numbers_of,
+    texts_of,
+)
 from ocd_core.tasks.tabular.ranking import ndcg_metric
 
 _SHOWN = 8  # classes in a message
@@ -81,7 +89,11 @@ class Number(Targets):
             UserError: the column holds text, a single value, or values that are too small to be told apart.
         """
         if is_text(values):
-            raise UserError(f"data.target: {name!r} holds text; set data.kind to classification or name another column")
+            found = "" if are_numbers(values) else f", such as {first_that_is_no_number(values)[1]!r}"
+            raise UserError(
+                f"data.target: {name!r} holds text{found}; set data.kind to classification, correct these rows, or "
+                "name another column"
+            )
         numbers = values.astype(np.float64)
         if numbers.min() == numbers.max():
             raise UserError(

@@ -3,6 +3,7 @@
 Dims: N rows, F features, K networks of an ensemble, C classes.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,7 @@ class Tabular(Task):
             "source": data.path or data.source,
             "licence": origin.licence,
             "files": origin.files,
+            **({"left_out": origin.left_out} if origin.left_out else {}),
             "splits": {split: _described(table, divided[split][0], features) for split, table in tables.items()},
             "features": len(features.names),
             "target": {"column": data.target, **targets.describe()},
@@ -197,6 +199,8 @@ class Tabular(Task):
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """A Parquet or CSV file with one row and the training table's columns as the model's input, float32 (1, F).
 
+        A category that no training row has, which is 0 in all features of its column, is warned of.
+
         Raises:
             UserError: the file is not readable, has another number of rows, or lacks a column.
         """
@@ -205,7 +209,11 @@ class Tabular(Task):
         rows = len(next(iter(columns.values()))) if columns else 0
         if rows != 1:
             raise UserError(f"{path} has {rows} rows; a file with one row is needed")
-        return (self.features.apply(columns, str(path)),)
+        x_1F = self.features.apply(columns, str(path))
+        for name, (value,) in self.features.unseen(columns).items():
+            what = "no value" if value is None else f"the category {value!r}"
+            warnings.warn(f"{path} has {what} in column {name!r}, as no training row has", stacklevel=2)
+        return (x_1F,)
 
     def describe_output(self, output: Tensor) -> dict[str, str | float]:
         """The number in the column's unit; or the most probable class and its probability."""
@@ -241,7 +249,7 @@ def _described(table: Table, part: str, features: Features) -> dict[str, Any]:
         found["groups"] = len(np.unique(table.group))
     missing = {name: int(is_missing(values).sum()) for name, values in table.features.items()}
     missing = {name: count for name, count in missing.items() if count}
-    unseen = features.unseen(table.features)
+    unseen = {name: len(values) for name, values in features.unseen(table.features).items()}
     return found | ({"missing": missing} if missing else {}) | ({"unseen_categories": unseen} if unseen else {})
 
 

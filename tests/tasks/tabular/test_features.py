@@ -48,7 +48,7 @@ def test_what_train_does_not_have() -> None:
     other = table(a=[None, 1], c=["z", None])
     assert fitted.names == ["a", "c = x", "c = y"]
     assert fitted.apply(other, "test").tolist() == [[0, 0, 0], [0, 0, 0]]
-    assert fitted.unseen(other) == {"c": 2}
+    assert fitted.unseen(other) == {"c": ["z", None]}
     assert fitted.unseen(table(a=[1], c=["x"])) == {}
 
 
@@ -82,6 +82,14 @@ def test_columns_of_another_type_that_are_possible() -> None:
     fitted = Features.fit(table(a=[0, 2], c=["1", "2"]), "standard", 0)
     other = {"a": np.array([None], object), "c": np.array([2.0])}
     assert fitted.apply(other, "a file").tolist() == [[0, 0, 1]]
+
+
+@pytest.mark.parametrize("known", [["1", "2"], ["1.0", "2.0"]])
+def test_categories_of_numbers_that_are_written_otherwise(known: list[str]) -> None:
+    fitted = Features.fit(table(a=[0, 2], c=known), "standard", 0)
+    other = {"a": np.array([1.0] * 5), "c": np.array(["2", "2.0", " 1", "3.0", "x"], object)}
+    assert fitted.apply(other, "a file")[:, 1:].tolist() == [[0, 1], [0, 1], [1, 0], [0, 0], [0, 0]]
+    assert fitted.unseen(other) == {"c": ["3.0", "x"]}
 
 
 def test_a_column_without_values() -> None:

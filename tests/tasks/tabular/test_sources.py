@@ -1,5 +1,6 @@
 """Columns from files: types, gaps, and what is refused."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn.datasets
+from datasets import Dataset, DatasetDict
 
 from ocd_core.errors import UserError
+from ocd_core.tasks.hugging_face import Origin
+from ocd_core.tasks.tabular import sources
 from ocd_core.tasks.tabular.sources import read_parts
 from tests.tasks.tabular.tables import columns, tabular_data, write
 
@@ -152,6 +156,94 @@ def test_columns_that_cannot_be(tmp_path: Path, changes: dict[str, Any], message
 def test_a_table_of_a_target_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no features besides the target 'y'"):
         read_parts(tabular_data(path=str(write(tmp_path, {"y": [1.0, 2.0]}))))
+
+
+def indexed() -> pd.DataFrame:
+    """Rows sorted by their label, whose index tells it; some are left out, so that pandas stores the index."""
+    frame = pd.DataFrame({"a": np.arange(20.0) % 7, "y": [0.0] * 10 + [1.0] * 10})
+    return frame[frame.index % 3 > 0]
+
+
+def test_the_index_of_pandas_is_no_feature(tmp_path: Path) -> None:
+    indexed().to_parquet(tmp_path / "rows.parquet")
+    indexed().to_csv(tmp_path / "rows.csv")
+    for name, index in (("rows.parquet", "__index_level_0__"), ("rows.csv", "")):
+        parts, origin = read_parts(tabular_data(path=str(tmp_path), train_files=[name]))
+        assert list(parts["train"].features) == ["a"]
+        assert origin.left_out == [index]
+        chosen, origin = read_parts(tabular_data(path=str(tmp_path), train_files=[name], features=["a", index]))
+        assert chosen["train"].features[index].tolist() == indexed().index.tolist()
+        assert origin.left_out == []
+
+
+def test_an_index_with_a_name_is_used_where_the_params_name_it(tmp_path: Path) -> None:
+    indexed().rename_axis("who").to_parquet(tmp_path / "rows.parquet")
+    plain = indexed().reset_index(names="who")
+    plain.to_parquet(tmp_path / "plain.parquet")
+
+    def read(train: str, test: str, **changes: Any) -> Any:
+        return read_parts(tabular_data(path=str(tmp_path), train_files=[train], test_files=[test], **changes))
+
+    parts, origin = read("rows.parquet", "plain.parquet")
+    assert {name: list(part.features) for name, part in parts.items()} == {"train": ["a"], "test": ["a"]}
+    assert origin.left_out == ["who"]
+    grouped, origin = read("rows.parquet", "plain.parquet", group="who")
+    assert grouped["train"].group.tolist() == [str(i) for i in plain["who"]]
+    assert origin.left_out == []
+    # a column of the training rows that only the test file calls its index stays a feature
+    parts, origin = read("plain.parquet", "rows.parquet")
+    assert {name: sorted(part.features) for name, part in parts.items()} == {name: ["a", "who"] for name in parts}
+
+
+def test_several_columns_without_a_name_do_no_harm(tmp_path: Path) -> None:
+    csv(tmp_path, "train.csv", ",,a,y", "1,x,2,1", "2,z,3,2")
+    csv(tmp_path, "test.csv", "a,y", "2,1")
+    parts = csv_parts(tmp_path)
+    assert {tuple(part.features) for part in parts.values()} == {("a",)}
+
+
+def test_the_index_of_a_table_on_the_hub_is_no_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the library reads it: of a Parquet file by the name that pandas gives it, of a CSV file as `Unnamed: 0`."""
+
+    @contextmanager
+    def opened(path: str, patterns: Any) -> Any:
+        yield DatasetDict({part: Dataset.from_dict(values) for part in patterns}), Origin({"train": ["a"]}, None)
+
+    monkeypatch.setattr(sources, "opened", opened)
+    values = {"Unnamed: 0": [0, 1], "a": [2, 3], "__index_level_0__": [4, 5], "y": [0.0, 1.0]}
+    data = tabular_data(path="someone/rows", test_files=["test.parquet"], test_size=None)
+    parts, origin = read_parts(data)
+    assert {tuple(part.features) for part in parts.values()} == {("a",)}
+    assert origin.left_out == ["Unnamed: 0", "__index_level_0__"]
+    data = tabular_data(path="someone/rows", features=["Unnamed: 0"])
+    assert list(read_parts(data)[0]["train"].features) == ["Unnamed: 0"]
+
+
+def test_one_slip_in_a_column_of_numbers_is_refused_unless_they_are_categories(tmp_path: Path) -> None:
+    csv(tmp_path, "train.csv", "a,code,y", "1.5,7,1", "?,x,2", "3,7,3", "4,8,1")
+    csv(tmp_path, "test.csv", "a,code,y", "2,x,1")
+    with pytest.raises(
+        UserError, match=r"column 'a' of the train part holds numbers, but '\?' in row 1 \(1 such rows\)"
+    ):
+        csv_parts(tmp_path, features=["a"])
+    assert csv_parts(tmp_path, features=["code"], categories=["code"])["test"].features["code"].tolist() == ["x"]
+    # text in a Parquet file stays text, and a group or a class may be anything
+    write(tmp_path, {"a": ["1.5", "?", "3"], "y": [1.0, 2.0, 3.0]})
+    assert read_parts(tabular_data(path=str(tmp_path)))[0]["train"].features["a"].tolist() == ["1.5", "?", "3"]
+    csv(tmp_path, "train.csv", "a,code,y", "1.5,7,1", "2,7,?", "3,x,3", "4,8,1")
+    csv(tmp_path, "test.csv", "a,code,y", "2,x,1")
+    assert csv_parts(tmp_path, group="code", kind="classification")["train"].target.tolist() == ["1", "?", "3", "1"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
+def test_dates_as_text_are_refused_unless_they_are_categories(tmp_path: Path, name: str) -> None:
+    values = {"day": ["2020-01-01", "2020-01-02", None], "a": [1.0, 2.0, 3.0], "y": [1.0, 2.0, 3.0]}
+    write(tmp_path, values)
+    pd.DataFrame(values).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(UserError, match=r"column 'day' of the train part holds dates, such as '2020-01-01' in row 0"):
+        read_parts(tabular_data(path=str(tmp_path), train_files=[name]))
+    for changes in ({"features": ["a"]}, {"categories": ["day"]}):
+        read_parts(tabular_data(path=str(tmp_path), train_files=[name], **changes))
 
 
 def test_california_from_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:

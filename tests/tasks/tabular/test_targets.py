@@ -45,8 +45,12 @@ def test_outputs_without_an_axis_of_their_own_are_compared_row_by_row() -> None:
 
 
 def test_numbers_that_cannot_be() -> None:
+    with pytest.raises(
+        UserError, match=r"'y' holds text, such as '\?'; set data\.kind to classification, correct these"
+    ):
+        Number.fit(objects("1", "?", "b"), "y")
     with pytest.raises(UserError, match=r"'y' holds text; set data\.kind to classification"):
-        Number.fit(objects("a", "b"), "y")
+        Number.fit(objects("1", "2"), "y")
     with pytest.raises(UserError, match="'y' is 3 in every training row"):
         Number.fit(np.array([3.0, 3.0]), "y")
     with pytest.raises(UserError, match="'target' of the val split holds 'a' in row 0"):

@@ -1,10 +1,12 @@
 """The domain as a whole: the protocol, the splits, single rows, real tables."""
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -124,7 +126,7 @@ def test_the_summary_counts_gaps_and_unknown_categories(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": "kind"}, "'kind' holds text; set data.kind to classification"),
+        ({"target": "kind"}, "'kind' holds text, such as '(small|large)'; set data.kind to classification"),
         ({"kind": "classification", "target": "same"}, "'same' has one class in the training rows, 'x'"),
         ({"test_size": 500}, r"data\.test_size: 500 samples are asked for, but 120"),
     ],
@@ -171,6 +173,44 @@ def test_one_row_for_prediction(folder: Path, tmp_path: Path) -> None:
     for name, message in (("two", "has 2 rows"), ("less", "has no column 'a'")):
         with pytest.raises(UserError, match=message):
             domain.read_input(tmp_path / f"{name}.csv")
+
+
+def test_a_category_of_numbers_is_the_same_in_a_csv_file(tmp_path: Path) -> None:
+    """Trained on a Parquet file whose column has a gap, so that pandas made it floating point."""
+    values = columns()
+    floors = [None if i % 9 == 0 else float(v) for i, v in enumerate(values["floor"])]
+    folder = write(tmp_path / "raw", {"floor": floors, "a": values["a"], "y": values["y"]})
+    domain = task(path=str(folder), categories=["floor"])
+    prepared(domain, tmp_path / "prepared")
+    assert domain.features.names == ["a", "floor = 0", "floor = 1", "floor = 2", "floor = missing"]
+    with warnings.catch_warnings(action="error"):
+        for text, place in (("1.0", 2), ("1", 2), ("2.00", 3), ("", 4)):
+            (tmp_path / "row.csv").write_text(f"a,floor\n1.5,{text}\n")
+            (x_1F,) = domain.read_input(tmp_path / "row.csv")
+            assert [i for i, value in enumerate(x_1F[0].tolist()) if i and value] == [place]
+
+
+def test_a_category_that_no_training_row_has_is_warned_of(folder: Path, tmp_path: Path) -> None:
+    domain = task(path=str(folder), features=["a", "kind", "floor"], categories=["floor"])
+    prepared(domain, tmp_path / "prepared")
+    for fields, message in (
+        ("huge,1", "has the category 'huge' in column 'kind', as no training row has"),
+        ("small,4.0", "has the category '4.0' in column 'floor', as no training row has"),
+        (",1", "has no value in column 'kind', as no training row has"),
+    ):
+        (tmp_path / "row.csv").write_text(f"a,kind,floor\n1.5,{fields}\n")
+        with pytest.warns(UserWarning, match=rf"row\.csv {message}"):
+            (x_1F,) = domain.read_input(tmp_path / "row.csv")
+        assert float(x_1F[0, 1:].sum()) == 1  # of the two columns of categories, one is known
+
+
+def test_the_summary_names_columns_that_only_number_the_rows(tmp_path: Path) -> None:
+    frame = pd.DataFrame(columns()).sample(frac=1, random_state=0)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    summary = prepared(task(path=str(tmp_path)), tmp_path / "prepared")
+    assert summary["left_out"] == ["__index_level_0__"]
+    write(tmp_path / "plain", columns())
+    assert "left_out" not in prepared(task(path=str(tmp_path / "plain")), tmp_path / "other")
 
 
 def test_california_is_complete(shared_data: Path, tmp_path: Path) -> None:
