@@ -12,7 +12,7 @@ _Distance = Positive
 class ViewsData(StrictModel):
     """The `data` group of view synthesis."""
 
-    source: Literal["blender", "npz", "demo"]
+    source: Literal["blender", "npz", "demo"]  # blender: of one pinhole camera, see `check_intrinsics`
     path: str | None  # blender: the scene's folder; npz: the file
     size: PositiveInt | None  # blender: shrink the images to this; demo: their size; null: keep them
     train_views: PositiveInt | None  # demo only

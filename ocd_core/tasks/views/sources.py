@@ -7,7 +7,7 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ocd_core.files import is_shortage
 from ocd_core.models.parts.rendering import focal_length
 from ocd_core.tasks.image_files import read_image
 from ocd_core.tasks.views.demo_scene import CAMERA_ANGLE_X, demo_poses, render_views
+from ocd_core.tasks.views.intrinsics import check_intrinsics
 
 DEMO_LICENCE = "MIT, that of ocd-core, which renders the scene"
 _ROTATION_TOLERANCE = 1e-3
@@ -48,11 +49,12 @@ class Views:
 
 @dataclass(frozen=True)
 class _Frame:
-    """One entry of a transforms file; `where` names it."""
+    """One entry of a transforms file; `where` names it. camera: what the file says of it, see `check_intrinsics`."""
 
     where: str
     photograph: Path
     pose_44: Tensor
+    camera: Mapping[str, Any]
 
 
 def read_blender(folder: Path, background: float, size: int | None) -> dict[str, Views]:
@@ -65,8 +67,8 @@ def read_blender(folder: Path, background: float, size: int | None) -> dict[str,
             divide theirs. None: keep them.
 
     Raises:
-        UserError: the folder, a photograph or a pose is missing, damaged or different from the others, or a photograph
-            is named twice, in one part or in two.
+        UserError: the folder, a photograph or a pose is missing, damaged or different from the others, a photograph is
+            named twice, in one part or in two, or a camera is no simple one (see `check_intrinsics`).
     """
     if not folder.is_dir():
         raise UserError(f"data.path: {folder} does not exist or is not a folder; it should hold transforms_train.json")
@@ -98,13 +100,15 @@ def _read_views(path: Path, frames: Sequence[_Frame], angle: float, background: 
     size_of_first: tuple[int, ...] = ()
     for frame in frames:
         photograph_HWC = _read_photograph(frame.photograph, background)
-        size_here = tuple(photograph_HWC.shape[1::-1])
+        height, width = photograph_HWC.shape[:2]
+        size_here = (width, height)
         size_of_first = size_of_first or size_here
         if size_here != size_of_first:
             here, first = ("x".join(map(str, s)) for s in (size_here, size_of_first))
             raise UserError(
                 f"{frame.where}: the photograph is {here} pixels, the first one {first}; all must have the same size"
             )
+        check_intrinsics(frame.camera, angle, *size_here, frame.where)
         # at once, so that one photograph at a time is held at full size
         images.append(photograph_HWC if size is None else _shrink(photograph_HWC, size, str(path)))
     image_VHWC = torch.stack(images)
@@ -122,6 +126,7 @@ def _read_transforms(path: Path) -> tuple[list[_Frame], float]:
     if not isinstance(entries, list) or not entries:
         raise UserError(f"{path} has no list of frames")
     angle = check_angle(values.get("camera_angle_x"), str(path))
+    shared = {key: value for key, value in values.items() if key != "frames"}
     frames = []
     for number, entry in enumerate(entries):
         where = f"{path}, frame {number}"
@@ -130,7 +135,8 @@ def _read_transforms(path: Path) -> tuple[list[_Frame], float]:
             raise UserError(f"{where}: file_path is missing")
         file = path.parent / name
         photograph = file if file.suffix else file.with_name(file.name + ".png")
-        frames.append(_Frame(where, photograph, check_pose(entry.get("transform_matrix"), where)))
+        pose_44 = check_pose(entry.get("transform_matrix"), where)
+        frames.append(_Frame(where, photograph, pose_44, shared | entry))
     return frames, angle
 
 

@@ -27,6 +27,7 @@ from ocd_core.tasks.base import Metric
 from ocd_core.tasks.draws_inputs import DrawsInputs
 from ocd_core.tasks.overlap import SHARED_ROWS, row_hashes, shared_rows
 from ocd_core.tasks.prepared import split_file, split_tensors
+from ocd_core.tasks.views.intrinsics import check_intrinsics
 from ocd_core.tasks.views.params import ViewsData
 from ocd_core.tasks.views.quality import psnr, ssim
 from ocd_core.tasks.views.sources import DEMO_LICENCE, Views, check_angle, check_pose, read_blender, read_demo, read_npz
@@ -285,7 +286,8 @@ class ViewSynthesis(DrawsInputs):
         """A camera from a JSON file with transform_matrix, camera_angle_x, width and height: the rays of its view.
 
         Raises:
-            UserError: the file does not exist or is not JSON, or one of these is missing or impossible.
+            UserError: the file does not exist or is not JSON, one of these is missing or impossible, or it describes
+                another camera (see `check_intrinsics`).
         """
         if not path.is_file():
             raise UserError(f"{path} does not exist or is not a file")
@@ -300,7 +302,9 @@ class ViewSynthesis(DrawsInputs):
         height, width = values["height"], values["width"]
         if any(not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in (height, width)):
             raise UserError(f"{path}: width and height must be whole numbers of pixels")
-        focal = focal_length(width, check_angle(values["camera_angle_x"], str(path)))
+        angle = check_angle(values["camera_angle_x"], str(path))
+        check_intrinsics(values, angle, width, height, str(path))
+        focal = focal_length(width, angle)
         pose_144 = check_pose(values["transform_matrix"], str(path))[None]
         split = ViewSplit(Views(torch.zeros(1, height, width, 3), pose_144, focal), "input", self.data)
         return split.batch(torch.zeros(1, dtype=torch.int64)).inputs

@@ -161,6 +161,44 @@ def test_bad_blender_folders_are_refused(tmp_path, damage, message):
         read_blender(tmp_path, 0.0, None)
 
 
+def test_the_intrinsics_of_a_simple_camera_change_nothing(tmp_path):
+    """As instant-ngp and nerfstudio write them, for all frames or for one, also of photographs that were shrunk."""
+    write_blender(tmp_path, rgba(3))
+    write_blender(tmp_path, rgba(2), "test")
+    plain = read_blender(tmp_path, 0.0, None)["train"]
+    size = 4 * SIZE
+    focal = size / 2 / math.tan(CAMERA_ANGLE_X / 2)
+    camera = {"camera_model": "OPENCV", "fl_x": focal, "fl_y": focal, "cx": size / 2, "cy": size / 2, "w": size,
+              "h": size, "k1": 0, "k2": 0.0, "p1": 0, "p2": 0, "is_fisheye": False, "aabb_scale": 16,
+              "camera_angle_x": CAMERA_ANGLE_X, "camera_angle_y": CAMERA_ANGLE_X}  # fmt: skip
+    edit_transforms(tmp_path, lambda v: (v.update(camera), v["frames"][1].update(camera)))
+    found = read_blender(tmp_path, 0.0, None)["train"]
+    assert found.focal == plain.focal
+    assert torch.equal(found.image_VHWC, plain.image_VHWC)
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "message"),
+    [
+        (
+            "file",
+            {"k1": -0.03},
+            r"frame 0: the photographs are distorted \(k1 is -0\.03\); make the photographs those of",
+        ),
+        ("frame", {"p2": 1e-4}, r"frame 1: the photographs are distorted \(p2 is 0\.0001\)"),
+        ("file", {"cx": 9.5}, r"frame 0: cx is 9\.5, but the centre of the image is at 8; make"),
+        ("file", {"fl_x": 30.0}, r"frame 0: fl_x is 30, a focal length of 30 pixels, but camera_angle_x stands for"),
+        ("frame", {"camera_angle_x": 1.0}, r"frame 1: camera_angle_x is 1, a focal length of 14\.\d+ pixels"),
+    ],
+)
+def test_other_cameras_are_refused(tmp_path, where, changes, message):
+    write_blender(tmp_path, rgba(3))
+    write_blender(tmp_path, rgba(2), "test")
+    edit_transforms(tmp_path, lambda v: (v if where == "file" else v["frames"][1]).update(changes))
+    with pytest.raises(UserError, match=message):
+        read_blender(tmp_path, 0.0, None)
+
+
 def name_again(part, frame, other_part, other_frame, name=lambda n: n):
     def change(folder):
         path = folder / f"transforms_{part}.json"

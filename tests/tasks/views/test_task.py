@@ -479,6 +479,11 @@ def test_a_camera_file_gives_the_rays_of_its_view(prepared, tmp_path):
         ('{"transform_matrix": 1, "camera_angle_x": 1, "width": 4, "height": 0}', "whole numbers"),
         ('{"transform_matrix": 1, "camera_angle_x": 4, "width": 4, "height": 4}', "between 0 and pi"),
         ('{"transform_matrix": 1, "camera_angle_x": 1, "width": 4, "height": 4}', "not a 4x4 matrix"),
+        (
+            '{"transform_matrix": 1, "camera_angle_x": 1, "width": 4, "height": 4, "k1": 0.1}',
+            r"camera\.json: the photographs are distorted \(k1 is 0\.1\)",
+        ),
+        ('{"transform_matrix": 1, "camera_angle_x": 1, "width": 4, "height": 4, "cx": 0}', "cx is 0, but the centre"),
     ],
 )
 def test_bad_camera_files(tmp_path, content, message):
