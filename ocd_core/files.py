@@ -223,6 +223,14 @@ def locked(path: Path, what: str) -> Iterator[None]:
         file.close()
 
 
+def path_of(name: Path | str) -> Path:
+    """The path that a user has named, where `~` stands for the home folder (`~other` for itself if there is none)."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
 def is_url(location: Path | str) -> bool:
     """Whether a location is an fsspec URL such as s3://bucket/name, rather than a path."""
     return isinstance(location, str) and "://" in location

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ocd_core.errors import UserError
+from ocd_core.files import path_of
 
 
 def local_folder(name: str, key: str) -> Path | None:
@@ -14,7 +15,7 @@ def local_folder(name: str, key: str) -> Path | None:
     Raises:
         UserError: the name can only be a folder, which does not exist.
     """
-    folder = Path(name).expanduser()
+    folder = path_of(name)
     if folder.is_dir():
         return folder
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:

@@ -12,6 +12,7 @@ from ocd_core.files import (
     filesystem,
     is_url,
     locked,
+    path_of,
     put_file,
     replace_file,
     sha256_file,
@@ -148,3 +149,11 @@ def test_what_is_a_url(tmp_path):
     assert is_url("s3://bucket/a")
     assert not is_url(tmp_path)
     assert not is_url("a/b")
+
+
+def test_paths_of_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert path_of("~/a/b") == tmp_path / "a" / "b"
+    assert [str(path_of(name)) for name in ("~nobody-has-this-name/a", "a/~", "/a")] == [
+        "~nobody-has-this-name/a", "a/~", "/a",
+    ]  # fmt: skip

@@ -25,7 +25,7 @@ from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask, keep_
 from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage, locked, read_regular, sha256_file
+from ocd_core.files import is_shortage, is_url, locked, path_of, read_regular, sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
@@ -118,7 +118,7 @@ class OCD:
             find_layers(self._network, self._layer)
             refuse_shared_weights(self._network, self._layer)
         self._identity = [network_digest(self._network), function_digest(loss)]
-        root = Path(out).expanduser().resolve()
+        root = path_of(out).resolve()
         self.artifacts = Artifacts(root.name, seed, 1, root)
         self._given: Given | None = None
         self._form: Form | None = None  # of the training samples
@@ -322,7 +322,7 @@ class OCD:
             raise UserError("call fit first")
         self._given.keep()
         predictor = Predictor.from_run(self.artifacts, self._params)
-        export_parts(self.artifacts, self._params, predictor, str(dest))
+        export_parts(self.artifacts, self._params, predictor, str(dest if is_url(dest) else path_of(dest)))
 
     @classmethod
     def load(

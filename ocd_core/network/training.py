@@ -10,13 +10,13 @@ frozen parameters also stays in eval mode, so that training does not change its 
 import copy
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import DivergedError, UserError
+from ocd_core.files import path_of
 from ocd_core.network.measuring import evaluate_model
 from ocd_core.network.params import BaseParams
 from ocd_core.progress import Progress, no_progress
@@ -218,7 +218,7 @@ def load_base(task: Task, params: BaseParams, seed: int) -> nn.Module:
     """
     assert params.checkpoint is not None
     model = seeded_network(task, seed)
-    task.load_checkpoint(model, Path(params.checkpoint.replace("{seed}", str(seed))).expanduser())
+    task.load_checkpoint(model, path_of(params.checkpoint.replace("{seed}", str(seed))))
     return model.eval()
 
 

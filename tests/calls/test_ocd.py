@@ -199,13 +199,14 @@ def test_inputs_unlike_those_of_the_training_are_refused(finished, tmp_path) -> 
             one.predict(x.long())
 
 
-def test_predictions_travel_as_a_bundle(finished, tmp_path) -> None:
+def test_predictions_travel_as_a_bundle(finished, tmp_path, monkeypatch) -> None:
     ocd, _ = finished
     x, _ = points(5, 4)
     found = ocd.predict(x, draws=3)
     assert found.draws.shape == (3, 5, 2)
     torch.testing.assert_close(found.base_output.float(), perceptron()(x))
-    ocd.save(tmp_path / "bundle")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ocd.save("~/bundle")
     loaded = OCD.load(tmp_path / "bundle", perceptron(seed=9), cross_entropy)  # other weights: the bundle's count
     assert torch.equal(loaded.predict(x, draws=3).output, found.output)
     with pytest.raises(UserError, match="loaded from a bundle"):

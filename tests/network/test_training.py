@@ -391,10 +391,11 @@ def test_what_a_checkpoint_leaves_out_is_a_function_of_the_seed(tmp_path: Path) 
     assert not torch.equal(found[0].last.weight, found[2].last.weight)
 
 
-def test_each_seed_may_have_its_own_checkpoint(tmp_path: Path) -> None:
+def test_each_seed_may_have_its_own_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in (0, 1):
         save_weights(Net().requires_grad_(False), tmp_path / f"seed{seed}.safetensors")
-    given = params(checkpoint=str(tmp_path / "seed{seed}.safetensors"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = params(checkpoint="~/seed{seed}.safetensors")
     for seed in (0, 1):
         found = weights(fit_base(Regression(), TRAIN, VAL, given, seed=seed).model)
         wanted = load_file(tmp_path / f"seed{seed}.safetensors")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage
+from ocd_core.files import is_shortage, path_of
 from ocd_core.samples import Batch, Split, SplitName
 from ocd_core.strict import StrictModel
 from ocd_core.tasks.classification import Classification
@@ -90,7 +90,7 @@ class ImageClassification(Classification):
         given = {"train": data.train_files, "val": data.val_files, "test": data.test_files}
         files = {part: names for part, names in given.items() if names is not None}
         if data.source == "folder":
-            parts, classes = read_folders(Path(data.path).expanduser(), files, data.shape, data.classes)
+            parts, classes = read_folders(path_of(data.path), files, data.shape, data.classes)
             yield parts, Origin(files, None), classes
             return
         assert data.image_column is not None

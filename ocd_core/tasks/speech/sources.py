@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
+from ocd_core.files import path_of
 from ocd_core.tasks.speech.audio import audio_info, check_rate, is_clipped, read_audio
 from ocd_core.tasks.speech.params import SpeechData
 
@@ -56,7 +57,7 @@ def licence_of(data: SpeechData) -> str | None:
     Raises:
         UserError: the file is not UTF-8.
     """
-    path = Path(data.path) / LICENCE
+    path = path_of(data.path) / LICENCE
     if not path.is_file():
         return None
     with _utf8(path), path.open(encoding="utf-8") as file:
@@ -82,7 +83,7 @@ def list_mixtures(data: SpeechData, part: str, size: int | None) -> list[Mixture
     Raises:
         UserError: the folder or its metadata is missing or not as expected, or there are fewer than `size`.
     """
-    root = Path(data.path)
+    root = path_of(data.path)
     table = root / "metadata" / f"mixture_{part}_mix_clean.csv"
     if not table.is_file():
         raise UserError(

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, write_json
 from ocd_core.errors import UserError
+from ocd_core.files import path_of
 from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features
 from ocd_core.samples import SPLITS, Batch, Condition, Split, SplitName, only
 from ocd_core.strict import StrictModel
@@ -55,7 +56,7 @@ class SpeechSeparation(Task):
                 f"data.sources is {self.data.sources}, but base.model.args.sources is {modelled}; make them the same"
             )
         self._about: dict[str, Any] | None = None
-        self._vgg11_path = None if self.data.vgg11 is None else Path(self.data.vgg11)
+        self._vgg11_path = None if self.data.vgg11 is None else path_of(self.data.vgg11)
 
     def prepare(self, dest: Path) -> dict[str, Any]:
         """Write the recordings of each split (see `write_split`), and how many files need a remark.

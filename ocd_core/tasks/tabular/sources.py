@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage
+from ocd_core.files import is_shortage, path_of
 from ocd_core.hub import local_folder
 from ocd_core.tasks.data_files import local_files
 from ocd_core.tasks.hugging_face import Origin, opened, stated_licence
@@ -61,7 +61,7 @@ def read_parts(data: TabularData) -> tuple[dict[str, Table], Origin]:
     given = {"train": data.train_files, "val": data.val_files, "test": data.test_files}
     patterns = {part: names for part, names in given.items() if names is not None}
     if data.source == "svmlight":
-        return _read_svmlight(Path(str(data.path)).expanduser(), patterns)
+        return _read_svmlight(path_of(str(data.path)), patterns)
     if data.source == "california":
         return {"train": _table(_california(), data, "the data set")}, Origin({}, CALIFORNIA_LICENCE)
     folder = local_folder(str(data.path), "data.path")

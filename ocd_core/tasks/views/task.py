@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
+from ocd_core.files import path_of
 from ocd_core.models.parts.rendering import focal_length
 from ocd_core.models.parts.vgg import VGG11Features, load_vgg11_features, pooled_features
 from ocd_core.rng import numpy_generator, permutation
@@ -58,7 +59,7 @@ class ViewSynthesis(DrawsInputs):
                 f"data.background is {self.data.background}, but base.model.args.background is {modelled}; "
                 "make them the same"
             )
-        self._vgg11_path = None if self.data.vgg11 is None else Path(self.data.vgg11)
+        self._vgg11_path = None if self.data.vgg11 is None else path_of(self.data.vgg11)
 
     @property
     def encoder(self) -> str:
@@ -117,7 +118,7 @@ class ViewSynthesis(DrawsInputs):
             return {part: read_demo(part, n, data.size, background) for part, n in counts.items()}
         assert data.path is not None
         if data.source == "npz":
-            views = read_npz(Path(data.path))
+            views = read_npz(path_of(data.path))
             assert data.test_views is not None
             if data.test_views > len(views) - 2:
                 raise UserError(
@@ -125,7 +126,7 @@ class ViewSynthesis(DrawsInputs):
                 )
             rows = torch.arange(len(views))
             return {"train": views.select(rows[: -data.test_views]), "test": views.select(rows[-data.test_views :])}
-        return read_blender(Path(data.path), background, data.size)
+        return read_blender(path_of(data.path), background, data.size)
 
     def bind(self, prepared: Path) -> None:
         """Take VGG11's weights from the prepared data if they are there, as in a bundle, instead of `data.vgg11`."""

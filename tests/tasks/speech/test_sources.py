@@ -60,6 +60,14 @@ def test_licence_is_read_if_there_is_one(root: Path) -> None:
     assert licence_of(speech_data(root)) is None
 
 
+def test_a_folder_of_the_home_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(root.parent))
+    (root / "LICENCE.txt").write_text("CC BY-SA 4.0\n")
+    data = speech_data(Path("~") / root.name)
+    assert licence_of(data) == "CC BY-SA 4.0"
+    assert list_mixtures(data, "dev", None) == list_mixtures(speech_data(root), "dev", None)
+
+
 def test_texts_that_are_not_utf8_are_refused(root: Path) -> None:
     (root / "LICENCE.txt").write_bytes(b"libert\xe9\n")
     with pytest.raises(UserError, match=r"LICENCE\.txt is not a text file in UTF-8"):

@@ -162,14 +162,15 @@ def test_remarks_name_the_encoder_and_what_is_unusual(folder: Path, tmp_path: Pa
     assert "clipped" not in found
 
 
-def test_what_travels_is_enough_elsewhere(folder: Path, tmp_path: Path) -> None:
+def test_what_travels_is_enough_elsewhere(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the mixtures, the prepared data and the weights' own place gone."""
     torch.manual_seed(0)
     weights = tmp_path / "own.safetensors"
     save_file(VGG11Features().state_dict(), weights)
     prepared = tmp_path / "prepared"
     prepared.mkdir()
-    domain = task(folder, vgg11=str(weights))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    domain = task(folder, vgg11="~/own.safetensors")
     domain.prepare(prepared)
     domain.bind(prepared)
     mixture = torch.from_numpy(voices("x", 0, 2000).sum(0)).float()[None]

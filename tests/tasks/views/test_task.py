@@ -84,6 +84,19 @@ def test_npz_file(tmp_path):
     assert test.focal == 22.0
 
 
+@pytest.mark.parametrize("values", [NPZ, BLENDER], ids=["npz", "blender"])
+def test_scenes_in_the_home_folder(tmp_path, monkeypatch, values):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for part in ("train", "test"):
+        write_blender(tmp_path / "scene", rgba(4), part)
+    write_npz(tmp_path / "scene.npz")
+    name = "scene.npz" if values is NPZ else "scene"
+    found = make_task(values, path=f"~/{name}")._read()
+    wanted = make_task(values, path=str(tmp_path / name))._read()
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[part].image_VHWC, wanted[part].image_VHWC) for part in found)
+
+
 def test_prepared_parts_are_the_same_each_time_and_val_follows_the_split_seed(tmp_path):
     write_npz(tmp_path / "scene.npz")
     for folder, seed in (("first", 0), ("again", 0), ("other", 3)):
@@ -296,11 +309,12 @@ def test_condition_of_a_network_without_depth_weights_is_the_plain_mean(prepared
     torch.testing.assert_close(found, activation.mean((1, 2, 3)))
 
 
-def test_condition_with_vgg11_weights(prepared, net, tmp_path):
+def test_condition_with_vgg11_weights(prepared, net, tmp_path, monkeypatch):
     torch.manual_seed(1)
     vgg = VGG11Features().eval()
     torch.save(vgg.state_dict(), tmp_path / "vgg11.pth")
-    task = make_task(DEMO, vgg11=str(tmp_path / "vgg11.pth"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    task = make_task(DEMO, vgg11="~/vgg11.pth")
     assert task.encoder == "VGG11 features (vgg11.pth)"
     batch = task.open(prepared, "val").batch(torch.tensor([0]))
     found = base_pass(task, CutModel(net, "layer1"), batch)
