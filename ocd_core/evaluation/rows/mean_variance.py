@@ -91,7 +91,7 @@ class MeanVariance(FittedRow):
         return 2
 
     def left_out(self) -> str | None:
-        """Outputs must be numbers like the targets, with a metric of distributions, and the variance's network fresh."""
+        """Outputs must be numbers like the targets, with a metric of distributions, and a network fresh."""
         if not any(m.sees == "draws" for m in self.context.task.metrics):
             return "no metric of the task measures a distribution of numbers"
         first = self.context.split("train").batch(torch.zeros(1, dtype=torch.int64))
