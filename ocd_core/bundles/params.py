@@ -4,7 +4,7 @@ It is not the whole params file, so that a new param of some other stage does no
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -16,6 +16,8 @@ from ocd_core.network.params import ModelParams
 from ocd_core.strict import StrictModel
 from ocd_core.tasks import task_class
 from ocd_core.tasks.base import Task
+
+DataT = TypeVar("DataT", bound=StrictModel)
 
 
 class BundleParams(StrictModel):
@@ -39,6 +41,17 @@ class BundleParams(StrictModel):
         """The paths of the bundle in a folder."""
         return BundledRun(self.task, self.seed, self.rank, folder)
 
+    def data_as(self, kind: type[DataT], folder: Path) -> DataT:
+        """The params of the task's data; folder: of the bundle, for messages.
+
+        Raises:
+            UserError: they are not of this kind.
+        """
+        try:
+            return kind.model_validate(self.data)
+        except ValidationError as error:
+            raise UserError(f"{folder / PARAMS}: data.{_first(error)}; {AGAIN}") from error
+
     def build_task(self, prepared: Path) -> Task:
         """The task, bound to what the bundle has of its prepared data.
 
@@ -46,11 +59,7 @@ class BundleParams(StrictModel):
             UserError: the domain is unknown or its params have changed, or something of the prepared data is missing.
         """
         found = task_class(self.domain)
-        try:
-            data = found.Data.model_validate(self.data)
-        except ValidationError as error:
-            raise UserError(f"{prepared.parent / PARAMS}: data.{_first(error)}; {AGAIN}") from error
-        task = found(data, self.model.name, self.model.args)
+        task = found(self.data_as(found.Data, prepared.parent), self.model.name, self.model.args)
         task.bind(prepared)
         return task
 

@@ -1,6 +1,7 @@
 """A network as the pipeline needs it: it takes tensors one after the other, and gives a tensor or a tuple of them."""
 
 import copy
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
+from ocd_core.strict import repeated
 
 Pick = Callable[[Any], Any]
 # of an output: all of it, a list as a tuple, the entry `logits`, or what the user's own function takes
@@ -60,29 +62,44 @@ def adapted(network: nn.Module, inputs: Sequence[str], by_name: bool, pick: Pick
         network: changed in place, but for its weights.
         inputs: names of the inputs. by_name: whether the network takes them as keywords.
         pick: what makes a tensor or a tuple of tensors of the network's output; None: nothing, it is one.
+
+    Raises:
+        UserError: see `check_names`.
     """
+    check_names(inputs)
     if not by_name and pick is None:
         return network
     base: Any = type(network)
-    arguments = list(inputs) if by_name else [f"x{i}" for i in range(len(inputs))]
-    given = ", ".join(f"{name}={name}" if by_name else name for name in arguments)
-    # torch.fx reads the arguments of a module from its code, so there must be code with just these
-    text = f"def forward(self, {', '.join(arguments)}):\n    return pick(base.forward(self, {given}))\n"
-    names: dict[str, Any] = {"base": base, "pick": pick or (lambda output: output)}
-    exec(text, names)  # noqa: S102 - `check_names` lets only identifiers pass
+    take = pick or (lambda output: output)
+
+    def answer(module: nn.Module, *tensors: Any) -> Any:
+        if by_name:
+            return take(base.forward(module, **dict(zip(inputs, tensors, strict=True))))
+        return take(base.forward(module, *tensors))
+
+    names: dict[str, Any] = {"answer": answer}
+    exec(_forward_text(len(inputs)), names)  # noqa: S102 - made of a number alone
     network.__class__ = type(base.__name__, (base,), {"forward": names["forward"], "__module__": base.__module__})
     return network
 
 
+def _forward_text(count: int) -> str:
+    """The source of a `forward` of so many tensors: torch.fx reads a module's arguments from its code."""
+    arguments = ", ".join(f"x{i}" for i in range(count))
+    return f"def forward(self, {arguments}):\n    return answer(self, {arguments})\n"
+
+
 def check_names(inputs: Sequence[str]) -> None:
-    """Refuse names of inputs that cannot be keywords.
+    """Refuse names of inputs that cannot be keywords, and names that stand twice.
 
     Raises:
         UserError: names the first one.
     """
     for name in inputs:
-        if not name.isidentifier():
+        if not name.isidentifier() or keyword.iskeyword(name):
             raise UserError(f"input {name!r}: a dict's keys are passed as keywords, so they must be names")
+    if twice := repeated(inputs):
+        raise UserError(f"input {twice[0]!r} is named twice; give each input its own name")
 
 
 def taken_of(output: Any, pick: Pick | None) -> Taken:

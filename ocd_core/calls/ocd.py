@@ -358,7 +358,7 @@ class OCD:
             raise UserError(
                 f"{location} is a bundle of the domain {described.domain}: Predictor.from_pretrained loads it"
             )
-        data = GivenData.model_validate(described.data)
+        data = described.data_as(GivenData, folder)
         self = cls(model, loss, output=output, device=device)
         network = adapted(self._network, data.inputs, data.by_name, pick_of(data.taken, output))
         self._given = Given(data.given, network, self._loss).keep()

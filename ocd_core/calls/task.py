@@ -14,11 +14,12 @@ from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
+from pydantic import field_validator
 from torch import Tensor, nn
 
 from ocd_core.artifacts import read_json, replaced_folder, write_json
 from ocd_core.calls.data import Source, StoredSplit, restored, write_split
-from ocd_core.calls.model import Taken
+from ocd_core.calls.model import Taken, check_names
 from ocd_core.errors import UserError
 from ocd_core.files import sha256_files
 from ocd_core.provenance import check_files, content_of, write_manifest
@@ -56,6 +57,12 @@ class GivenData(StrictModel):
     by_name: bool
     taken: Taken
     outputs: Outputs
+
+    @field_validator("inputs")
+    @classmethod
+    def _names(cls, inputs: list[str]) -> list[str]:
+        check_names(inputs)
+        return inputs
 
 
 @dataclass(eq=False)

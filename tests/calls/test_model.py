@@ -54,6 +54,29 @@ def test_what_is_taken_of_an_output() -> None:
         pick_of("own", None)
 
 
-def test_names_that_are_no_keywords() -> None:
-    with pytest.raises(UserError, match="input 'a b'"):
-        check_names(["a", "a b"])
+def test_an_input_may_have_any_name() -> None:
+    class Named(nn.Module):
+        def forward(self, base: Tensor, pick: Tensor, answer: Tensor) -> Tensor:
+            return base - pick * answer
+
+    x, y, z = torch.randn(3, 4)
+    network = adapted(Named(), ["pick", "base", "answer"], True, None)
+    assert torch.equal(network(x, y, z), y - x * z)
+    assert torch.equal(torch.fx.symbolic_trace(network)(x, y, z), y - x * z)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["a", "a b"], "input 'a b'"),
+        (["a", "lambda"], "input 'lambda'"),
+        (["a=print()"], "must be names"),
+        (["a", "b", "a"], "input 'a' is named twice"),
+    ],
+)
+def test_names_that_are_no_keywords(names: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check_names(names)
+    for by_name in (False, True):
+        with pytest.raises(UserError, match=words):
+            adapted(nn.Linear(1, 1), names, by_name, None)

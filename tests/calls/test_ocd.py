@@ -18,6 +18,7 @@ from ocd_core.provenance import Lineage
 from ocd_core.running.runner import stage_states
 from ocd_core.store import verify_store
 from ocd_core.tasks.base import Metric
+from tests.bundles.support import edit_json, rehash
 from tests.calls.support import QUICK, cross_entropy, perceptron, points
 
 
@@ -217,6 +218,32 @@ def test_predictions_travel_as_a_bundle(finished, tmp_path, monkeypatch) -> None
         OCD.load(tmp_path / "bundle", perceptron(outputs=3), cross_entropy)
     with pytest.raises(UserError, match="code of its own"):
         Predictor.from_pretrained(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("data.inputs", ["x=open('stolen', 'w')"], "data.inputs: input .* must be names"),
+        ("data.inputs", ["x): open('stolen', 'w')\ndef forward(self, x"], "data.inputs: input .* must be names"),
+        ("data.inputs", ["class"], "must be names"),
+        ("data.inputs", ["x", "x"], "data.inputs: input 'x' is named twice"),
+        ("data.inputs", "x0", "data.inputs: Input should be a valid list"),
+        ("data.taken", "os:system", "data.taken: "),
+    ],
+)
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_bundle_of_a_stranger_runs_nothing(
+    finished, tmp_path, monkeypatch, by_name: bool, key: str, value: Any, words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished[0].save("bundle")
+    edit_json(Path("bundle/config.json"), "data.by_name", by_name)
+    edit_json(Path("bundle/config.json"), key, value)
+    rehash(Path("bundle"))
+    with pytest.raises(UserError, match=f"config.json: {words}" if words.startswith("data") else words) as failure:
+        OCD.load("bundle", perceptron(), cross_entropy)
+    assert "\n" not in str(failure.value)
+    assert not Path("stolen").exists()
 
 
 def test_plots_are_figures_of_the_run(finished) -> None:
