@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ocd_core.errors import UserError
 
@@ -33,7 +33,7 @@ def replace_file(
     absent.
 
     Other hard links to the old file keep its content. A killed process leaves at most a `*.partial` next to the file,
-    which the next call overwrites.
+    which the next call removes: what has that name may also be a link or a pipe that somebody else made.
 
     Args:
         path: its folder is created if necessary.
@@ -43,13 +43,16 @@ def replace_file(
         flushed: bring the content to the disk before the file gets its name.
 
     Raises:
-        UserError: the disk is full.
+        UserError: the disk is full, or a folder has the temporary name.
     """
     own = f".{uuid.uuid4().hex}" if several_writers else ""
     partial = path.with_name(f"{path.name}{own}{PARTIAL}")
     with full_disk_named(path):
         if not several_writers:
             path.parent.mkdir(parents=True, exist_ok=True)
+        if partial.is_dir() and not partial.is_symlink():
+            raise UserError(f"{partial} is a folder, where a temporary file must be; move it or delete it")
+        partial.unlink(missing_ok=True)
         try:
             write(partial)
             partial.chmod(0o644)  # some libraries make the file readable only by its owner
@@ -102,10 +105,11 @@ def flush(path: Path) -> None:
 
 
 def flush_tree(folder: Path) -> None:
-    """`flush` everything in a folder, and the folder."""
+    """`flush` every file in a folder, and the folders; what is no file, such as a pipe, is left alone."""
     for parent, _, names in os.walk(folder, topdown=False):
         for name in names:
-            flush(Path(parent) / name)
+            if stat.S_ISREG((Path(parent) / name).lstat().st_mode):
+                flush(Path(parent) / name)
         flush(Path(parent))
 
 
@@ -193,15 +197,31 @@ def sha256_files(folder: Path) -> dict[str, str]:
     }
 
 
+def _opened_lock(path: Path) -> TextIO:
+    """A lock file, created if it is missing. It is written, so it must be no link to something else."""
+    refused = UserError(f"{path} is a link, a folder or a pipe, where a lock file must be; remove it")
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise refused from error
+        raise
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        os.close(fd)
+        raise refused
+    return os.fdopen(fd, "a+", encoding="utf-8")
+
+
 @contextmanager
 def locked(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file; the system releases it when the process ends, however it ends.
 
     Raises:
-        UserError: another process holds it; `what` names what the lock guards.
+        UserError: another process holds it; `what` names what the lock guards. Or something else has the file's name.
     """
     while True:
-        file = path.open("a+")
+        file = _opened_lock(path)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -210,7 +230,7 @@ def locked(path: Path, what: str) -> Iterator[None]:
             file.close()
             raise UserError(f"{what} is being written by {holder}; wait for it to end, or stop it first") from error
         with suppress(FileNotFoundError):
-            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+            if os.path.samestat(path.lstat(), os.fstat(file.fileno())):
                 break
         file.close()  # a holder that has just ended removed the name, so this lock guards nothing
     try:

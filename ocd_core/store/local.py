@@ -130,6 +130,8 @@ class LocalWriter(Writer):
     def _open(self) -> None:
         """Find what already exists, at the store's path and in the work folder."""
         self._clear_replaced()
+        if self.work.is_symlink():  # writing would change what it points to
+            self.work.unlink()
         damaged = self._ours_at_dest()
         if damaged and self._intact_at_dest():
             self._in_place = True

@@ -2,8 +2,9 @@
 
 import ast
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
 from ocd_core.codes.representations import representation_class
 from ocd_core.config import trusted
 from ocd_core.errors import UserError
-from ocd_core.files import sha256_files
+from ocd_core.files import flush_tree, sha256_files
 from ocd_core.models import build_model
 from ocd_core.provenance import MANIFEST, read_manifest, write_manifest
 from ocd_core.registry import check_reference, without_references
@@ -25,7 +26,7 @@ from ocd_core.report.store_terminal import headline
 from ocd_core.store import OverfitStore
 from tests.support.repository import REPO, repository_files
 from tests.support.runs import TUNING
-from tests.support.stores import ABOUT, class_store
+from tests.support.stores import ABOUT, class_store, complete, make_schema, make_values, open_writer
 from tests.support.toy import run_stages, write_toy_params
 
 TOUCH = {"command": "touch stolen"}
@@ -218,6 +219,68 @@ def test_names_neither_move_the_terminal_nor_end_a_cards_texts(named: OverfitSto
 
 
 # --- places
+
+
+LINKS: dict[str, Callable[[Path, Path], None]] = {
+    "symlink": lambda path, secret: path.symlink_to(secret),
+    "hard link": lambda path, secret: path.hardlink_to(secret),
+    "pipe": lambda path, secret: os.mkfifo(path),
+    "folder": lambda path, secret: path.mkdir(),
+}
+
+
+@pytest.fixture
+def secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file elsewhere on this machine, which must stay as it is."""
+    path = tmp_path_factory.mktemp("home") / "secret"
+    path.write_text("private")
+    yield path
+    assert path.read_text() == "private"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", LINKS)
+def test_a_lock_is_no_way_out(tmp_path: Path, secret: Path, kind: str) -> None:
+    lock = tmp_path / ".base.lock"
+    LINKS[kind](lock, secret)
+    with (
+        pytest.raises(UserError, match=r"\.base\.lock is a link, a folder or a pipe, .*; remove it"),
+        replaced_folder(tmp_path / "base"),
+    ):
+        pass
+    assert os.path.lexists(lock)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", LINKS)
+def test_a_temporary_file_is_no_way_out(tmp_path: Path, secret: Path, kind: str) -> None:
+    LINKS[kind](tmp_path / "x.json.partial", secret)
+    if kind == "folder":
+        with pytest.raises(UserError, match=r"x\.json\.partial is a folder, .*; move it or delete it"):
+            write_json(tmp_path / "x.json", {})
+        assert (tmp_path / "x.json.partial").is_dir()
+        return
+    write_json(tmp_path / "x.json", {"a": 1})
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_a_folder_that_is_flushed(tmp_path: Path, secret: Path) -> None:
+    for kind, link in LINKS.items():
+        link(tmp_path / kind, secret)
+    flush_tree(tmp_path)
+
+
+def test_a_work_folder_of_a_store_is_no_way_out(tmp_path: Path, secret: Path) -> None:
+    schema = make_schema()
+    values = make_values(schema)
+    with open_writer(tmp_path / "a.zarr", schema, values) as writer:
+        work = writer.work
+    shutil.rmtree(work)
+    work.symlink_to(secret.parent)
+    complete(tmp_path / "a.zarr", schema, values)
+    assert [path.name for path in secret.parent.iterdir()] == ["secret"]
 
 
 @pytest.mark.parametrize("task", ["../evil", "a/b", "/etc", "..", "", ".hidden", "a\nb", "a\x00b", "a\\b"])
