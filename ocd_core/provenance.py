@@ -8,6 +8,7 @@ Inputs are identified by content, not by manifest: if a stage runs again and mak
 current.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from typing import Any
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder
 from ocd_core.config import Params, load_params
 from ocd_core.errors import UserError
-from ocd_core.files import sha256_file, sha256_files
+from ocd_core.files import read_regular, sha256_file, sha256_files
 from ocd_core.fingerprint import digest
 from ocd_core.params_files import flat
 from ocd_core.pipeline import CONTENT, STAGES, maker
@@ -187,14 +188,42 @@ def check_files(folder: Path, remedy: str = AGAIN, stage: str | None = None) -> 
         stage: that must have made the folder.
 
     Raises:
-        UserError: a file is missing or changed; the message names the first one.
+        UserError: a file is missing or changed, or a link leads to something else; the message names the first one.
     """
     manifest = read_manifest(folder, remedy)
     if stage is not None and manifest["stage"] != stage:
         raise UserError(f"{folder} is not what the stage {stage} makes, but {manifest['stage']}; {remedy}")
-    for path, problem in damaged_files(folder, manifest["files"]):
+    for path, problem in (*damaged_files(folder, manifest["files"]), *foreign_links(folder, manifest["files"])):
         raise UserError(f"{path} {problem}; {remedy}")
     return manifest
+
+
+def foreign_links(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """The links in a folder that its manifest does not list, and what is wrong with each.
+
+    They may lead to anything on this machine. A link to a listed file (into a cache) is as good as its hash.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() and path.relative_to(folder).as_posix() not in {*files, MANIFEST}:
+            yield path, f"is a link that {MANIFEST} does not list"
+
+
+def listed_bytes(folder: Path, name: str, files: Mapping[str, str], remedy: str = AGAIN) -> bytes:
+    """The content of a file of a folder, which must be the one that the manifest lists: for what is copied elsewhere.
+
+    Raises:
+        UserError: it is missing, not listed, or has another content.
+    """
+    path = folder / name
+    if name not in files:
+        raise UserError(f"{path} is not one of the files of {folder / MANIFEST}; {remedy}")
+    try:
+        data = read_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; {remedy}") from error
+    if hashlib.sha256(data).hexdigest() != files[name]:
+        raise UserError(f"{path} is damaged: its content does not match {MANIFEST}; {remedy}")
+    return data
 
 
 def damaged_files(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[Path, str]]:

@@ -19,6 +19,7 @@ from ocd_core.provenance import (
     content,
     damaged_files,
     damaged_page,
+    foreign_links,
     made_of_store,
     read_manifest,
 )
@@ -171,7 +172,7 @@ def _of_folder(folder: Path, remedy: str, stage: str | None = None) -> Iterator[
         return
     if stage is not None and manifest["stage"] != stage:
         yield Problem(f"{folder} is not what the stage {stage} makes, but {manifest['stage']}", remedy)
-    for path, problem in damaged_files(folder, manifest["files"]):
+    for path, problem in (*damaged_files(folder, manifest["files"]), *foreign_links(folder, manifest["files"])):
         yield Problem(f"{path} {problem}", remedy)
 
 

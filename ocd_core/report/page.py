@@ -109,10 +109,10 @@ def figure_picture(figure: "Figure", text: str, caption: str = "") -> Picture:
     return Picture(_data_uri(png(figure), "image/png"), text, caption)
 
 
-def file_picture(path: Path, text: str, caption: str = "") -> Picture | None:
+def file_picture(name: str, data: bytes, text: str, caption: str = "") -> Picture | None:
     """An image file, embedded; None if browsers do not show files of that name."""
-    kind = _KINDS.get(path.suffix.lower())
-    return None if kind is None else Picture(_data_uri(path.read_bytes(), kind), text, caption)
+    kind = _KINDS.get(Path(name).suffix.lower())
+    return None if kind is None else Picture(_data_uri(data, kind), text, caption)
 
 
 def _data_uri(data: bytes, kind: str) -> str:

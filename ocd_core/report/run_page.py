@@ -13,6 +13,7 @@ from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.params_files import flat
 from ocd_core.probing.diagnosis import PICTURE, VERDICT
+from ocd_core.provenance import listed_bytes, read_manifest
 from ocd_core.report.page import (
     Block,
     Details,
@@ -133,7 +134,8 @@ def _diagnosis(known: Mapping[int, tuple[str, Path]]) -> list[Section]:
     for seed, (text, folder) in known.items():
         name = f"**Seed {seed}**: " if len(known) > 1 else ""
         blocks.append(Markdown(name + text))
-        picture = file_picture(folder / PICTURE, "gains by layer") if (folder / PICTURE).is_file() else None
+        path = folder / PICTURE
+        picture = file_picture(PICTURE, path.read_bytes(), "gains by layer") if path.is_file() else None
         blocks += [] if picture is None else [picture]
     return _section("Diagnosis", blocks)
 
@@ -170,11 +172,21 @@ def _calibration(run: Artifacts, entry: Merged) -> list[Section]:
 def _pictures(run: Artifacts) -> list[Picture]:
     """The domain's own figures."""
     known = [
-        file_picture(path, path.stem.replace("_", " "), path.stem.replace("_", " "))
-        for path in sorted(run.pictures.iterdir())
-        if path.is_file()
+        file_picture(name, data, Path(name).stem.replace("_", " "), Path(name).stem.replace("_", " "))
+        for name, data in pictures_of(run).items()
     ]
     return [picture for picture in known if picture is not None]
+
+
+def pictures_of(run: Artifacts) -> dict[str, bytes]:
+    """The files that the domain drew, by name: what the stage's manifest lists, since a run may hold other files.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    files = read_manifest(run.pictures)["files"]
+    names = [name for name in sorted(files) if name != "config.json" and "/" not in name]
+    return {name: listed_bytes(run.pictures, name, files) for name in names}
 
 
 def _stores(contents: Contents) -> list[Block]:
@@ -183,7 +195,7 @@ def _stores(contents: Contents) -> list[Block]:
 
 def _plot(contents: Contents, name: str, text: str) -> list[Block]:
     path = contents.folder / name
-    picture = file_picture(path, text) if path.is_file() else None
+    picture = file_picture(name, path.read_bytes(), text) if path.is_file() else None
     return [] if picture is None else [picture]
 
 

@@ -1,6 +1,5 @@
 """A task's whole report: reports/<task>."""
 
-import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +14,7 @@ from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
 from ocd_core.report.results import Merged, Table, merged_results, preset_tables, run_tables
-from ocd_core.report.run_page import Contents, run_page
+from ocd_core.report.run_page import Contents, pictures_of, run_page
 from ocd_core.report.run_plots import plot_curves, plot_layer_scores
 from ocd_core.report.run_scale import scale_markdown
 from ocd_core.report.run_tables import markdown
@@ -82,13 +81,16 @@ def _write(
     plot_layer_scores(run.layers / "scores.tsv", run.layers / "convergence.tsv", dest / "layer_scores.png")
     plot_curves(run, dest / "curves.png")
     plot_store(run.overfit("test"), dest / "overfit_test.png")
-    for picture in sorted(run.pictures.iterdir()):
-        if picture.is_file() and picture.name not in ("config.json", "manifest.json"):
-            replace_file(dest / picture.name, partial(shutil.copyfile, picture))
+    for name, data in pictures_of(run).items():
+        replace_file(dest / name, partial(_write_bytes, data))
     write_text(dest / "index.html", run_page(Contents(dest, runs, entries, scale, runtime, paper, stores)))
     shown = {read.name_in_task("evaluation"): content(read, "evaluation") for read in runs}
     write_report_manifests(dest, {"stage": "report", "params": {}, "code": __version__, "inputs": shown})
     return entries
+
+
+def _write_bytes(data: bytes, path: Path) -> None:
+    path.write_bytes(data)
 
 
 def _check(run: Artifacts) -> None:

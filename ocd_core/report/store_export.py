@@ -11,12 +11,16 @@ export is complete.
 
 import hashlib
 import json
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from fsspec.implementations.local import LocalFileSystem
+
 from ocd_core._version import __version__
 from ocd_core.errors import UserError
-from ocd_core.files import filesystem, is_url, put_file, utf8
+from ocd_core.files import filesystem, is_url, put_file, read_regular, utf8
+from ocd_core.provenance import listed_bytes, read_manifest
 from ocd_core.report.exporting import write_whole
 from ocd_core.report.store_card import card_files
 from ocd_core.store import OverfitStore, copy_store
@@ -94,7 +98,7 @@ def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path
     expected = attributes.get("base_sha256")
     for files in found.values():
         if hashlib.sha256(files[_WEIGHTS]).hexdigest() == expected:
-            return {key: data for key, data in files.items() if key in _BASE_FILES}
+            return files
     raise UserError(
         f"{' and '.join(found)} holds another checkpoint than the store was made with (sha256 {expected}); "
         "name the right folder by --base"
@@ -102,7 +106,24 @@ def _base(fs: Any, store: PurePosixPath, attributes: dict[str, Any], given: Path
 
 
 def _files(fs: Any, folder: PurePosixPath) -> Files:
-    """The files of a small folder, by name; none if it is not there."""
-    if not fs.exists(str(folder)):
-        return {}
-    return {PurePosixPath(path).name: fs.cat_file(path) for path in fs.find(str(folder), maxdepth=1)}
+    """The known files of a base network's folder, by name; none if it is not there. Its other files stay where they
+    are.
+
+    Raises:
+        UserError: something else has the name of one: a folder, a pipe, or a link to another place than the manifest
+            of the folder says.
+    """
+    if not isinstance(fs, LocalFileSystem):
+        return {name: fs.cat_file(f"{folder}/{name}") for name in _BASE_FILES if fs.isfile(f"{folder}/{name}")}
+    found = {}
+    for name in _BASE_FILES:
+        path = Path(folder) / name
+        if path.is_symlink() and name != _WEIGHTS:  # the weights are those whose hash is in the store
+            try:
+                found[name] = listed_bytes(path.parent, name, read_manifest(path.parent)["files"])
+            except UserError as error:
+                reason = "a link that no manifest beside it lists"
+                raise UserError(f"{path} is {reason}; put the file itself there, or remove it") from error
+        elif os.path.lexists(path):
+            found[name] = read_regular(path)
+    return found

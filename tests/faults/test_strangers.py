@@ -4,7 +4,7 @@ import ast
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,14 @@ from ocd_core.files import flush_tree, sha256_files
 from ocd_core.models import build_model
 from ocd_core.provenance import MANIFEST, read_manifest, write_manifest
 from ocd_core.registry import check_reference, without_references
+from ocd_core.report.run_export import export_run
 from ocd_core.report.store_card import card_files
 from ocd_core.report.store_page import store_page
 from ocd_core.report.store_terminal import headline
 from ocd_core.store import OverfitStore
 from tests.support.repository import REPO, repository_files
-from tests.support.runs import TUNING
+from tests.support.runs import reseal
 from tests.support.stores import ABOUT, class_store, complete, make_schema, make_values, open_writer
-from tests.support.toy import run_stages, write_toy_params
 
 TOUCH = {"command": "touch stolen"}
 
@@ -88,16 +88,6 @@ def test_a_run_names_no_other_code_than_the_params_file(tmp_path: Path) -> None:
         check_reference("model", "os:system")
 
 
-@pytest.fixture(scope="module")
-def toy_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("whole")
-    write_toy_params(root, tuning=TUNING)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        run_stages("illustrate")
-    return root
-
-
 @pytest.mark.parametrize("file", ["diffusion/config.json", "tuned/config.json", "evaluation/table.json"])
 def test_no_file_of_a_run_chooses_code(toy_run: Path, tmp_path: Path, monkeypatch, file: str) -> None:
     """A run that is whole but for one name; its hashes are right, since anybody can make them."""
@@ -116,9 +106,7 @@ def test_no_file_of_a_run_chooses_code(toy_run: Path, tmp_path: Path, monkeypatc
     else:
         values["representation"]["name"] = "evil:X"
     write_json(path, values)
-    made = read_manifest(path.parent)
-    files = {name: sha for name, sha in sha256_files(path.parent).items() if name != MANIFEST}
-    write_manifest(path.parent, {key: made[key] for key in ("stage", "params", "code", "inputs")}, files)
+    reseal(path.parent)
     use: Callable[[], object] = partial(write_report, "toy")
     if not file.startswith("evaluation"):
         use = partial(Predictor.from_artifacts, run.rank_dir, tuned=file.startswith("tuned"))
@@ -128,6 +116,10 @@ def test_no_file_of_a_run_chooses_code(toy_run: Path, tmp_path: Path, monkeypatc
             use()
     else:
         use()
+    if file.startswith("tuned"):  # which the proof that the bundle loads reads
+        with pytest.raises(UserError, match=r"names code of its own, the representation 'evil:X'"):
+            export_run(run.rank_dir, "bundle")
+        assert not Path("bundle").exists()
     assert not Path("stolen").exists()
 
 
@@ -227,15 +219,6 @@ LINKS: dict[str, Callable[[Path, Path], None]] = {
     "pipe": lambda path, secret: os.mkfifo(path),
     "folder": lambda path, secret: path.mkdir(),
 }
-
-
-@pytest.fixture
-def secret(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file elsewhere on this machine, which must stay as it is."""
-    path = tmp_path_factory.mktemp("home") / "secret"
-    path.write_text("private")
-    yield path
-    assert path.read_text() == "private"
 
 
 @pytest.mark.timeout(60)

@@ -72,11 +72,11 @@ def test_titles_below_the_pages_own() -> None:
 @pytest.mark.parametrize(("name", "kind"), [("a.png", "image/png"), ("b.GIF", "image/gif"), ("c.jpg", "image/jpeg")])
 def test_image_files_are_embedded(tmp_path: Path, name: str, kind: str) -> None:
     (tmp_path / name).write_bytes(b"picture")
-    picture = file_picture(tmp_path / name, "text")
+    picture = file_picture(name, (tmp_path / name).read_bytes(), "text")
     assert picture is not None
     assert picture.source == f"data:{kind};base64,{base64.b64encode(b'picture').decode()}"
 
 
 def test_other_files_are_no_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(b"")
-    assert file_picture(tmp_path / "a.npy", "") is None
+    assert file_picture("a.npy", b"", "") is None

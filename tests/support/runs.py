@@ -17,8 +17,10 @@ from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.row import Fit, FittedRow, Row, Saved
 from ocd_core.evaluation.rows import row_class
 from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.files import sha256_files
 from ocd_core.network.moves import BasePass, Move
 from ocd_core.predictor import Predictor
+from ocd_core.provenance import MANIFEST, read_manifest, write_manifest
 from ocd_core.samples import SPLITS, Batch, Tensors, whole_split
 from stages import evaluate as evaluate_stage
 from stages import train_controls
@@ -74,6 +76,13 @@ def run_of(root: Path, task: str, values: dict[str, Any], upto: str = "report") 
         patch.chdir(root)
         run_stages(upto, task)
     return Artifacts(task, root=root)
+
+
+def reseal(folder: Path) -> None:
+    """Write a stage's manifest anew for the files that are there, as anybody can who changes them."""
+    made = read_manifest(folder)
+    files = {name: sha for name, sha in sha256_files(folder).items() if name != MANIFEST}
+    write_manifest(folder, {key: made[key] for key in ("stage", "params", "code", "inputs")}, files)
 
 
 def params_of(run: Artifacts) -> Params:
