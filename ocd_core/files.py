@@ -13,6 +13,7 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -288,6 +289,20 @@ def storage_options(url: str) -> dict[str, Any]:
     return {"config_kwargs": {"retries": {"total_max_attempts": _TRIES, "mode": "standard"}}}
 
 
+_PUT: ContextVar[list[str] | None] = ContextVar("put", default=None)
+
+
+@contextmanager
+def put_paths() -> Iterator[list[str]]:
+    """The paths that `put_file` writes, or tries to write, inside the block."""
+    paths: list[str] = []
+    token = _PUT.set(paths)
+    try:
+        yield paths
+    finally:
+        _PUT.reset(token)
+
+
 def put_file(fs: Any, path: str, data: bytes) -> None:
     """Write one file of an fsspec file system; its folder is created if necessary, but never a bucket.
 
@@ -298,6 +313,8 @@ def put_file(fs: Any, path: str, data: bytes) -> None:
     bucket = bool(protocols & _BUCKETS)  # its folders are only parts of names
     if not bucket:
         fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    if (paths := _PUT.get()) is not None:
+        paths.append(path)
     try:
         fs.pipe_file(path, data)
     except FileNotFoundError as error:

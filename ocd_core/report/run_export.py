@@ -20,7 +20,7 @@ from ocd_core.pipeline import maker
 from ocd_core.predictor import Predictor
 from ocd_core.provenance import MANIFEST as MADE
 from ocd_core.provenance import check_files, listed_bytes, read_manifest, write_manifest
-from ocd_core.report.exporting import write_whole
+from ocd_core.report.exporting import check_alone, write_whole
 from ocd_core.report.run_card import run_card
 
 
@@ -72,6 +72,8 @@ def _write(run: Artifacts, params: Params, predictor: Predictor, dest: str) -> M
             ) from error
         fs, root = filesystem(dest)
         for name in (*manifest.files, CARD, MANIFEST):
+            if name == MANIFEST:
+                check_alone(dest, (*manifest.files, CARD))
             data = (work / name).read_bytes()
             put_file(fs, f"{root}/{name}", data)
             if fs.cat_file(f"{root}/{name}") != data:

@@ -21,10 +21,11 @@ from ocd_core._version import __version__
 from ocd_core.errors import UserError
 from ocd_core.files import filesystem, is_url, put_file, read_regular, utf8
 from ocd_core.provenance import listed_bytes, read_manifest
-from ocd_core.report.exporting import write_whole
+from ocd_core.report.exporting import check_alone, write_whole
 from ocd_core.report.store_card import card_files
 from ocd_core.store import OverfitStore, copy_store
-from ocd_core.store.source import Source, read_node
+from ocd_core.store.copying import own_files
+from ocd_core.store.source import Source, read_node, schema_of
 
 MANIFEST = "MANIFEST.json"
 _WEIGHTS = "model.safetensors"
@@ -67,6 +68,7 @@ def _write(source: Source, dest: str, name: str, card: Files, checkpoint: Files)
         if fs.cat_file(f"{root}/{key}") != data:
             raise UserError(f"{dest}/{key} did not arrive whole; export again")
     copied = Source(dest)
+    check_alone(dest, [*(f"{name}/{key}" for key in own_files(schema_of(read_node(source)))), *extras])
     manifest = {
         "format": "ocd-overfit-export",
         "store": name,

@@ -8,7 +8,7 @@ import pytest
 
 from ocd_core.errors import UserError
 from ocd_core.files import filesystem, put_file
-from ocd_core.report.exporting import write_whole
+from ocd_core.report.exporting import check_alone, write_whole
 
 
 def write(to: str) -> str:
@@ -49,6 +49,36 @@ def test_a_url_too(memory: Any) -> None:
     assert not memory.exists("/whole/d")
     assert write_whole("memory://whole/d/", "last", write) == "done"
     assert memory.cat_file("/whole/d/a/b") == b"1"
+
+
+def test_a_call_that_fails_removes_only_what_it_wrote(memory: Any) -> None:
+    def meets_another(to: str) -> str:
+        memory.pipe_file("/whole/d/theirs", b"3")
+        return write_half(to)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole("memory://whole/d", "last", meets_another)
+    assert memory.find("/whole/d") == ["/whole/d/theirs"]
+
+
+def test_what_another_call_completed_stays(memory: Any) -> None:
+    def second(to: str) -> str:
+        write(to)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_whole("memory://whole/d", "last", second)
+    assert memory.find("/whole/d") == ["/whole/d/a/b", "/whole/d/last"]
+
+
+def test_a_folder_is_whole_before_its_last_file_says_so(tmp_path: Path, memory: Any) -> None:
+    for place in (str(tmp_path / "d"), "memory://whole/d"):
+        write(place)
+        check_alone(place, ["a/b", "last"])
+        with pytest.raises(UserError, match=r"d/last was put there by another process meanwhile; .*export again"):
+            check_alone(place, ["a/b"])
+        with pytest.raises(UserError, match=r"d/c was removed by another process"):
+            check_alone(place, ["a/b", "c", "last"])
 
 
 def test_what_is_there_is_never_replaced(tmp_path: Path, memory: Any) -> None:

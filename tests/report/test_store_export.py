@@ -124,6 +124,39 @@ def test_a_failure_leaves_nothing(tmp_path, store, memory, monkeypatch):
     assert not memory.exists("/exports/toy")
 
 
+def test_two_exports_to_one_url(store, memory, monkeypatch):
+    """The second one begins while the first copies; neither reports a success that is none."""
+    copy, errors = export_module.copy_store, []
+
+    def second_meanwhile(location, dest):
+        copy(location, dest)
+        monkeypatch.setattr(export_module, "copy_store", copy)
+        try:
+            export_store(store, "memory://exports/toy")
+        except UserError as error:
+            errors.append(str(error))
+
+    monkeypatch.setattr(export_module, "copy_store", second_meanwhile)
+    manifest = export_store(store, "memory://exports/toy")
+    assert len(errors) == 1
+    assert verify_store("memory://exports/toy/train.zarr") == []
+    there = {k.removeprefix("/exports/toy/") for k in memory.find("/exports/toy")}
+    assert there == {*manifest["files"], "MANIFEST.json"}
+
+
+def test_an_export_whose_files_another_removes(store, memory, monkeypatch):
+    copy = export_module.copy_store
+
+    def removed(location, dest):
+        copy(location, dest)
+        memory.rm("/exports/toy/train.zarr/delta", recursive=True)
+
+    monkeypatch.setattr(export_module, "copy_store", removed)
+    with pytest.raises(UserError, match=r"train\.zarr/delta/.* was removed by another process meanwhile"):
+        export_store(store, "memory://exports/toy")
+    assert not memory.exists("/exports/toy/MANIFEST.json")
+
+
 def test_what_a_killed_export_left_is_swept(tmp_path, store):
     (tmp_path / ".d.ocd-abcd1234.partial" / "train.zarr").mkdir(parents=True)
     (tmp_path / ".d.ocd-abcd1234.partial" / "train.zarr" / "junk").write_text("x")
