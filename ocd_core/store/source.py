@@ -162,7 +162,8 @@ def missing_files(sizes: dict[str, int], schema: StoreSchema) -> list[str]:
 
 def open_arrays(source: Source, schema: StoreSchema) -> dict[str, zarr.Array[Any]]:
     """The arrays of a finished store."""
-    group = zarr.open_group(source.zarr_store(), mode="r", use_consolidated=True)
+    # of format 3 alone: to find the format, zarr would open what has the names of the others' files, such as a pipe
+    group = zarr.open_group(source.zarr_store(), mode="r", zarr_format=3, use_consolidated=True)
     found = {name: node for name in schema.arrays() if isinstance(node := group[name], zarr.Array)}
     assert len(found) == len(schema.arrays())
     return found

@@ -152,3 +152,15 @@ def test_pipes_and_links_in_a_store(store: Path, tmp_path: Path) -> None:
     assert str(verify_store(copy)[0]) == "shard 1 of rho (samples 4 to 7): it is no longer a file"
     with pytest.raises(UserError, match="damaged"):
         OverfitStore(copy)
+
+
+@pytest.mark.timeout(60)
+def test_pipes_beside_the_files_of_a_store_are_not_opened(store: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(store, tmp_path / "train.zarr"))
+    for folder in (copy, *(copy / name for name in OverfitStore(store).schema.arrays())):
+        for name in (".zgroup", ".zattrs", ".zmetadata", ".zarray", "pipe", "c.99"):
+            os.mkfifo(folder / name)
+    assert (OverfitStore(copy).deltas() == OverfitStore(store).deltas()).all()
+    assert verify_store(copy) == []
+    copy_store(copy, str(tmp_path / "other.zarr"))
+    assert not list((tmp_path / "other.zarr").rglob(".z*"))
