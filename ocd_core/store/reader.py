@@ -16,12 +16,32 @@ from ocd_core.files import is_shortage
 from ocd_core.samples import Condition
 from ocd_core.store.factored import optimizer_of, rebuild_delta
 from ocd_core.store.schema import ArraySpec, Layout, StoreSchema
-from ocd_core.store.shards import decode_chunks, decode_shard
+from ocd_core.store.shards import decode_chunks, decode_shard, most_bytes
 from ocd_core.store.source import Source, missing_files, open_arrays, read_node, schema_of
 from ocd_core.weights import BaseId
 
 _NO_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Rows = slice | npt.NDArray[Any] | None
+
+
+def row_numbers(rows: slice | npt.ArrayLike, count: int) -> npt.NDArray[np.int64]:
+    """What `np.arange(count)[rows]` gives, without `count` numbers in memory: a store may claim any.
+
+    Raises:
+        IndexError: as numpy.
+    """
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(count))
+    chosen = np.asarray(rows) if np.size(rows) or isinstance(rows, np.ndarray) else np.empty(0, np.int64)
+    np.broadcast_to(np.int8(0), (count,))[chosen]  # one byte that stands for all: numpy's own errors
+    if chosen.dtype == bool:
+        return np.flatnonzero(chosen)
+    numbers = chosen.astype(np.int64)
+    return np.where(numbers < 0, numbers + count, numbers)
+
+
+def _count(rows: slice | npt.NDArray[Any], count: int) -> int:
+    return len(range(*rows.indices(count))) if isinstance(rows, slice) else len(row_numbers(rows, count))
 
 
 class OverfitStore:
@@ -120,7 +140,7 @@ class OverfitStore:
             start, stop, step = rows.indices(len(self))
             if step == 1:
                 return self._read_range(name, start, max(start, stop))
-        wanted = np.arange(len(self))[rows]
+        wanted = row_numbers(rows, len(self))
         if not len(wanted):
             return np.empty((0, *spec.shape[1:]), spec.dtype)
         kept, inverse = np.unique(wanted, return_inverse=True)  # each chunk is decoded once, in order
@@ -147,6 +167,8 @@ class OverfitStore:
 
     def _read_shard(self, spec: ArraySpec, shard: int) -> npt.NDArray[Any]:
         rows = self.schema.shard_slice(shard)
+        if self._source.size(spec.file(shard)) > most_bytes(spec):
+            raise ValueError("a file is larger than a shard can be")
         data = self._source.read(spec.file(shard))
         values, broken = decode_shard(spec, self.schema.codec, data, rows.stop - rows.start)
         if values is None:
@@ -271,7 +293,7 @@ class OverfitStore:
             "layer_activation": schema.layer_activation,
             "base_output": schema.base_output,
         }
-        count = len(self._ids[0][slice(None) if rows is None else rows])
+        count = len(self) if rows is None else _count(rows, len(self))
         return Condition(
             *(
                 torch.from_numpy(self.read(name, rows)) if name in arrays else torch.empty(count, *shape)

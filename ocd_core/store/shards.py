@@ -80,6 +80,15 @@ def encode_shard(spec: ArraySpec, codec: Codec, values: npt.NDArray[Any]) -> Ite
     yield _crc(tail)
 
 
+def most_bytes(spec: ArraySpec) -> int:
+    """The size in bytes that no file of a shard exceeds, however badly its chunks compress."""
+    return spec.chunks_per_shard * _most_of_chunk(spec) + _index_bytes(spec)
+
+
+def _most_of_chunk(spec: ArraySpec) -> int:
+    return 2 * math.prod(spec.chunk) * spec.dtype.itemsize + 2**16
+
+
 def decode_shard(
     spec: ArraySpec, codec: Codec, data: bytes, rows: int
 ) -> tuple[npt.NDArray[Any] | None, list[BrokenChunk]]:
@@ -115,7 +124,7 @@ def decode_chunks(
     Raises:
         ValueError: one cannot be read.
     """
-    most = 2 * math.prod(spec.chunk) * spec.dtype.itemsize + 2**16  # what no encoding of a chunk takes
+    most = _most_of_chunk(spec)
     found = {}
     try:
         index = _read_index(spec, read(-_index_bytes(spec), None))

@@ -15,6 +15,8 @@ from ocd_core.store.metadata import ZARR_JSON, metadata_digest
 from ocd_core.store.possible import refuse_impossible
 from ocd_core.store.schema import FORMAT, SCHEMA_VERSION, StoreSchema
 
+MOST_JSON_BYTES = 2**28  # of a zarr.json; those of a store with a million shards have a quarter of it
+
 
 class DamagedStoreError(UserError):
     """An overfit store whose zarr.json cannot be trusted."""
@@ -83,6 +85,15 @@ class Source:
         keys = {name.removeprefix(prefix): size for name, size in found.items()}
         return {key: len(self.read(key)) if size is None else int(size) for key, size in keys.items()}
 
+    def size(self, key: str) -> int:
+        """A file's size in bytes.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+        """
+        path = f"{self._root}/{key}"
+        return Path(path).stat().st_size if self.local else int(self._fs.size(path))
+
     def read(self, key: str) -> bytes:
         """A file's content.
 
@@ -117,6 +128,8 @@ def read_node(source: Source) -> dict[str, Any]:
     """
     where = source.location
     try:
+        if source.size(ZARR_JSON) > MOST_JSON_BYTES:
+            raise ValueError("it is too large")
         node = json.loads(source.read(ZARR_JSON))
         attributes = node["attributes"]
         kind = attributes.get("format")

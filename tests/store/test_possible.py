@@ -164,3 +164,19 @@ def test_pipes_beside_the_files_of_a_store_are_not_opened(store: Path, tmp_path:
     assert verify_store(copy) == []
     copy_store(copy, str(tmp_path / "other.zarr"))
     assert not list((tmp_path / "other.zarr").rglob(".z*"))
+
+
+def test_a_file_larger_than_what_it_is_is_not_read(store: Path, tmp_path: Path) -> None:
+    """Sparse, so that it takes no space on the disk of whoever made it."""
+    copy = Path(shutil.copytree(store, tmp_path / "train.zarr"))
+    opened = OverfitStore(copy)
+    shard, claimed = copy / "rho" / "c.0", 2**40
+    os.truncate(shard, claimed)
+    with pytest.raises(UserError, match=r"rho does not decode .a file is larger than a shard can be"):
+        opened.read("rho")
+    assert "the file is larger than a shard can be" in str(verify_store(copy)[0])
+    os.truncate(copy / "rho" / "zarr.json", claimed)
+    assert "rho: its zarr.json" in str(verify_store(copy)[0])
+    os.truncate(copy / "zarr.json", claimed)
+    with pytest.raises(UserError, match=r"zarr\.json cannot be read"):
+        OverfitStore(copy)

@@ -9,9 +9,11 @@ import xarray as xr
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from ocd_core.errors import UserError
 from ocd_core.store import OverfitStore
+from ocd_core.store.reader import row_numbers
 from tests.support.stores import ATTRIBUTES, complete, make_schema, make_values
 
 
@@ -50,6 +52,40 @@ def test_rows(stored, data):
     )
     for name in ("layer_input", "sample_id"):
         np.testing.assert_array_equal(store.read(name, rows), values[name] if rows is None else values[name][rows])
+
+
+INTEGERS = st.integers(-15, 15)
+ROWS = st.one_of(
+    st.slices(12),
+    st.builds(slice, st.none() | INTEGERS, st.none() | INTEGERS, st.none() | INTEGERS),
+    hnp.arrays(st.sampled_from(["i1", "i8", "u1", "u8"]), hnp.array_shapes(max_dims=2, min_side=0, max_side=5)),
+    st.lists(INTEGERS, max_size=5),
+    hnp.arrays(st.sampled_from(["i1", "i4", "i8"]), st.integers(0, 6), elements=INTEGERS),
+    hnp.arrays(bool, st.integers(11, 13)),
+    hnp.arrays("f8", st.integers(0, 3), elements=st.just(0.0)),
+)
+
+
+def outcome(take):
+    """The values, or the error, of a way to take rows."""
+    try:
+        return take()
+    except (IndexError, ValueError) as error:
+        return [type(error).__name__, str(error)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(ROWS, st.sampled_from([12, 300]))
+def test_rows_are_those_of_numpy(rows, count):
+    expected = outcome(lambda: np.arange(count)[rows])
+    np.testing.assert_array_equal(outcome(lambda: row_numbers(rows, count)), expected, strict=True)
+
+
+@pytest.mark.parametrize("rows", [np.array([0, -1, 2**61]), slice(None, None, 2**60), slice(3, 9, 2)])
+def test_rows_take_no_memory_for_what_a_store_claims(rows):
+    assert len(row_numbers(rows, 2**62 - 1)) <= 4
+    with pytest.raises(IndexError):
+        row_numbers(np.array([2**62]), 2**62 - 1)
 
 
 def test_out_of_range(stored):
