@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
@@ -24,6 +23,8 @@ CONFIG = "config.json"
 FORMAT = 1
 _NAMED = 3  # how many tensors an error names
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys under which training loops store the weights
+# what a constructor raises that is given something impossible
+_MISFITS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError, RuntimeError)
 _PARALLEL = "module."  # before each name, if a network was saved inside of torch's DataParallel
 
 
@@ -63,6 +64,23 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError) as error:
         if is_shortage(error):
             raise
+        raise UserError(f"{path} is not a readable safetensors file: {_one_line(error)}") from error
+
+
+def tensor_shapes(path: Path) -> list[list[int]]:
+    """The shape of every tensor of a safetensors file, of which only the header is read.
+
+    Raises:
+        UserError: the file is missing or is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise UserError(f"{path} does not exist or is not a file")
+    try:
+        with safe_open(path, "pt") as file:
+            return [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no dict
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file: {_one_line(error)}") from error
 
 
@@ -187,15 +205,17 @@ def refuse_another_base(folder: Path, base: BaseId) -> None:
 
 @contextmanager
 def described_by(folder: Path, remedy: str = "train it again") -> Iterator[None]:
-    """Wraps building a network from its config: a config that does not fit was written by another version.
+    """Wraps building a network from its config: a config that does not fit was written by another version, or forged.
 
     Raises:
         UserError: a key is missing, or the network does not accept a value.
     """
     try:
         yield
-    except (KeyError, TypeError, ValidationError) as error:
-        first = " ".join(str(error).split())
+    except _MISFITS as error:
+        if isinstance(error, UserError) or is_shortage(error):
+            raise
+        first = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(f"{folder} was written by another version: {first}; {remedy}") from error
 
 

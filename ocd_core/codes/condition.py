@@ -68,8 +68,9 @@ class ConditionEncoder(nn.Module):
 
     def __init__(self, sizes: Sequence[int], dim: int) -> None:
         super().__init__()
-        assert len(sizes) == len(PARTS)
-        assert any(sizes)
+        assert len(sizes) == len(PARTS), f"{len(sizes)} sizes of the parts of I(x) instead of {len(PARTS)}"
+        assert any(sizes), "no part of I(x) has features"
+        assert min(sizes) >= 0, f"a part of I(x) has {min(sizes)} features"
         self.sizes, self.dim = tuple(sizes), dim
         present = [(name, size) for name, size in zip(PARTS, sizes, strict=True) if size]
         self.standardise = nn.ModuleDict({name: Standardise(size) for name, size in present})

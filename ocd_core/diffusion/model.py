@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ocd_core.built_size import build_bounded
 from ocd_core.codes.condition import ConditionEncoder, TimeEncoder
 from ocd_core.codes.representations import representation_class
 from ocd_core.codes.representations.base import Representation
@@ -15,7 +16,7 @@ from ocd_core.diffusion.denoisers import build_denoiser
 from ocd_core.diffusion.params import DiffusionParams
 from ocd_core.diffusion.schedules import make_schedule, split_prediction
 from ocd_core.samples import Condition
-from ocd_core.weights import BaseId, described_by, load_network, load_strictly, save_network
+from ocd_core.weights import WEIGHTS, BaseId, described_by, load_network, load_strictly, save_network
 
 KIND = "diffusion"
 
@@ -89,10 +90,14 @@ class DiffusionModel(nn.Module):
         """
         state, config = load_network(folder, KIND)
         with described_by(folder):
-            params = DiffusionParams.model_validate(config["params"])
-            encoder = ConditionEncoder(config["condition_sizes"], params.embedding)
-            described = config["representation"]
-            representation = representation_class(described["name"])(**described["args"])
-        self = cls(encoder, representation, params)
+            self = build_bounded(lambda: cls._described(config), (t.shape for t in state.values()), folder / WEIGHTS)
         load_strictly(self, state, folder)
         return self.eval()
+
+    @classmethod
+    def _described(cls, config: dict[str, Any]) -> "DiffusionModel":
+        params = DiffusionParams.model_validate(config["params"])
+        encoder = ConditionEncoder(config["condition_sizes"], params.embedding)
+        described = config["representation"]
+        representation = representation_class(described["name"])(**described["args"])
+        return cls(encoder, representation, params)

@@ -8,6 +8,8 @@ from ocd_core.codes.params import RepresentationParams
 from ocd_core.diffusion.denoisers import DENOISERS
 from ocd_core.strict import Count, Depth, Fraction, NonNegative, Positive, PositiveInt, Rate, StrictModel, Width
 
+_MOST_TABLE = 2**28  # numbers, 1 GiB in float32
+
 
 class DenoiserParams(StrictModel):
     """The network ε_Ω: `mlp` for codes of any shape, U-Nets for `dense` only (see `ocd_core.diffusion.denoisers`)."""
@@ -69,6 +71,11 @@ class DiffusionParams(StrictModel):
             )
         if self.embedding % 2:
             raise ValueError(f"embedding must be even (sines and cosines), not {self.embedding}")
+        if self.timesteps * self.embedding > _MOST_TABLE:
+            raise ValueError(
+                f"timesteps × embedding is {self.timesteps * self.embedding:,}, above {_MOST_TABLE:,}, the largest "
+                "table of PE(t); lower one of them"
+            )
         if self.accumulate > self.batch_size:
             raise ValueError("accumulate cannot cut a batch into more parts than it has samples (batch_size)")
         if self.task_loss and self.accumulate > self.task_batch:

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ocd_core.built_size import build_bounded, no_larger_than
 from ocd_core.codes.representations import representation_class
 from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Context, Fitting
@@ -141,7 +143,9 @@ class _SavedRows:
             self.rows: dict[str, dict[str, Any]] = self.config["rows"]
             if _SPACE in self.config:
                 described = self.config[_SPACE]
-                self.space = DeltaSpace(representation_class(described["name"])(**described["args"]))
+                self.space = build_bounded(
+                    lambda: DeltaSpace(representation_class(described["name"])(**described["args"])), *self._held()
+                )
         if self.space is not None:
             load_strictly(self.space, self._tensors(_SPACE), self.folder)
             self.space.eval().requires_grad_(False).to(context.device)
@@ -151,8 +155,11 @@ class _SavedRows:
         if row.family not in self.rows:
             raise UserError(f"{self.folder} holds no {row.family!r}; run the stage train_controls again ('dvc repro')")
         prefix = _prefix(row)
-        with described_by(self.folder):
+        with described_by(self.folder), no_larger_than(*self._held()):
             row.load(Saved(self._tensors(prefix), self.rows[row.family], self.folder, prefix, self.space))
+
+    def _held(self) -> tuple[list[torch.Size], Path]:
+        return [tensor.shape for tensor in self.state.values()], self.folder / WEIGHTS
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         named = {name: tensor for name, tensor in self.state.items() if name == prefix}

@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.built_size import no_larger_than
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel, Precision
 from ocd_core.provenance import check_files
 from ocd_core.tasks.base import Task
-from ocd_core.weights import load_weights
+from ocd_core.weights import WEIGHTS, load_weights, tensor_shapes
 
 
 def load_base_network(run: Artifacts, task: Task) -> nn.Module:
@@ -20,9 +21,11 @@ def load_base_network(run: Artifacts, task: Task) -> nn.Module:
     Raises:
         UserError: it is missing, damaged, or has another architecture.
     """
-    model = task.build_model()
     check_files(run.need(run.base, "train_base"))
-    load_weights(model, run.base / "model.safetensors")
+    weights = run.base / WEIGHTS
+    with no_larger_than(tensor_shapes(weights), weights):
+        model = task.build_model()
+    load_weights(model, weights)
     return model
 
 

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ocd_core.built_size import build_bounded
 from ocd_core.codes.condition import ConditionEncoder
 from ocd_core.samples import Condition
 from ocd_core.scale.params import ScaleParams
-from ocd_core.weights import BaseId, described_by, load_network, load_strictly, save_network
+from ocd_core.weights import WEIGHTS, BaseId, described_by, load_network, load_strictly, save_network
 
 KIND = "scale"
 UNUSED = "unused"  # the key of the reason why there is no network, in the config and the metrics
@@ -74,7 +75,11 @@ class ScaleNetwork(nn.Module):
             return None
         with described_by(folder):
             width = ScaleParams.model_validate(config["params"]).width
-            self = cls(ConditionEncoder(config["condition_sizes"], width))
+            self = build_bounded(
+                lambda: cls(ConditionEncoder(config["condition_sizes"], width)),
+                (tensor.shape for tensor in state.values()),
+                folder / WEIGHTS,
+            )
         load_strictly(self, state, folder)
         return self.eval()
 
