@@ -1,7 +1,7 @@
 """Prediction with drawn weights (Alg. 2): Δ is drawn for an unseen x, and the network answers with θ + Δ."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -370,9 +370,8 @@ def validated_gain(run: Artifacts) -> float:
     """
     path = run.need(run.controls, "train_controls") / "config.json"
     check_files(run.controls, stage="train_controls")
-    found = read_json(path)
-    for key in ("rows", "ocd_gain", "gain"):
-        found = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(found, float):
-        raise UserError(f"{path} holds no gain; run the stage train_controls again ('dvc repro')")
-    return found
+    with suppress(KeyError, TypeError):
+        gain = read_json(path)["rows"]["ocd_gain"]["gain"]
+        if isinstance(gain, float):
+            return gain
+    raise UserError(f"{path} holds no gain; run the stage train_controls again ('dvc repro')")

@@ -29,6 +29,7 @@ from ocd_core.files import is_shortage, is_url, locked, path_of, read_regular, s
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
+from ocd_core.network.ranking import read_ranking
 from ocd_core.params_files import params_path
 from ocd_core.predictor import Prediction, Predictor
 from ocd_core.probing.diagnosis import VERDICT
@@ -186,7 +187,7 @@ class OCD:
         with _stdout_apart():
             params = given_params(data, self._layer, self._options)
             self._run(params, ("prepare", "train_base", "score_layers"))
-            layer = read_json(self.artifacts.layers / "layers.json")["used"]["1"]
+            layer = read_ranking(self.artifacts.layers).used["1"]
             one_position, store_bytes = self._look_at(layer, batch, len(sources["train"]))
             params = given_params(data, self._layer, self._options, one_position, None, store_bytes)
             self._run(params, ("overfit",), ("train", "val"))

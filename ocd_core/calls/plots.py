@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
+from ocd_core.network.ranking import read_ranking
 from ocd_core.probing.diagnosis import Diagnosis
 from ocd_core.probing.picture import diagnosis_figure
 from ocd_core.report.results import merged_results, read_run_table
@@ -41,7 +42,7 @@ def _layers(run: Artifacts) -> "Figure":
 
 def _diagnosis(run: Artifacts) -> "Figure":
     folder = _made(run, "diagnosis", "diagnose")
-    return diagnosis_figure(Diagnosis.read(folder, read_json(run.layers / "layers.json")["used"]["1"]))
+    return diagnosis_figure(Diagnosis.read(folder, read_ranking(run.layers).used["1"]))
 
 
 def _curves(run: Artifacts) -> "Figure":

@@ -6,10 +6,11 @@ It is separate from `ocd_core.predictor`, so that overfitting does not depend on
 import torch
 from torch import nn
 
-from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.artifacts import Artifacts
 from ocd_core.built_size import no_larger_than
 from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel, Precision
+from ocd_core.network.ranking import RANKING, read_ranking
 from ocd_core.provenance import check_files
 from ocd_core.tasks.base import Task
 from ocd_core.weights import WEIGHTS, load_weights, tensor_shapes
@@ -35,10 +36,10 @@ def load_cut_model(
     """The run's base network on a device, cut at the layer of the run's rank."""
     model = load_base_network(run, task)
     check_files(run.need(run.layers, "score_layers"))
-    used = read_json(run.layers / "layers.json")["used"]
+    used = read_ranking(run.layers).used
     if str(run.rank) not in used:
         raise UserError(
-            f"{run.layers / 'layers.json'} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
+            f"{run.layers / RANKING} has no layer of rank {run.rank} (there are {len(used)}); lower the rank or "
             "widen layer.candidates"
         )
     return CutModel(model.to(device), used[str(run.rank)], precision)

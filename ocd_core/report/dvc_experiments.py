@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ocd_core.errors import UserError
+from ocd_core.evaluation.table import checked_table
 
 _TABLE = "evaluation/table.json"
 
@@ -73,7 +74,7 @@ class Experiment:
             known = ", ".join(runs) or "none"
             raise UserError(f"experiment {self.name} has no evaluated run {folder}; it has {known}")
         table, config = (self._read(f"{folder}/evaluation/{name}") for name in ("table.json", "config.json"))
-        return table, config
+        return checked_table(table, f"table.json of experiment {self.name}"), config
 
     def _read(self, path: str) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as place:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocd_core.artifacts import Artifacts, read_json
+from ocd_core.artifacts import Artifacts
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result, corrected
+from ocd_core.evaluation.table import read_result_table
 from ocd_core.params_files import NAME_BYTES
 from ocd_core.presets import preset_names
 from ocd_core.provenance import AGAIN, check_files
@@ -79,10 +80,13 @@ def read_run_table(evaluation: Path) -> Table:
     """`table.json` of one run's folder `evaluation`.
 
     Raises:
-        UserError: the folder is damaged.
+        UserError: the folder is damaged, or holds the table of another run.
     """
     check_files(evaluation, AGAIN, "evaluate")
-    table: Table = read_json(evaluation / "table.json")
+    table = read_result_table(evaluation / "table.json")
+    run = Artifacts.from_folder(evaluation.parent)
+    if (run.task, run.seed, run.rank) != tuple(table[key] for key in ("task", "seed", "rank")):
+        raise UserError(f"{evaluation / 'table.json'} is the table of another run; {AGAIN}")
     return table
 
 

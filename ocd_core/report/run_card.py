@@ -4,6 +4,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.bundles.layout import Manifest
 from ocd_core.config import Params
 from ocd_core.evaluation.result import Absent, Result
+from ocd_core.evaluation.table import read_result_table
 from ocd_core.predictor import Predictor
 from ocd_core.report.results import Merged
 from ocd_core.report.run_tables import markdown
@@ -56,6 +57,6 @@ Data: {prepared.get("licence") or NO_LICENCE}.
 def _results(run: Artifacts) -> str:
     if not run.evaluation.exists():
         return "Not evaluated.\n"
-    table = read_json(run.evaluation / "table.json")
+    table = read_result_table(run.evaluation / "table.json")
     results, absent = [Result(**r) for r in table["results"]], [Absent(**a) for a in table["absent"]]
     return markdown([Merged(run.rank, [table], results, absent)])

@@ -9,7 +9,7 @@ from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_tex
 from ocd_core.config import trusted
 from ocd_core.files import replace_file
 from ocd_core.pipeline import maker
-from ocd_core.provenance import check_files, content, write_report_manifests
+from ocd_core.provenance import AGAIN, check_files, content, write_report_manifests
 from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
@@ -25,6 +25,7 @@ from ocd_core.report.store_plots import plot_store
 from ocd_core.samples import SPLITS
 from ocd_core.store import OverfitStore
 from ocd_core.timing import read_seconds
+from ocd_core.weights import described_by
 
 _READ = ("prepared", "base", "layers", "diffusion", "scale", "controls", "evaluation", "pictures")
 _IF_MADE = ("diagnosis",)
@@ -47,7 +48,7 @@ def write_report(task: str, root: Path | str = ".") -> list[Merged]:
         runs = [Artifacts(task, table["seed"], table["rank"], Path(root)) for table in tables]
         for read in runs:
             _check(read)
-        with replaced_folder(runs[0].report) as dest:
+        with replaced_folder(runs[0].report) as dest, described_by(runs[0].task_dir, AGAIN):
             return _write(dest, runs, tables, preset_tables(task, root))
 
 

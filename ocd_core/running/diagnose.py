@@ -1,8 +1,9 @@
 """Say whether OCD can help, in which layer and how much, before anything but the base network is trained."""
 
-from ocd_core.artifacts import read_json, read_table, write_json, write_table, write_text
+from ocd_core.artifacts import read_table, write_json, write_table, write_text
 from ocd_core.drawing import save_figure
 from ocd_core.network.loading import load_base_network
+from ocd_core.network.ranking import read_ranking
 from ocd_core.probing.diagnosis import PICTURE, VERDICT, Diagnosis, temperature_of, verdict_text
 from ocd_core.probing.layers import probe_layers, probes_of_table
 from ocd_core.probing.picture import diagnosis_figure
@@ -24,7 +25,7 @@ def run(lineage: Lineage) -> None:
     task = params.build_task(artifacts.prepared)
     train, val = (task.open(artifacts.prepared, split) for split in ("train", "val"))
     network = load_base_network(artifacts, task)
-    used = list(read_json(artifacts.layers / "layers.json")["used"].values())
+    used = list(read_ranking(artifacts.layers).used.values())
     if params.layer.select == VALIDATED:
         probes = probes_of_table(read_table(artifacts.layers / "probes.tsv"))
     else:

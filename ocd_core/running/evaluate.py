@@ -8,6 +8,7 @@ from ocd_core.evaluation.evaluate import BOUND, evaluate
 from ocd_core.evaluation.fitted import load_rows
 from ocd_core.evaluation.memorisation import measure_memorisation
 from ocd_core.evaluation.speed import inference_times
+from ocd_core.network.ranking import read_ranking
 from ocd_core.predictor import Predictor
 from ocd_core.presets import preset_of
 from ocd_core.progress import progress_bar
@@ -29,7 +30,7 @@ def run(lineage: Lineage, device: str = "cpu") -> dict[str, Any]:
     with progress_bar("evaluate", len(context.split("val")) + len(context.split("test"))) as progress:
         result = evaluate(context, rows, left_out, progress)
     memorisation = measure_memorisation(context)
-    tie = read_json(artifacts.layers / "layers.json")["warning"]
+    tie = read_ranking(artifacts.layers).warning
     notes = read_json(artifacts.base / "metrics.json").get("notes", [])
     cost_flops = read_json(artifacts.controls / "metrics.json")["cost_flops"]
     results = result.results(params.evaluate, artifacts.seed, preset_of(params), cost_flops)
