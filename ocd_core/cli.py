@@ -16,7 +16,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import replace_file
 from ocd_core.places import Place
 from ocd_core.task_commands import JsonOption
-from ocd_core.terminal import errors_as_lines
+from ocd_core.terminal import errors_as_lines, plain, printable_json
 
 if TYPE_CHECKING:
     from ocd_core.tasks.base import Task
@@ -131,7 +131,6 @@ def verify(
     as_json: JsonOption = False,
 ) -> None:
     """Check every file and name what is damaged; exit with status 1 if anything is."""
-    from ocd_core.terminal import plain
     from ocd_core.verify import verify as problems_at
 
     problems = problems_at(context.obj.given(path))
@@ -200,7 +199,7 @@ def predict(
             line["files"] = [str(file) for file in files]
         if result.rho is not None:
             line["rho"] = float(result.rho[0])
-        print(json.dumps(line, ensure_ascii=(sys.stdout.encoding or "").lower() != "utf-8", allow_nan=False))
+        print(printable_json(line, ascii_only=(sys.stdout.encoding or "").lower() != "utf-8"))
 
 
 def _output_files(task: "Task", output: Any, out: Path, name: str, force: bool) -> list[Path]:
@@ -233,7 +232,7 @@ def diagnose(
     lineage = Lineage.of(task, seed)
     run_stages(lineage, ("prepare", "train_base", "score_layers", "diagnose"))
     folder = lineage.artifacts.diagnosis
-    text = (folder / VERDICT).read_text(encoding="utf-8")
+    text = plain((folder / VERDICT).read_text(encoding="utf-8"))
     console = Console()
     console.print(Markdown(text) if console.is_terminal else text, markup=False, soft_wrap=not console.is_terminal)
     print(f"picture: {folder / PICTURE}")

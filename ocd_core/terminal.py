@@ -1,10 +1,12 @@
 """What command lines print: errors as one line, and text that no terminal and no Markdown page refuses or obeys."""
 
 import errno
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from ocd_core.errors import UserError
 from ocd_core.files import UNREACHABLE, is_shortage
@@ -107,6 +109,12 @@ def plain(text: str) -> str:
         character if character in "\n\t" or (character.isprintable() or character == " ") else _escape(character)
         for character in text
     )
+
+
+def printable_json(values: Any, *, ascii_only: bool) -> str:
+    """Plain values as JSON in one line, in which what a terminal would obey stands as an escape of JSON."""
+    text = json.dumps(values, ensure_ascii=ascii_only, allow_nan=False)
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def code_text(text: str) -> str:

@@ -11,6 +11,7 @@ from ocd_core.probing.probe import probe_steps
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
 from ocd_core.scoring.params import VALIDATED
+from ocd_core.terminal import plain
 
 LAYERS = 8  # that are probed at most: those of the first ranks
 
@@ -38,4 +39,4 @@ def run(lineage: Lineage) -> None:
         write_json(dest / "metrics.json", diagnosis.metrics())
         write_table(dest / "layers.tsv", diagnosis.table())
         save_figure(diagnosis_figure(diagnosis), dest / PICTURE)
-    print(f"diagnosis: {diagnosis.verdict} (best layer: {diagnosis.best.layer})")
+    print(plain(f"diagnosis: {diagnosis.verdict} (best layer: {diagnosis.best.layer})"))

@@ -6,6 +6,7 @@ from ocd_core.artifacts import write_json
 from ocd_core.provenance import Lineage
 from ocd_core.samples import SPLITS
 from ocd_core.tasks.overlap import SHARED_ROWS, shared_inputs, warnings
+from ocd_core.terminal import plain
 
 
 def run(lineage: Lineage) -> None:
@@ -19,6 +20,6 @@ def run(lineage: Lineage) -> None:
             summary[SHARED_ROWS] = shared_inputs(splits, domain.evaluation_batch)
         write_json(dest / "config.json", lineage.params.effective("prepare"))
         write_json(dest / "summary.json", summary)
-    print(", ".join(f"{k}: {v}" for k, v in summary.items()))
+    print(plain(", ".join(f"{k}: {v}" for k, v in summary.items())))
     for text in warnings(summary):
-        print(f"warning: {text}", file=sys.stderr)
+        print(plain(f"warning: {text}"), file=sys.stderr)

@@ -29,6 +29,7 @@ from ocd_core.scoring.scores import (
     scoring_steps,
 )
 from ocd_core.tasks.base import Task
+from ocd_core.terminal import plain
 
 
 def run(lineage: Lineage) -> None:
@@ -50,7 +51,7 @@ def run(lineage: Lineage) -> None:
         check_selected(model, report["used"]["1"], domain, train, params)
     warning = report["warning"] if probes is None else no_gain(probes)
     if warning is not None:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(plain(f"warning: {warning}"), file=sys.stderr)
     with lineage.write("layers") as dest:
         write_json(dest / "config.json", params.effective("layers"))
         write_json(dest / "layers.json", report)
@@ -70,7 +71,7 @@ def _probes(lineage: Lineage, model: nn.Module, domain: Task, train: Split, scor
         try:
             check_selected(model, layer, domain, train, params)
         except UserError as error:
-            print(f"warning: layer {layer!r} is not probed: {error}", file=sys.stderr)
+            print(plain(f"warning: layer {layer!r} is not probed: {error}"), file=sys.stderr)
         else:
             layers.append(layer)
     if not layers:

@@ -6,6 +6,7 @@ from ocd_core.artifacts import write_json, write_table
 from ocd_core.network.training import fit_base
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
+from ocd_core.terminal import plain
 from ocd_core.training.devices import local_device
 from ocd_core.weights import save_weights
 
@@ -28,7 +29,7 @@ def run(lineage: Lineage, device: str = "cpu") -> None:
         if not result.metrics["epochs"]:
             progress(params.base.epochs, "given weights")
     for note in result.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(plain(f"note: {note}"), file=sys.stderr)
     with lineage.write("base") as dest:
         save_weights(result.model, dest / "model.safetensors")
         write_json(dest / "config.json", params.effective("base"))
