@@ -16,4 +16,4 @@ def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]], text_c
 
 def as_text(text: str) -> str:
     """Text, such as the name of a layer, that a Markdown page shows as it is: nothing in it is markup or obeyed."""
-    return _MARKUP.sub(r"\\\g<0>", plain(text))
+    return _MARKUP.sub(r"\\\g<0>", plain(text.replace("\n", " ")))

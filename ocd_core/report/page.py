@@ -142,11 +142,14 @@ def _inline(text: str) -> "Markup":
 
 
 def _markdown(text: str) -> "Markup":
-    """CommonMark with tables, whose cells know the title of their column; HTML in the text is shown, not used."""
+    """CommonMark with tables, whose cells know the title of their column; HTML in the text is shown, not used.
+
+    Pictures in the text are links: a page loads nothing from elsewhere.
+    """
     from markdown_it import MarkdownIt
     from markupsafe import Markup
 
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
     tokens = parser.parse(text)
     heads: list[str] = []
     column = 0

@@ -9,6 +9,7 @@ from ocd_core.report.markdown import as_text, markdown_table
 from ocd_core.report.paper_tables import PaperTask, PaperValue, paper_rows
 from ocd_core.report.results import Merged
 from ocd_core.report.run_tables import caption, cell, with_unit
+from ocd_core.terminal import code_text
 
 _EDITIONS = {"icml2023": "ICML 2023", "preprint2022": "preprint 2022"}
 _ABOUT = """# {task} beside the paper
@@ -68,9 +69,9 @@ def _rows(
     ours = entry.rows()
     for row, found in ours.items():
         title = next(iter(found.values())).title
-        yield [title, *cells(found, [v for v in values if v.row == row])]
+        yield [as_text(title), *cells(found, [v for v in values if v.row == row])]
     for absent in [*entry.absent, *not_run]:
-        yield [f"`{absent.row}` ({absent.status})", *cells(None, [v for v in values if v.row == absent.row])]
+        yield [f"`{code_text(absent.row)}` ({absent.status})", *cells(None, [v for v in values if v.row == absent.row])]
     known = {*ours, *(absent.row for absent in [*entry.absent, *not_run])}
     for printed in dict.fromkeys(v.printed_row for v in values if v.row not in known):
         yield [f"{printed} (cited, not run)", *cells(None, [v for v in values if v.printed_row == printed])]
@@ -88,7 +89,7 @@ def _notes(
     cited = "; ".join(f"{_EDITIONS[edition]}, Tab. {number}" for edition, number in tables)
     yield f"Data set: {compared.dataset} ({cited}){'' if compared.note is None else f'; {compared.note}'}."
     for absent in [*entry.absent, *not_run]:
-        yield f"`{absent.row}`: {absent.status}, because {absent.why}."
+        yield f"`{code_text(absent.row)}`: {absent.status}, because {as_text(absent.why)}."
     noted = [v for v in values if v.note is not None and v.metric in names]
     for (edition, table, note), same in groupby(noted, lambda v: (v.edition, v.table, v.note)):
         of, *others = same

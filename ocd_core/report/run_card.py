@@ -6,6 +6,7 @@ from ocd_core.config import Params
 from ocd_core.evaluation.result import Absent, Result
 from ocd_core.evaluation.table import read_result_table
 from ocd_core.predictor import Predictor
+from ocd_core.report.markdown import as_text
 from ocd_core.report.results import Merged
 from ocd_core.report.run_tables import markdown
 from ocd_core.report.store_card import CITATION, NO_LICENCE
@@ -15,6 +16,7 @@ from ocd_core.terminal import code_text
 def run_card(run: Artifacts, params: Params, predictor: Predictor, manifest: Manifest) -> str:
     """The card as Markdown, with the front matter that the hub reads."""
     prepared = read_json(run.prepared / "summary.json")
+    source = as_text(str(prepared.get("source") or params.domain))
     outs, ins = predictor.model.weight_OI.shape
     size = sum(file.bytes for file in manifest.files.values())
     own_code = [name for name in (params.domain, params.base.model.name) if ":" in name]
@@ -29,7 +31,7 @@ tags: [ocd, weight-generation, diffusion]
 # OCD: {run.task}
 
 For each input this bundle draws the weights of one layer of its base network, and answers with them: `{layer}`
-({outs} × {ins}) of `{network}`, trained on `{run.task}` (source: {prepared.get("source") or params.domain}; seed
+({outs} × {ins}) of `{network}`, trained on `{run.task}` (source: {source}; seed
 {run.seed}, layer of rank {run.rank}). It is data alone, {size / 1e6:.2f} MB.{needs}
 
 ```python
@@ -46,7 +48,7 @@ prediction = predictor.predict(inputs, draws=5)  # .output, .base_output, .draws
 {_results(run)}
 ## Licence and citation
 
-Data: {prepared.get("licence") or NO_LICENCE}.
+Data: {as_text(str(prepared.get("licence") or NO_LICENCE))}.
 
 ```bibtex
 {CITATION}

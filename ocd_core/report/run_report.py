@@ -7,9 +7,10 @@ from pathlib import Path
 from ocd_core._version import __version__
 from ocd_core.artifacts import Artifacts, replaced_folder, write_json, write_text
 from ocd_core.config import trusted
+from ocd_core.errors import UserError
 from ocd_core.files import replace_file
 from ocd_core.pipeline import maker
-from ocd_core.provenance import AGAIN, check_files, content, write_report_manifests
+from ocd_core.provenance import AGAIN, MANIFEST, PAGE, TIMED, check_files, content, write_report_manifests
 from ocd_core.report.paper_page import paper_markdown
 from ocd_core.report.paper_tables import paper_task
 from ocd_core.report.preset_costs import presets_not_run
@@ -29,6 +30,11 @@ from ocd_core.weights import described_by
 
 _READ = ("prepared", "base", "layers", "diffusion", "scale", "controls", "evaluation", "pictures")
 _IF_MADE = ("diagnosis",)
+# what the report writes itself, which no picture may replace
+_OWN = {
+    "table.md", "results.json", "paper.md", "scale.md", "runtime.md", "layer_scores.png", "curves.png",
+    "overfit_test.png", "cards", MANIFEST, PAGE, *TIMED,
+}  # fmt: skip
 
 
 def write_report(task: str, root: Path | str = ".") -> list[Merged]:
@@ -83,6 +89,8 @@ def _write(
     plot_curves(run, dest / "curves.png")
     plot_store(run.overfit("test"), dest / "overfit_test.png")
     for name, data in pictures_of(run).items():
+        if name.lower() in _OWN:
+            raise UserError(f"{run.pictures / name} has the name of a file of the report; call the picture otherwise")
         replace_file(dest / name, partial(_write_bytes, data))
     write_text(dest / "index.html", run_page(Contents(dest, runs, entries, scale, runtime, paper, stores)))
     shown = {read.name_in_task("evaluation"): content(read, "evaluation") for read in runs}

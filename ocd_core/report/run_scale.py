@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from ocd_core.artifacts import Artifacts, read_json, read_table
 from ocd_core.report.by_rank import page_by_rank
-from ocd_core.report.markdown import markdown_table
+from ocd_core.report.markdown import as_text, markdown_table
 from ocd_core.scale.network import UNUSED
 
 _COLUMNS = {  # column of comparison.tsv: (title, decimals)
@@ -35,7 +35,8 @@ def _table(runs: list[Artifacts]) -> str:
     columns = ["estimate", "samples", "n", *(title for title, _ in _COLUMNS.values())]
     tables = [_read(run) for run in runs]
     if not any(tables):
-        return f"No scale network, because {read_json(runs[0].scale / 'metrics.json')[UNUSED]}.\n"
+        why = str(read_json(runs[0].scale / "metrics.json")[UNUSED])
+        return f"No scale network, because {as_text(why)}.\n"
     rows = []
     for entries in zip(*tables, strict=True):
         counts = sorted({int(e["n"]) for e in entries})

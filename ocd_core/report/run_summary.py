@@ -7,6 +7,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.drawing import new_figure
 from ocd_core.evaluation.result import Result
 from ocd_core.evaluation.statistics import p_text
+from ocd_core.report.markdown import as_text
 from ocd_core.report.results import ALTERNATIVE, Merged
 from ocd_core.report.row_classes import class_of
 from ocd_core.report.run_tables import SIGNIFICANT, with_unit
@@ -23,10 +24,11 @@ def about(run: Artifacts, entry: Merged) -> str:
     splits = prepared.get("splits")
     sizes = [f"{s['samples']:,} to {verb}" for name, verb in (("train", "train"), ("val", "choose"), ("test", "test"))
              if isinstance(splits, dict) and isinstance(s := splits.get(name), dict) and "samples" in s]  # fmt: skip
-    data = f" ({', '.join(sizes)}; source: {prepared.get('source', 'see the config')})" if sizes else ""
+    data = f" ({', '.join(sizes)}; source: {as_text(str(prepared.get('source', 'see the config')))})" if sizes else ""
+    network = code_text(config["base"]["model"]["name"])
     layer = code_text(entry.tables[0]["layer"])
     return (
-        f"A base network (`{config['base']['model']['name']}`) was trained on the task `{run.task}`{data}. It was then "
+        f"A base network (`{network}`) was trained on the task `{run.task}`{data}. It was then "
         f"overfitted to every single training sample, in the weight of its layer `{layer}` alone, which gives one "
         "weight change Δ per sample. A diffusion model learned to draw Δ from what the base network sees in a sample, "
         "without its label. For a test sample, **OCD draws Δ and answers with the base's weights plus Δ**. The other "
@@ -40,18 +42,19 @@ def in_short(entry: Merged) -> str:
     metric = entry.tables[0]["metrics"][0]
     plain = {row: found[metric["name"], False] for row, found in entry.rows().items()}
     base, drawn = plain["base"], plain.get("ocd")
-    name, number = with_unit(metric), f".{metric['decimals']}f"
+    name, number = as_text(with_unit(metric)), f".{metric['decimals']}f"
     if base.mean is None:
         return f"The {name} of the base is not defined."
     lines = [f"The base network's {name} is {base.mean:{number}}."]
     if drawn is not None and drawn.mean is not None:
-        lines.append(f"{drawn.title}: **{drawn.mean:{number}}**, {_compared(drawn, metric['higher_is_better'])}.")
+        compared = _compared(drawn, metric["higher_is_better"])
+        lines.append(f"{as_text(drawn.title)}: **{drawn.mean:{number}}**, {compared}.")
     others = [r for row, r in plain.items() if row != "base" and r.mean is not None and not _sees_labels(row)]
     if others and metric["higher_is_better"] is not None:
         sign = 1 if metric["higher_is_better"] else -1
         best = max(others, key=lambda r: sign * (r.mean or 0.0))
         lines.append(
-            f"The best row that sees no test label is {best.title}: {best.mean:{number}}, "
+            f"The best row that sees no test label is {as_text(best.title)}: {best.mean:{number}}, "
             f"{_compared(best, metric['higher_is_better'])}."
         )
     return " ".join(lines)

@@ -1,6 +1,7 @@
 """Tables of a task's runs, for the terminal and for reports/<task>/."""
 
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 from ocd_core.evaluation.noise import POINTS
@@ -46,11 +47,11 @@ def _units(table: Table) -> str:
     return "test samples" if groups is None else f"{groups} groups of test samples"
 
 
-def notes(entry: Merged) -> list[str]:
-    """The notes that a reader of a merged table needs."""
+def notes(entry: Merged, text: Callable[[str], str] = str) -> list[str]:
+    """The notes that a reader of a merged table needs; text: makes what the run says fit for where they are shown."""
     first = entry.tables[0]
     metric = first["metrics"][0]
-    name = metric["name"].replace("_", " ")
+    name = text(metric["name"].replace("_", " "))
     several = len(entry.tables) > 1
     lines = [
         f"difference: from the base in {name}, with a 95 % bootstrap interval; z: paired over {_units(first)}"
@@ -76,12 +77,12 @@ def notes(entry: Merged) -> list[str]:
     parts = [table["bound_parts"] for table in entry.tables if table.get("bound_parts")]
     if parts:
         share, seen = (statistics.mean(p[k] for p in parts) for k in ("share_seen", "seen"))
-        text = f"The bound sees {100 * share:.0f} % of each test sample: {name} {_number(seen, metric)} there"
+        seen_part = f"The bound sees {100 * share:.0f} % of each test sample: {name} {_number(seen, metric)} there"
         unseen = [p["unseen"] for p in parts if p["unseen"] is not None]
         rest = f", {_number(statistics.mean(unseen), metric)} on the rest" if unseen else ""
-        lines.append(f"{text}{rest}.")
-    lines += [f"{absent.row}: {absent.status}, because {absent.why}." for absent in entry.absent]
-    return [*lines, *first.get("remarks", [])]
+        lines.append(f"{seen_part}{rest}.")
+    lines += [f"{text(absent.row)}: {absent.status}, because {text(absent.why)}." for absent in entry.absent]
+    return [*lines, *map(text, first.get("remarks", []))]
 
 
 def with_unit(metric: dict[str, Any], suffix: str = "") -> str:
@@ -96,19 +97,19 @@ def heading(metric: dict[str, Any], suffix: str = "") -> str:
     return f"{with_unit(metric, suffix)}{arrow}"
 
 
-def columns_and_rows(entry: Merged) -> tuple[list[str], list[list[str]]]:
-    """The titles of the columns, and the formatted cells of each row."""
+def columns_and_rows(entry: Merged, text: Callable[[str], str] = str) -> tuple[list[str], list[list[str]]]:
+    """The titles of the columns, and the formatted cells of each row; text: as for `notes`."""
     first, *others = entry.tables[0]["metrics"]
     tempered = any(r.temperature is not None for r in entry.results)
     adjusted = {r.metric for r in entry.results if r.noise is not None}
     with_noise = [m for m in others if m["name"] in adjusted]
-    columns = ["method", heading(first), "difference [95 %]", "z", "p", "gap closed"]
-    columns += [heading(first, " +T")] if tempered else []
-    columns += [heading(m) for m in others] + [heading(m, " +σ") for m in with_noise]
+    columns = ["method", text(heading(first)), "difference [95 %]", "z", "p", "gap closed"]
+    columns += [text(heading(first, " +T"))] if tempered else []
+    columns += [text(heading(m)) for m in others] + [text(heading(m, " +σ")) for m in with_noise]
     rows = []
     for found in entry.rows().values():
         result = found[first["name"], False]
-        cells = [result.title, cell(result, first), *_against_base(result, first)]
+        cells = [text(result.title), cell(result, first), *_against_base(result, first)]
         cells += [cell(found.get((first["name"], True)), first, True)] if tempered else []
         cells += [cell(found.get((m["name"], False)), m, True) for m in others]
         cells += [cell(found.get((m["name"], True)), m, True) for m in with_noise]
@@ -136,7 +137,7 @@ def print_tables(entries: list[Merged]) -> None:
         columns, rows = columns_and_rows(entry)
         print_table(columns, [[cell.replace("\\*", "*") for cell in row] for row in rows], framed=True, numbers=True)
         for line in notes(entry):
-            print(line.replace("\\*", "*"))
+            print(plain(line.replace("\\*", "*")))
 
 
 def markdown(entries: list[Merged]) -> str:
@@ -146,8 +147,8 @@ def markdown(entries: list[Merged]) -> str:
         lines = [
             f"**{as_text(caption(entry))}**",
             "",
-            markdown_table(*columns_and_rows(entry)),
-            *(line for note in notes(entry) for line in ("", note)),
+            markdown_table(*columns_and_rows(entry, as_text)),
+            *(line for note in notes(entry, as_text) for line in ("", note)),
         ]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
+from typer.testing import CliRunner
 
 from ocd_core.artifacts import Artifacts, read_json, replaced_folder, write_json
+from ocd_core.cli import app
 from ocd_core.codes.representations import representation_class
 from ocd_core.config import trusted
 from ocd_core.errors import UserError
@@ -20,14 +23,19 @@ from ocd_core.files import flush_tree, sha256_files
 from ocd_core.models import build_model
 from ocd_core.provenance import MANIFEST, read_manifest, write_manifest
 from ocd_core.registry import check_reference, without_references
+from ocd_core.report.page import Markdown, Section, html_page
 from ocd_core.report.run_export import export_run
+from ocd_core.report.run_report import write_report
+from ocd_core.report.run_tables import print_tables
 from ocd_core.report.store_card import card_files
 from ocd_core.report.store_page import store_page
 from ocd_core.report.store_terminal import headline
 from ocd_core.store import OverfitStore
+from ocd_core.weights import save_tensors
 from tests.support.repository import REPO, repository_files
 from tests.support.runs import reseal
 from tests.support.stores import ABOUT, class_store, complete, make_schema, make_values, open_writer
+from tests.support.toy import ToyTask, run_stages, write_toy_params
 
 TOUCH = {"command": "touch stolen"}
 
@@ -92,7 +100,6 @@ def test_a_run_names_no_other_code_than_the_params_file(tmp_path: Path) -> None:
 def test_no_file_of_a_run_chooses_code(toy_run: Path, tmp_path: Path, monkeypatch, file: str) -> None:
     """A run that is whole but for one name; its hashes are right, since anybody can make them."""
     from ocd_core.predictor import Predictor
-    from ocd_core.report.run_report import write_report
 
     shutil.copytree(toy_run, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
@@ -208,6 +215,84 @@ def test_names_neither_move_the_terminal_nor_end_a_cards_texts(named: OverfitSto
         assert "\x1b" not in text
     assert "\n# Title" not in files["README.md"]
     assert files["README.md"].count("# Overfitted weights") == 1
+
+
+MARKUP = "![x](http://evil/p.png) <img src=http://evil/q.png> [y](http://evil)\n\n# Title\x1b[31m"
+
+
+def test_a_table_loads_nothing_and_moves_no_terminal(toy_run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    shutil.copytree(toy_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    run = Artifacts("toy")
+    table, summary = read_json(run.evaluation / "table.json"), read_json(run.prepared / "summary.json")
+    table["remarks"] = [MARKUP]
+    table["absent"] = [{"row": MARKUP, "status": "failed", "why": MARKUP}]
+    table["results"] = [{**r, "title": r["title"] + MARKUP} for r in table["results"]]
+    write_json(run.evaluation / "table.json", table)
+    write_json(run.prepared / "summary.json", {**summary, "source": MARKUP, "licence": MARKUP})
+    (run.pictures / "TABLE.md").write_text("mine")
+    for folder in (run.evaluation, run.prepared, run.pictures):
+        reseal(folder)
+    with pytest.raises(UserError, match=r"pictures/TABLE\.md has the name of a file of the report; call the picture"):
+        write_report("toy")
+    (run.pictures / "TABLE.md").unlink()
+    reseal(run.pictures)
+    print_tables(write_report("toy"))
+    shown = capsys.readouterr().out
+    assert "evil" in shown
+    assert "\x1b" not in shown
+    export_run(run.rank_dir, "bundle")
+    page = (run.report / "index.html").read_text()
+    assert "evil" in page
+    assert 'src="http' not in page
+    assert "<img src=http" not in page
+    for text in ((run.report / "table.md").read_text(), Path("bundle/README.md").read_text()):
+        assert "![x](" not in text
+        assert "<img" not in text.replace("\\<img", "")
+        assert "\n# Title" not in text
+        assert "\x1b" not in text
+
+
+def test_markdown_on_a_page_loads_nothing() -> None:
+    page = html_page("title", "lead", [Section("one", [Markdown(MARKUP)])])
+    assert "evil" in page
+    assert 'src="http' not in page
+    assert "<img src=http" not in page
+
+
+def test_answers_and_summaries_move_no_terminal(toy_run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    shutil.copytree(toy_run, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    name = "a\x9b31m\x1b]0;x\x07\u202eb é"
+    monkeypatch.setattr(ToyTask, "describe_output", lambda self, output: {"class": name})
+    monkeypatch.setattr("ocd_core.running.runner.run_stages", lambda *args, **kwargs: [])
+    save_tensors({"x": torch.zeros(3, 4)}, tmp_path / "one.safetensors")
+    folder = Artifacts("toy").diagnosis
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "verdict.md").write_text(f"# Verdict {name}\n")
+    for arguments in (["predict", "toy", "one.safetensors"], ["diagnose", "toy"]):
+        found = CliRunner().invoke(app, ["--root", str(tmp_path), *arguments], catch_exceptions=False).output
+        assert " é" in found or "\\u00e9" in found
+        assert not {*"\x1b\x07\x9b\u202e"} & {*found}
+        if arguments[0] == "predict":
+            assert json.loads(found)["ocd"]["class"] == name
+
+
+@pytest.mark.parametrize("stage", ["prepare", "score_layers"])
+def test_stages_move_no_terminal(stage: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_toy_params(tmp_path)
+    prepare = ToyTask.prepare
+    monkeypatch.setattr(ToyTask, "prepare", lambda self, dest: {**prepare(self, dest), "source": NAME})
+    monkeypatch.setattr("ocd_core.running.prepare.warnings", lambda summary: [NAME])
+    monkeypatch.setattr(
+        "ocd_core.running.score_layers.layers_report",
+        lambda *args: {"used": {"1": "head"}, "warning": NAME, "scores": []},
+    )
+    run_stages(stage)
+    shown = capsys.readouterr()
+    assert "\\x1b" in shown.out + shown.err
+    assert "\x1b[31m" not in shown.out + shown.err
 
 
 # --- places
