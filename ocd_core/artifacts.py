@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
-from ocd_core.files import PARTIAL, flush, locked, read_regular, remove, replace_file, utf8
+from ocd_core.files import PARTIAL, flush, locked, make_folder, read_regular, remove, replace_file, utf8
 from ocd_core.params_files import check_task_name
 
 _OF_RUN = re.compile(r"seed(?P<seed>\d+)/rank(?P<rank>\d+)/(?P<name>[^/]+)")
@@ -195,7 +195,7 @@ def replaced_folder(dest: Path, *, only_new: bool = False) -> Iterator[Path]:
     Raises:
         UserError: another process is writing `dest`; or, with `only_new`, it exists when the block ends.
     """
-    dest.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(dest.parent)
     with locked(dest.with_name(f".{dest.name}.lock"), str(dest)):
         old = dest.with_name(f".{dest.name}.ocd-replaced")
         _recover(dest, old)
@@ -253,6 +253,10 @@ def read_json(path: Path) -> Any:
         return json.loads(read_regular(path).decode())
     except UserError as error:
         raise UserError(f"{error} and run 'dvc repro'") from error
+    except NotADirectoryError as error:
+        raise UserError(
+            f"{path} is missing, because {path.parent} is no folder; delete it and run 'dvc repro'"
+        ) from error
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; run the stage that makes it ('dvc repro')") from error
     except (ValueError, RecursionError) as error:

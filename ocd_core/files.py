@@ -44,13 +44,13 @@ def replace_file(
         flushed: bring the content to the disk before the file gets its name.
 
     Raises:
-        UserError: the disk is full, or a folder has the temporary name.
+        UserError: the disk is full, a folder has the temporary name, or a file that of a folder.
     """
     own = f".{uuid.uuid4().hex}" if several_writers else ""
     partial = path.with_name(f"{path.name}{own}{PARTIAL}")
     with full_disk_named(path):
         if not several_writers:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
         if partial.is_dir() and not partial.is_symlink():
             raise UserError(f"{partial} is a folder, where a temporary file must be; move it or delete it")
         partial.unlink(missing_ok=True)
@@ -133,6 +133,19 @@ def read_regular(path: Path, start: int = 0, end: int | None = None) -> bytes:
             start = max(0, path.stat().st_size + start)
         file.seek(start)
         return file.read(-1 if end is None else max(0, end - start))
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises:
+        UserError: something else has the name of one of them.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        found = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+        raise UserError(f"{found} is not a folder, which must be there; move it or delete it") from error
 
 
 def remove(path: Path) -> None:

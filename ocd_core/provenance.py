@@ -72,6 +72,8 @@ class Lineage:
         path = self.artifacts.path(name)
         if not path.exists():
             return "it is missing"
+        if not path.is_dir():
+            return "it is not a folder"
         try:
             return self._stale(name, self._made(name, path))
         except UserError as error:
@@ -115,6 +117,8 @@ class Lineage:
         return self._codes[stage]
 
     def _made(self, name: str, path: Path) -> Mapping[str, Any]:
+        if not path.is_dir():
+            raise UserError(f"{path} is not a folder; {self._remedy(name)}")
         if not name.startswith("overfit/"):
             return check_files(path, self._remedy(name), maker(name))
         return made_of_store(self.artifacts, name, self._remedy(name))

@@ -11,7 +11,7 @@ from ocd_core.allocator import keep_freed_memory
 from ocd_core.artifacts import Artifacts
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import locked, sha256_file
+from ocd_core.files import locked, make_folder, sha256_file
 from ocd_core.fingerprint import digest
 from ocd_core.network.loading import load_cut_model
 from ocd_core.overfit.executors import MakeShard
@@ -54,7 +54,7 @@ class Recipe:
             yield self
             return
         path = self.artifacts.work / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with locked(path.with_name(f".{name}.lock"), str(path)):
             replace(self, split="train").builder().fit_refinement().save(path)
             try:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ocd_core.artifacts import Artifacts, is_main_process
-from ocd_core.files import locked
+from ocd_core.files import locked, make_folder
 
 
 @contextmanager
@@ -25,7 +25,7 @@ def work_folder(artifacts: Artifacts, name: str) -> Iterator[Path]:
     if not is_main_process():
         yield work
         return
-    artifacts.work.mkdir(parents=True, exist_ok=True)
+    make_folder(artifacts.work)
     with locked(artifacts.work / f"{work.name}.lock", str(artifacts.path(name))):
         yield work
         shutil.rmtree(work, ignore_errors=True)  # missing if the training was too short for a checkpoint

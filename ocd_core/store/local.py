@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ocd_core.errors import UserError
-from ocd_core.files import flush, flush_tree, locked, remove, replace_file, sweep_partial
+from ocd_core.files import flush, flush_tree, locked, make_folder, remove, replace_file, sweep_partial
 from ocd_core.store.metadata import ZARR_JSON
 from ocd_core.store.schema import StoreSchema
 from ocd_core.store.source import DamagedStoreError, Source, missing_files, read_node
@@ -62,8 +62,8 @@ class LocalWriter(Writer):
         super().__init__(content)
         self.dest = Path(dest).absolute()
         root = Path(work_root).absolute()
-        root.mkdir(parents=True, exist_ok=True)
-        self.dest.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
+        make_folder(self.dest.parent)
         if root.stat().st_dev != self.dest.parent.stat().st_dev:
             raise UserError(
                 f"{root} and {self.dest.parent} must be on the same file system, because a finished store is renamed"
