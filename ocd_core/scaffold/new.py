@@ -7,6 +7,8 @@ from importlib import invalidate_caches
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import PydanticSerializationError
+
 from ocd_core.artifacts import write_text
 from ocd_core.config import parse_params
 from ocd_core.errors import UserError
@@ -48,7 +50,7 @@ def new_params(name: str, domain: str) -> str:
 {groups.strip()}
 
 {method}"""
-    parse_params(_read(text), f"params/{name}.yaml")
+    parse_params(_read(text), f"params/{name}.yaml{f' with the defaults of {domain}' if own else ''}")
     return text
 
 
@@ -94,18 +96,28 @@ def _write_class(name: str, domain: str, root: Path) -> list[Path]:
 
 
 def _data_of(domain: str) -> str:
-    """The group `data` for the fields of a class's `Data`: their defaults, or null where there are none."""
-    fields = task_class(domain).Data.model_fields
+    """The group `data` for the fields of a class's `Data`: their defaults, as plain values.
+
+    Raises:
+        UserError: a field has no default, or one that is no value of YAML.
+    """
+    model = task_class(domain).Data
+    fields = model.model_fields
     if not fields:
         return "data: {}\n"
-    values = {name: None if field.is_required() else field.get_default(call_default_factory=True)
-              for name, field in fields.items()}  # fmt: skip
     missing = [name for name, field in fields.items() if field.is_required()]
     if missing:
         raise UserError(
             f"{domain}: {', '.join(missing)} of its Data {'has' if len(missing) == 1 else 'have'} no default, so no "
             "value can be proposed; give defaults, or write the params file yourself (docs/your-own-task.md)"
         )
+    try:
+        values = model.model_construct().model_dump(mode="json", include=set(fields))
+    except PydanticSerializationError as error:
+        raise UserError(
+            f"{domain}: a default of its Data is no plain value ({' '.join(str(error).split())}); give numbers, texts, "
+            "paths, lists or groups of them"
+        ) from error
     return _dumped({"data": values})
 
 
