@@ -11,7 +11,7 @@ def first_samples(split: Split, count: int) -> Split:
     if len(split) <= count:
         return split
     groups = groups_of(split)
-    members: dict[str, Any] = {"__len__": lambda _self: count}
+    members: dict[str, Any] = {"__len__": lambda _self: count, "__slots__": ()}  # of the layout of a class with slots
     if groups is not None:
         members["groups"] = property(lambda _self: groups[:count])
     shorter = copy.copy(split)
