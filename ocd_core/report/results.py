@@ -80,14 +80,10 @@ def read_run_table(evaluation: Path) -> Table:
     """`table.json` of one run's folder `evaluation`.
 
     Raises:
-        UserError: the folder is damaged, or holds the table of another run.
+        UserError: the folder is damaged, or its table is none.
     """
     check_files(evaluation, AGAIN, "evaluate")
-    table = read_result_table(evaluation / "table.json")
-    run = Artifacts.from_folder(evaluation.parent)
-    if (run.task, run.seed, run.rank) != tuple(table[key] for key in ("task", "seed", "rank")):
-        raise UserError(f"{evaluation / 'table.json'} is the table of another run; {AGAIN}")
-    return table
+    return read_result_table(evaluation / "table.json")
 
 
 def merged_results(tables: Sequence[Table], preset_tables: dict[str, list[Table]] | None = None) -> list[Merged]:

@@ -14,6 +14,7 @@ from ocd_core.report.paper_tables import PaperTask
 from ocd_core.report.run_report import write_report
 from ocd_core.timing import Stopwatch
 from ocd_core.verify import verify
+from tests.support.runs import reseal
 from tests.support.toy import run_stages, write_toy_params
 
 
@@ -49,6 +50,7 @@ def files(run: Artifacts) -> set[str]:
 def test_a_report_has_tables_plots_and_cards(run: Artifacts) -> None:
     shutil.rmtree(run.report)
     (run.pictures / "view.gif").write_bytes(b"a figure of the domain")
+    reseal(run.pictures)
     (entry,) = write_report("toy", run.root)
     assert files(run) == {
         "index.html", "table.md", "results.json", "scale.md", "runtime.md", "cards", "curves.png", "layer_scores.png",
