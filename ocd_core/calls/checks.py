@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ocd_core.calls.data import Parts
 from ocd_core.calls.task import Given, Outputs
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
@@ -65,6 +66,31 @@ def run_network(given: Given, inputs: Sequence[Tensor]) -> Any:
             f"the model fails on a batch of inputs of shape {shapes}: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:300]}"
         ) from error
+
+
+@torch.no_grad()
+def first_output(network: nn.Module, inputs: Parts) -> Any:
+    """What the user's own network gives for some inputs, each (N, ...), before it is adapted.
+
+    Raises:
+        UserError: the network fails.
+    """
+    try:
+        if inputs.names is not None:
+            return network(**dict(zip(inputs.names, inputs.tensors, strict=True)))
+        return network(*inputs.tensors)
+    except Exception as error:  # whatever the network raises
+        if is_shortage(error):
+            raise
+        raise UserError(
+            f"the model fails on the first samples: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        ) from error
+
+
+def as_batch(inputs: Parts, target: Parts) -> Batch:
+    """Some samples as a batch; sample ids count from 0."""
+    values = target.tensors[0] if len(target.tensors) == 1 else target.tensors
+    return Batch(inputs.tensors, values, torch.arange(len(inputs.tensors[0])))
 
 
 def _check_loss(given: Given, output: Any, batch: Batch) -> None:

@@ -1,42 +1,38 @@
 """OCD for a network, a loss and data that are given in Python: `fit`, `predict`, `evaluate`, `save` and `load`."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from ocd_core.artifacts import Artifacts, read_json, write_json, write_text
+from ocd_core.artifacts import Artifacts
 from ocd_core.bundles.fetch import bundle_folder
 from ocd_core.bundles.layout import check_bundle
 from ocd_core.bundles.params import read_bundle_params
-from ocd_core.calls.checks import check_given, run_network
+from ocd_core.calls.checks import as_batch, check_given, first_output, run_network
 from ocd_core.calls.data import Parts, Source, refuse_label, refuse_nan
 from ocd_core.calls.defaults import check_options, given_params, merge
 from ocd_core.calls.form import Form
 from ocd_core.calls.identity import function_digest, network_digest
 from ocd_core.calls.model import Pick, adapted, check_names, pick_of, plain_network, taken_of
 from ocd_core.calls.results import results_frame
+from ocd_core.calls.stages import Stages, stdout_apart
 from ocd_core.calls.task import DOMAIN, TEST, Given, GivenData, GivenTask, keep_test
 from ocd_core.codes.principal import directions
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage, is_url, locked, path_of, read_regular, sha256_file
+from ocd_core.files import is_shortage, is_url, locked, path_of
 from ocd_core.fingerprint import digest
 from ocd_core.network.cut import CutModel
 from ocd_core.network.layers import find_layers, refuse_shared_weights
 from ocd_core.network.ranking import read_ranking
-from ocd_core.params_files import params_path
 from ocd_core.predictor import Prediction, Predictor
 from ocd_core.probing.diagnosis import VERDICT
-from ocd_core.provenance import Lineage
 from ocd_core.registry import without_references
-from ocd_core.running.runner import run_stage, run_stages
-from ocd_core.samples import Batch, SplitName
+from ocd_core.samples import Batch
 from ocd_core.scoring.params import ENTROPY, VALIDATED
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Metric
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
 
 _TRIED = 8  # samples on which network and loss are tried
 _EVALUATING = ".evaluate.lock"  # beside the test rows
-_METRICS = "evaluation_metrics.json"  # with which metrics the table beside it was made
 _DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
 
 
@@ -154,9 +149,10 @@ class OCD:
             raise UserError("this OCD was loaded from a bundle, to predict; make OCD(model, loss, out=...)")
         sources = {name: Source.of(data, name, self._workers) for name, data in (("train", train), ("val", val))}
         data, _ = self._describe(sources["train"], sources["val"])
-        with _stdout_apart():
+        stages = Stages(self.artifacts, self._device)
+        with stdout_apart():
             params = given_params(data, self._layer, self._options)
-            self._run(params, ("prepare", "train_base", "score_layers", "diagnose"))
+            stages.run(params, ("prepare", "train_base", "score_layers", "diagnose"))
         return (self.artifacts.diagnosis / VERDICT).read_text(encoding="utf-8")
 
     def fit(self, train: Any, val: Any) -> "OCD":
@@ -184,17 +180,18 @@ class OCD:
         sources = {name: Source.of(data, name, self._workers) for name, data in (("train", train), ("val", val))}
         data, batch = self._describe(sources["train"], sources["val"])
         self._predictor = None
-        with _stdout_apart():
+        stages = Stages(self.artifacts, self._device)
+        with stdout_apart():
             params = given_params(data, self._layer, self._options)
-            self._run(params, ("prepare", "train_base", "score_layers"))
+            stages.run(params, ("prepare", "train_base", "score_layers"))
             layer = read_ranking(self.artifacts.layers).used["1"]
             one_position, store_bytes = self._look_at(layer, batch, len(sources["train"]))
             params = given_params(data, self._layer, self._options, one_position, None, store_bytes)
-            self._run(params, ("overfit",), ("train", "val"))
+            stages.run(params, ("overfit",), ("train", "val"))
             directions = None if params.diffusion.representation.name == "factored" else self._directions()
             params = given_params(data, self._layer, self._options, one_position, directions, store_bytes)
-            stages = ["train_diffusion", "train_scale", "tune_diffusion"]
-            self._run(params, [*stages, *(["train_controls"] if params.scale.gain == "validated" else [])])
+            of_gain = ["train_controls"] if params.scale.gain == "validated" else []
+            stages.run(params, ["train_diffusion", "train_scale", "tune_diffusion", *of_gain])
         self._params = params
         return self
 
@@ -265,16 +262,11 @@ class OCD:
         # the test rows, and what is made of them, are one's own until the table is read
         with locked(folder.with_name(_EVALUATING), f"the evaluation in {self.artifacts.root}"):
             keep_test(source, folder, self._given.classes)
-            lineage = Lineage(self.artifacts, self._params)
-            with _stdout_apart():
-                from ocd_core.running import overfit
-
-                # whether the store is of these rows, only its stage can say
-                overfit.run(lineage, ("test",), self._device)
-                self._run(self._params, ("train_controls",))
-                self._evaluate(lineage)
+            stages = Stages(self.artifacts, self._device)
+            with stdout_apart():
+                stages.evaluate(self._params, self._metrics)
                 if report:
-                    self._run(self._params, ("illustrate", "report"))
+                    stages.run(self._params, ("illustrate", "report"))
             return results_frame(self.artifacts.evaluation / "table.json")
 
     def plot(self, name: str) -> "Figure":
@@ -383,13 +375,13 @@ class OCD:
         for part in (*inputs.tensors, *target.tensors):
             refuse_nan(part.numpy(), train.what)
         plain = self._network
-        taken = taken_of(_first_output(plain, inputs), self._pick)
+        taken = taken_of(first_output(plain, inputs), self._pick)
         key = digest([*self._identity, "" if self._pick is None else function_digest(self._pick), target.names])
         if self._given is None or self._given.key != key:
             network = adapted(plain_network(plain), names, by_name, pick_of(taken, self._pick))
             self._given = Given(key, network, self._loss, target.names, target.single, self._metrics)
         self._given.keep().sources = {"train": train, "val": val}
-        batch = _as_batch(inputs, target)
+        batch = as_batch(inputs, target)
         outputs, self._given.classes = check_given(self._given, batch)
         self._form = form
         self._check_like_train(val)
@@ -420,7 +412,7 @@ class OCD:
         if self._given.classes is not None:
             refuse_label(target.tensors[0].numpy(), self._given.classes, source.what)
         try:
-            check_given(self._given, _as_batch(inputs, target))
+            check_given(self._given, as_batch(inputs, target))
         except UserError as error:
             raise UserError(f"{source.what}: {error}") from error
 
@@ -442,27 +434,6 @@ class OCD:
         store = OverfitStore(self.artifacts.overfit("train"))
         return directions(torch.from_numpy(store.deltas(slice(0, min(len(store), _DIRECTIONS)))))
 
-    def _run(self, params: Params, stages: Sequence[str], splits: Sequence[SplitName] = ("train", "val")) -> None:
-        _write_params(params, self.artifacts)
-        run_stages(Lineage(self.artifacts, params), stages, self._device, splits=splits)
-
-    def _evaluate(self, lineage: Lineage) -> None:
-        """Run the stage `evaluate` if it is not current, or was run with other metrics.
-
-        The metrics are no part of the fingerprint of what was given, because nothing else depends on them.
-        """
-        table, beside = self.artifacts.evaluation / "table.json", self.artifacts.rank_dir / _METRICS
-        metrics = function_digest(self._metrics)
-
-        def of_table() -> dict[str, str]:
-            return {"metrics": metrics, "table": sha256_file(table)}
-
-        if not (table.is_file() and beside.is_file() and read_json(beside) == of_table()):
-            run_stage(lineage, "evaluate", self._device)
-            write_json(beside, of_table())
-        elif run_stages(lineage, ("evaluate",), self._device):
-            write_json(beside, of_table())
-
     def _ready(self) -> Predictor:
         if self._predictor is None:
             if self._params is None:
@@ -480,52 +451,8 @@ class OCD:
         return data
 
 
-def _as_batch(inputs: Parts, target: Parts) -> Batch:
-    values = target.tensors[0] if len(target.tensors) == 1 else target.tensors
-    return Batch(inputs.tensors, values, torch.arange(len(inputs.tensors[0])))
-
-
 def _checked_loss(loss: Any) -> Callable[[Any, Any], Tensor]:
     if not callable(loss):
         raise UserError(f"loss: give a function (output, target) -> the loss of each sample, not {type(loss).__name__}")
     found: Callable[[Any, Any], Tensor] = loss
     return found
-
-
-@torch.no_grad()
-def _first_output(network: nn.Module, inputs: Parts) -> Any:
-    try:
-        if inputs.names is not None:
-            return network(**dict(zip(inputs.names, inputs.tensors, strict=True)))
-        return network(*inputs.tensors)
-    except Exception as error:  # whatever the network raises
-        if is_shortage(error):
-            raise
-        raise UserError(
-            f"the model fails on the first samples: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from error
-
-
-@contextmanager
-def _stdout_apart() -> Iterator[None]:
-    """What stages print is for a terminal; here it goes where the progress bars are."""
-    with redirect_stdout(sys.stderr):
-        yield
-
-
-def _write_params(params: Params, artifacts: Artifacts) -> None:
-    """The params as a file, with which `ocd` commands work on the run (`--root`).
-
-    Raises:
-        UserError: the name belongs to a params file that no `OCD` wrote.
-    """
-    from ruamel.yaml import YAML
-
-    path, text = params_path(artifacts.task, artifacts.root), StringIO()
-    YAML().dump(params.plain(), text)
-    if path.exists() or path.is_symlink():
-        there = read_regular(path).decode(errors="replace")
-        # a part of it: an earlier version was killed while it wrote
-        if f"domain: {DOMAIN}" not in there.splitlines() and not text.getvalue().startswith(there):
-            raise UserError(f"{path} is the params file of another task; give another out=..., or move the file")
-    write_text(path, text.getvalue())
