@@ -215,7 +215,7 @@ def described_by(folder: Path, remedy: str = "train it again") -> Iterator[None]
     except _MISFITS as error:
         if isinstance(error, UserError) or is_shortage(error):
             raise
-        first = " ".join(str(error).split())[:300] or type(error).__name__
+        first = " ".join(str(error).split())[:600] or type(error).__name__
         raise UserError(f"{folder} was written by another version: {first}; {remedy}") from error
 
 

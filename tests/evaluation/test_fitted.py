@@ -23,7 +23,7 @@ from ocd_core.predictor import Predictor
 from ocd_core.samples import Tensors
 from ocd_core.store import OverfitStore
 from ocd_core.weights import BaseId
-from tests.support.runs import context_of, params_of
+from tests.support.runs import context_of, params_of, reseal
 from tests.support.toy import PointSet, ToyTask
 
 
@@ -209,6 +209,7 @@ def test_rows_for_another_base_or_layer_are_refused(run: Artifacts, tmp_path: Pa
     assert config["layer"] == params_of(run).layer.select
     for changed in ({"base_sha256": "0" * 64}, {"layer": "other"}, {"base_sha256": None}):
         path.write_text(json.dumps({**config, **changed}))
+        reseal(copy.controls)
         with pytest.raises(UserError, match=r"controls was trained for another base network or layer .*dvc repro"):
             load_rows(context, ["ridge"])
     params = params_of(copy)

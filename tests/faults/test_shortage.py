@@ -86,7 +86,7 @@ def check_parquet(folder: Path) -> None:
 
 def read_columns(folder: Path) -> None:
     (folder / "a.parquet").touch()
-    columns.read_file(folder / "a.parquet")
+    columns.read_file(folder / "a.parquet", ["a"])
 
 
 def export(folder: Path) -> None:

@@ -18,7 +18,7 @@ def folders(tmp_path: Path) -> list[str]:
         run = Artifacts("toy", seed, root=tmp_path / ("other" if seed == 2 else "one"))
         rows = [result("base", 0.5), result("ocd", ocd, p_holm=0.04 if seed == 0 else 0.2)]
         if seed == 2:
-            rows += [result("ridge", 0.3), result("ocd", 9.0, temperature=2.0)]
+            rows += [result("ridge", 0.3), result("base", 8.0, temperature=2.0), result("ocd", 9.0, temperature=2.0)]
         config = {"overfit": {"steps": steps, "lr": 0.1}, **({"more": {"x": 1}} if seed == 2 else {})}
         write_table(run, table(seed=seed, results=rows), config)
         found.append(str(run.rank_dir))
@@ -66,6 +66,6 @@ def test_what_cannot_be_compared(folders: list[str], tmp_path: Path) -> None:
         read_runs([folders[0], str(run.rank_dir)])
     other = Artifacts.from_folder(folders[1])
     metric = {**ERROR, "name": "accuracy"}
-    write_table(other, table(metrics=[metric]))
+    write_table(other, table(metrics=[metric], results=[result("base", 0.5, metric="accuracy")]))
     with pytest.raises(UserError, match=r"different first metrics .*seed0/rank1: rmse, .*accuracy"):
         metric_table(read_runs(folders[:2]))

@@ -92,7 +92,7 @@ def test_what_is_there_is_never_replaced(tmp_path: Path, memory: Any) -> None:
 
 def test_where_nothing_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is not a folder, which must be there"):
         write_whole(str(tmp_path / "file" / "d"), "last", write)
 
 

@@ -207,5 +207,5 @@ def test_other_refusals(tmp_path, store):
     with pytest.raises(UserError, match="no store"):
         export_store(tmp_path / "none.zarr", str(tmp_path / "d"))
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is not a folder, which must be there"):
         export_store(store, str(tmp_path / "file" / "d"))
