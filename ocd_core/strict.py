@@ -4,7 +4,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 T = TypeVar("T", bound=Hashable)
 MOST = 10**8  # more of anything is a slip of the keyboard, and would run for years or not fit into any memory
@@ -62,3 +62,10 @@ def distinct(values: list[T]) -> list[T]:
 def repeated(values: Sequence[T]) -> list[T]:
     """The values that an earlier one equals, in order."""
     return [value for i, value in enumerate(values) if value in values[:i]]
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first of the problems of a validation in one line: its dotted key, if it has one, and what is wrong."""
+    first = error.errors(include_url=False)[0]
+    reason = str(first["msg"]).removeprefix("Value error, ")
+    return ": ".join([*([".".join(map(str, first["loc"]))] if first["loc"] else []), reason])

@@ -6,9 +6,19 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError, model_validator
 
-from ocd_core.strict import MOST, Fraction, NonNegative, Positive, PositiveInt, StrictModel, distinct
+from ocd_core.strict import (
+    MOST,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    StrictModel,
+    Width,
+    distinct,
+    first_problem,
+)
 
 
 class Group(StrictModel):
@@ -77,3 +87,26 @@ def test_text_stands_for_a_path() -> None:
     assert found.model_dump(mode="json")["path"] == "data/raw"
     with pytest.raises(ValidationError):
         WithPath.model_validate({"path": 3, "other": None, "name": "x"})
+
+
+def test_the_first_problem_in_words() -> None:
+    class Sizes(StrictModel):
+        width: Width
+
+        @model_validator(mode="after")
+        def _even(self) -> "Sizes":
+            if self.width % 2:
+                raise ValueError("it is odd")
+            return self
+
+    class Outer(StrictModel):
+        sizes: list[Sizes]
+
+    for values, words in (
+        ({"sizes": [{"width": 2}, {"width": 0}]}, "sizes.1.width: Input should be greater than or equal to 1"),
+        ({"sizes": [{"width": 3}]}, "sizes.0: it is odd"),
+        ([], "Input should be a valid dictionary or instance of Outer"),
+    ):
+        with pytest.raises(ValidationError) as error:
+            Outer.model_validate(values)
+        assert first_problem(error.value) == words

@@ -13,7 +13,7 @@ from ocd_core.bundles.layout import AGAIN, PARAMS, BundledRun
 from ocd_core.diffusion.sampling_params import SamplingParams
 from ocd_core.errors import UserError
 from ocd_core.network.params import ModelParams
-from ocd_core.strict import StrictModel
+from ocd_core.strict import StrictModel, first_problem
 from ocd_core.tasks import task_class
 from ocd_core.tasks.base import Task
 
@@ -50,7 +50,7 @@ class BundleParams(StrictModel):
         try:
             return kind.model_validate(self.data)
         except ValidationError as error:
-            raise UserError(f"{folder / PARAMS}: data.{_first(error)}; {AGAIN}") from error
+            raise UserError(f"{folder / PARAMS}: data.{first_problem(error)}; {AGAIN}") from error
 
     def build_task(self, prepared: Path) -> Task:
         """The task, bound to what the bundle has of its prepared data.
@@ -74,10 +74,4 @@ def read_bundle_params(folder: Path) -> BundleParams:
     try:
         return BundleParams.model_validate(read_json(path))
     except ValidationError as error:
-        raise UserError(f"{path}: {_first(error)}; {AGAIN}") from error
-
-
-def _first(error: ValidationError) -> str:
-    """The first problem: its key and what is wrong."""
-    first = error.errors(include_url=False)[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg'].removeprefix('Value error, ')}"
+        raise UserError(f"{path}: {first_problem(error)}; {AGAIN}") from error

@@ -9,7 +9,7 @@ from ocd_core.artifacts import read_json
 from ocd_core.errors import UserError
 from ocd_core.evaluation.result import Absent, Result
 from ocd_core.provenance import AGAIN
-from ocd_core.strict import StrictModel
+from ocd_core.strict import StrictModel, first_problem
 
 
 class _Written(StrictModel):
@@ -73,8 +73,5 @@ def checked_table(values: Any, where: str) -> dict[str, Any]:
     try:
         _Table.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        reason = first["msg"].removeprefix("Value error, ")
-        raise UserError(f"{where} is damaged: {key + ': ' if key else ''}{reason}; {AGAIN}") from error
+        raise UserError(f"{where} is damaged: {first_problem(error)}; {AGAIN}") from error
     return dict(values)

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 from ocd_core.artifacts import read_json
 from ocd_core.errors import UserError
 from ocd_core.provenance import AGAIN
-from ocd_core.strict import StrictModel
+from ocd_core.strict import StrictModel, first_problem
 
 RANKING = "layers.json"
 
@@ -31,9 +31,7 @@ def read_ranking(layers: Path) -> Ranking:
     try:
         found = Ranking.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path} is damaged: {key + ': ' if key else ''}{first['msg']}; {AGAIN}") from error
+        raise UserError(f"{path} is damaged: {first_problem(error)}; {AGAIN}") from error
     if "1" not in found.used:
         raise UserError(f"{path} is damaged: it has no layer of rank 1; {AGAIN}")
     return found

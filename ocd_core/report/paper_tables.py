@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from ocd_core.errors import UserError
 from ocd_core.params_files import read_yaml
-from ocd_core.strict import StrictModel
+from ocd_core.strict import StrictModel, first_problem
 
 Edition = Literal["icml2023", "preprint2022"]
 OurRow = Literal[
@@ -161,8 +161,7 @@ def parse_tables(path: Path) -> _Tables:
     try:
         return _Tables.model_validate(read_yaml(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise UserError(f"{path}: {first_problem(error)}") from error
 
 
 @cache
