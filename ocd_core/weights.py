@@ -54,17 +54,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing or is not safetensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise UserError(f"{path} does not exist or is not a file")
-    try:
+    with _as_safetensors(path):
         return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        if is_shortage(error):
-            raise
-        raise UserError(f"{path} is not a readable safetensors file: {_one_line(error)}") from error
 
 
 def tensor_shapes(path: Path) -> list[list[int]]:
@@ -73,14 +66,23 @@ def tensor_shapes(path: Path) -> list[list[int]]:
     Raises:
         UserError: the file is missing or is not safetensors.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
+
+    with _as_safetensors(path), safe_open(path, "pt") as file:
+        return [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no dict
+
+
+@contextmanager
+def _as_safetensors(path: Path) -> Iterator[None]:
+    from safetensors import SafetensorError
 
     if not path.is_file():
         raise UserError(f"{path} does not exist or is not a file")
     try:
-        with safe_open(path, "pt") as file:
-            return [file.get_slice(name).get_shape() for name in file.keys()]  # noqa: SIM118 - it is no dict
+        yield
     except (SafetensorError, OSError) as error:
+        if is_shortage(error):
+            raise
         raise UserError(f"{path} is not a readable safetensors file: {_one_line(error)}") from error
 
 

@@ -20,7 +20,7 @@ from ocd_core.store.source import Source
 from ocd_core.tasks import hugging_face, image_files
 from ocd_core.tasks.tabular import columns
 from ocd_core.training.checkpoints import read_checkpoint, write_checkpoint
-from ocd_core.weights import load_weights, read_tensors, save_tensors
+from ocd_core.weights import load_weights, read_tensors, save_tensors, tensor_shapes
 from tests.support.repository import REPO
 from tests.support.stores import class_store
 
@@ -80,6 +80,11 @@ def read_safetensors(folder: Path) -> None:
     read_tensors(folder / "t")
 
 
+def read_shapes(folder: Path) -> None:
+    (folder / "t").touch()
+    tensor_shapes(folder / "t")
+
+
 def check_parquet(folder: Path) -> None:
     hugging_face._check_parquet("train", [folder / "a"], ["a"], folder)
 
@@ -108,6 +113,7 @@ def decode(folder: Path) -> None:
         (read_own_checkpoint, "torch.load", torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
         (read_weights, "torch.load", NO_MEMORY),
         (read_safetensors, "safetensors.torch.load_file", IN_WORDS),
+        (read_shapes, "safetensors.safe_open", IN_WORDS),
         (check_parquet, "pyarrow.parquet.read_metadata", NO_DESCRIPTOR),
         (read_columns, "pyarrow.parquet.read_table", NO_DESCRIPTOR),
         (export, "ocd_core.artifacts.locked", NO_DESCRIPTOR),
