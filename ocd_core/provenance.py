@@ -197,16 +197,17 @@ def check_files(folder: Path, remedy: str = AGAIN, stage: str | None = None) -> 
     manifest = read_manifest(folder, remedy)
     if stage is not None and manifest["stage"] != stage:
         raise UserError(f"{folder} is not what the stage {stage} makes, but {manifest['stage']}; {remedy}")
-    for path, problem in (*damaged_files(folder, manifest["files"]), *foreign_links(folder, manifest["files"])):
+    for path, problem in faults(folder, manifest["files"]):
         raise UserError(f"{path} {problem}; {remedy}")
     return manifest
 
 
-def foreign_links(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
-    """The links in a folder that its manifest does not list, and what is wrong with each.
+def faults(folder: Path, files: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+    """The `damaged_files` of an artifact's folder, then the links that its manifest does not list.
 
-    They may lead to anything on this machine. A link to a listed file (into a cache) is as good as its hash.
+    These may lead to anything on this machine. A link to a listed file (into a cache) is as good as its hash.
     """
+    yield from damaged_files(folder, files)
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() and path.relative_to(folder).as_posix() not in {*files, MANIFEST}:
             yield path, f"is a link that {MANIFEST} does not list"

@@ -17,9 +17,8 @@ from ocd_core.pipeline import STAGES, maker
 from ocd_core.provenance import (
     MANIFEST,
     content,
-    damaged_files,
     damaged_page,
-    foreign_links,
+    faults,
     made_of_store,
     read_manifest,
 )
@@ -172,7 +171,7 @@ def _of_folder(folder: Path, remedy: str, stage: str | None = None) -> Iterator[
         return
     if stage is not None and manifest["stage"] != stage:
         yield Problem(f"{folder} is not what the stage {stage} makes, but {manifest['stage']}", remedy)
-    for path, problem in (*damaged_files(folder, manifest["files"]), *foreign_links(folder, manifest["files"])):
+    for path, problem in faults(folder, manifest["files"]):
         yield Problem(f"{path} {problem}", remedy)
 
 
