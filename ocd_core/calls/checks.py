@@ -1,6 +1,7 @@
 """What a network and a loss must do, tried on a few samples before anything runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -56,16 +57,9 @@ def run_network(given: Given, inputs: Sequence[Tensor]) -> Any:
     Raises:
         UserError: the network fails.
     """
-    try:
+    shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+    with _errors_named(f"the model fails on a batch of inputs of shape {shapes}"):
         return given.network(*inputs)
-    except Exception as error:  # whatever the network raises
-        if is_shortage(error):
-            raise
-        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
-        raise UserError(
-            f"the model fails on a batch of inputs of shape {shapes}: {type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}"
-        ) from error
 
 
 @torch.no_grad()
@@ -75,16 +69,21 @@ def first_output(network: nn.Module, inputs: Parts) -> Any:
     Raises:
         UserError: the network fails.
     """
-    try:
+    with _errors_named("the model fails on the first samples"):
         if inputs.names is not None:
             return network(**dict(zip(inputs.names, inputs.tensors, strict=True)))
         return network(*inputs.tensors)
-    except Exception as error:  # whatever the network raises
+
+
+@contextmanager
+def _errors_named(what: str) -> Iterator[None]:
+    """Whatever the user's own code raises becomes a UserError, but not that the machine lacked something."""
+    try:
+        yield
+    except Exception as error:
         if is_shortage(error):
             raise
-        raise UserError(
-            f"the model fails on the first samples: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise UserError(f"{what}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
 
 
 def as_batch(inputs: Parts, target: Parts) -> Batch:
@@ -95,15 +94,8 @@ def as_batch(inputs: Parts, target: Parts) -> Batch:
 
 def _check_loss(given: Given, output: Any, batch: Batch) -> None:
     first = as_tuple(output)[0]
-    try:
+    with _errors_named(f"the loss fails on an output of shape {tuple(first.shape)} in {first.dtype}"):
         loss = given.loss_of(output, batch.target)
-    except Exception as error:  # whatever the loss raises
-        if is_shortage(error):
-            raise
-        raise UserError(
-            f"the loss fails on an output of shape {tuple(first.shape)} in {first.dtype}: {type(error).__name__}: "
-            f"{' '.join(str(error).split())[:300]}"
-        ) from error
     if not isinstance(loss, Tensor):
         raise UserError(f"the loss returned a {type(loss).__name__}, not a tensor; {_HINT}")
     if loss.dim() == 0:

@@ -149,10 +149,9 @@ class OCD:
             raise UserError("this OCD was loaded from a bundle, to predict; make OCD(model, loss, out=...)")
         sources = {name: Source.of(data, name, self._workers) for name, data in (("train", train), ("val", val))}
         data, _ = self._describe(sources["train"], sources["val"])
-        stages = Stages(self.artifacts, self._device)
         with stdout_apart():
             params = given_params(data, self._layer, self._options)
-            stages.run(params, ("prepare", "train_base", "score_layers", "diagnose"))
+            self._stages.run(params, ("prepare", "train_base", "score_layers", "diagnose"))
         return (self.artifacts.diagnosis / VERDICT).read_text(encoding="utf-8")
 
     def fit(self, train: Any, val: Any) -> "OCD":
@@ -180,7 +179,7 @@ class OCD:
         sources = {name: Source.of(data, name, self._workers) for name, data in (("train", train), ("val", val))}
         data, batch = self._describe(sources["train"], sources["val"])
         self._predictor = None
-        stages = Stages(self.artifacts, self._device)
+        stages = self._stages
         with stdout_apart():
             params = given_params(data, self._layer, self._options)
             stages.run(params, ("prepare", "train_base", "score_layers"))
@@ -262,11 +261,10 @@ class OCD:
         # the test rows, and what is made of them, are one's own until the table is read
         with locked(folder.with_name(_EVALUATING), f"the evaluation in {self.artifacts.root}"):
             keep_test(source, folder, self._given.classes)
-            stages = Stages(self.artifacts, self._device)
             with stdout_apart():
-                stages.evaluate(self._params, self._metrics)
+                self._stages.evaluate(self._params, self._metrics)
                 if report:
-                    stages.run(self._params, ("illustrate", "report"))
+                    self._stages.run(self._params, ("illustrate", "report"))
             return results_frame(self.artifacts.evaluation / "table.json")
 
     def plot(self, name: str) -> "Figure":
@@ -364,6 +362,10 @@ class OCD:
         self._layer, self._loaded = self._predictor.model.layer_name, str(location)
         return self
 
+    @property
+    def _stages(self) -> Stages:
+        return Stages(self.artifacts, self._device)
+
     def _describe(self, train: Source, val: Source) -> tuple[GivenData, Batch]:
         """What stands in the params for the objects; the objects are tried and kept."""
         inputs, target = next(train.batches(_TRIED))
@@ -372,8 +374,7 @@ class OCD:
         form = Form.of(inputs, target)
         names, by_name = form.names, form.by_name
         check_names(names)
-        for part in (*inputs.tensors, *target.tensors):
-            refuse_nan(part.numpy(), train.what)
+        _refuse_nan(train.what, inputs, target)
         plain = self._network
         taken = taken_of(first_output(plain, inputs), self._pick)
         key = digest([*self._identity, "" if self._pick is None else function_digest(self._pick), target.names])
@@ -396,8 +397,7 @@ class OCD:
         counts = {len(part) if part.dim() else 0 for part in inputs.tensors}
         if len(counts) > 1:
             raise UserError(f"x: its tensors have different lengths ({', '.join(map(str, sorted(counts)))})")
-        for part in inputs.tensors:
-            refuse_nan(part.numpy(), "x")
+        _refuse_nan("x", inputs)
         if self._form is not None:
             self._form.refuse_others(inputs, None, "x")
 
@@ -407,8 +407,7 @@ class OCD:
         assert self._given is not None
         inputs, target = next(source.batches(_TRIED))
         self._form.refuse_others(inputs, target, source.what)
-        for part in (*inputs.tensors, *target.tensors):
-            refuse_nan(part.numpy(), source.what)
+        _refuse_nan(source.what, inputs, target)
         if self._given.classes is not None:
             refuse_label(target.tensors[0].numpy(), self._given.classes, source.what)
         try:
@@ -449,6 +448,12 @@ class OCD:
         data = self._ready().task.data
         assert isinstance(data, GivenData)
         return data
+
+
+def _refuse_nan(what: str, *several: Parts) -> None:
+    for parts in several:
+        for tensor in parts.tensors:
+            refuse_nan(tensor.numpy(), what)
 
 
 def _checked_loss(loss: Any) -> Callable[[Any, Any], Tensor]:

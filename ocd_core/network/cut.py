@@ -222,11 +222,9 @@ class CutModel:
         """The input of each layer (the same tensor if they read the same), and what else the tail reads."""
         if self._graph is None:
             return inputs_of_layers(self.network, self.layers, self._names, inputs), tuple(inputs)
-        found, count = self._graph.prefix.forward(*self._formatted(inputs)), len(self.layers)
+        given = with_channels_last(inputs) if self._channels_last else inputs
+        found, count = self._graph.prefix.forward(*given), len(self.layers)
         return list(found[:count]), tuple(found[count:])
-
-    def _formatted(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        return with_channels_last(inputs) if self._channels_last else inputs
 
     def _try(self, inputs: tuple[Tensor, ...]) -> None:
         """Settle on two samples how the network runs: with the channels innermost or not, traced or as a whole."""

@@ -61,14 +61,19 @@ class Now:
         return self.values
 
 
+def set_present(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """What the params file and the code say now."""
+    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now(updates))
+    monkeypatch.setattr("ocd_core.report.alike.stage_digest", lambda *_: "now")
+
+
 def test_the_present_params_decide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run again with other params, beside two of before, and one with the present code but those params."""
     write(tmp_path, 0, updates=500)
     for seed in (1, 2):
         write(tmp_path, seed)
     write(tmp_path, 3, code="now")
-    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now(500))
-    monkeypatch.setattr("ocd_core.report.alike.stage_digest", lambda *_: "now")
+    set_present(monkeypatch, updates=500)
     runs, why = kept(tmp_path)
     assert runs == [(1, 0)]
     assert len(why) == 3
@@ -79,8 +84,7 @@ def test_then_the_present_code_decides(tmp_path: Path, monkeypatch: pytest.Monke
     for seed in (0, 2):
         write(tmp_path, seed)
     write(tmp_path, 1, code="now")
-    monkeypatch.setattr("ocd_core.report.alike.load_params", lambda *_: Now(400))
-    monkeypatch.setattr("ocd_core.report.alike.stage_digest", lambda *_: "now")
+    set_present(monkeypatch, updates=400)
     runs, why = kept(tmp_path)
     assert runs == [(1, 1)]
     assert [each.split(",")[0] for each in why] == ["Seed 0", "Seed 2"]
