@@ -1,6 +1,5 @@
 """Training the base network further: what the rows `base_further`, `base_further_augmented`, `layer_further` share."""
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -37,12 +36,10 @@ class FurtherRow(FittedRow):
         """A network whose parameters are all frozen has nothing to train."""
         return self.context.all_frozen
 
-    @abstractmethod
-    def task(self, fitting: Fitting) -> Task:
-        """The task to train on; what its `build_model` freezes stays frozen."""
-
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, with the samples in orders that the base training did not use.
+
+        What the `build_model` of the row's task freezes stays frozen.
 
         Raises:
             DivergedError: the loss is no longer a number with any learning rate.

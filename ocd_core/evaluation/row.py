@@ -25,6 +25,7 @@ from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.moves import Move
 from ocd_core.samples import Tensors
 from ocd_core.strict import StrictModel
+from ocd_core.tasks.base import Task
 from ocd_core.weights import load_strictly
 
 
@@ -187,6 +188,10 @@ class FittedRow(Row):
     def networks(self) -> int:
         """How many networks like the base the `epochs` of its params train, one after the other or together."""
         return 1
+
+    def task(self, context: Context) -> Task:
+        """The task whose network the `epochs` of its params train; by default the run's."""
+        return context.task
 
     @abstractmethod
     def fit(self, fitting: Fitting) -> Fit:

@@ -28,11 +28,14 @@ def _plain_numbers(args: dict[str, Any]) -> dict[str, Any]:
     return args
 
 
+ModelArgs = Annotated[dict[str, Any], AfterValidator(_plain_numbers)]
+
+
 class ModelParams(StrictModel):
     """A base network: a name that `ocd_core.models.MODELS` knows, or `module:Class`; its constructor's arguments."""
 
     name: str
-    args: Annotated[dict[str, Any], AfterValidator(_plain_numbers)]
+    args: ModelArgs
 
 
 class BaseParams(StrictModel):

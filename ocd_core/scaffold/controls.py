@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ocd_core.errors import UserError
 from ocd_core.evaluation.context import WITHOUT_TEST, Fitting
-from ocd_core.evaluation.further import FurtherRow
 from ocd_core.evaluation.regression import RidgeParams
 from ocd_core.evaluation.row import FittedRow
 from ocd_core.evaluation.rows import row_class
@@ -157,9 +156,7 @@ class Controls:
         return self._per_sample(row.family)
 
     def _epochs(self, row: FittedRow, own: Any) -> float:
-        epoch = self.budget.seconds_of_epoch(
-            row.task(self.fitting) if isinstance(row, FurtherRow) else row.context.task
-        )
+        epoch = self.budget.seconds_of_epoch(row.task(self.fitting))
         trainings = row.networks * len(getattr(own, "lrs", [None]))
         if own.epochs is None:  # as long as OCD's, together, but at least one each
             return max(self.budget.trained, trainings * epoch / 60)

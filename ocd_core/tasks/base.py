@@ -15,6 +15,7 @@ draw new inputs of a sample at each step of overfitting.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -117,6 +118,12 @@ class Task(ABC):
     def build_model(self) -> nn.Module:
         """The base network with fresh weights. It takes `*batch.inputs` and keeps samples in the first axis."""
         return build_model(*self._model)
+
+    def with_model(self, name: str, args: dict[str, Any]) -> "Task":
+        """A copy of the task whose `build_model` makes the network that these params of `base.model` describe."""
+        found = copy(self)
+        found._model = (name, args)
+        return found
 
     def fit(self, fit: "BaseFit") -> "BaseTraining":
         """Train the base network; by default with gradient descent as the params say.

@@ -7,9 +7,7 @@ the same as OCD's training.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.further import FurtherParams, FurtherRow
-from ocd_core.tasks.base import Task
 
 
 class BaseFurtherParams(FurtherParams):
@@ -23,10 +21,6 @@ class BaseFurther(FurtherRow):
     quick: ClassVar[Mapping[str, Any]] = {"epochs": 1, "patience": None, "lrs": [1e-4]}
     title = "base trained further"
     prefix = "further"
-
-    def task(self, fitting: Fitting) -> Task:
-        """The run's."""
-        return fitting.task
 
 
 ROW = BaseFurther

@@ -6,7 +6,7 @@ Where a domain knows an augmentation, this is often the best use of further comp
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.further import FurtherParams, FurtherRow
 from ocd_core.tasks.base import Task
 
@@ -35,9 +35,9 @@ class BaseFurtherAugmented(FurtherRow):
             return "the domain has no augmentation"
         return super().left_out()
 
-    def task(self, fitting: Fitting) -> Task:
+    def task(self, context: Context) -> Task:
         """The run's, with augmented training batches."""
-        found = fitting.task.augmented(self.params.augment)
+        found = context.task.augmented(self.params.augment)
         assert found is not None
         return found
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ocd_core.evaluation.context import Fitting
+from ocd_core.evaluation.context import Context
 from ocd_core.evaluation.further import FurtherParams, FurtherRow
 from ocd_core.network.layers import find_layers
 from ocd_core.tasks.base import Task
@@ -30,11 +30,11 @@ class LayerFurther(FurtherRow):
         """A frozen layer may move, so nothing speaks against training it."""
         return None
 
-    def task(self, fitting: Fitting) -> Task:
+    def task(self, context: Context) -> Task:
         """The run's, with a network of which only this weight trains."""
-        name = fitting.predictor.model.layer_name
-        found = copy.copy(fitting.task)
-        build = fitting.task.build_model
+        name = context.predictor.model.layer_name
+        found = copy.copy(context.task)
+        build = context.task.build_model
 
         def build_model() -> nn.Module:
             network = build().requires_grad_(False)
