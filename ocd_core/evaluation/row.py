@@ -1,9 +1,10 @@
 """What a row of the table must provide: the protocol of `ocd_core.evaluation.rows`.
 
 A row answers for each test sample in its own way: the unchanged base network, a control, a draw of Δ, an ensemble. It
-has a title, says whether a run can have it, and gives its outputs batch by batch. There are three kinds:
+has a title, says whether a run can have it, and gives its outputs batch by batch. There are four kinds:
 
 - `Row`: any outputs.
+- `CombinedRow`: several networks, whose outputs the task combines.
 - `MovedRow`: the base network with the selected layer moved by one Δ per sample.
 - `FittedRow`: fitted beforehand on the training and validation splits (stage `train_controls`) and loaded for the
   evaluation; combine it with one of the others, `class Mine(MovedRow, FittedRow)`.
@@ -110,6 +111,19 @@ class MovedRow(Row):
     def outputs(self, shared: SharedPass) -> Tensors:
         """f(x; θ + Δ)."""
         return shared.outputs_with(self.move(shared))
+
+
+class CombinedRow(Row):
+    """Several networks, whose answer is `Task.combine` of their outputs."""
+
+    @abstractmethod
+    def distribution(self, shared: SharedPass) -> Tensors:
+        """The networks' outputs, each (K, N, ...)."""
+
+    def outputs(self, shared: SharedPass) -> Tensors:
+        """The combination."""
+        combined: Tensors = self.context.task.combine(self.distribution(shared))
+        return combined
 
 
 class DrawnRow(Row):

@@ -8,12 +8,12 @@ from abc import abstractmethod
 from torch import Tensor
 
 from ocd_core.codes.representations.base import unit_rows
-from ocd_core.evaluation.row import DrawnRow
+from ocd_core.evaluation.row import CombinedRow, DrawnRow
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.samples import Tensors, stack
 
 
-class SameNormRow(DrawnRow):
+class SameNormRow(CombinedRow, DrawnRow):
     """An ensemble of networks; network k moves by another direction, as far as draw k of OCD moves this sample."""
 
     chosen_on = "train"
@@ -27,11 +27,6 @@ class SameNormRow(DrawnRow):
         norm_N = shared.drawn().delta(k).flatten(1).norm(dim=1)
         delta_NOI: Tensor = unit_rows(self.directions(shared, k)) * norm_N[:, None, None]
         return delta_NOI
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """`Task.combine` of the networks' outputs."""
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The networks' outputs."""

@@ -3,7 +3,8 @@
 import sys
 
 from ocd_core.artifacts import write_json, write_table
-from ocd_core.network.training import fit_base
+from ocd_core.network.fits import check_fits
+from ocd_core.network.training import fit_base, seeded_network
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
 from ocd_core.terminal import plain
@@ -21,11 +22,13 @@ def run(lineage: Lineage, device: str = "cpu") -> None:
     lineage.check("train_base")
     prepared = artifacts.prepared
     domain = params.build_task(prepared)
+    train = domain.open(prepared, "train")
+    if len(train):  # hours of training must not come before the discovery that the network cannot be used
+        check_fits(domain, seeded_network(domain, artifacts.seed), train)
     with progress_bar("train base", params.base.epochs) as progress:
         result = fit_base(
-            domain, domain.open(prepared, "train"), domain.open(prepared, "val"), params.base, artifacts.seed,
-            progress, device=place,
-        )  # fmt: skip
+            domain, train, domain.open(prepared, "val"), params.base, artifacts.seed, progress, device=place
+        )
         if not result.metrics["epochs"]:
             progress(params.base.epochs, "given weights")
     for note in result.notes:

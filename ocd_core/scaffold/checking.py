@@ -18,9 +18,8 @@ from torch import nn
 
 from ocd_core.config import Params
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage
 from ocd_core.network.cut import CutModel
-from ocd_core.network.first_inputs import first_two, plain_output
+from ocd_core.network.fits import check_fits
 from ocd_core.network.layers import matrix_layers
 from ocd_core.network.training import load_base, seeded_network, set_training_mode
 from ocd_core.overfit.base_values import storable
@@ -105,22 +104,8 @@ def _first(split: Split, count: int) -> Batch:
 
 
 def _check_loss(task: Task, network: nn.Module, train: Split) -> None:
-    batch = _first(train, 2)
-    with torch.no_grad():
-        storable(task.stored_target(batch))
-        try:
-            loss_N = task.loss(network.eval()(*batch.inputs), batch.target)
-        except (RuntimeError, IndexError, ValueError, TypeError) as error:
-            if is_shortage(error):
-                raise
-            shapes = ", ".join(str(tuple(x.shape)) for x in batch.inputs)
-            raise UserError(
-                f"the base network does not fit the data (inputs {shapes}); change base.model: "
-                f"{' '.join(str(error).split())[:300]}"
-            ) from error
-    plain_output(network, first_two(batch.inputs))
-    if loss_N.shape != (len(batch),) or not bool(torch.isfinite(loss_N).all()):
-        raise UserError(f"the loss of {len(batch)} samples is {loss_N.tolist()}; one finite number for each is needed")
+    storable(task.stored_target(_first(train, 2)))
+    check_fits(task, network, train)
 
 
 def _layers(network: nn.Module, task: Task, train: Split, params: Params) -> list[Layer]:

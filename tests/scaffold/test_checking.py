@@ -61,7 +61,7 @@ def test_a_pass_is_divided_by_the_samples_that_were_in_it(tmp_path: Path, monkey
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:
     network = {"name": "mlp", "args": {"in_features": 3, "out_features": 2, "hidden": [6]}}
-    with pytest.raises(UserError, match=r"does not fit the data \(inputs \(2, 2\)\); change base.model"):
+    with pytest.raises(UserError, match=r"network of base.model does not fit the data \(inputs \(2, 2\)\); change it"):
         checked(tmp_path, PLANE, base={"model": network})
     with pytest.raises(UserError, match="layer 'none' does not exist"):
         checked(tmp_path, PLANE, layer={"select": "none"})

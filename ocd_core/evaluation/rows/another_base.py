@@ -13,8 +13,8 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
-from ocd_core.files import is_shortage
 from ocd_core.network.blocks import network_outputs
+from ocd_core.network.fits import check_fits
 from ocd_core.network.params import ModelArgs
 from ocd_core.network.training import fit_base, seeded_network
 from ocd_core.rng import derive_seed
@@ -82,25 +82,17 @@ class AnotherBase(FittedRow):
         cost = {"allowed": epoch_flops * self.params.epochs, "total": epoch_flops * int(found.metrics["epochs"])}
         return Fit({**found.metrics, "parameters": sum(p.numel() for p in found.model.parameters())}, found.curve, cost)
 
-    @torch.no_grad()
     def _check(self, fitting: Fitting, task: Task) -> None:
-        """Raises UserError unless the network answers the first training sample in the shapes of the base."""
+        """Raises UserError unless the network answers the first samples in the shapes of the base."""
         try:
-            network = seeded_network(task, 0).eval()
+            network = seeded_network(task, 0)
         except UserError as error:
             raise UserError(f"controls.another_base: {error}") from error
-        first = fitting.split("train").batch(torch.zeros(1, dtype=torch.int64))
-        try:
-            output: Any = network(*first.inputs)
-            shapes = [tuple(x.shape) for x in as_tuple(output)]
-        except (RuntimeError, TypeError, ValueError, LookupError, AttributeError) as error:
-            if is_shortage(error):
-                raise
-            raise UserError(
-                f"controls.another_base: the network does not take this task's inputs ({error}); correct its model or "
-                "args"
-            ) from error
-        wanted = [tuple(x.shape) for x in as_tuple(fitting.example_output)]
+        train = fitting.split("train")
+        check_fits(task, network, train, "controls.another_base")
+        with torch.no_grad():
+            output = network(*train.batch(torch.zeros(1, dtype=torch.int64)).inputs)
+        shapes, wanted = ([tuple(x.shape) for x in as_tuple(found)] for found in (output, fitting.example_output))
         if shapes != wanted:
             raise UserError(
                 f"controls.another_base: the network answers one sample with shapes {shapes}, and the base with "

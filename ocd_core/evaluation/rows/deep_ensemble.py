@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ocd_core.config import Params as RunParams
 from ocd_core.evaluation.context import Fitting
-from ocd_core.evaluation.row import Fit, FittedRow, Saved
+from ocd_core.evaluation.row import CombinedRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.blocks import network_outputs
 from ocd_core.network.training import fit_base
@@ -30,7 +30,7 @@ class DeepEnsembleParams(StrictModel):
     epochs: PositiveInt | None
 
 
-class DeepEnsemble(FittedRow):
+class DeepEnsemble(CombinedRow, FittedRow):
     """The combined outputs of the members, in the precision of the tail."""
 
     Params = DeepEnsembleParams
@@ -105,11 +105,6 @@ class DeepEnsemble(FittedRow):
             return found.to(self.context.device, self.context.predictor.model.dtype)
 
         self.others = self.context.once((DeepEnsemble, self.family), others)
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """`Task.combine` of the members' outputs."""
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The members' outputs, each (K, N, ...)."""

@@ -17,7 +17,7 @@ from ocd_core.diffusion.training import fresh_model
 from ocd_core.diffusion.tuning import tune
 from ocd_core.diffusion.tuning_params import TuningParams
 from ocd_core.evaluation.context import Fitting
-from ocd_core.evaluation.row import DrawnRow, Fit, FittedRow, Saved
+from ocd_core.evaluation.row import CombinedRow, DrawnRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.rng import derive_seed
@@ -52,7 +52,7 @@ class StochasticParams(StrictModel):
         )
 
 
-class Stochastic(DrawnRow, FittedRow):
+class Stochastic(CombinedRow, DrawnRow, FittedRow):
     """An ensemble of its draws."""
 
     Params = StochasticParams
@@ -120,11 +120,6 @@ class Stochastic(DrawnRow, FittedRow):
             return plain.with_diffusion(model.to(self.context.device), sampling)
 
         self.predictor = self.context.once((Stochastic, self.family), predictor)
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """`Task.combine` of the draws' outputs."""
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The draws' outputs."""

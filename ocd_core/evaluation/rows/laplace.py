@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.noise import POINTS
-from ocd_core.evaluation.row import Fit, FittedRow, Saved
+from ocd_core.evaluation.row import CombinedRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.rng import sample_normal
 from ocd_core.samples import SplitName, Tensors, flat, only, rows_at_once, whole_split
@@ -78,7 +78,7 @@ class Posterior:
         return output_NC + shift_NKC.transpose(0, 1).to(output_NC)
 
 
-class Laplace(FittedRow):
+class Laplace(CombinedRow, FittedRow):
     """Classes: the mean probabilities of drawn weights. Numbers: the base's, with draws as their distribution."""
 
     Params = LaplaceParams
@@ -178,10 +178,7 @@ class Laplace(FittedRow):
 
     def outputs(self, shared: SharedPass) -> Tensors:
         """Classes: `Task.combine` of the drawn outputs. Numbers: the outputs at the mean weights, the base's."""
-        if self.variance:
-            return shared.base.output
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
+        return shared.base.output if self.variance else super().outputs(shared)
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The drawn outputs, (K, N, ...); of numbers, with noise of variance σ²."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.evaluation.context import Fitting
-from ocd_core.evaluation.row import Fit, FittedRow, Saved
+from ocd_core.evaluation.row import CombinedRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.network.training import fit_base, starting_network
 from ocd_core.rng import derive_seed
@@ -27,7 +27,7 @@ class McDropoutParams(StrictModel):
     epochs: PositiveInt | None  # at most; null: as many as cost the same as OCD's training, and at most base.epochs
 
 
-class McDropout(FittedRow):
+class McDropout(CombinedRow, FittedRow):
     """The combined outputs of the masked networks, in float32."""
 
     Params = McDropoutParams
@@ -84,11 +84,6 @@ class McDropout(FittedRow):
         self.network.to(self.context.device)
         for module in _dropouts(self.network):
             module.train()
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """`Task.combine` of the masked networks' outputs."""
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The masked networks' outputs, each (K, N, ...)."""

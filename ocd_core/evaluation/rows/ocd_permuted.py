@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ocd_core.config import Params as RunParams
 from ocd_core.diffusion.training import other_rows
-from ocd_core.evaluation.row import Row
+from ocd_core.evaluation.row import CombinedRow
 from ocd_core.evaluation.shared_pass import Drawn, SharedPass
 from ocd_core.predictor import Predictor
 from ocd_core.samples import SplitName, Tensors, stack
@@ -18,7 +18,7 @@ from ocd_core.samples import SplitName, Tensors, stack
 _TUNED = "tuned"
 
 
-class OcdPermuted(Row):
+class OcdPermuted(CombinedRow):
     """An ensemble of `evaluate.draws` networks, the largest number; each sample lends its Δ to one other."""
 
     @classmethod
@@ -59,11 +59,6 @@ class OcdPermuted(Row):
             return stack([shared.outputs_with(drawn.delta(k)) for k in range(self.context.draws)])
 
         return shared.once((OcdPermuted, self.name), compute)
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """`Task.combine` of the networks' outputs."""
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
 
 
 ROW = OcdPermuted

@@ -1,11 +1,11 @@
 """`ocd_tuned_ensemble`: the outputs of several draws of the tuned diffusion model, combined as the task says."""
 
-from ocd_core.evaluation.row import DrawnRow
+from ocd_core.evaluation.row import CombinedRow, DrawnRow
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.samples import Tensors
 
 
-class OcdTunedEnsemble(DrawnRow):
+class OcdTunedEnsemble(CombinedRow, DrawnRow):
     """An ensemble of drawn networks."""
 
     costs_as = "ocd_tuned"
@@ -18,11 +18,6 @@ class OcdTunedEnsemble(DrawnRow):
     def left_out(self) -> str | None:
         """The model must have been tuned."""
         return self.context.untuned
-
-    def outputs(self, shared: SharedPass) -> Tensors:
-        """`Task.combine` of the draws' outputs."""
-        combined: Tensors = self.context.task.combine(self.distribution(shared))
-        return combined
 
     def distribution(self, shared: SharedPass) -> Tensors:
         """The draws' outputs."""
