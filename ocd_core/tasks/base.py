@@ -119,10 +119,14 @@ class Task(ABC):
         """The base network with fresh weights. It takes `*batch.inputs` and keeps samples in the first axis."""
         return build_model(*self._model)
 
-    def with_model(self, name: str, args: dict[str, Any]) -> "Task":
-        """A copy of the task whose `build_model` makes the network that these params of `base.model` describe."""
-        found = copy(self)
-        found._model = (name, args)
+    def with_model(self, name: str | None, args: dict[str, Any]) -> "Task":
+        """A copy of the task for another base network.
+
+        Args:
+            name, args: as in `base.model`; without a name, the task's own model with these arguments replaced or added.
+        """
+        found, (own, own_args) = copy(self), self._model
+        found._model = (own, {**own_args, **args}) if name is None else (name, args)
         return found
 
     def fit(self, fit: "BaseFit") -> "BaseTraining":

@@ -56,10 +56,7 @@ class AnotherBase(FittedRow):
 
     def task(self, context: Context) -> Task:
         """The run's, with the other network."""
-        model = context.params.base.model
-        if self.params.model is not None:
-            return context.task.with_model(self.params.model, self.params.args)
-        return context.task.with_model(model.name, {**model.args, **self.params.args})
+        return context.task.with_model(self.params.model, self.params.args)
 
     def fit(self, fitting: Fitting) -> Fit:
         """Train as the base is trained, with early stopping, on the run's device; the seed is another.
