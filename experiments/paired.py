@@ -3,9 +3,10 @@
     python -m experiments.paired mnist3k --row ocd_tuned_ensemble --seeds 0,1,2
 
 The tables of reports compare with the base network; this compares any row with the others. It reads what `evaluate`
-wrote of each sample in the first metric; for a root mean square that is the sample's own root, its absolute error. The
-seeds see the same test samples and do not count as samples of their own: a sample's value is the mean over the seeds. z
-of each seed is beside it, and p is corrected after Holm over the rows.
+wrote of each sample in the first metric, after each row's temperature if asked (`--tempered`); for a root mean square
+that is the sample's own root, its absolute error. The seeds see the same test samples and do not count as samples of
+their own: a sample's value is the mean over the seeds. z of each seed is beside it, and p is corrected after Holm over
+the rows.
 
 Dims: N test samples.
 """
@@ -30,16 +31,19 @@ from ocd_core.samples import groups_of
 app = typer.Typer(add_completion=False)
 
 
-def row_values(run: Artifacts) -> dict[str, Values]:
-    """{row: the first metric of each test sample, (N,)} of an evaluated run.
+def row_values(run: Artifacts, tempered: bool = False) -> dict[str, Values]:
+    """{row: the first metric of each test sample, (N,)} of an evaluated run; `tempered`: after its own temperature.
 
     Raises:
-        UserError: the run has not been evaluated.
+        UserError: the run has not been evaluated, or its rows have no temperatures.
     """
     table = run.need(run.evaluation / "table.json", "evaluate")
     metric = read_json(table)["metrics"][0]["name"]
-    end = f"_{metric}"
-    return {name.removesuffix(end): v for name, v in sample_columns(run).items() if name.endswith(end)}
+    end = f"_{metric}_tempered" if tempered else f"_{metric}"
+    found = {name.removesuffix(end): v for name, v in sample_columns(run).items() if name.endswith(end)}
+    if not found:
+        raise UserError(f"--tempered: the rows of {run.evaluation} have no temperatures, which only classes have")
+    return found
 
 
 def higher_is_better(run: Artifacts) -> bool:
@@ -97,10 +101,13 @@ def main(
     row: Annotated[str, typer.Option(help="The row that the others are compared with.")] = "ocd_tuned_ensemble",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     rank: Annotated[int, typer.Option(min=1, help="Which layer moved.")] = 1,
+    tempered: Annotated[
+        bool, typer.Option("--tempered", help="After the temperature that each row chose on validation.")
+    ] = False,
 ) -> None:
     """Compare one row with all others."""
     runs = [Artifacts(task, seed, rank, root=Path()) for seed in numbers("--seeds", seeds, least=0)]
-    values = [row_values(one) for one in runs]
+    values = [row_values(one, tempered) for one in runs]
     prepared = runs[0].prepared
     groups = groups_of(load_params(task).build_task(prepared).open(prepared, "test"))
     lines = compared(values, row, None if groups is None else groups.numpy())

@@ -54,7 +54,7 @@ def row_curvatures(
         split: the split of the rows. code_Nk: their coordinates. decode: on the model's device.
 
     Raises:
-        UserError: the matrices would not fit the memory.
+        UserError: the matrices would not fit the memory, or a curvature is not finite.
     """
     count, k = code_Nk.shape
     if count * k * k > _LARGEST:
@@ -73,6 +73,13 @@ def row_curvatures(
             cut = model.prefix(part.inputs)
             moves = lambda c, cut=cut: decode(c, cut.layer_input_NI)  # noqa: E731
             total_Nkk += share * quadratic(model, cut, part.target, task.loss, code, moves).curvature_Nkk
+        known_N = torch.isfinite(total_Nkk).flatten(1).all(1)
+        if not known_N.all():
+            sample = int(sample_id_N[chunk][~known_N.cpu()][0])
+            raise UserError(
+                f"the curvature of the loss of sample {sample} at its Δ is not finite, so metric gauss_newton cannot "
+                "weigh its errors; lower overfit.lr, or use metric euclidean"
+            )
         found_Nkk[chunk] = positive(total_Nkk).float().cpu()
     return found_Nkk
 

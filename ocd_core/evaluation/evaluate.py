@@ -142,7 +142,8 @@ class Evaluation:
     def per_sample(self) -> list[dict[str, Any]]:
         """One entry per test sample, with every row's per-sample metrics as they are reported (the PSNR of a view).
 
-        And what metrics of the whole split keep of each sample (`Metric.sample_columns`).
+        And what metrics of the whole split keep of each sample (`Metric.sample_columns`), and the first metric after
+        the row's temperature, as `<row>_<metric>_tempered`.
         """
         columns: dict[str, list[float]] = {
             f"{row}_{m.name}": [m.finish(float(v)) for v in figure.values]
@@ -153,6 +154,11 @@ class Evaluation:
         for row, figures in self.figures.items():
             kept = [figure.sample_columns() for figure in figures.values() if isinstance(figure, SplitFigure)]
             columns |= {f"{row}_{name}": values for found in kept for name, values in found.items()}
+        for row, figures in self.tempered.items():
+            first = figures.get(self.metrics[0].name)
+            if self.metrics[0].kind == "per_sample" and isinstance(first, MeanFigure):
+                finish = first.metric.finish
+                columns[f"{row}_{first.metric.name}_tempered"] = [finish(float(v)) for v in first.values]
         rho = {} if self.rho is None else {"rho": self.rho.tolist()}
         return [
             {"sample_id": i, **{name: column[i] for name, column in (columns | rho).items()}}
@@ -290,7 +296,7 @@ def evaluate(
         widened={row.name: widened[row.name].figures() for row in running if widened},
         costs=_costs(context, measured),
         chosen_on={row.name: row.chosen_on for row in running},
-        costs_as={row.name: row.costs_as or row.family for row in running},
+        costs_as={row.name: row.training_of(row.variant) or row.family for row in running},
     )
 
 

@@ -73,6 +73,11 @@ class Row(ABC):
         """The variants that the params ask for, in the order of the table; by default one without a name."""
         return ("",)
 
+    @classmethod
+    def training_of(cls, variant: str) -> str | None:
+        """The training whose cost a variant has, see `costs_as`."""
+        return cls.costs_as
+
     @property
     @abstractmethod
     def title(self) -> str:

@@ -17,6 +17,7 @@ class SameNormRow(CombinedRow, DrawnRow):
     """An ensemble of networks; network k moves by another direction, as far as draw k of OCD moves this sample."""
 
     chosen_on = "train"
+    costs_as = "ocd"  # which gives the norms
 
     @abstractmethod
     def directions(self, shared: SharedPass, k: int) -> Tensor:

@@ -88,7 +88,7 @@ def quadratic(model: CutModel, cut: Cut, target: Tensors, loss: SampleLoss, code
             j_Nkn = _jacobian(as_tuple(output), code_Nk)
         ends = tuple(part.detach().requires_grad_(True) for part in as_tuple(output))
         loss_N = loss(ends[0] if isinstance(output, Tensor) else ends, target)
-        by_output = torch.autograd.grad(loss_N.sum(), ends, create_graph=True)
+        by_output = torch.autograd.grad(loss_N.sum(), ends, create_graph=True, materialize_grads=True)
         hj_Nkn = _hessian_times(j_Nkn, by_output, ends)
     slope_Nk = (j_Nkn @ flat(tuple(part.detach() for part in by_output))[:, :, None])[:, :, 0]
     curvature_Nkk = j_Nkn @ hj_Nkn.transpose(1, 2)

@@ -48,3 +48,10 @@ def test_what_cannot_be_is_refused(monkeypatch) -> None:
     monkeypatch.setattr(curvature, "_LARGEST", 8 * K * K - 1)
     with pytest.raises(UserError, match="keeps a 3 x 3 matrix for each of 8 rows"):
         row_curvatures(ArrayTask(), MODEL, SPLIT, torch.zeros(8).long(), torch.zeros(8).long(), CODE, decode, 0)
+
+
+def test_a_curvature_that_is_not_finite_names_the_sample() -> None:
+    ids, code = torch.arange(8), CODE.double()
+    code[5] = 1e300
+    with pytest.raises(UserError, match="curvature of the loss of sample 5 at its Δ is not finite"):
+        row_curvatures(ArrayTask(), MODEL, SPLIT, ids, torch.zeros(8).long(), code, decode, 0)

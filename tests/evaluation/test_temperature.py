@@ -16,6 +16,7 @@ from ocd_core.evaluation.result import Result
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.evaluation.temperature import RANGE, choose_temperature
 from ocd_core.predictor import Predictor
+from ocd_core.report.run_samples import sample_columns
 from ocd_core.samples import SPLITS, whole_split
 from tests.support.runs import run_of
 from tests.support.toy import PLANE, PlaneTask
@@ -64,6 +65,9 @@ def test_every_row_has_its_own_temperature_from_validation(plane: Artifacts) -> 
         accuracies = [results[row.name, "accuracy", tempered].mean for tempered in (False, True)]
         assert accuracies[0] == accuracies[1]
         assert found.gap_closed is None
+        entropy = F.cross_entropy(outputs["test"][row.name] / temperature, targets["test"], reduction="none")
+        kept = sample_columns(plane)[f"{row.name}_cross_entropy_tempered"]
+        np.testing.assert_allclose(kept, entropy.double().numpy(), rtol=1e-5, atol=1e-7)
     summary = json.loads((plane.evaluation / "metrics.json").read_text())
     assert summary["ocd"]["temperature"] == results["ocd", "cross_entropy", True].temperature
     assert summary["ocd"]["cross_entropy_tempered"] == results["ocd", "cross_entropy", True].mean

@@ -70,5 +70,10 @@ def test_it_reads_the_first_metric_of_each_row(tmp_path):
     write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, "base_mse": 0.5, "base_psnr": 3.0, "ocd_mse": 0.25}])
     assert {name: values.tolist() for name, values in row_values(run).items()} == {"base": [0.5], "ocd": [0.25]}
     assert not higher_is_better(run)
+    with pytest.raises(UserError, match=r"--tempered: the rows of .* have no temperatures"):
+        row_values(run, tempered=True)
+    write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, "base_mse": 0.5, "base_mse_tempered": 0.4}])
+    assert row_values(run) == {"base": [0.5]}
+    assert row_values(run, tempered=True) == {"base": [0.4]}
     write_json(run.evaluation / "table.json", {"metrics": metrics[::-1]})
     assert higher_is_better(run)

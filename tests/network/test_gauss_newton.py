@@ -75,6 +75,11 @@ def pair(output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
     return (output[0] - target).pow(4) + squares(output[1], target[:, None, None])
 
 
+def first_of_pair(output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
+    """The other output has no part in it."""
+    return (output[0] - target).pow(4)
+
+
 def pair_of_elements(output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:
     return (output[0] - target[:, None]).pow(4).sum(1) + squares(output[1], target[:, None, None, None])
 
@@ -93,6 +98,7 @@ CASES = {
     "squares": (Pictures, squares, torch.randn(N, 4, 3, dtype=torch.float64)),
     "entropy": (Scores, entropy, torch.tensor([0, 1, 1, 0])),
     "pair": (Pair, pair, torch.randn(N, dtype=torch.float64)),
+    "first of pair": (Pair, first_of_pair, torch.randn(N, dtype=torch.float64)),
     "elements": (Elements, squares, torch.randn(N, 5, 2, 1, dtype=torch.float64)),
     "pair of elements": (PairOfElements, pair_of_elements, torch.randn(N, dtype=torch.float64)),
     "bumpy": (Pictures, bumpy, torch.randn(N, 4, 3, dtype=torch.float64)),

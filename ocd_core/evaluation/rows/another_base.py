@@ -13,6 +13,7 @@ from ocd_core.errors import UserError
 from ocd_core.evaluation.context import Context, Fitting
 from ocd_core.evaluation.row import Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.files import is_shortage
 from ocd_core.network.blocks import network_outputs
 from ocd_core.network.fits import check_fits
 from ocd_core.network.params import ModelArgs
@@ -83,8 +84,11 @@ class AnotherBase(FittedRow):
         """Raises UserError unless the network answers the first samples in the shapes of the base."""
         try:
             network = seeded_network(task, 0)
-        except UserError as error:
-            raise UserError(f"controls.another_base: {error}") from error
+        except Exception as error:
+            if is_shortage(error):
+                raise
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"controls.another_base: {reason}") from error
         train = fitting.split("train")
         check_fits(task, network, train, "controls.another_base")
         with torch.no_grad():
@@ -115,7 +119,9 @@ def _follows_params(task: Task) -> bool:
     """Whether the task's network is the one that `base.model` names: it cannot build one with an impossible name."""
     try:
         task.with_model(_NO_MODEL, {}).build_model()
-    except UserError:
+    except Exception as error:  # whatever a task of the user's raises for it
+        if is_shortage(error):
+            raise
         return True
     return False
 

@@ -26,6 +26,11 @@ class OcdPermuted(CombinedRow):
         """The tuned model's draws too, if there is one."""
         return ("", _TUNED) if params.tuning.updates else ("",)
 
+    @classmethod
+    def training_of(cls, variant: str) -> str | None:
+        """Of the model that draws."""
+        return "ocd_tuned" if variant else "ocd"
+
     @property
     def title(self) -> str:
         """The title says which model draws, and how often."""
