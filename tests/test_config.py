@@ -67,6 +67,17 @@ def test_params_files_say_what_they_cost_and_reach(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", FILES)
+def test_the_network_that_starts_cold_gets_at_least_the_effort_of_its_twin(task: str) -> None:
+    """A control that is trained less than the method shows nothing."""
+    controls = read_yaml(REPO / "params" / f"{task}.yaml")["controls"]
+    cold = controls["hypernetwork"]
+    twin = controls.get("hypernetwork_pretrained", {"updates": 1, "ema": 0.9, "lrs": [1e-4, 1e-3], "patience": 1})
+    assert len(cold["lrs"]) >= len(twin["lrs"])
+    for key in ("updates", "ema", "patience"):
+        assert cold[key] >= twin[key], key
+
+
+@pytest.mark.parametrize("task", FILES)
 def test_params_files_build_their_task(task: str) -> None:
     params = load_params(task, REPO)
     assert params.build_task() is not None

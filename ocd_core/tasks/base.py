@@ -150,7 +150,7 @@ class Task(ABC):
     def augmented(self, kind: str) -> "Task | None":
         """A copy whose training batches are augmented in another way, for the row `base_further_augmented`.
 
-        None if the domain has no augmentation, as by default.
+        None if the domain has no such augmentation, as by default.
 
         Raises:
             UserError: the domain does not know this kind.

@@ -32,7 +32,7 @@ class BaseFurtherAugmented(FurtherRow):
     def left_out(self) -> str | None:
         """The domain must know an augmentation."""
         if self.context.task.augmented(self.params.augment) is None:
-            return "the domain has no augmentation"
+            return f"the domain has no augmentation {self.params.augment}"
         return super().left_out()
 
     def task(self, context: Context) -> Task:

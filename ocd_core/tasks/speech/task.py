@@ -4,6 +4,7 @@ Dims: N recordings, C sources, T samples, K networks of an ensemble, R outputs o
 """
 
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,6 +127,14 @@ class SpeechSeparation(Task):
         if self.data.dynamic_mixing:
             return split.new_mixtures(sample_id, length, seed, epoch)
         return split.parts(sample_id, length, seed, epoch)
+
+    def augmented(self, kind: str) -> "SpeechSeparation | None":
+        """See `Task.augmented`; `dynamic_mixing` is the only kind."""
+        if kind != "dynamic_mixing":
+            return None
+        found = copy(self)
+        found.data = self.data.model_copy(update={"dynamic_mixing": True})
+        return found
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Minus the mean SI-SDR of the sources under the best assignment, (N,), in dB and the dtype of `output`.

@@ -42,4 +42,4 @@ def test_it_trains_on_what_the_domain_augments(run: Artifacts, monkeypatch) -> N
 def test_it_is_left_out_where_a_domain_has_no_augmentation(run: Artifacts) -> None:
     row = BaseFurtherAugmented("base_further_augmented", context_of(run))
     row.params = AugmentedParams(augment="shift", epochs=1, patience=None, lrs=[1e-3])
-    assert row.left_out() == "the domain has no augmentation"
+    assert row.left_out() == "the domain has no augmentation shift"

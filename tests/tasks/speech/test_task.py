@@ -45,6 +45,18 @@ def test_the_protocol(folder: Path, tmp_path: Path, mixing: bool) -> None:
     check_task(task(folder, dynamic_mixing=mixing), tmp_path / "check", layers=[LAST], example=example)
 
 
+def test_dynamic_mixing_is_an_augmentation(folder: Path, tmp_path: Path) -> None:
+    plain = task(folder)
+    plain.prepare(tmp_path)
+    split, rows = plain.open(tmp_path, "train"), torch.arange(2)
+    mixed = plain.augmented("dynamic_mixing")
+    assert mixed is not None
+    wanted = task(folder, dynamic_mixing=True).training_batch(split, rows, 0, 1)
+    assert torch.equal(mixed.training_batch(split, rows, 0, 1).target, wanted.target)
+    assert not torch.equal(plain.training_batch(split, rows, 0, 1).target, wanted.target)
+    assert plain.augmented("crop_flip") is None
+
+
 # --- loss and metrics
 
 
