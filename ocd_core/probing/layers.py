@@ -15,6 +15,7 @@ from ocd_core.samples import Split
 from ocd_core.scoring.params import ProbeParams
 from ocd_core.tasks.base import Task
 
+LAYERS = 8  # that are probed at most, those of the first ranks, unless the params name more
 COLUMNS = ("rank", "score_rank", *(field.name for field in fields(Probe)))
 
 

@@ -7,9 +7,9 @@ learning from the task's loss of the training samples, and is tried at some mome
 moment are chosen on one half of the validation samples and judged on the other, and the reverse, so the change of the
 loss is not that of a choice made on the same samples.
 
-If none of these predicts a Δ that helps, a diffusion model hardly will: in all that has been measured here, diffusion
-equals regression of Δ or loses to it, and the tuned one equals the network that learned from Δ and then from the loss
-(docs/results.md).
+If none of these predicts a Δ that helps, a diffusion model hardly will: nearly everywhere that it was measured,
+diffusion equals regression of Δ or loses to it, and the tuned one gains where the network does that learned from Δ and
+then from the loss (docs/results.md).
 
 Dims: N training samples, M validation samples that are judged, K of them that were overfitted, O out_features,
 I in_features, d coordinates, C choices.
@@ -30,6 +30,7 @@ from ocd_core.codes.params import RepresentationParams
 from ocd_core.codes.principal import directions
 from ocd_core.codes.representations.pca import Pca
 from ocd_core.errors import UserError
+from ocd_core.evaluation.costs import overfit_flops
 from ocd_core.evaluation.delta_networks import Hypernetwork, RegressionLoss, TrainingParams, run_phase
 from ocd_core.evaluation.regression import RidgeParams, fit_ridge
 from ocd_core.evaluation.space import DeltaSpace
@@ -59,6 +60,7 @@ _MORE = 4  # times as many samples as are overfitted teach through the loss, or 
 _MEMORY_MB = 512
 _DELTAS_MB = 1024  # of the Δ of a split in memory, and of I(x)
 _FEWEST = 20  # samples
+_PLAIN = {"layout": "dense", "replicas": 1, "refine": NOT_REFINED}
 Values = npt.NDArray[np.float64]
 
 
@@ -72,7 +74,8 @@ class Probe:
     1 - Σ‖Δ̂ - Δ‖² / Σ‖Δ - mean‖² on val, where the mean is of train. cosine, network_cosine: the mean on val between Δ̂
     and Δ. regression, gain: the choice that is best on all of val. change: of val's mean loss with cross-fitted
     choices, low and high its 95 % interval by Student's t, z its paired z. val_groups: of the judged samples, each its
-    own group if the split has none; halves, interval and z are of groups.
+    own group if the split has none; halves, interval and z are of groups. flops: operations of overfitting and of both
+    trainings, counted as those of a run (`ocd_core.evaluation.costs`).
     """
 
     layer: str
@@ -95,6 +98,7 @@ class Probe:
     high: float
     z: float
     val_groups: int
+    flops: int
 
 
 def probe_layer(
@@ -123,7 +127,8 @@ def probe_layer(
     space = _space(taught.delta_NOI, layer, params.components)
     code_Nd = space.representation.encode(taught.delta_NOI, None)
     judged = _with_more(model, task, val, "val", held, seed)
-    hypernetwork = _network(taught, code_Nd, seed)
+    hypernetwork, flops = _network(taught, code_Nd, seed)
+    flops += _overfit_flops(model, task, train, overfit, seed) * (len(taught) + len(held))
     predictors: dict[str, Callable[[Condition], Tensor]] = {
         KERNEL: _ridge(taught, code_Nd, seed),
         NETWORK: torch.no_grad()(hypernetwork),
@@ -139,9 +144,9 @@ def probe_layer(
     if params.updates:
         known = _with_more(model, task, train, "train", taught, seed)
         tail = CutModel(network, layer, "float32")  # trainings are in float32
-        tuned_CM = tuned_losses(hypernetwork, space, task, tail, known, judged, params.updates, seed).numpy()
-        choices += [(TUNED, 1.0)] * len(tuned_CM)
-        losses_CM = np.concatenate([losses_CM, tuned_CM])
+        tuned_CM, cost = tuned_losses(hypernetwork, space, task, tail, known, judged, params.updates, seed)
+        choices, flops = [*choices, *[(TUNED, 1.0)] * len(tuned_CM)], flops + cost
+        losses_CM = np.concatenate([losses_CM, tuned_CM.numpy()])
     of_split = groups_of(val)
     groups_M = None if of_split is None else of_split[judged.sample_id(torch.arange(len(judged)))].numpy()
     best, chosen_M = cross_fitted(losses_CM, seed, groups_M)
@@ -167,6 +172,7 @@ def probe_layer(
         high=high,
         z=paired_z(chosen_M, base_M, groups_M),
         val_groups=independent(len(judged), groups_M),
+        flops=flops,
     )
 
 
@@ -199,8 +205,7 @@ class _Overfitted:
                 f"layer {model.layer_name!r} has {model.weight_OI.numel():,} weights, too many to probe: the Δ of "
                 f"{_FEWEST} samples take more than {_DELTAS_MB} MiB; leave it out of layer.candidates"
             )
-        plain = {"layout": "dense", "replicas": 1, "refine": NOT_REFINED}
-        builder = RowBuilder(task, model, split, overfit.model_copy(update=plain), seed)
+        builder = RowBuilder(task, model, split, overfit.model_copy(update=_PLAIN), seed)
         sample_id = _order(split, name, seed)[:count].sort().values
         return cls(builder.some(sample_id, progress))
 
@@ -239,8 +244,13 @@ def _ridge(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Callable[[Condition
     return fit_ridge(rows.condition, code_Nd, rows.sample_id, params, seed).ridge
 
 
-def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Hypernetwork:
-    """The network of the row `regression`, stopped early on some of the training samples, not on val."""
+def _overfit_flops(model: CutModel, task: Task, train: Split, overfit: OverfitParams, seed: int) -> int:
+    """The operations of overfitting one sample."""
+    return overfit_flops(task, model, train, overfit.model_copy(update=_PLAIN), seed) // len(train)
+
+
+def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> tuple[Hypernetwork, int]:
+    """The network of the row `regression`, stopped early on some of the training samples, not on val; and its cost."""
     order = permutation(len(rows), seed, "held out by a probe")
     out, kept = order[: max(1, len(order) // _HELD_OUT)], order[len(order) // _HELD_OUT :]
     cond, scale = rows.condition, float(code_Nd.square().mean().sqrt())
@@ -248,8 +258,7 @@ def _network(rows: _Overfitted, code_Nd: Tensor, seed: int) -> Hypernetwork:
     objective = RegressionLoss(
         network, cond.select(kept), code_Nd[kept], cond.select(out), code_Nd[out], _TRAINING.batch_size, seed
     )
-    run_phase(network, objective, _TRAINING.settings(), _TRAINING.lrs, seed)
-    return network
+    return network, run_phase(network, objective, _TRAINING.settings(), _TRAINING.lrs, seed).flops
 
 
 @torch.no_grad()

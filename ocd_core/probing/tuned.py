@@ -21,6 +21,7 @@ from ocd_core.network.moves import row_chunks
 from ocd_core.samples import Samples
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
+from ocd_core.training.flops import backward_flops
 from ocd_core.training.loop import Row
 
 # how many updates is given (`layer.probe.updates`)
@@ -52,8 +53,10 @@ def tuned_losses(
     val: Samples,
     updates: int,
     seed: int,
-) -> Tensor:
+) -> tuple[Tensor, int]:
     """The loss of each validation sample at the start and after every 50 of `updates` updates, float64 (C, M).
+
+    And the operations of the training, at most.
 
     The network is trained in place, on all of `train`; nothing is chosen on `val`. If the training diverges, what came
     before counts.
@@ -66,6 +69,7 @@ def tuned_losses(
     objective = _Recorded(task, model, moves, train, val, batch, seed, "tuned probe")
     with suppress(DivergedError):
         run_phase(network, objective, TUNING.settings(updates), TUNING.lrs, seed)
+    flops = backward_flops(lambda: objective.loss(0, 0, 1), list(network.parameters())) * updates
     if not objective.found:
         raise UserError(f"layer {model.layer_name!r}: a validation loss is never finite in float32 under a predicted Δ")
-    return torch.stack(objective.found)
+    return torch.stack(objective.found), flops

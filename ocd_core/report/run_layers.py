@@ -13,11 +13,12 @@ _LAYERS = (
 )
 _PROBES = (
     "Each layer was also probed: some samples were overfitted in it, and the Δ that are predicted "
-    "for validation samples, times a factor, moved the layer. The one that lowers the validation loss most is used."
+    "for validation samples, times a factor, moved the layer. The one that lowers the validation loss most is used. "
+    "The operations are those of overfitting and training in the probe, to be compared with those of rows under Cost."
 )
 _HEADS = (
     "layer", "rank by gain", "rank by score", "change of the validation loss", "95 % interval", "R² of Δ, kernel",
-    "R² of Δ, network", "used",
+    "R² of Δ, network", "operations", "used",
 )  # fmt: skip
 
 
@@ -44,10 +45,11 @@ def probes_table(run: Artifacts) -> Table | None:
                 f"{float(row['low']):+.4g} to {float(row['high']):+.4g}",
                 f"{float(row['r2']):.3f}",
                 f"{float(row['network_r2']):.3f}",
+                f"{float(row['flops']):.2g}",
                 f"{row['regression']} × {float(row['gain']):g}",
             ]
             for row in read_table(run.layers / "probes.tsv")
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{run.layers / 'probes.tsv'} is damaged ({error!r}); run 'dvc repro'") from error
-    return Table(_HEADS, rows, numbers=7) if rows else None
+    return Table(_HEADS, rows, numbers=8) if rows else None

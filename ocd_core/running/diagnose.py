@@ -5,15 +5,13 @@ from ocd_core.drawing import save_figure
 from ocd_core.network.loading import load_base_network
 from ocd_core.network.ranking import read_ranking
 from ocd_core.probing.diagnosis import PICTURE, VERDICT, Diagnosis, temperature_of, verdict_text
-from ocd_core.probing.layers import probe_layers, probes_of_table
+from ocd_core.probing.layers import LAYERS, probe_layers, probes_of_table
 from ocd_core.probing.picture import diagnosis_figure
 from ocd_core.probing.probe import probe_steps
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
 from ocd_core.scoring.params import VALIDATED
 from ocd_core.terminal import plain
-
-LAYERS = 8  # that are probed at most: those of the first ranks
 
 
 def run(lineage: Lineage) -> None:

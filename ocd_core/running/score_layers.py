@@ -12,7 +12,7 @@ from ocd_core.artifacts import write_json, write_table, write_text
 from ocd_core.errors import UserError
 from ocd_core.network.loading import load_base_network
 from ocd_core.overfit.layout import check_selected
-from ocd_core.probing.layers import COLUMNS, no_gain, probe_layers, probe_table
+from ocd_core.probing.layers import COLUMNS, LAYERS, no_gain, probe_layers, probe_table
 from ocd_core.probing.probe import Probe, probe_steps
 from ocd_core.progress import progress_bar
 from ocd_core.provenance import Lineage
@@ -67,7 +67,8 @@ def _probes(lineage: Lineage, model: nn.Module, domain: Task, train: Split, scor
     params, seed = lineage.params, lineage.artifacts.seed
     val = domain.open(lineage.artifacts.prepared, "val")
     layers = []
-    for layer in candidate_order(scores, params.layer):
+    candidates = candidate_order(scores, params.layer)
+    for layer in candidates if params.layer.candidates.names else candidates[:LAYERS]:
         try:
             check_selected(model, layer, domain, train, params)
         except UserError as error:

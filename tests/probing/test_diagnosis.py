@@ -27,7 +27,7 @@ from ocd_core.tasks.classification import Classification
 from tests.support.arrays import ArraySplit, ArrayTask
 
 GAIN = Probe(
-    "a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0, 100
+    "a", 200, 100, 3, 1.0, 1.1, 0.5, 0.1, 0.2, 0.3, 0.4, 0.2, 0.3, "kernel", 1.5, -0.05, -0.06, -0.04, -8.0, 100, 5_000
 )
 NONE = replace(GAIN, layer="b", change=0.0, low=-0.01, high=0.01, z=0.0, gain=0.0)
 

@@ -16,7 +16,9 @@ from tests.probing.test_probe import OVERFIT, PARAMS, splits
 from tests.support.arrays import ArrayTask
 from tests.support.toy import run_stages, write_toy_params
 
-ONE = Probe("a", 20, 20, 3, 1.0, 1.1, 0.5, 0.1, 0.1, 0.3, 0.4, 0.25, 0.35, "kernel", 1.0, -0.2, -0.3, -0.1, -4.0, 20)
+ONE = Probe(
+    "a", 20, 20, 3, 1.0, 1.1, 0.5, 0.1, 0.1, 0.3, 0.4, 0.25, 0.35, "kernel", 1.0, -0.2, -0.3, -0.1, -4.0, 20, 5_000
+)
 
 
 def test_the_layer_that_lowers_the_loss_most_is_first() -> None:
@@ -89,6 +91,22 @@ def test_the_stage_uses_the_probes_order_only_if_asked(select, tmp_path, monkeyp
     assert report["warning"] is None
     by_score = {score["name"]: str(score["rank"]) for score in report["scores"]}
     assert [row["score_rank"] for row in table] == [by_score[row["layer"]] for row in table]  # both rankings
+
+
+@pytest.mark.parametrize(("names", "count"), [(None, 1), (["embed", "head"], 2)])
+def test_the_first_ranks_are_probed_and_all_that_are_named(names, count, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ocd_core.running.score_layers.LAYERS", 1)
+    layer = {"select": "validated", "probe": {"samples": 20, "components": 3, "updates": 50}}
+    everywhere = {"representation": {"name": "pca", "components": 3, "metric": "euclidean"}}
+    candidates = {"names": names, "kinds": ["linear"]}
+    write_toy_params(Path(), layer={**layer, "candidates": candidates}, diffusion=everywhere)
+    run_stages(upto="score_layers")
+    layers = Artifacts("toy").layers
+    probed = [row["layer"] for row in read_table(layers / "probes.tsv")]
+    scored = {score["name"]: score["rank"] for score in read_json(layers / "layers.json")["scores"]}
+    assert len(probed) == count
+    assert names or scored[probed[0]] == 1
 
 
 def test_layers_that_other_params_rule_out_are_not_probed(tmp_path, monkeypatch, capsys) -> None:

@@ -53,8 +53,10 @@ def plain(network: Hypernetwork, space: DeltaSpace, judged: Samples) -> torch.Te
 def test_losses_at_the_start_and_along_the_training() -> None:
     network, space, model, known, judged = start()
     before = plain(network, space, judged)
-    found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
+    found_CM, flops = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
     assert found_CM.shape == (1 + UPDATES // TUNING.validate_every, 4)
+    again = tuned_losses(*start()[:2], ArrayTask(), *start()[2:], 2 * UPDATES, seed=0)[1]
+    assert again == 2 * flops > 0
     torch.testing.assert_close(found_CM[0], before, rtol=1e-4, atol=1e-6)
     assert found_CM[-1].mean() < 0.8 * found_CM[0].mean()
     best = plain(network, space, judged)  # the network keeps its best weights
@@ -65,7 +67,7 @@ def test_what_came_before_a_training_diverged_counts(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(tuned, "TUNING", TUNING.model_copy(update={"lrs": [1e30]}))
     network, space, model, known, judged = start()
     before = plain(network, space, judged)
-    found_CM = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
+    found_CM, _ = tuned_losses(network, space, ArrayTask(), model, known, judged, UPDATES, seed=0)
     assert found_CM.shape == (1, 4)
     torch.testing.assert_close(found_CM[0], before, rtol=1e-4, atol=1e-6)
 

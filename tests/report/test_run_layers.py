@@ -24,6 +24,7 @@ def test_both_rankings_are_shown(run) -> None:
     assert table is not None
     (row,) = table.rows
     assert row[:5] == ["`a`", "1", "2", "-0.2", "-0.3 to -0.1"]
+    assert row[7] == "5e+03"
     assert len(row) == len(table.heads)
 
 
