@@ -38,7 +38,7 @@ def views_run(root: Path, upto: str, change: Callable[[dict[str, Any]], Any] = l
     values["layer"]["probe"]["updates"] = 2
     values["controls"]["hypernetwork_pretrained"]["regression"].update(updates=2)
     values["controls"]["base_further"]["epochs"] = 1
-    values["tuning"]["updates"] = 0
+    values["tuning"].update(updates=2, draws=2, lrs=[1e-3], batch_size=4, validate_every=1)
     (root / "params").mkdir()
     with (root / "params" / "views.yaml").open("w") as file:
         YAML().dump(change(values), file)
