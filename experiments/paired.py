@@ -41,7 +41,7 @@ def row_values(run: Artifacts, tempered: bool = False) -> dict[str, Values]:
     metric = read_json(table)["metrics"][0]["name"]
     end = f"_{metric}_tempered" if tempered else f"_{metric}"
     found = {name.removesuffix(end): v for name, v in sample_columns(run).items() if name.endswith(end)}
-    if not found:
+    if tempered and not found:
         raise UserError(f"--tempered: the rows of {run.evaluation} have no temperatures, which only classes have")
     return found
 

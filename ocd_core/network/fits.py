@@ -6,13 +6,13 @@ from torch import nn
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 from ocd_core.network.first_inputs import first_two, plain_output
-from ocd_core.samples import Split, rows_at_once
+from ocd_core.samples import Split, Tensors, rows_at_once
 from ocd_core.tasks.base import Task
 
 
 @torch.no_grad()
-def check_fits(task: Task, network: nn.Module, split: Split, where: str = "base.model") -> None:
-    """Try the network, in eval mode and on the CPU, on the first two samples; it stays in eval mode.
+def check_fits(task: Task, network: nn.Module, split: Split, where: str = "base.model") -> Tensors:
+    """The network's answers for two samples, the first ones, each (2, ...); on the CPU, in eval mode, which stays.
 
     Args:
         where: what the params call it, for errors.
@@ -33,8 +33,9 @@ def check_fits(task: Task, network: nn.Module, split: Split, where: str = "base.
             f"{' '.join(str(error).split())[:300]}"
         ) from error
     try:
-        plain_output(network, first_two(batch.inputs))
+        both = plain_output(network, first_two(batch.inputs))
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if loss_N.shape != (len(batch),) or not bool(torch.isfinite(loss_N).all()):
         raise UserError(f"the loss of {len(batch)} samples is {loss_N.tolist()}; one finite number for each is needed")
+    return both

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ocd_core.errors import DivergedError, UserError
-from ocd_core.evaluation.delta_networks import Hypernetwork, HypernetworkMoves, TrainingParams, run_phase
+from ocd_core.evaluation.delta_networks import Hypernetwork, HypernetworkMoves, TrainingParams
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moved_loss import MovedLoss
@@ -23,6 +23,7 @@ from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
 from ocd_core.training.flops import backward_flops
 from ocd_core.training.loop import Row
+from ocd_core.training.tried import optimise_with_rates
 
 # how many updates is given (`layer.probe.updates`)
 TUNING = TrainingParams(widths=[128], updates=1, batch_size=32, lrs=[1e-3], ema=0.95, validate_every=50, patience=300)
@@ -68,7 +69,7 @@ def tuned_losses(
     batch = _LARGE if draws_inputs(task) else TUNING.batch_size
     objective = _Recorded(task, model, moves, train, val, batch, seed, "tuned probe")
     with suppress(DivergedError):
-        run_phase(network, objective, TUNING.settings(updates), TUNING.lrs, seed)
+        optimise_with_rates(network, objective, TUNING.settings(updates), TUNING.lrs, seed, "hypernetwork")
     flops = backward_flops(lambda: objective.loss(0, 0, 1), list(network.parameters())) * updates
     if not objective.found:
         raise UserError(f"layer {model.layer_name!r}: a validation loss is never finite in float32 under a predicted Δ")

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
 
@@ -127,6 +127,12 @@ class Task(ABC):
         """
         found, (own, own_args) = copy(self), self._model
         found._model = (own, {**own_args, **args}) if name is None else (name, args)
+        return found
+
+    def with_data(self, **changes: Any) -> Self:
+        """A copy of the task with other values in its group `data`, for the same prepared data."""
+        found = copy(self)
+        found.data = self.data.model_copy(update=changes)
         return found
 
     def fit(self, fit: "BaseFit") -> "BaseTraining":

@@ -74,6 +74,9 @@ def test_it_reads_the_first_metric_of_each_row(tmp_path):
         row_values(run, tempered=True)
     write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, "base_mse": 0.5, "base_mse_tempered": 0.4}])
     assert row_values(run) == {"base": [0.5]}
+    write_json(run.evaluation / "table.json", {"metrics": [{"name": "auc", "higher_is_better": True}]})
+    assert row_values(run) == {}  # a metric of the whole split keeps nothing of a sample
+    write_json(run.evaluation / "table.json", {"metrics": metrics})
     assert row_values(run, tempered=True) == {"base": [0.4]}
     write_json(run.evaluation / "table.json", {"metrics": metrics[::-1]})
     assert higher_is_better(run)

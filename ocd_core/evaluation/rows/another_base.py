@@ -6,7 +6,6 @@ It shows what a better network gives at the same training: for views, a field th
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
@@ -89,11 +88,8 @@ class AnotherBase(FittedRow):
                 raise
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(f"controls.another_base: {reason}") from error
-        train = fitting.split("train")
-        check_fits(task, network, train, "controls.another_base")
-        with torch.no_grad():
-            output = network(*train.batch(torch.zeros(1, dtype=torch.int64)).inputs)
-        shapes, wanted = ([tuple(x.shape) for x in as_tuple(found)] for found in (output, fitting.example_output))
+        both = check_fits(task, network, fitting.split("train"), "controls.another_base")
+        shapes, wanted = ([(1, *x.shape[1:]) for x in as_tuple(found)] for found in (both, fitting.example_output))
         if shapes != wanted:
             raise UserError(
                 f"controls.another_base: the network answers one sample with shapes {shapes}, and the base with "

@@ -4,7 +4,6 @@ Dims: N samples, C channels, H height, W width, K networks of an ensemble.
 """
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -127,9 +126,7 @@ class ImageClassification(Classification):
         """See `Task.augmented`; the kinds are those of `data.augment`."""
         if kind not in AUGMENTATIONS:
             raise UserError(f"unknown augmentation {kind!r}; known are {', '.join(AUGMENTATIONS)}")
-        found = copy.copy(self)
-        found.data = self.data.model_copy(update={"augment": kind})
-        return found
+        return self.with_data(augment=kind)
 
     def read_input(self, path: Path) -> tuple[Tensor, ...]:
         """An image file (PNG, JPEG, ...) or an .npy array as the model's input, float32 (1, C, H, W).

@@ -4,7 +4,6 @@ Dims: N recordings, C sources, T samples, K networks of an ensemble, R outputs o
 """
 
 from collections.abc import Sequence
-from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -130,11 +129,7 @@ class SpeechSeparation(Task):
 
     def augmented(self, kind: str) -> "SpeechSeparation | None":
         """See `Task.augmented`; `dynamic_mixing` is the only kind."""
-        if kind != "dynamic_mixing":
-            return None
-        found = copy(self)
-        found.data = self.data.model_copy(update={"dynamic_mixing": True})
-        return found
+        return self.with_data(dynamic_mixing=True) if kind == "dynamic_mixing" else None
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Minus the mean SI-SDR of the sources under the best assignment, (N,), in dB and the dtype of `output`.
