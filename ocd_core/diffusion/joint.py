@@ -1,6 +1,7 @@
 """The task's own loss beside the diffusion's, from the start of the training (`diffusion.task_loss`).
 
-Δ is drawn in one step from Ω_T, as `tuning` with `through: last` does it.
+Δ is drawn in one step from Ω_T, as `tuning` with `through: last` does it. The scale network is trained later, so that
+an answer that is a direction is brought to the mean ρ of the training rows, as in the row `ocd_no_scale`.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,10 @@ from torch import Tensor
 
 from ocd_core.diffusion.drawn_moves import DrawnMoves, answer_at
 from ocd_core.diffusion.model import DiffusionModel
-from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moved_loss import MovedLoss
 from ocd_core.rng import derive_seed
-from ocd_core.samples import Samples
+from ocd_core.samples import Condition, Samples
 from ocd_core.tasks.base import Task
 from ocd_core.training.loop import Objective, Row
 from ocd_core.training.processes import Processes
@@ -25,31 +25,29 @@ class TaskSide:
     """What the task's loss is taken on.
 
     base: the base network cut at the layer, in float32, on the device of the training. train, val: with I(x) of each
-    sample. fingerprint: of all of it, for checkpoints.
+    sample. mean_rho: of the training rows, the length of a Δ whose code has none. fingerprint: of all of it, for
+    checkpoints.
     """
 
     task: Task
     base: CutModel
     train: Samples
     val: Samples
+    mean_rho: float
     fingerprint: str
 
     def loss(self, model: DiffusionModel, seed: int, processes: Processes) -> MovedLoss:
         """The mean of `task.loss` under θ + Δ, with one Δ per sample, on batches of `task_batch` samples.
 
         seed: of the run.
-
-        Raises:
-            UserError: Δ needs a scale, whose network is not there while the diffusion trains.
         """
-        if model.representation.uses_scale:
-            raise UserError(
-                f"diffusion.task_loss needs whole Δ, but representation {model.representation.name} leaves their norm "
-                "to the scale network, which is trained apart; use representation pca, diffusion.task_loss 0, or the "
-                "stage tune_diffusion"
-            )
+
+        def rho(cond: Condition) -> Tensor:
+            return torch.full((len(cond),), self.mean_rho, device=model.device)
+
         own = derive_seed(seed, "task loss")
-        moves = DrawnMoves(model, None, 1, answer_at(model.schedule.timesteps), False, own)
+        length = rho if model.representation.uses_scale else None
+        moves = DrawnMoves(model, length, 1, answer_at(model.schedule.timesteps), True, own)
         params = model.params
         return MovedLoss(
             self.task, self.base, moves, self.train, self.val, params.task_batch, seed, "task loss", processes, own

@@ -112,4 +112,6 @@ class _Network:
             return None
         train = Samples(self.split("train"), condition_of_samples(self.train))
         val = Samples(self.split("val"), condition_of_samples(self.val))
-        return TaskSide(self.task, self.cut(device), train, val, digest(self.lineage.made_by("train_diffusion")))
+        mean_rho = float(self.train.read("rho").mean())
+        made_by = digest(self.lineage.made_by("train_diffusion"))
+        return TaskSide(self.task, self.cut(device), train, val, mean_rho, made_by)

@@ -144,7 +144,7 @@ class Trials:
         need = training_memory(params, self.representation.shape)
         part = -(-params.batch_size // params.accumulate)
         size = max(1, min(part, int(part * _BYTES / max(1, need.activations))))
-        side = TaskSide(self.task, self.model, self.samples, self.samples, "") if params.task_loss else None
+        side = TaskSide(self.task, self.model, self.samples, self.samples, 1.0, "") if params.task_loss else None
         found = tried(lambda updates, every: self._train_diffusion(size, updates, every, side), self.count)
         whole = replace(found, update=found.update * params.batch_size / size)
         return whole.minutes(params.updates, params.validate_every, self.validated), need.total

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ocd_core.diffusion import training
 from ocd_core.diffusion.joint import JointLoss, TaskSide
 from ocd_core.diffusion.training import train_diffusion
 from ocd_core.errors import UserError
+from ocd_core.rng import derive_seed, sample_normal, torch_generator
 from ocd_core.training.loop import ALONE
 from ocd_core.training.processes import Processes
 from tests.diffusion.test_tuning import (
@@ -15,6 +17,7 @@ from tests.diffusion.test_tuning import (
     TASK,
     SeedsOfInputs,
     T,
+    answer,
     coded,
     model,
     representation,
@@ -23,7 +26,7 @@ from tests.diffusion.test_tuning import (
 )
 from tests.support.params import denoiser_params, diffusion_params
 
-SIDE = TaskSide(TASK, BASE, *SAMPLES, fingerprint="side")
+SIDE = TaskSide(TASK, BASE, *SAMPLES, mean_rho=0.7, fingerprint="side")
 
 
 class Fixed:
@@ -85,7 +88,7 @@ def test_the_operations_are_counted_on_no_more_samples_than_a_part_has(monkeypat
 
 def test_inputs_are_those_of_the_runs_seed() -> None:
     task = SeedsOfInputs()
-    moved = TaskSide(task, BASE, *SAMPLES, fingerprint="").loss(model(), 7, Processes())
+    moved = TaskSide(task, BASE, *SAMPLES, mean_rho=0.7, fingerprint="").loss(model(), 7, Processes())
     plain = SIDE.loss(model(), 7, Processes())
     assert moved.loss(3, 0, 1).detach() == plain.loss(3, 0, 1).detach()
     assert moved.validate() == plain.validate()
@@ -124,6 +127,23 @@ def test_a_batch_of_the_tasks_loss_with_fewer_samples_than_parts_is_refused_by_i
         train(task_batch=3, accumulate=1, processes=Processes(1, 4))
 
 
-def test_a_representation_without_a_norm_is_refused() -> None:
-    with pytest.raises(UserError, match=r"diffusion\.task_loss needs whole Δ, but representation factored leaves"):
-        train(name="factored")
+@pytest.mark.parametrize("name", ["factored", "dense"])
+def test_a_direction_is_answered_with_the_mean_rho(name):
+    """Loss and gradient against a loop over samples; the model's answer is x0."""
+    net, own = model(name), derive_seed(7, "task loss")
+    (x, y), batch = (SAMPLES[0].split.x, SAMPLES[0].split.y), net.params.task_batch
+    drawn = torch.randint(len(x), (batch,), generator=torch_generator(own, "task loss update", 3)).tolist()
+    losses = []
+    for place, i in enumerate(drawn):
+        (noise,) = sample_normal(net.shape, [place], own, "tuning", 3, 0, 0)
+        cond = SAMPLES[0].condition.select(slice(i, i + 1))
+        code = net.denoiser(noise[None], net.encoder(cond) + net.time(torch.tensor([T])))[0]
+        delta = 0.7 * code / code.norm()
+        delta_OI = delta if name == "dense" else torch.outer(delta, x[i] / x[i].norm())
+        losses.append(F.cross_entropy(answer(delta_OI, x[i]), y[i : i + 1]))
+    expected, found = torch.stack(losses).mean(), SIDE.loss(net, 7, Processes()).loss(3, 0, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    mine, theirs = (torch.autograd.grad(v, list(net.parameters()), allow_unused=True) for v in (found, expected))
+    assert sum(g is not None and bool(g.any()) for g in theirs) > 4
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)

@@ -197,8 +197,9 @@ def test_components_weighted_by_kfac_reach_the_model_and_the_controls(toy):
     assert config["space"]["args"]["weighted"] is True
 
 
-def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_cost(toy):
-    write_toy_params(Path(), diffusion={**PCA, "task_loss": 2.0, "task_batch": 4})
+@pytest.mark.parametrize("representation", [PCA, {}])
+def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_cost(toy, representation):
+    write_toy_params(Path(), diffusion={**representation, "task_loss": 2.0, "task_batch": 4})
     for stage in (train_diffusion, train_scale, tune_diffusion, train_controls):
         stage.main("toy")
     metrics = artifacts.read_json(toy.diffusion / "metrics.json")
@@ -206,9 +207,6 @@ def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_co
     assert row["val_loss"] == pytest.approx(row["val_delta_loss"] + 2 * row["val_task_loss"])
     cost = artifacts.read_json(toy.controls / "metrics.json")["cost_flops"]["ocd"]
     assert cost["diffusion"] > metrics["task_flops"] > 0
-    write_toy_params(Path(), diffusion={"task_loss": 2.0})
-    with pytest.raises(UserError, match=r"diffusion\.task_loss needs whole Δ, but representation factored"):
-        train_diffusion.main("toy")
 
 
 def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):
