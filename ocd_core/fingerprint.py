@@ -16,17 +16,20 @@ from ocd_core.errors import UserError
 from ocd_core.files import sha256_file, sha256_files
 
 
-def import_closure(module: str, packages: Collection[str]) -> dict[str, Path]:
+def import_closure(module: str, packages: Collection[str], known: Collection[str] = ()) -> dict[str, Path]:
     """All modules of these top-level packages that importing or running `module` may import: name -> file.
 
     Imports inside functions count; imports under `if TYPE_CHECKING` do not. Modules whose names are computed at run
     time are not found: `ocd_core.stage_code` adds those that a task's params name.
+
+    Args:
+        known: modules that are left out, with what they import.
     """
     found: dict[str, Path] = {}
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or name.split(".")[0] not in packages:
+        if name in found or name in known or name.split(".")[0] not in packages:
             continue
         path = source_file(name)
         if path is None:  # an attribute of a module, not a module

@@ -7,7 +7,7 @@ is imported.
 """
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -72,23 +72,24 @@ def code_of(module: str, values: Mapping[str, Any], keys: tuple[str, ...] = ()) 
         for key in keys:
             described = params_module(key)
             if described is not None:
-                files |= _closure(described)
+                files |= _closure(described, files)
     done: set[str] = set()
     while waiting := [package for package in BY_NAME if package in files and package not in done]:
         for package in waiting:
             done.add(package)
             for name in _names(values, BY_NAME[package].keys):
-                files |= _closure(_member(BY_NAME[package], name))
+                files |= _closure(_member(BY_NAME[package], name), files)
     if "ocd_core.tasks.pictures" in files:
         domain = _closure(_member(BY_NAME["ocd_core.tasks"], str(values.get("domain"))))
         for target in dict.fromkeys(t for path in domain.values() for t in _named_pictures(path)):
-            files |= _closure(target.split(":")[0])
+            files |= _closure(target.split(":")[0], files)
     return source_hashes(files)
 
 
-def _closure(module: str) -> dict[str, Path]:
-    files = import_closure(module, {"ocd_core", *_beside(module.split(".")[0])})
-    if module not in files:
+def _closure(module: str, known: Collection[str] = ()) -> dict[str, Path]:
+    """The module's files; those of `known` modules, whose own closures are known too, may be left out."""
+    files = import_closure(module, {"ocd_core", *_beside(module.split(".")[0])}, known)
+    if module not in files and module not in known:
         raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
     return files
 

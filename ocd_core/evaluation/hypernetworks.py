@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ocd_core.codes.condition import ConditionEncoder
+from ocd_core.errors import DivergedError
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.delta_networks import (
     Hypernetwork,
@@ -73,7 +74,11 @@ class HypernetworkRow(MovedRow, FittedRow):
         return run_phase(network, objective, self.params.settings(updates), lrs, fitting.seed)
 
     def fit(self, fitting: Fitting) -> Fit:
-        """Train on the run's device, in float32, with early stopping on the validation split."""
+        """Train on the run's device, in float32, with early stopping on the validation split.
+
+        A width that diverges with every learning rate counts as infinitely bad, unless there is no other. Its
+        operations are not counted.
+        """
         scale = float(fitting.coordinates_Nd.square().mean().sqrt())
         cond = fitting.samples("train").condition
         best: tuple[float, int, Hypernetwork, list[Phase]] | None = None
@@ -81,7 +86,12 @@ class HypernetworkRow(MovedRow, FittedRow):
         flops = 0
         for width in self.params.widths:
             network = Hypernetwork.fresh(cond, width, fitting.space.size, scale, fitting.seed).to(fitting.device)
-            phases = self.phases(fitting, network)
+            try:
+                phases = self.phases(fitting, network)
+            except DivergedError:  # with every learning rate
+                if best is None and width == self.params.widths[-1]:
+                    raise
+                continue
             flops += sum(phase.flops for phase in phases)
             several = len(phases) > 1
             for number, phase in enumerate(phases, start=1):

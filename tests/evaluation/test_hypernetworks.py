@@ -1,7 +1,11 @@
 """The row that all such networks share."""
 
+import pytest
+import torch
+
 from ocd_core.artifacts import Artifacts
-from ocd_core.evaluation.delta_networks import QUICK
+from ocd_core.errors import DivergedError
+from ocd_core.evaluation.delta_networks import QUICK, Hypernetwork
 from tests.support.runs import fit_row
 
 
@@ -19,3 +23,22 @@ def test_every_width_and_rate_is_tried_and_the_best_on_val_is_kept(run: Artifact
     assert row.network.encoder.dim == best[0]
     assert both.flops["total"] == sum(fit.flops["total"] for fit in each.values())
     assert {(r["width"], r["tried_lr"]) for r in both.curve} == set(each)
+
+
+@pytest.mark.parametrize("widths", [[3, 9], [9, 3]])
+def test_a_width_that_diverges_leaves_the_others(run: Artifacts, monkeypatch: pytest.MonkeyPatch, widths) -> None:
+    fresh = Hypernetwork.fresh
+
+    def broken(cond, width, *args) -> Hypernetwork:
+        network = fresh(cond, width, *args)
+        if width == 3:
+            torch.nn.init.constant_(network.hidden.bias, float("nan"))
+        return network
+
+    alone = fit_row(run, "hypernetwork", **{**QUICK, "widths": [9]})[2]
+    monkeypatch.setattr(Hypernetwork, "fresh", broken)
+    row, _, both = fit_row(run, "hypernetwork", **{**QUICK, "widths": widths})
+    assert row.network.encoder.dim == 9
+    assert both == alone
+    with pytest.raises(DivergedError, match="hypernetwork"):
+        fit_row(run, "hypernetwork", **{**QUICK, "widths": [3]})

@@ -1,9 +1,11 @@
 """No label of the test split reaches a row, except the bounds.
 
-The whole pipeline runs twice with all rows, the second time with other labels in the test split (for views: other
-photographs). Only the bounds may answer differently.
+The pipeline runs with all rows. No training opens the test split; with other labels in it (for views: other
+photographs), only the bounds may answer differently.
 """
 
+import shutil
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation import adjusting, evaluate
 from ocd_core.evaluation.figures import Measuring
 from ocd_core.evaluation.rows import ROWS, row_class
@@ -20,6 +23,8 @@ from ocd_core.samples import Batch, Split, Tensors
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.regression import regression_metrics
 from ocd_core.tasks.views.task import ViewSynthesis
+from stages import evaluate as evaluate_stage
+from stages import overfit
 from tests.support.runs import GROUPS, run_of
 from tests.support.toy import PlaneTask, ToyTask, plane_params, toy_params
 from tests.support.views import views_run
@@ -52,17 +57,15 @@ def other_photographs(split: Split) -> Split:
     return replace(split, views=replace(split.views, image_VHWC=1 - split.views.image_VHWC))
 
 
-def outputs_of(
-    run: Callable[[Path], Any], root: Path, task: type[Task], change: Callable[[Split], Split] | None
-) -> Outputs:
-    """Each row's outputs on the test split in a run of all stages."""
+def outputs_of(task: str, domain: type[Task], change: Callable[[Split], Split]) -> Outputs:
+    """Each row's outputs on a test split, which is overfitted and evaluated in the current folder."""
     found: dict[int, list[Tensor]] = {}
     names: list[str] = []
-    opened, add, load = task.open, Measuring.add, evaluate._Rows.__init__
+    opened, add, load = domain.open, Measuring.add, evaluate._Rows.__init__
 
     def open_changed(self: Task, prepared: Path, split: str) -> Split:
         plain = opened(self, prepared, split)
-        return change(plain) if split == "test" and change is not None else plain
+        return change(plain) if split == "test" else plain
 
     def add_and_keep(self: Measuring, output: Tensors, batch: Batch, draws: Tensors | None = None) -> None:
         found.setdefault(id(self), []).append(output)
@@ -75,39 +78,52 @@ def outputs_of(
 
     kept: list[Measuring] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(task, "open", open_changed)
+        patch.setattr(domain, "open", open_changed)
         patch.setattr(Measuring, "add", add_and_keep)
         patch.setattr(evaluate._Rows, "__init__", keep_names)
         patch.setattr(adjusting, "choose_temperature", lambda *_args: 1.0)
-        run(root)
+        shutil.rmtree(Artifacts(task).overfit("test"))
+        overfit.main(task, split="test")
+        evaluate_stage.main(task)
     order = list(dict.fromkeys(id(measuring) for measuring in kept))
     # each row's outputs are measured as they are and after its temperature, or with its noise, in turn
     plain = order[:: len(order) // len(names)]
     return {name: torch.cat(found[place]) for name, place in zip(names, plain, strict=True)}
 
 
-def check(run: Callable[[Path], Any], root: Path, task: type[Task], change: Callable[[Split], Split]) -> set[str]:
-    """Compare the two runs; returns the names of the rows."""
-    (root / "plain").mkdir()
-    (root / "changed").mkdir()
-    plain = outputs_of(run, root / "plain", task, None)
-    changed = outputs_of(run, root / "changed", task, change)
+def check(
+    run: Callable[[str], Artifacts], domain: type[Task], change: Callable[[Split], Split], patch: pytest.MonkeyPatch
+) -> set[str]:
+    """Evaluate a run twice; returns the names of the rows. run: makes it up to a stage."""
+    opened = domain.open
+
+    def guarded(self: Task, prepared: Path, split: str) -> Split:
+        callers = {frame.f_globals["__name__"] for frame, _ in traceback.walk_stack(None)}
+        assert split != "test" or callers & {"stages.prepare", "stages.overfit"}
+        return opened(self, prepared, split)
+
+    with pytest.MonkeyPatch.context() as training:
+        training.setattr(domain, "open", guarded)
+        made = run("train_controls")
+    patch.chdir(made.root)
+    plain = outputs_of(made.task, domain, lambda split: split)
+    changed = outputs_of(made.task, domain, change)
     assert plain.keys() == changed.keys()
     for name, output in plain.items():
         assert torch.equal(output, changed[name]) == (name not in BOUNDS), name
     return set(plain)
 
 
-def test_classes(tmp_path: Path) -> None:
+def test_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = all_rows(plane_params())
-    rows = check(lambda root: run_of(root, "plane", values, "evaluate"), tmp_path, PlaneTask, other_classes)
+    rows = check(lambda upto: run_of(tmp_path, "plane", values, upto), PlaneTask, other_classes, monkeypatch)
     assert rows >= {"tent_1", "tent_1_online", "ocd_no_scale", "neighbour", *BOUNDS}
 
 
 def test_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ToyTask, "metrics", regression_metrics())
     values = all_rows(toy_params(**GROUPS["head"]))
-    rows = check(lambda root: run_of(root, "toy", values, "evaluate"), tmp_path, ToyTask, other_numbers)
+    rows = check(lambda upto: run_of(tmp_path, "toy", values, upto), ToyTask, other_numbers, monkeypatch)
     assert rows >= {
         "base_further",
         "hypernetwork",
@@ -120,6 +136,6 @@ def test_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
-def test_photographs(tmp_path: Path) -> None:
-    rows = check(lambda root: views_run(root, "evaluate", all_rows), tmp_path, ViewSynthesis, other_photographs)
+def test_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = check(lambda upto: views_run(tmp_path, upto, all_rows), ViewSynthesis, other_photographs, monkeypatch)
     assert rows >= {"base_further", "hypernetwork", "ridge", "ocd_mean_network", *BOUNDS}

@@ -11,8 +11,13 @@ from tests.support.repository import REPO, repository_files
 from tests.support.workspace import copy_repository
 
 # of the tests that read the repository's files, the quick ones
-QUICK = ("tests/test_config.py", "tests/test_docs.py", "tests/experiments", "tests/pipeline/test_dvc_yaml.py")
-SLOW = "layer_scores or every_setting"
+QUICK = (
+    "tests/test_config.py",
+    "tests/test_docs.py",
+    "tests/experiments/test_experiments.py",
+    "tests/pipeline/test_dvc_yaml.py",
+)
+SLOW = "layer_scores or every_setting or preset"
 LITTER = {
     "params/mine.yaml": "domain: [nothing",
     "params/mnist5k_paper.yaml": "domain: images\n",
