@@ -30,6 +30,9 @@ def package(tmp_path, monkeypatch) -> Path:
 def test_closure_follows_imports_and_nothing_else(package) -> None:
     assert set(import_closure("made.a", {"made"})) == {"made", "made.a", "made.b", "made.sub", "made.sub.c"}
     assert set(import_closure("made.a", {"other"})) == set()
+    known = import_closure("made.b", {"made"})
+    assert set(import_closure("made.a", {"made"}, known)) == {"made.a"}
+    assert set(import_closure("made.a", {"made"}, {"made.b"})) == {"made", "made.a"}
 
 
 def test_fingerprint_changes_with_any_file_of_the_closure(package) -> None:
