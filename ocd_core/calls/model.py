@@ -1,6 +1,5 @@
 """A network as the pipeline needs it: it takes tensors one after the other, and gives a tensor or a tuple of them."""
 
-import copy
 import keyword
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ocd_core.errors import UserError
-from ocd_core.files import is_shortage
+from ocd_core.network.first_inputs import copied
 from ocd_core.strict import repeated
 
 Pick = Callable[[Any], Any]
@@ -29,14 +28,7 @@ def plain_network(model: nn.Module) -> nn.Module:
         raise UserError(f"model: give a torch.nn.Module, not {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
         raise UserError("model: a TorchScript module cannot be cut at a layer; give the module it was made from")
-    try:
-        network = copy.deepcopy(model)
-    except Exception as error:  # whatever the module's own parts raise
-        if is_shortage(error):
-            raise
-        raise UserError(
-            f"model: it cannot be copied ({type(error).__name__}: {' '.join(str(error).split())})"
-        ) from error
+    network = copied(model)
     for module in network.modules():
         module._compiled_call_impl = None
         for name, child in list(module.named_children()):

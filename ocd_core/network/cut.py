@@ -27,7 +27,7 @@ from ocd_core.errors import UserError
 from ocd_core.files import Attempt
 from ocd_core.network.attention import call_projections
 from ocd_core.network.channels_last import lay_out, with_channels_last
-from ocd_core.network.first_inputs import FirstAnswers, first_two, frozen_copy
+from ocd_core.network.first_inputs import FirstAnswers, copied, first_two
 from ocd_core.network.layers import (
     bias_vector,
     find_layers,
@@ -116,7 +116,7 @@ class CutModel:
         self.layer_name = layer
         self._names = layer_names(layer)
         self.dtype = DTYPES[precision]
-        self.network = frozen_copy(model)
+        self.network = copied(model).eval().requires_grad_(False)
         call_projections(self.network, self._names)
         self.layers = find_layers(self.network, layer)
         refuse_shared_weights(self.network, layer)

@@ -25,14 +25,14 @@ def first_two(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return tuple(torch.cat([x[:2], x[:1]])[:2].clone() for x in inputs)
 
 
-def frozen_copy(model: nn.Module) -> nn.Module:
-    """A copy in eval mode, without gradients.
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of the model.
 
     Raises:
         UserError: it cannot be copied.
     """
     try:
-        return copy.deepcopy(model).eval().requires_grad_(False)
+        return copy.deepcopy(model)
     except Exception as error:  # whatever the module's own parts raise
         if is_shortage(error):
             raise

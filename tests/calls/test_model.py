@@ -28,6 +28,9 @@ def test_a_copy_in_float32_that_leaves_the_model_alone() -> None:
     assert model.module[0].weight.dtype == torch.float64
     with pytest.raises(UserError, match=r"give a torch\.nn\.Module, not int"):
         plain_network(3)  # type: ignore[arg-type]
+    model.module.kept = model.module[0](torch.ones(1, 2).double())  # a tensor with a graph
+    with pytest.raises(UserError, match="the model cannot be copied"):
+        plain_network(model)
 
 
 def test_keywords_become_positions_and_layers_keep_their_names_and_are_traced() -> None:
