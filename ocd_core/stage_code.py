@@ -88,7 +88,9 @@ def code_of(module: str, values: Mapping[str, Any], keys: tuple[str, ...] = ()) 
 
 def _closure(module: str, known: Collection[str] = ()) -> dict[str, Path]:
     """The module's files; those of `known` modules, whose own closures are known too, may be left out."""
-    files = import_closure(module, {"ocd_core", *_beside(module.split(".")[0])}, known)
+    package = module.split(".")[0]
+    known = known if package == "ocd_core" else ()  # a user's module may have others beside it
+    files = import_closure(module, {"ocd_core", *_beside(package)}, known)
     if module not in files and module not in known:
         raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
     return files

@@ -29,8 +29,8 @@ class DrawnMoves:
     """K draws of Δ for each sample, differentiable in the model; see `ocd_core.network.moved_loss.GivesMoves`.
 
     Args:
-        rho: the scale network's estimate, not trained; None if the representation has no separate scale.
-        draw: gives the codes. renormalise: as in `SamplingParams`.
+        rho: the length of Δ, which is not trained; None if the representation has no separate scale.
+        draw: gives the codes. renormalise: bring them to the norm of encoded Δ, if that is fixed.
     """
 
     def __init__(

@@ -46,8 +46,9 @@ class TaskSide:
             return torch.full((len(cond),), self.mean_rho, device=model.device)
 
         own = derive_seed(seed, "task loss")
-        length = rho if model.representation.uses_scale else None
-        moves = DrawnMoves(model, length, 1, answer_at(model.schedule.timesteps), True, own)
+        directions = model.representation.uses_scale
+        answer = answer_at(model.schedule.timesteps)
+        moves = DrawnMoves(model, rho if directions else None, 1, answer, directions, own)
         params = model.params
         return MovedLoss(
             self.task, self.base, moves, self.train, self.val, params.task_batch, seed, "task loss", processes, own

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from ocd_core.codes.condition import ConditionEncoder
+from ocd_core.errors import DivergedError
 from ocd_core.evaluation.space import DeltaSpace
 from ocd_core.network.moves import Move
 from ocd_core.rng import derive_seed, torch_generator
@@ -160,10 +161,25 @@ class Phase:
     flops: int
 
 
+class DivergedPhaseError(DivergedError):
+    """A training diverged with every learning rate; flops: of all its updates."""
+
+    def __init__(self, error: DivergedError, flops: int) -> None:
+        super().__init__(str(error), error.after)
+        self.flops = flops
+
+
 def run_phase(network: Hypernetwork, objective: Objective, settings: Settings, lrs: Rates, seed: int) -> Phase:
-    """Train the network in place, from its present weights, which are a candidate of early stopping."""
-    tried = optimise_with_rates(network, objective, settings, lrs, seed, "hypernetwork")
+    """Train the network in place, from its present weights, which are a candidate of early stopping.
+
+    Raises:
+        DivergedPhaseError: with every learning rate.
+    """
     one_update = backward_flops(lambda: objective.loss(0, 0, 1), list(network.parameters()))
+    try:
+        tried = optimise_with_rates(network, objective, settings, lrs, seed, "hypernetwork")
+    except DivergedError as error:
+        raise DivergedPhaseError(error, one_update * error.after) from error
     return Phase(tried, one_update * tried.updates)
 
 

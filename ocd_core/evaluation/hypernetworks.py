@@ -6,16 +6,16 @@ first Δ and then the loss.
 Dims: N samples, M rows of a store, B samples of a batch, d coordinates of Δ.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from ocd_core.codes.condition import ConditionEncoder
-from ocd_core.errors import DivergedError
 from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.delta_networks import (
+    DivergedPhaseError,
     Hypernetwork,
     HypernetworkMoves,
     Phase,
@@ -40,8 +40,8 @@ class HypernetworkRow(MovedRow, FittedRow):
     network: Hypernetwork
     chosen_on: ClassVar[str] = "train and val"
 
-    def phases(self, fitting: Fitting, network: Hypernetwork) -> list[Phase]:
-        """The trainings of one network, one after the other; the last one's validation loss chooses the width."""
+    def phases(self, fitting: Fitting, network: Hypernetwork) -> Iterator[Phase]:
+        """Train one network, one phase after the other; the last one's validation loss chooses the width."""
         raise NotImplementedError
 
     def end_to_end(self, fitting: Fitting, network: Hypernetwork) -> Phase:
@@ -76,8 +76,7 @@ class HypernetworkRow(MovedRow, FittedRow):
     def fit(self, fitting: Fitting) -> Fit:
         """Train on the run's device, in float32, with early stopping on the validation split.
 
-        A width that diverges with every learning rate counts as infinitely bad, unless there is no other. Its
-        operations are not counted.
+        A width that diverges with every learning rate counts as infinitely bad, unless there is no other.
         """
         scale = float(fitting.coordinates_Nd.square().mean().sqrt())
         cond = fitting.samples("train").condition
@@ -86,13 +85,16 @@ class HypernetworkRow(MovedRow, FittedRow):
         flops = 0
         for width in self.params.widths:
             network = Hypernetwork.fresh(cond, width, fitting.space.size, scale, fitting.seed).to(fitting.device)
+            phases: list[Phase] = []
             try:
-                phases = self.phases(fitting, network)
-            except DivergedError:  # with every learning rate
+                for phase in self.phases(fitting, network):
+                    phases.append(phase)
+                    flops += phase.flops
+            except DivergedPhaseError as error:
+                flops += error.flops
                 if best is None and width == self.params.widths[-1]:
                     raise
                 continue
-            flops += sum(phase.flops for phase in phases)
             several = len(phases) > 1
             for number, phase in enumerate(phases, start=1):
                 note = {"width": float(width), **({"phase": float(number)} if several else {})}

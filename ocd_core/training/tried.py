@@ -80,6 +80,7 @@ def optimise_with_rates(
         progress: called with the number of updates done, out of `updates` times the number of rates.
 
     Raises:
+        DivergedError: with every learning rate.
         UserError: see `optimise`.
     """
     start = [p.detach().clone() for p in module.parameters()]
@@ -117,6 +118,7 @@ def optimise_with_rates(
             losses[lr] = float("inf")
             done += error.after
             if number == len(lrs) - 1 and best is None:
+                error.after = done  # with all learning rates
                 raise
             continue
         done += found.updates

@@ -35,10 +35,11 @@ def test_a_width_that_diverges_leaves_the_others(run: Artifacts, monkeypatch: py
             torch.nn.init.constant_(network.hidden.bias, float("nan"))
         return network
 
-    alone = fit_row(run, "hypernetwork", **{**QUICK, "widths": [9]})[2]
+    alone = {width: fit_row(run, "hypernetwork", **{**QUICK, "widths": [width]})[2] for width in (3, 9)}
     monkeypatch.setattr(Hypernetwork, "fresh", broken)
     row, _, both = fit_row(run, "hypernetwork", **{**QUICK, "widths": widths})
     assert row.network.encoder.dim == 9
-    assert both == alone
+    assert (both.metrics, both.curve) == (alone[9].metrics, alone[9].curve)
+    assert both.flops["total"] == sum(fit.flops["total"] for fit in alone.values())  # each takes one update
     with pytest.raises(DivergedError, match="hypernetwork"):
         fit_row(run, "hypernetwork", **{**QUICK, "widths": [3]})

@@ -14,10 +14,10 @@ from tests.support.workspace import copy_repository
 QUICK = (
     "tests/test_config.py",
     "tests/test_docs.py",
-    "tests/experiments/test_experiments.py",
+    *(f"tests/experiments/test_{name}.py" for name in ("experiments", "few_shots", "tables", "verdicts")),
     "tests/pipeline/test_dvc_yaml.py",
 )
-SLOW = "layer_scores or every_setting or preset"
+SLOW = "layer_scores or every_setting or a_preset_in_the_search"
 LITTER = {
     "params/mine.yaml": "domain: [nothing",
     "params/mnist5k_paper.yaml": "domain: images\n",

@@ -198,7 +198,10 @@ def test_components_weighted_by_kfac_reach_the_model_and_the_controls(toy):
 
 
 @pytest.mark.parametrize("representation", [PCA, {}])
-def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_cost(toy, representation):
+def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_cost(toy, representation, monkeypatch):
+    sides = []
+    side = running_train_diffusion.TaskSide
+    monkeypatch.setattr(running_train_diffusion, "TaskSide", lambda *args: sides.append(side(*args)) or sides[-1])
     write_toy_params(Path(), diffusion={**representation, "task_loss": 2.0, "task_batch": 4})
     for stage in (train_diffusion, train_scale, tune_diffusion, train_controls):
         stage.main("toy")
@@ -207,6 +210,8 @@ def test_the_tasks_loss_beside_the_diffusions_needs_the_network_and_counts_as_co
     assert row["val_loss"] == pytest.approx(row["val_delta_loss"] + 2 * row["val_task_loss"])
     cost = artifacts.read_json(toy.controls / "metrics.json")["cost_flops"]["ocd"]
     assert cost["diffusion"] > metrics["task_flops"] > 0
+    stored = OverfitStore(toy.overfit("train")).read("rho")
+    assert [each.mean_rho for each in sides] == [pytest.approx(stored.mean())]
 
 
 def test_errors_of_codes_count_by_the_rows_own_losses(toy, monkeypatch):

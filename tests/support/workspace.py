@@ -89,4 +89,6 @@ def make_workspace(root: Path) -> Workspace:
     space.run("git", "add", "-A")
     space.run("git", "commit", "-qm", "copy")
     space.first_output = space.run("dvc", "repro")
+    space.run("git", "add", "dvc.lock")
+    space.run("git", "commit", "-qm", "lock")
     return space

@@ -3,7 +3,7 @@
 It sees no overfitted Δ, except that they define the space of its answers, so it shows what the loss alone can teach.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ocd_core.evaluation.context import Fitting
@@ -22,9 +22,9 @@ class EndToEnd(HypernetworkRow):
     quick: ClassVar[Mapping[str, Any]] = QUICK
     title = "hypernetwork, end to end"
 
-    def phases(self, fitting: Fitting, network: Hypernetwork) -> list[Phase]:
+    def phases(self, fitting: Fitting, network: Hypernetwork) -> Iterator[Phase]:
         """One training."""
-        return [self.end_to_end(fitting, network)]
+        yield self.end_to_end(fitting, network)
 
 
 ROW = EndToEnd

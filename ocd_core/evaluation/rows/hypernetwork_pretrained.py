@@ -3,7 +3,7 @@
 It is the twin of the tuned diffusion model without diffusion: it learns from the same two teachers in the same order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ocd_core.evaluation.context import Fitting
@@ -33,10 +33,11 @@ class Pretrained(HypernetworkRow):
     params: PretrainedParams
     title = "hypernetwork, regressed on Δ, then end to end"
 
-    def phases(self, fitting: Fitting, network: Hypernetwork) -> list[Phase]:
+    def phases(self, fitting: Fitting, network: Hypernetwork) -> Iterator[Phase]:
         """Two trainings."""
         first = self.params.regression
-        return [self.regress(fitting, network, first.updates, first.lrs), self.end_to_end(fitting, network)]
+        yield self.regress(fitting, network, first.updates, first.lrs)
+        yield self.end_to_end(fitting, network)
 
 
 ROW = Pretrained

@@ -3,7 +3,7 @@
 It shows what Δ teaches without diffusion and without the task's loss.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from ocd_core.evaluation.context import Fitting
@@ -22,9 +22,9 @@ class Regression(HypernetworkRow):
     quick: ClassVar[Mapping[str, Any]] = QUICK
     title = "regression of Δ by a network"
 
-    def phases(self, fitting: Fitting, network: Hypernetwork) -> list[Phase]:
+    def phases(self, fitting: Fitting, network: Hypernetwork) -> Iterator[Phase]:
         """One training."""
-        return [self.regress(fitting, network, self.params.updates, self.params.lrs)]
+        yield self.regress(fitting, network, self.params.updates, self.params.lrs)
 
 
 ROW = Regression
