@@ -90,8 +90,10 @@ def _closure(module: str, known: Collection[str] = ()) -> dict[str, Path]:
     """The module's files; those of `known` modules, whose own closures are known too, may be left out."""
     package = module.split(".")[0]
     known = known if package == "ocd_core" else ()  # a user's module may have others beside it
+    if module in known:
+        return {}
     files = import_closure(module, {"ocd_core", *_beside(package)}, known)
-    if module not in files and module not in known:
+    if module not in files:
         raise UserError(f"cannot find the source of module {module!r}; install it or correct its name")
     return files
 
