@@ -23,6 +23,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "workspace" not in getattr(item, "fixturenames", ()))
 
 
+def pytest_fixture_setup() -> None:
+    """Weights that a fixture draws do not depend on what ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """Nor do those that a test draws."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data sets and released checkpoints, where the machine has one."""

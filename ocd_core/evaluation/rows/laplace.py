@@ -31,6 +31,8 @@ from ocd_core.rng import sample_normal
 from ocd_core.samples import SplitName, Tensors, flat, only, rows_at_once, whole_split
 from ocd_core.strict import Positive, PositiveInt, StrictModel
 
+_REACHES = (-100.0, -0.01, 0.01, 100.0)  # beyond a clamp, within a threshold; a single output has one sign at a time
+
 
 class LaplaceParams(StrictModel):
     """`controls.laplace`."""
@@ -197,19 +199,36 @@ class Laplace(CombinedRow, FittedRow):
 
 
 def last_layer(network: nn.Module, inputs: Sequence[Tensor]) -> nn.Linear | None:
-    """The linear layer whose outputs, perhaps in another shape, are those of the network; None if there is none."""
-    seen: list[tuple[nn.Linear, Tensor]] = []
+    """The linear layer whose outputs, perhaps in another shape, are those of the network; None if there is none.
+
+    Equal values do not show it: after the layer, a ReLU does not change the positive ones. So other values of both
+    signs are put in the place of the layer's outputs, and the network has to give them.
+    """
+    called: list[tuple[nn.Linear, torch.Size]] = []
     linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    hooks = [m.register_forward_hook(lambda layer, _args, out: seen.append((layer, out.clone()))) for m in linear]
+    hooks = [m.register_forward_hook(lambda layer, _args, out: called.append((layer, out.shape))) for m in linear]
     try:
-        output = network(*inputs)
+        network(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
-    if not seen or not isinstance(output, Tensor) or seen[-1][1].shape[:-1] != (len(output),):
+    if not called or called[-1][1][:-1] != (len(inputs[0]),):
         return None
-    layer, own = seen[-1]
-    return layer if own.numel() == output.numel() and torch.equal(own.flatten(), output.flatten()) else None
+    layer, shape = called[-1]
+    tried = (torch.linspace(-reach, reach, shape.numel()).view(shape) for reach in _REACHES)
+    return layer if all(_passes_on(network, layer, inputs, values) for values in tried) else None
+
+
+@torch.no_grad()
+def _passes_on(network: nn.Module, layer: nn.Linear, inputs: Sequence[Tensor], values: Tensor) -> bool:
+    """Whether the network's output is what its last layer gives, here `values`, perhaps in another shape."""
+    put = values.to(layer.weight)
+    hook = layer.register_forward_hook(lambda _layer, _args, _out: put.clone())
+    try:
+        output = network(*inputs)
+    finally:
+        hook.remove()
+    return isinstance(output, Tensor) and torch.equal(output.flatten(), put.flatten())
 
 
 @torch.no_grad()

@@ -166,8 +166,6 @@ def test_runs_without_the_row() -> None:
         return Laplace("laplace", context(task, network, split, split)).left_out()
 
     not_linear = "the outputs of the base network are not those of a linear layer"
-    curved = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
-    assert why(Numbers(), curved) == not_linear
     assert why(Numbers(), nn.ReLU()) == not_linear
     assert why(ArrayTask(), nn.Linear(3, 2)) == "no metric of the task measures a distribution of numbers"
     assert why(Classes(), nn.Linear(3, 2)) == "the target is not one class"
@@ -184,6 +182,23 @@ def test_a_base_without_errors_is_refused() -> None:
     run = context(Numbers(), network, split, split)
     with pytest.raises(UserError, match="no errors on val"):
         Laplace("laplace", run).fit(run)
+
+
+class Clamped(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.clamp(-50, 50)
+
+
+@pytest.mark.parametrize("after", [nn.ReLU(), nn.Hardshrink(), nn.Softmax(-1), Clamped()])
+@pytest.mark.parametrize("outputs", [1, 2])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_what_follows_the_last_layer_is_seen_where_it_leaves_the_first_sample_unchanged(
+    after: nn.Module, outputs: int, sign: float
+) -> None:
+    layer = nn.Linear(3, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, sign)
+    assert last_layer(nn.Sequential(layer, after), (torch.zeros(1, 3),)) is None
 
 
 def test_the_last_layer_is_found_behind_a_reshape() -> None:
