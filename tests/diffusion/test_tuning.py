@@ -201,8 +201,8 @@ def coded(net: DiffusionModel, part: Samples):
     return torch.randn(len(part.split), *net.shape, generator=g), part.condition
 
 
-def tuned(resume=None, progress=None, name="pca", **changes):
-    net = model(name)
+def tuned(resume=None, progress=None, name="pca", net=None, **changes):
+    net = model(name) if net is None else net
     values = {"updates": 12, "lrs": [1e-2, 3e-2], "validate_every": 3, "batch_size": 8, "accumulate": 2, **changes}
     params, scale = tuning_params(**values), rho if net.representation.uses_scale else None
     deltas = coded(net, SAMPLES[0]), coded(net, SAMPLES[1])
@@ -270,6 +270,11 @@ def test_where_tuning_only_hurts_the_model_stays_as_it_was():
     assert found.metrics["best_update"] == 0
     assert found.metrics["val_loss"] == found.metrics["val_loss_before"]
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), model().parameters(), strict=True))
+
+
+def test_the_precision_of_the_diffusions_training_is_not_that_of_tuning():
+    settings = {"delta_weight": 0.5, "updates": 6}
+    assert same(tuned(net=model(precision="bf16"), **settings), tuned(**settings))
 
 
 @pytest.mark.parametrize("stopped", [7, 17])  # with the first learning rate, and with the second
