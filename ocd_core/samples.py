@@ -194,6 +194,11 @@ class Condition:
         return Condition(*(p.to(device) for p in self.parts()))
 
 
+def spread_rows(rows: int, count: int) -> Tensor:
+    """Up to `count` different rows from the first of `rows` to the last, int64: data may be sorted."""
+    return torch.linspace(0, rows - 1, min(rows, count), dtype=torch.float64).round().long()
+
+
 def whole_split(split: Split) -> Tensor:
     """All rows of a split, int64."""
     return torch.arange(len(split))

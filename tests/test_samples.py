@@ -17,10 +17,19 @@ from ocd_core.samples import (
     rows_at_once,
     rows_by_group,
     select,
+    spread_rows,
     stack,
 )
 
 A, B = torch.arange(6.0).view(3, 2), torch.tensor([7, 8, 9])
+
+
+@pytest.mark.parametrize(
+    ("rows", "count", "found"),
+    [(1, 5, [0]), (3, 5, [0, 1, 2]), (9, 5, [0, 2, 4, 6, 8]), (2**25 + 3, 2, [0, 2**25 + 2])],
+)
+def test_rows_are_spread_over_all(rows, count, found):
+    assert spread_rows(rows, count).tolist() == found
 
 
 def test_helpers_keep_the_structure_of_one_tensor():

@@ -13,17 +13,18 @@ from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 from ocd_core.network.first_inputs import first_two, plain_output
 from ocd_core.overfit.base_values import storable
-from ocd_core.samples import Batch, as_tuple, map_tensors, select
+from ocd_core.samples import Batch, Tensors, as_tuple, map_tensors, select
 
 _HINT = "one loss per sample is needed, for example reduction='none', or a mean over the other axes only"
 
 
 @torch.no_grad()
-def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
+def check_given(given: Given, batch: Batch, targets: Sequence[Tensor]) -> tuple[Outputs, int | None]:
     """Check network and loss on a few samples, and say of which kind the outputs are.
 
     Args:
         batch: at least two samples to notice a loss that mixes them.
+        targets: of these and more samples, to tell numbers from labels.
 
     Returns:
         the kind; and the number of classes, or None if the outputs are no scores of classes.
@@ -46,7 +47,7 @@ def check_given(given: Given, batch: Batch) -> tuple[Outputs, int | None]:
     for dtype in (torch.float32, torch.float64):
         in_dtype = map_tensors(lambda x, dtype=dtype: x.to(dtype) if x.is_floating_point() else x, output)  # type: ignore[misc]
         _check_loss(given, in_dtype, batch)
-    kind = _kind(output, batch.target)
+    kind = _kind(output, batch.target, targets)
     return kind, output.shape[1] if kind == "classes" else None
 
 
@@ -108,20 +109,50 @@ def _check_loss(given: Given, output: Any, batch: Batch) -> None:
             "target.to(output.dtype)"
         )
     if not bool(torch.isfinite(loss).all()):
-        raise UserError("the loss of the first samples is NaN or infinite; check the data and the network's output")
+        raise UserError("the loss of some samples is NaN or infinite; check the data and the network's output")
     # of every sample: if outputs (N,) and targets (N, 1) are broadcast, the loss of the first one is right
     rows = [slice(row, row + 1) for row in range(len(batch))]
     alone = torch.cat([given.loss_of(select(output, row), select(batch.target, row)).flatten() for row in rows])
-    if alone.shape != loss.shape or not torch.allclose(loss, alone, rtol=1e-3, atol=1e-5):
+    if alone.shape != loss.shape or not _near(loss, alone) or _reads_others(given, output, batch.target, loss):
         raise UserError(f"the loss of a sample changes with the other samples of the batch; {_HINT}")
 
 
-def _kind(output: Any, target: Any) -> Outputs:
+def _near(found: Tensor, wanted: Tensor) -> bool:
+    return torch.allclose(found, wanted, rtol=1e-3, atol=1e-5)
+
+
+def _reads_others(given: Given, output: Any, target: Tensors, loss: Tensor) -> bool:
+    """Whether the loss of samples changes with others': where their targets are equal, nothing else shows it."""
+    for first in (0, 1) if len(loss) > 1 else ():
+        kept, others = slice(1 - first, None, 2), slice(first, None, 2)
+        try:
+            found = given.loss_of(_changed(output, others), _changed(target, others))
+        except Exception as error:  # whatever the user's own code raises for targets that it does not know
+            if is_shortage(error):
+                raise
+            continue
+        if not _near(found[kept], loss[kept]):
+            return True
+    return False
+
+
+def _changed(x: Any, rows: slice) -> Any:
+    """Other outputs or targets in some rows: probabilities stay such, and labels stay 0 or 1."""
+
+    def change(part: Tensor) -> Tensor:
+        part = part.clone()
+        part[rows] = 1 - part[rows] if part.is_floating_point() else (part[rows] == 0).to(part.dtype)
+        return part
+
+    return map_tensors(change, x)
+
+
+def _kind(output: Any, target: Any, targets: Sequence[Tensor]) -> Outputs:
     if not (isinstance(output, Tensor) and isinstance(target, Tensor)):
         return "other"
     if target.dtype == torch.int64 and target.dim() == 1 and output.dim() == 2 and output.shape[1] > 1:
         inside = bool((target >= 0).all()) and bool((target < output.shape[1]).all())
         return "classes" if inside else "other"
-    of_two_values = bool(((target == 0) | (target == 1)).all())
+    of_two_values = all(bool(((x == 0) | (x == 1)).all()) for x in targets)
     same = target.is_floating_point() and target.shape == output.shape
     return "numbers" if same and not of_two_values else "other"

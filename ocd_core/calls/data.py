@@ -7,7 +7,7 @@ Dims: N samples.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from ocd_core.calls.identity import tensor_digest
 from ocd_core.errors import UserError
 from ocd_core.files import is_shortage
 from ocd_core.npy import ArrayFile
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, Rows, spread_rows
 
 _BATCH = 256
 _SEEN = 16  # rows of a Dataset that its fingerprint is taken from
@@ -53,6 +53,10 @@ class Parts:
         if isinstance(value, tuple | list) and any(isinstance(part, Tensor | np.ndarray) for part in value):
             return cls(tuple(_tensor(part, f"{what}[{i}]") for i, part in enumerate(value)), None, False)
         return cls((_tensor(value, what),), None, True)
+
+    def select(self, rows: Rows) -> "Parts":
+        """The same for some of the samples."""
+        return Parts(tuple(x[rows] for x in self.tensors), self.names, self.single)
 
     def restored(self, tensors: tuple[Tensor, ...]) -> Any:
         """Other tensors in the same form."""
@@ -136,7 +140,7 @@ class Source:
             inputs, target = self.data
             for start in range(0, len(self), size):
                 rows = slice(start, start + size)
-                yield tuple(Parts(tuple(x[rows] for x in p.tensors), p.names, p.single) for p in (inputs, target))  # type: ignore[misc]
+                yield inputs.select(rows), target.select(rows)
             return
         loader = DataLoader(self.data, batch_size=size, num_workers=self.workers, collate_fn=self.collate)
         items, done = iter(loader), 0
@@ -171,6 +175,18 @@ class Source:
             done += expected
             yield inputs, target
 
+    def rows(self, rows: Tensor) -> tuple[Parts, Parts]:
+        """(inputs, targets) of a few samples, int64 (n,).
+
+        Raises:
+            UserError: see `batches`.
+        """
+        if self.in_memory:
+            inputs, target = self.data
+            return inputs.select(rows), target.select(rows)
+        few = Source(self.what, [self.data[row] for row in rows.tolist()], collate=self.collate)
+        return next(few.batches())
+
     def _split(self, item: Any) -> tuple[Parts, Parts]:
         if isinstance(item, Mapping):
             label = next((name for name in _LABELS if name in item), None)
@@ -193,15 +209,14 @@ class Source:
         if self.in_memory:
             return tensor_digest(*self.data[0].tensors, *self.data[1].tensors)
         found = hashlib.blake2b(str(len(self)).encode(), digest_size=16)
-        rows = sorted({round(i) for i in np.linspace(0, len(self) - 1, _SEEN)})
-        seen = [[self._row(i) for i in rows] for _ in range(2)]
+        rows = spread_rows(len(self), _SEEN)
+        seen = [[self._row(row) for row in torch.split(rows, 1)] for _ in range(2)]
         if seen[0] == seen[1]:
             found.update("".join(seen[0]).encode())
         return found.hexdigest()
 
-    def _row(self, i: int) -> str:
-        one = Source(self.what, [self.data[i]], collate=self.collate)
-        inputs, target = next(one.batches())
+    def _row(self, row: Tensor) -> str:
+        inputs, target = self.rows(row)
         return tensor_digest(*inputs.tensors, *target.tensors)
 
 
@@ -234,7 +249,7 @@ def write_split(source: Source, folder: Path, classes: int | None = None) -> Non
                     "it; give a collate_fn that makes the same of all rows"
                 )
             if classes is not None:
-                refuse_label(target.tensors[0].numpy(), classes, source.what, done)
+                refuse_label(target.tensors[0].numpy(), classes, source.what, range(done, count))
             for file, x in zip(files, arrays, strict=True):
                 if x.shape[1:] != file.shape[1:]:
                     raise UserError(
@@ -242,7 +257,7 @@ def write_split(source: Source, folder: Path, classes: int | None = None) -> Non
                         f"{file.shape[1:]}; pad them to one shape"
                     )
                 _refuse_cast(x, file.dtype, source.what, done)
-                refuse_nan(x, source.what, done)
+                refuse_nan(x, source.what, range(done, count))
                 file.append(x)
             done += len(arrays[0])
 
@@ -261,11 +276,11 @@ def _refuse_cast(x: npt.NDArray[Any], dtype: np.dtype[Any], what: str, first: in
         )
 
 
-def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:
+def refuse_nan(x: npt.NDArray[Any], what: str, rows: Sequence[int]) -> None:
     """Refuse numbers that no network can use.
 
     Args:
-        x: some samples, (N, ...). first: the row of the first one, for the message.
+        x: some samples, (N, ...). rows: which they are, for the message; it may go on beyond them.
 
     Raises:
         UserError: names the first bad row.
@@ -274,14 +289,14 @@ def refuse_nan(x: npt.NDArray[Any], what: str, first: int = 0) -> None:
         return
     bad_N = ~np.isfinite(x).reshape(len(x), -1).all(1)
     if bad_N.any():
-        raise UserError(f"{what}: row {first + int(bad_N.argmax())} holds NaN or infinite numbers")
+        raise UserError(f"{what}: row {rows[int(bad_N.argmax())]} holds NaN or infinite numbers")
 
 
-def refuse_label(y: npt.NDArray[Any], classes: int, what: str, first: int = 0) -> None:
+def refuse_label(y: npt.NDArray[Any], classes: int, what: str, rows: Sequence[int]) -> None:
     """Refuse classes that a network does not have.
 
     Args:
-        y: some samples, (N, ...). first: the row of the first one, for the message.
+        y: some samples, (N, ...). rows: as for `refuse_nan`.
 
     Raises:
         UserError: names the first bad row.
@@ -290,7 +305,7 @@ def refuse_label(y: npt.NDArray[Any], classes: int, what: str, first: int = 0) -
     if bad_N.any():
         row = int(bad_N.argmax())
         raise UserError(
-            f"{what}: row {first + row} has the label {y[row].tolist()}, but the model has {classes} outputs, so "
+            f"{what}: row {rows[row]} has the label {y[row].tolist()}, but the model has {classes} outputs, so "
             f"labels are 0 to {classes - 1}; number them from 0, and leave out rows without a label (numbers that are "
             "no labels: give floating-point ones)"
         )

@@ -32,7 +32,7 @@ from ocd_core.network.ranking import read_ranking
 from ocd_core.predictor import Prediction, Predictor
 from ocd_core.probing.diagnosis import VERDICT
 from ocd_core.registry import without_references
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, spread_rows
 from ocd_core.scoring.params import ENTROPY, VALIDATED
 from ocd_core.store import OverfitStore
 from ocd_core.tasks.base import Metric
@@ -40,7 +40,8 @@ from ocd_core.tasks.base import Metric
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_TRIED = 8  # samples on which network and loss are tried
+_SEEN = 32  # samples of a split that are looked at, spread over it, since it may be sorted
+_TRIED = 8  # how many of them network and loss are tried on
 _EVALUATING = ".evaluate.lock"  # beside the test rows
 _DIRECTIONS = 500  # rows of the store from which the rank of the training Δ is taken
 
@@ -368,22 +369,23 @@ class OCD:
 
     def _describe(self, train: Source, val: Source) -> tuple[GivenData, Batch]:
         """What stands in the params for the objects; the objects are tried and kept."""
-        inputs, target = next(train.batches(_TRIED))
+        inputs, target = _seen(train)
         if len(train) < 2:
             raise UserError("train: at least two samples are needed")
         form = Form.of(inputs, target)
         names, by_name = form.names, form.by_name
         check_names(names)
-        _refuse_nan(train.what, inputs, target)
         plain = self._network
-        taken = taken_of(first_output(plain, inputs), self._pick)
+        tried = spread_rows(len(target.tensors[0]), _TRIED)
+        taken = taken_of(first_output(plain, inputs.select(tried)), self._pick)
         key = digest([*self._identity, "" if self._pick is None else function_digest(self._pick), target.names])
         if self._given is None or self._given.key != key:
             network = adapted(plain_network(plain), names, by_name, pick_of(taken, self._pick))
             self._given = Given(key, network, self._loss, target.names, target.single, self._metrics)
         self._given.keep().sources = {"train": train, "val": val}
-        batch = as_batch(inputs, target)
-        outputs, self._given.classes = check_given(self._given, batch)
+        batch = as_batch(inputs, target).select(tried)
+        known = train.data[1] if train.in_memory else target
+        outputs, self._given.classes = check_given(self._given, batch, known.tensors)
         self._form = form
         self._check_like_train(val)
         data = GivenData(
@@ -397,21 +399,22 @@ class OCD:
         counts = {len(part) if part.dim() else 0 for part in inputs.tensors}
         if len(counts) > 1:
             raise UserError(f"x: its tensors have different lengths ({', '.join(map(str, sorted(counts)))})")
-        _refuse_nan("x", inputs)
+        _refuse_nan("x", range(counts.pop()), inputs)
         if self._form is not None:
             self._form.refuse_others(inputs, None, "x")
 
     def _check_like_train(self, source: Source) -> None:
-        """Compare a split's first samples with those of train, and try network and loss on them."""
+        """Compare some samples of a split with those of train, and try network and loss on them."""
         assert self._form is not None
         assert self._given is not None
-        inputs, target = next(source.batches(_TRIED))
+        inputs, target = _seen(source)
         self._form.refuse_others(inputs, target, source.what)
-        _refuse_nan(source.what, inputs, target)
         if self._given.classes is not None:
-            refuse_label(target.tensors[0].numpy(), self._given.classes, source.what)
+            rows = spread_rows(len(source), _SEEN).tolist()
+            refuse_label(target.tensors[0].numpy(), self._given.classes, source.what, rows)
+        batch = as_batch(inputs, target)
         try:
-            check_given(self._given, as_batch(inputs, target))
+            check_given(self._given, batch.select(spread_rows(len(batch), _TRIED)), target.tensors)
         except UserError as error:
             raise UserError(f"{source.what}: {error}") from error
 
@@ -431,7 +434,7 @@ class OCD:
     def _directions(self) -> int:
         """How many directions the training Δ span, at least; of a store with many rows, those of some."""
         store = OverfitStore(self.artifacts.overfit("train"))
-        return directions(torch.from_numpy(store.deltas(slice(0, min(len(store), _DIRECTIONS)))))
+        return directions(torch.from_numpy(store.deltas(spread_rows(len(store), _DIRECTIONS).numpy())))
 
     def _ready(self) -> Predictor:
         if self._predictor is None:
@@ -450,10 +453,18 @@ class OCD:
         return data
 
 
-def _refuse_nan(what: str, *several: Parts) -> None:
+def _seen(source: Source) -> tuple[Parts, Parts]:
+    """(inputs, targets) of some samples of a split."""
+    rows = spread_rows(len(source), _SEEN)
+    inputs, target = source.rows(rows)
+    _refuse_nan(source.what, rows.tolist(), inputs, target)
+    return inputs, target
+
+
+def _refuse_nan(what: str, rows: Sequence[int], *several: Parts) -> None:
     for parts in several:
         for tensor in parts.tensors:
-            refuse_nan(tensor.numpy(), what)
+            refuse_nan(tensor.numpy(), what, rows)
 
 
 def _checked_loss(loss: Any) -> Callable[[Any, Any], Tensor]:

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from ocd_core.network.cut import Cut, CutModel
 from ocd_core.network.layers import input_matrix
-from ocd_core.samples import Samples
+from ocd_core.samples import Samples, spread_rows
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs
 
-_COMPARED = 4  # samples whose prefix runs
+_COMPARED = 16  # samples whose prefix runs
 
 
 class KeptPrefix:
@@ -47,12 +47,11 @@ def kept_prefix(task: Task, model: CutModel, samples: Samples) -> KeptPrefix | N
 
     It does not if overfitting draws new inputs at each step, the tail also reads something else (a connection that
     skips the layer), the whole network has to run, the layer is several convolutions of separate inputs, or the task
-    keeps another i_L. The prefix of some samples runs to
-    find out.
+    keeps another i_L. The prefix of some samples, spread over all, runs to find out.
     """
     if draws_inputs(task):
         return None
-    rows = torch.arange(min(_COMPARED, len(samples)))
+    rows = spread_rows(len(samples), _COMPARED)
     wanted = model.prefix(samples.split.batch(samples.sample_id(rows)).to(model.device).inputs)
     layer_input = samples.condition.layer_input
     if model.kind == "conv" and any(part.positions != slice(None) for part in wanted.parts):

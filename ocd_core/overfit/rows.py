@@ -147,12 +147,7 @@ class RowBuilder:
         steps = self._step_inputs(zero, zero)
         values = self._values(zero, steps)
         if self.params.layout == "factored":
-            (part,) = steps(0)
-            if not torch.equal(values["layer_input"], part.cut.x_NPI[:, 0]):
-                raise UserError(
-                    "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps "
-                    "something else in its place; use dense"
-                )
+            _refuse_another_input(values, steps)  # before there is a store
         target = values[TARGET].cpu().numpy()
         shapes = {name: tuple(values[name].shape[1:]) for name in CONDITION}
         out_features, in_features = self.model.weight_OI.shape
@@ -185,6 +180,9 @@ class RowBuilder:
 
         Returns:
             all arrays of the rows: views of the buffers, and sample_id and replica.
+
+        Raises:
+            UserError: see `overfit` and `schema`; or I(x) is not finite.
         """
         self._base_values.forget()
         views = {name: buffer[: rows.stop - rows.start] for name, buffer in buffers.items()}
@@ -230,6 +228,7 @@ class RowBuilder:
             "loss_after": loss_after_NS,
         }
         if result.grad_u_NSO is not None:
+            _refuse_another_input(values, steps)  # each row: one that is clamped, say, need not be the first
             values["grad_u"] = result.grad_u_NSO
         for name, value in values.items():
             if not value[:1].numel():  # a part of I(x) that the task leaves out
@@ -282,6 +281,15 @@ class RowBuilder:
                 values = activation.float(), map_tensors(Tensor.float, output)
                 condition = self.task.condition(batch, part.cut.layer_input, *values, self.model.network)
         return self._base_values.named(condition, batch)
+
+
+def _refuse_another_input(values: dict[str, Tensor], steps: "_StepInputs") -> None:
+    (part,) = steps(0)
+    if not torch.equal(values["layer_input"], part.cut.x_NPI[:, 0]):
+        raise UserError(
+            "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps something "
+            "else in its place; use dense"
+        )
 
 
 class _StepInputs:

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, TensorDataset, get_worker_info
 
 from ocd_core.calls.data import Parts, Source, StoredSplit, refuse_nan, restored, write_split
 from ocd_core.errors import UserError
@@ -84,7 +84,7 @@ def test_numbers_that_are_none_are_named_by_their_row(tmp_path) -> None:
     x[299, 1] = torch.inf
     with pytest.raises(UserError, match="val: row 299 holds NaN or infinite numbers"):
         write_split(Source.of((x, torch.zeros(300)), "val"), tmp_path / "val")
-    refuse_nan(np.array([1, 2]), "val")
+    refuse_nan(np.array([1, 2]), "val", range(2))
 
 
 def test_labels_that_are_no_classes_are_named_by_their_row(tmp_path) -> None:
@@ -99,6 +99,15 @@ def test_labels_that_are_no_classes_are_named_by_their_row(tmp_path) -> None:
 
 def only_even(items):
     return torch.utils.data.default_collate([item for item in items if item[1] % 2 == 0])
+
+
+def test_few_rows_of_tensors_and_of_a_dataset_are_the_same() -> None:
+    x, y = torch.randn(9, 2), torch.arange(9)
+    rows = torch.tensor([7, 0, 3])
+    for source in (Source.of((x, y), "train"), Source.of(TensorDataset(x, y), "train")):
+        inputs, target = source.rows(rows)
+        assert torch.equal(inputs.tensors[0], x[rows])
+        assert target.tensors[0].tolist() == [7, 0, 3]
 
 
 def test_a_collate_fn_that_drops_rows_is_refused(tmp_path) -> None:

@@ -163,6 +163,10 @@ def test_val_and_test_are_compared_with_train(finished, tmp_path) -> None:
         ((x, y[:, 0]), r"val: its targets are \(y0: shape \(\)"),
         ((x[:, :5], y), r"val: the model fails on a batch of inputs of shape \(8, 5\)"),
         ((x, y * torch.nan), "val: row 0 holds NaN"),
+        (
+            (x.repeat(3, 1), torch.arange(48.0)[:, None].where(torch.arange(48)[:, None] < 47, torch.nan)),
+            "val: row 47 h",
+        ),
     ):
         with pytest.raises(UserError, match=words):
             ocd.fit((x, y), bad)

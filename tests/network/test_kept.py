@@ -103,6 +103,14 @@ def test_another_i_l_is_not_taken_for_the_prefix() -> None:
         assert kept_prefix(task(), model, Samples(data, replace(found, layer_input=other))) is None
 
 
+def test_another_i_l_in_few_samples_is_not_taken_for_the_prefix() -> None:
+    model, data = CutModel(LeNet5(), "fc2"), Data(1, 28, 28)
+    found = condition(model, data)
+    i_l = found.layer_input.clone()
+    i_l[9] = 0
+    assert kept_prefix(task(), model, Samples(data, replace(found, layer_input=i_l))) is None
+
+
 class Untraceable(nn.Module):
     """Which way it goes depends on its input."""
 

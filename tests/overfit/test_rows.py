@@ -12,7 +12,7 @@ from ocd_core.errors import UserError
 from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import fitting_rows, rows_within
 from ocd_core.overfit.rows import RowBuilder
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, Condition
 from tests.support.arrays import MODEL, WIDE, ArrayTask, Noisy, OtherCondition, Rows
 from tests.support.params import overfit_params as params
 from tests.support.params import refine_params
@@ -46,6 +46,22 @@ def test_factored_is_refused_where_the_condition_is_not_the_layers_input() -> No
     with pytest.raises(UserError, match=r"layout: factored rebuilds Δ from the stored i_L"):
         builder.schema()
     RowBuilder(OtherCondition(), MODEL, Rows(), params(), 0).schema()
+
+
+class Clamps(ArrayTask):
+    """Keeps i_L within what the first sample has."""
+
+    def condition(self, batch, layer_input, activation, output, model=None) -> Condition:
+        return Condition(layer_input.clamp(max=self.largest), activation, output)
+
+    largest = float(MODEL.prefix(Rows().batch(torch.tensor([0])).inputs).x_NPI.max())
+
+
+def test_factored_is_refused_where_the_condition_changes_the_input_of_a_later_sample() -> None:
+    builder = RowBuilder(Clamps(), MODEL, Rows(), params(layout="factored"), 0)
+    schema = builder.schema()
+    with pytest.raises(UserError, match=r"layout: factored rebuilds Δ from the stored i_L"):
+        builder.fill(slice(0, 6), builder.buffers(schema))
 
 
 def test_factored_is_refused_where_inputs_change() -> None:

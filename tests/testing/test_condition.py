@@ -42,6 +42,14 @@ class LeakyCondition(Good):
         return super().condition(batch, layer_input, activation, output - batch.target)
 
 
+@broken("reads the target, which is unknown at test time")
+class ReadsOneLabel(Good):
+    """Which no sample of the checks has, nor a sample without a label."""
+
+    def condition(self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor) -> Condition:
+        return super().condition(batch, layer_input, activation, output + (batch.target == 1))
+
+
 @broken("cannot be cut at any of its layers")
 class UsesEachLayerTwice(ChangedModel):
     @staticmethod

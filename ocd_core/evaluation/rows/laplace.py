@@ -15,6 +15,7 @@ Dims: N samples, K draws, C outputs, F features of the last layer (with the 1).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -28,9 +29,10 @@ from ocd_core.evaluation.noise import POINTS
 from ocd_core.evaluation.row import CombinedRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
 from ocd_core.rng import sample_normal
-from ocd_core.samples import SplitName, Tensors, flat, only, rows_at_once, whole_split
+from ocd_core.samples import Batch, SplitName, Tensors, flat, only, rows_at_once, spread_rows, whole_split
 from ocd_core.strict import Positive, PositiveInt, StrictModel
 
+_SHOWN = 16  # samples that show which layer is the last one
 _REACHES = (-100.0, -0.01, 0.01, 100.0)  # beyond a clamp, within a threshold; a single output has one sign at a time
 
 
@@ -93,18 +95,31 @@ class Laplace(CombinedRow, FittedRow):
     def left_out(self) -> str | None:
         """The outputs must be those of a linear layer, and the likelihood one of classes or of numbers like them."""
         context = self.context
-        one = context.split("train").batch(torch.zeros(1, dtype=torch.int64)).to(context.device)
-        network = context.predictor.model.network
-        if last_layer(network, one.inputs) is None:
+        network, some = context.predictor.model.network, self._some
+        if self._layer is None:
             return "the outputs of the base network are not those of a linear layer"
         if context.has_classes:
-            plain = isinstance(one.target, Tensor) and one.target.dtype == torch.int64 and one.target.dim() == 1
+            plain = isinstance(some.target, Tensor) and some.target.dtype == torch.int64 and some.target.dim() == 1
             return None if plain else "the target is not one class"
         if not any(m.sees == "draws" for m in context.task.metrics):
             return "no metric of the task measures a distribution of numbers"
-        if flat(network(*one.inputs)).shape != flat(one.target).shape:
+        if flat(network(*some.inputs)).shape != flat(some.target).shape:
             return "outputs and targets have different numbers of values"
         return None
+
+    @cached_property
+    def _some(self) -> Batch:
+        """Training samples that show which layer is the last one."""
+        split, device = self.context.split("train"), self.context.device
+        return split.batch(spread_rows(len(split), rows_at_once(split, _SHOWN))).to(device)
+
+    @cached_property
+    def _layer(self) -> nn.Linear | None:
+        return last_layer(self.context.predictor.model.network, self._some.inputs)
+
+    def _features(self, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensor]:
+        assert self._layer is not None
+        return outputs_and_features(self.context.predictor.model.network, self._layer, inputs)
 
     def fit(self, fitting: Fitting) -> Fit:
         """Sum the curvature over train; choose λ, and estimate σ² from the base's errors, on val."""
@@ -136,7 +151,7 @@ class Laplace(CombinedRow, FittedRow):
         split = fitting.split(name)
         for rows in torch.split(whole_split(split), rows_at_once(split, fitting.task.evaluation_batch)):
             batch = split.batch(rows)
-            output, h_NF = outputs_and_features(fitting.predictor.model.network, batch.to(fitting.device).inputs)
+            output, h_NF = self._features(batch.to(fitting.device).inputs)
             target = only(batch.target) if self.context.has_classes else flat(batch.target).double()
             yield flat(output).double().cpu(), h_NF.double().cpu(), target
 
@@ -186,8 +201,8 @@ class Laplace(CombinedRow, FittedRow):
         """The drawn outputs, (K, N, ...); of numbers, with noise of variance σ²."""
 
         def draw() -> Tensor:
-            network, base, ids = self.context.predictor.model.network, only(shared.base.output), shared.batch.sample_id
-            h_NF = outputs_and_features(network, shared.on_device.inputs)[1]
+            base, ids = only(shared.base.output), shared.batch.sample_id
+            h_NF = self._features(shared.on_device.inputs)[1]
             noise_NKC = self._noise(ids, flat(base).shape[1])
             drawn_KNC = self.posterior.draws(flat(base), h_NF, noise_NKC)
             if self.variance:
@@ -213,7 +228,7 @@ def last_layer(network: nn.Module, inputs: Sequence[Tensor]) -> nn.Linear | None
         for hook in hooks:
             hook.remove()
     if not called or called[-1][1][:-1] != (len(inputs[0]),):
-        return None
+        return None  # it sees several vectors of a sample, say
     layer, shape = called[-1]
     tried = (torch.linspace(-reach, reach, shape.numel()).view(shape) for reach in _REACHES)
     return layer if all(_passes_on(network, layer, inputs, values) for values in tried) else None
@@ -232,18 +247,25 @@ def _passes_on(network: nn.Module, layer: nn.Linear, inputs: Sequence[Tensor], v
 
 
 @torch.no_grad()
-def outputs_and_features(network: nn.Module, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The network's outputs, and what its last layer reads, with a 1 if that has a bias, (N, F)."""
-    layer = last_layer(network, [x[:1] for x in inputs])
-    assert layer is not None
-    kept: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _layer, args: kept.append(args[0]))
+def outputs_and_features(network: nn.Module, layer: nn.Linear, inputs: Sequence[Tensor]) -> tuple[Tensors, Tensor]:
+    """The network's outputs, and what its last layer reads, with a 1 if that has a bias, (N, F).
+
+    Raises:
+        UserError: the outputs are not those of the layer.
+    """
+    kept: list[tuple[Tensor, Tensor]] = []
+    hook = layer.register_forward_hook(lambda _layer, args, out: kept.append((args[0], out.clone())))
     try:
-        output = network(*inputs)
+        output: Tensors = network(*inputs)
     finally:
         hook.remove()
-    h_NF = kept[0] if layer.bias is None else F.pad(kept[0], (0, 1), value=1.0)
-    return output, h_NF
+    read, own = kept[-1] if kept else (torch.zeros(()), torch.zeros(()))
+    if not torch.equal(flat(output).flatten(), own.flatten()):
+        raise UserError(
+            "laplace: the outputs of the base network are not those of its last linear layer for every sample: leave "
+            "laplace out of controls.fit and evaluate.rows"
+        )
+    return output, read if layer.bias is None else F.pad(read, (0, 1), value=1.0)
 
 
 ROW = Laplace

@@ -201,6 +201,33 @@ def test_what_follows_the_last_layer_is_seen_where_it_leaves_the_first_sample_un
     assert last_layer(nn.Sequential(layer, after), (torch.zeros(1, 3),)) is None
 
 
+class Gated(nn.Module):
+    """A linear layer, and nothing where the first number is above a limit."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.head, self.limit = nn.Linear(3, 2), limit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(x) * (x[:, :1] <= self.limit)
+
+
+def test_what_follows_the_last_layer_in_few_samples_is_seen() -> None:
+    split = linear_split(40, 0)
+    first, largest = float(split.x[0, 0]), float(split.x[:, 0].max())
+    assert first < largest
+    not_linear = "the outputs of the base network are not those of a linear layer"
+    for limit, reason in ((first, not_linear), (largest, None)):
+        row = Laplace("laplace", context(Numbers(), Gated(limit), split, split))
+        assert row.left_out() == reason
+    split.x[7, 0] = largest + 1  # not among those that are tried
+    run = context(Numbers(), Gated(largest), split, split)
+    row = Laplace("laplace", run)
+    assert row.left_out() is None
+    with pytest.raises(UserError, match="are not those of its last linear layer for every sample"):
+        row.fit(run)
+
+
 def test_the_last_layer_is_found_behind_a_reshape() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0))
     assert last_layer(network, (torch.zeros(2, 3),)) is network[2]
