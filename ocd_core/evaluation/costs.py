@@ -19,10 +19,12 @@ from ocd_core.network.training import set_training_mode
 from ocd_core.overfit.params import NOT_REFINED, OverfitParams
 from ocd_core.overfit.refine import Coordinates, Refinement
 from ocd_core.overfit.rows import RowBuilder
-from ocd_core.samples import Condition, Split
+from ocd_core.samples import Condition, Split, rows_at_once, spread_rows
 from ocd_core.scale.network import ScaleNetwork
 from ocd_core.tasks.base import Task
 from ocd_core.training.flops import flops
+
+_OF_DIFFERENT = 8  # samples that are counted if they differ in shape
 
 
 def overfit_flops(task: Task, model: CutModel, train: Split, params: OverfitParams, seed: int) -> int:
@@ -41,7 +43,15 @@ def _sample_flops(builder: RowBuilder) -> int:
     """The operations of the rows of one sample: all its replicas, which share what the base network makes of it."""
     rows = builder.params.replicas
     buffers = builder.buffers(builder.schema(), rows)
-    return flops(lambda: builder.fill(slice(0, rows), buffers))
+    samples: list[int] = _counted(builder.split, 1).tolist()
+    fill = lambda: [builder.fill(slice(rows * i, rows * (i + 1)), buffers) for i in samples]  # noqa: E731
+    return flops(fill) // len(samples)
+
+
+def _counted(split: Split, rows: int) -> Tensor:
+    """The samples that are counted: `rows`, or more if samples differ in shape, and so in what they cost."""
+    differ = rows_at_once(split, 2) == 1
+    return spread_rows(len(split), _OF_DIFFERENT if differ else rows)
 
 
 def metric_flops(
@@ -93,7 +103,7 @@ def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
     """The operations of one epoch of the base network's training, all layers."""
     model = task.build_model()  # its own copy, in training mode as in training; two samples for batch normalisation
     set_training_mode(model)
-    batch = task.training_batch(train, torch.arange(min(2, len(train))), seed, 1)
+    batch = task.training_batch(train, _counted(train, 2), seed, 1)
     run = lambda: _backward(task.training_loss(model(*batch.inputs), batch.target, 0.0), model)  # noqa: E731
     return flops(run) * len(train) // len(batch)
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ocd_core.artifacts import Artifacts
 from ocd_core.evaluation.costs import base_epoch_flops, covariance_flops, overfit_flops
 from ocd_core.network.cut import CutModel
-from ocd_core.samples import Batch
+from ocd_core.samples import Batch, Condition
 from ocd_core.training.flops import flops
 from tests.support.params import refine_params
 from tests.support.runs import params_of
@@ -66,6 +66,45 @@ def test_overfitting_costs_more_with_more_steps_and_rows(run: Artifacts) -> None
     ]
     assert costs[1] - costs[0] == costs[2] - costs[1] > 0
     assert costs[3] == 2 * costs[0] > 0
+
+
+class SomePoints(Points):
+    """Samples of more and more points: two, three, and so on, from the `first` one on."""
+
+    one_by_one = True
+
+    def __init__(self, count: int, first: int = 0) -> None:
+        self.count, self.first = count, first
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, sample_id: Tensor) -> Batch:
+        points = int(sample_id.min()) + self.first + 2
+        return Batch((torch.ones(len(sample_id), points, 4),), torch.zeros(len(sample_id), 2), sample_id)
+
+
+class Pooled(ToyTask):
+    """I(x) has the mean over points."""
+
+    def condition(
+        self, batch: Batch, layer_input: Tensor, activation: Tensor, output: Tensor, model: nn.Module | None = None
+    ) -> Condition:
+        mean = [x.mean(1) if x.dim() == 3 else x for x in (layer_input, activation, output)]
+        return Condition(*mean)
+
+
+def test_samples_that_differ_in_shape_are_all_counted(run: Artifacts) -> None:
+    params = params_of(run).overfit.model_copy(update={"replicas": 2})
+
+    def cost(split: SomePoints) -> int:
+        task = Pooled(ToyData(noise=0.0), "", {})
+        return overfit_flops(task, CutModel(PointSet(), "embed"), split, params, 0)
+
+    alone = [cost(SomePoints(1, first)) for first in range(4)]
+    assert alone == sorted(set(alone))
+    first_of_their_shapes = EMBED // 3 * (3 + 4 + 5)  # the layer runs once more for them
+    assert cost(SomePoints(4)) == sum(alone) + first_of_their_shapes
 
 
 def test_covariances_cost_a_pass_a_gradient_and_two_products() -> None:
