@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ocd_core.config import Params, load_params, parse_params
 from ocd_core.params_files import params_path, read_yaml
@@ -16,6 +17,10 @@ from tests.support.workspace import Workspace, make_workspace
 # several workers share the processor: more threads each make all of them slower
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# the same examples in every run, however long each takes on a busy machine
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -56,7 +56,7 @@ PLAIN = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(values=st.dictionaries(TEXT, PLAIN, max_size=4))
 def test_json_is_read_as_what_it_holds(values: dict[str, Any]) -> None:
     """YAML 1.2 holds JSON: numbers, words such as "no" and empty groups come back as they are."""

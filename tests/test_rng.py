@@ -48,7 +48,7 @@ def test_generators_repeat_and_differ_by_purpose() -> None:
     assert not np.array_equal(numpy_generator(1, "a").random(5), numpy_generator(2, "a").random(5))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(0, 200), seed=SEEDS)
 def test_permutations_hold_every_number_once(n: int, seed: int) -> None:
     order = permutation(n, seed, "x")
@@ -62,7 +62,7 @@ def test_every_first_place_is_as_likely() -> None:
     assert stats.chisquare(np.bincount(firsts, minlength=5)).pvalue > 1e-3
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     counters=st.lists(st.integers(0, 2**63), max_size=6),
     shape=st.lists(st.integers(1, 4), max_size=3),

@@ -48,7 +48,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     shapes=st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=4),
     dtype=st.sampled_from([torch.float32, torch.float64, torch.int64, torch.uint8]),

@@ -17,7 +17,7 @@ def make(count: int, sizes: tuple[int, ...], seed: int = 0) -> Condition:
     return Condition(*map(torch.from_numpy, parts))
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(2, 30), st.tuples(*[st.integers(0, 6)] * 3).filter(any), st.integers(1, 9))
 def test_e_is_the_sum_of_one_affine_map_of_each_standardised_component(count, sizes, dim):
     cond = make(count, sizes)

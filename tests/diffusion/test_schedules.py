@@ -46,7 +46,7 @@ def test_bad_schedules_are_refused():
         make_schedule("paper", 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.sampled_from(["epsilon", "x0", "v"]), st.floats(0.01, 0.99), st.integers(0, 1000))
 def test_every_prediction_type_gives_back_signal_and_noise(kind, alpha_bar, seed):
     g = torch.Generator().manual_seed(seed)

@@ -9,7 +9,7 @@ from ocd_core.evaluation.distances import squared_distances
 
 
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_squared_distances_are_those_of_pairs(m: int, n: int, d: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     x, y = torch.randn(m, d, generator=g), torch.randn(n, d, generator=g)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -95,7 +95,6 @@ def test_rays_in_blocks_give_the_networks_own_outputs(
         torch.testing.assert_close(found.float(), wanted, rtol=1e-4, atol=1e-5)
 
 
-@settings(deadline=None)
 @given(elements=st.integers(1, 40), count=st.integers(1, 12))
 @torch.no_grad()
 def test_blocks_hold_every_element_once_in_order(elements: int, count: int) -> None:

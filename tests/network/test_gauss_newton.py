@@ -94,15 +94,16 @@ def absolute(output: Tensor, target: Tensor) -> Tensor:
     return output.flatten(1).sum(1)
 
 
+DRAWN = torch.Generator().manual_seed(0)
 CASES = {
-    "squares": (Pictures, squares, torch.randn(N, 4, 3, dtype=torch.float64)),
+    "squares": (Pictures, squares, torch.randn(N, 4, 3, dtype=torch.float64, generator=DRAWN)),
     "entropy": (Scores, entropy, torch.tensor([0, 1, 1, 0])),
-    "pair": (Pair, pair, torch.randn(N, dtype=torch.float64)),
-    "first of pair": (Pair, first_of_pair, torch.randn(N, dtype=torch.float64)),
-    "elements": (Elements, squares, torch.randn(N, 5, 2, 1, dtype=torch.float64)),
-    "pair of elements": (PairOfElements, pair_of_elements, torch.randn(N, dtype=torch.float64)),
-    "bumpy": (Pictures, bumpy, torch.randn(N, 4, 3, dtype=torch.float64)),
-    "linear": (Pictures, absolute, torch.randn(N)),
+    "pair": (Pair, pair, torch.randn(N, dtype=torch.float64, generator=DRAWN)),
+    "first of pair": (Pair, first_of_pair, torch.randn(N, dtype=torch.float64, generator=DRAWN)),
+    "elements": (Elements, squares, torch.randn(N, 5, 2, 1, dtype=torch.float64, generator=DRAWN)),
+    "pair of elements": (PairOfElements, pair_of_elements, torch.randn(N, dtype=torch.float64, generator=DRAWN)),
+    "bumpy": (Pictures, bumpy, torch.randn(N, 4, 3, dtype=torch.float64, generator=DRAWN)),
+    "linear": (Pictures, absolute, torch.randn(N, generator=DRAWN)),
 }
 
 

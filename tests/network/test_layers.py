@@ -25,7 +25,7 @@ from ocd_core.network.layers import (
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding=.same. with even kernel")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 4)),
     stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),

@@ -8,7 +8,7 @@ from ocd_core.overfit.layout import check_selected
 from tests.support.arrays import ArraySplit, ArrayTask
 from tests.support.toy import PLANE as PARAMS
 
-SPLIT = ArraySplit(torch.randn(4, 1, 6), torch.randn(4, 2))
+SPLIT = ArraySplit(torch.linspace(-1, 1, 24).view(4, 1, 6), torch.linspace(-1, 1, 8).view(4, 2))
 
 
 class Net(nn.Module):

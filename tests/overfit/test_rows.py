@@ -134,7 +134,7 @@ class ReadByOne(Rows):
     def batch(self, sample_id: torch.Tensor) -> Batch:
         assert not self.busy
         self.busy = True
-        time.sleep(0.001)
+        time.sleep(0.001 if threading.get_ident() in self.readers else 0.3)  # at first until another thread waits
         self.readers.add(threading.get_ident())
         self.busy = False
         return super().batch(sample_id)

@@ -296,7 +296,7 @@ def bounded(output: Tensor, target: Tensor) -> Tensor:
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 @pytest.mark.parametrize(("layer", "layout"), [("fc1", "dense"), ("fc1", "factored"), ("conv3", "dense")])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(lr=st.floats(-5, 300).map(lambda e: 10**e))
 def test_delta_is_finite_in_float32_or_refused(
     layer: str, layout: str, optimizer: str, precision: Any, lr: float

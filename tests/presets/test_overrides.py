@@ -5,7 +5,7 @@ import string
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
@@ -35,7 +35,6 @@ def test_the_group_is_the_one_in_the_tree() -> None:
     assert group_of(values, "top") == (values, "top")
 
 
-@settings(deadline=None)
 @given(value=VALUE | st.lists(VALUE, max_size=3))
 def test_a_value_is_one_word_of_a_shell_and_reads_back(value: object) -> None:
     text = override_text(value)

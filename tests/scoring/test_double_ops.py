@@ -35,7 +35,7 @@ def both(network, x):
     return faster_graph(fx.symbolic_trace(network))(x), network(x)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     layouts,
@@ -62,7 +62,7 @@ def test_convolutions(shape, layout, kernel, stride, padding, dilation, units, w
     torch.testing.assert_close(fast, expected, rtol=1e-12, atol=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(3, 9), st.integers(3, 9)),
     layouts,

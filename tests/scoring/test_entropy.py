@@ -36,7 +36,7 @@ def test_two_draws_are_a_mixture_of_two_gaussians():
     assert entropy_gkde(np.array([[0.0, 1.0]]))[0] == pytest.approx(np.trapezoid(entr(f), x), abs=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-1e3, 1e3, allow_subnormal=False), min_size=2, max_size=60).filter(lambda v: np.ptp(v) > 1e-6)
 )
@@ -53,7 +53,7 @@ def test_equals_scipy_on_losses_of_many_decades(draws, spread):
     assert entropy_gkde(rows) == pytest.approx([scipy_entropy(r) for r in rows], abs=1e-4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(2, 200), st.floats(1e-9, 1e9), st.floats(-100, 100), st.integers(0, 2**32 - 1))
 def test_affine_maps_and_permutations(draws, a, b, seed):
     rng = np.random.default_rng(seed)

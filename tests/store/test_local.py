@@ -15,7 +15,7 @@ from ocd_core.store import OverfitStore, StoreSchema, verify_store
 from tests.support.stores import complete, file_hashes, make_schema, make_values, open_writer, shard_of, whole_shard_of
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     layout=st.sampled_from(["dense", "factored"]),
     rows=st.integers(1, 23),

@@ -37,7 +37,7 @@ def test_attributes(stored):
     assert store.layout in repr(store)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_rows(stored, data):
     dest, values = stored
@@ -74,7 +74,7 @@ def outcome(take):
         return [type(error).__name__, str(error)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ROWS, st.sampled_from([12, 300]))
 def test_rows_are_those_of_numpy(rows, count):
     expected = outcome(lambda: np.arange(count)[rows])

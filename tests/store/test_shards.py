@@ -17,7 +17,7 @@ from ocd_core.store.schema import ArraySpec
 from ocd_core.store.shards import decode_chunks, decode_shard, encode_shard
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     chunk_rows=st.integers(1, 4),
     chunks=st.integers(1, 4),

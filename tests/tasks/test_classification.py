@@ -37,7 +37,6 @@ def calibration_by_hand(output: Tensor, target: Tensor) -> float:
     return total
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.integers(3, 60), st.integers(2, 6), st.integers(0, 1000))
 def test_metrics_agree_with_plain_loops(count: int, classes: int, seed: int) -> None:
     output, target = logits(count, classes, seed)
@@ -96,7 +95,7 @@ def test_matthews_correlation_by_hand() -> None:
     assert (metric.unit, metric.higher_is_better) == ("%", True)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(3, 60), st.integers(2, 6), st.integers(0, 1000))
 def test_matthews_correlation_is_scikit_learns(count: int, classes: int, seed: int) -> None:
     output, target = logits(count, classes, seed)

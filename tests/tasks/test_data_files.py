@@ -98,7 +98,7 @@ def test_a_pattern_without_a_file(tmp_path: Path) -> None:
     assert "'**' must stand alone" in refusal(tmp_path, {"val": ["**.parquet"]})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.dictionaries(
         st.sampled_from(["train", "val", "test"]),

@@ -15,7 +15,7 @@ from ocd_core.tasks.division import divide, grouped_order, stratified_order
 ALL: dict[Any, int | None] = {"train": None, "val": None, "test": None}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     labels=hnp.arrays(np.int64, st.integers(1, 120), elements=st.integers(0, 4)),
     seed=st.integers(0, 2**31),
@@ -40,7 +40,7 @@ def test_the_order_depends_on_the_seed_alone() -> None:
     assert not torch.equal(stratified_order(labels, 5, "a"), stratified_order(labels, 5, "b"))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     groups=hnp.arrays(np.int64, st.integers(8, 60), elements=st.integers(0, 9)),
     seed=st.integers(0, 2**31),

@@ -44,7 +44,7 @@ def turned(stored: Bytes, orientation: int) -> Bytes:
     }[orientation]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     values=hnp.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 2, 3, 4]))),
     orientation=st.integers(1, 8),
@@ -176,7 +176,7 @@ def test_a_size_can_be_refused_before_the_image_is_decoded() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:PIL")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_damaged_bytes_give_pixels_or_a_users_error(data: st.DataObject) -> None:
     kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "TIFF"]))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchmetrics.functional.regression import continuous_ranked_probability_score
 
@@ -14,7 +14,6 @@ from ocd_core.samples import Batch
 from ocd_core.tasks.regression import covered, crps, regression_metrics
 
 
-@settings(deadline=None)  # the first call imports
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 3), st.integers(0, 1000))
 def test_crps_is_the_double_sum(draws: int, count: int, numbers: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

@@ -10,7 +10,7 @@ from tests.support.params import representation_params as params
 shapes = st.tuples(st.integers(1, 9), st.integers(1, 5), st.integers(1, 6))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(shapes, st.booleans())
 def test_dense_is_delta_over_its_norm_and_comes_back(shape, unit_variance):
     delta = deltas(*shape)

@@ -47,7 +47,7 @@ def test_rays_of_a_camera_that_was_not_moved():
     assert directions[0].tolist() == [[0, 0, -1], [-1, 0.5, -1], [1, -0.5, -1]]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), height=st.integers(1, 40), width=st.integers(1, 40), depth=st.floats(0.5, 9))
 def test_points_on_a_ray_project_back_to_its_pixel(seed, height, width, depth):
     generator = torch_generator(seed, "rays")
@@ -69,7 +69,7 @@ def test_mid_bin_depths():
     assert depths_in_bins(2.0, 6.0, torch.full((2, 4), 0.5)).tolist() == [[2.5, 3.5, 4.5, 5.5]] * 2
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 40), near=st.floats(0.1, 3), extent=st.floats(0.1, 5))
 def test_each_depth_stays_in_its_bin(seed, count, near, extent):
     position = torch.rand(3, count, generator=torch_generator(seed, "depths"), dtype=torch.float64)

@@ -124,7 +124,7 @@ def test_files_that_do_not_fit_are_refused(prepared: dict[str, ImageClassificati
 # --- reading ahead ---
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(0, 19), max_size=6), max_size=8), st.integers(1, 7))
 def test_whatever_is_read_is_what_was_asked_for(orders: list[list[int]], size: int) -> None:
     values = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))

@@ -351,7 +351,7 @@ def test_rows_are_in_the_order_of_the_files(tmp_path: Path) -> None:
     assert (x[:, 0, 0, 0] * 255).round().int().tolist() == [*range(10, 14), *range(20, 24), *range(4)]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     train=st.lists(st.integers(0, 9), min_size=4, max_size=12),
     val=st.lists(st.integers(0, 9), min_size=1, max_size=5),

@@ -107,7 +107,7 @@ NUMBERS = hnp.arrays(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(NUMBERS, st.sampled_from(["quantile", "standard", "none"]))
 def test_numbers_are_scikit_learns_and_survive_files(tmp_path_factory: Any, x: Any, transform: str) -> None:
     train = {"a": x[:, 0], "b": x[:, 1]}

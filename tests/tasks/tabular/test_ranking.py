@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ocd_core.errors import UserError
@@ -29,7 +29,6 @@ def by_loop(score: list[float], relevance: list[int], k: int) -> float:
     return dcg / ideal if ideal else 0.0
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=14), st.integers(1, 12), st.randoms(use_true_random=False))
 def test_ndcg_is_the_sum_by_hand(relevance: list[int], k: int, random: Any) -> None:
     score = [float(i) for i in range(len(relevance))]

@@ -82,7 +82,7 @@ def test_what_is_not_utf_8(tmp_path: Path, name: str) -> None:
     assert "UTF-8" in refusal(tmp_path, name)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     extra=st.lists(st.integers(0, 3), max_size=30),
     shots=st.integers(2, 6),

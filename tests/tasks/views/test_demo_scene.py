@@ -63,7 +63,7 @@ def test_test_cameras_are_new():
     assert torch.cdist(test, train).min() > 0.01
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 10**6))
 def test_distances_never_grow_faster_than_the_way(seed):
     generator = torch_generator(seed, "points")
