@@ -70,7 +70,7 @@ def first_output(network: nn.Module, inputs: Parts) -> Any:
     Raises:
         UserError: the network fails.
     """
-    with _errors_named("the model fails on the first samples"):
+    with _errors_named("the model fails on some samples"):
         if inputs.names is not None:
             return network(**dict(zip(inputs.names, inputs.tensors, strict=True)))
         return network(*inputs.tensors)
@@ -131,7 +131,7 @@ def _reads_others(given: Given, output: Any, target: Tensors, loss: Tensor) -> b
             if is_shortage(error):
                 raise
             continue
-        if not _near(found[kept], loss[kept]):
+        if found.shape != loss.shape or not _near(found[kept], loss[kept]):
             return True
     return False
 
@@ -153,6 +153,7 @@ def _kind(output: Any, target: Any, targets: Sequence[Tensor]) -> Outputs:
     if target.dtype == torch.int64 and target.dim() == 1 and output.dim() == 2 and output.shape[1] > 1:
         inside = bool((target >= 0).all()) and bool((target < output.shape[1]).all())
         return "classes" if inside else "other"
-    of_two_values = all(bool(((x == 0) | (x == 1)).all()) for x in targets)
-    same = target.is_floating_point() and target.shape == output.shape
-    return "numbers" if same and not of_two_values else "other"
+    if not (target.is_floating_point() and target.shape == output.shape):
+        return "other"
+    of_two_values = all(bool(((x == 0) | (x == 1)).all()) for x in (target, *targets))
+    return "other" if of_two_values else "numbers"

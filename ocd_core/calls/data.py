@@ -176,10 +176,10 @@ class Source:
             yield inputs, target
 
     def rows(self, rows: Tensor) -> tuple[Parts, Parts]:
-        """(inputs, targets) of a few samples, int64 (n,).
+        """(inputs, targets) of a few samples, int64 (n,), read in this process.
 
         Raises:
-            UserError: see `batches`.
+            UserError: see `batches`; rows in its messages count within these samples.
         """
         if self.in_memory:
             inputs, target = self.data

@@ -162,7 +162,8 @@ class OCD:
             train: (inputs, targets), or a map-style torch Dataset of such pairs, or a DataLoader of one. Inputs are a
                 tensor (N, ...), a tuple of tensors (a model with several inputs) or a dict (keywords), of any dtype
                 that the model takes. Tensors are compared with those of an earlier `fit` in the same `out` as a whole,
-                a Dataset by its length and 16 of its rows: if you changed others, give another `out`.
+                a Dataset by its length and 16 of its rows, or by its length alone if it reads them differently each
+                time: if you changed others, give another `out`.
             val: the same; everything that is chosen is chosen on it.
 
         Returns:

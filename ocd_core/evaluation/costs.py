@@ -43,15 +43,10 @@ def _sample_flops(builder: RowBuilder) -> int:
     """The operations of the rows of one sample: all its replicas, which share what the base network makes of it."""
     rows = builder.params.replicas
     buffers = builder.buffers(builder.schema(), rows)
-    samples: list[int] = _counted(builder.split, 1).tolist()
+    differ = rows_at_once(builder.split, 2) == 1  # in shape, and so in what they cost
+    samples: list[int] = spread_rows(len(builder.split), _OF_DIFFERENT if differ else 1).tolist()
     fill = lambda: [builder.fill(slice(rows * i, rows * (i + 1)), buffers) for i in samples]  # noqa: E731
     return flops(fill) // len(samples)
-
-
-def _counted(split: Split, rows: int) -> Tensor:
-    """The samples that are counted: `rows`, or more if samples differ in shape, and so in what they cost."""
-    differ = rows_at_once(split, 2) == 1
-    return spread_rows(len(split), _OF_DIFFERENT if differ else rows)
 
 
 def metric_flops(
@@ -103,7 +98,7 @@ def base_epoch_flops(task: Task, train: Split, seed: int) -> int:
     """The operations of one epoch of the base network's training, all layers."""
     model = task.build_model()  # its own copy, in training mode as in training; two samples for batch normalisation
     set_training_mode(model)
-    batch = task.training_batch(train, _counted(train, 2), seed, 1)
+    batch = task.training_batch(train, spread_rows(len(train), 2), seed, 1)
     run = lambda: _backward(task.training_loss(model(*batch.inputs), batch.target, 0.0), model)  # noqa: E731
     return flops(run) * len(train) // len(batch)
 

@@ -23,7 +23,7 @@ from ocd_core.overfit.steps import Overfitted, StepPart, one_position, overfit, 
 from ocd_core.overfit.threads import in_threads, one_thread
 from ocd_core.progress import Progress, no_progress
 from ocd_core.rng import permutation
-from ocd_core.samples import Batch, Split, Tensors, flat, map_tensors, rows_at_once
+from ocd_core.samples import Batch, Split, Tensors, flat, map_tensors, rows_at_once, spread_rows
 from ocd_core.store import StoreSchema
 from ocd_core.tasks.base import Task
 from ocd_core.tasks.draws_inputs import draws_inputs, parts_of_step, step_batch
@@ -117,8 +117,8 @@ class RowBuilder:
     def classes(self) -> int | None:
         """C if `base_output` is C scores and the largest is the predicted class, else None; tested on some samples."""
         classes = None
-        for row in range(min(_PREDICTED, len(self.split))):  # one by one: a sample may be large
-            batch = self.split.batch(torch.tensor([row])).to(self.model.device)
+        for row in torch.split(spread_rows(len(self.split), _PREDICTED), 1):  # one by one: a sample may be large
+            batch = self.split.batch(row).to(self.model.device)
             found = base_pass(self.task, self.model, batch)
             predicted_1 = self.task.predicted_class(map_tensors(Tensor.float, found.output))
             scores_1D = found.condition.base_output

@@ -83,6 +83,12 @@ def test_losses_that_mix_samples_of_equal_targets(value) -> None:
     assert check_given(Given("", four, cross_entropy), batch(labels), (labels,)) == ("classes", 4)
 
 
+def test_a_loss_that_leaves_out_some_targets() -> None:
+    target = torch.ones(5)
+    with pytest.raises(UserError, match="the loss of a sample changes with the other samples of the batch"):
+        check_given(Given("", perceptron(), lambda o, t: (o[:, 0] - t).square()[t > 0]), batch(target), (target,))
+
+
 def test_a_loss_that_knows_one_target_alone_is_not_refused() -> None:
     def strict(o, t):
         assert bool((t == 3).all())

@@ -13,7 +13,7 @@ from ocd_core.network.cut import CutModel
 from ocd_core.network.moves import fitting_rows, rows_within
 from ocd_core.overfit.rows import RowBuilder
 from ocd_core.samples import Batch, Condition
-from tests.support.arrays import MODEL, WIDE, ArrayTask, Noisy, OtherCondition, Rows
+from tests.support.arrays import MODEL, WIDE, ArraySplit, ArrayTask, Noisy, OtherCondition, Rows
 from tests.support.params import overfit_params as params
 from tests.support.params import refine_params
 
@@ -121,6 +121,16 @@ class Threshold(ArrayTask):
 @pytest.mark.parametrize(("task", "classes"), [(ArrayTask, None), (Digits, 2), (Threshold, None)])
 def test_whether_the_stored_outputs_are_class_scores(task, classes) -> None:
     assert RowBuilder(task(), MODEL, Rows(), params(), 0).classes() == classes
+
+
+def test_samples_that_are_sorted_do_not_make_class_scores() -> None:
+    """Of the first forty, the sign gives the class that has the larger score."""
+    rows = Rows(400)
+    output = MODEL.network(rows.x)
+    alike = (output[:, 0] > 0) == (output.argmax(1) == 1)
+    order = torch.argsort(~alike, stable=True)
+    assert 40 < int(alike.sum()) < len(rows)
+    assert RowBuilder(Threshold(), MODEL, ArraySplit(rows.x[order], rows.y[order]), params(), 0).classes() is None
 
 
 class ReadByOne(Rows):

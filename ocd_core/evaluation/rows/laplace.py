@@ -28,6 +28,7 @@ from ocd_core.evaluation.context import Fitting
 from ocd_core.evaluation.noise import POINTS
 from ocd_core.evaluation.row import CombinedRow, Fit, FittedRow, Saved
 from ocd_core.evaluation.shared_pass import SharedPass
+from ocd_core.files import is_shortage
 from ocd_core.rng import sample_normal
 from ocd_core.samples import Batch, SplitName, Tensors, flat, only, rows_at_once, spread_rows, whole_split
 from ocd_core.strict import Positive, PositiveInt, StrictModel
@@ -111,7 +112,8 @@ class Laplace(CombinedRow, FittedRow):
     def _some(self) -> Batch:
         """Training samples that show which layer is the last one."""
         split, device = self.context.split("train"), self.context.device
-        return split.batch(spread_rows(len(split), rows_at_once(split, _SHOWN))).to(device)
+        count = rows_at_once(split, min(_SHOWN, self.context.task.evaluation_batch))
+        return split.batch(spread_rows(len(split), count)).to(device)
 
     @cached_property
     def _layer(self) -> nn.Linear | None:
@@ -230,6 +232,8 @@ def last_layer(network: nn.Module, inputs: Sequence[Tensor]) -> nn.Linear | None
     if not called or called[-1][1][:-1] != (len(inputs[0]),):
         return None  # it sees several vectors of a sample, say
     layer, shape = called[-1]
+    if [one for one, _ in called].count(layer) > 1:
+        return None  # what is put in would also change what the layer reads
     tried = (torch.linspace(-reach, reach, shape.numel()).view(shape) for reach in _REACHES)
     return layer if all(_passes_on(network, layer, inputs, values) for values in tried) else None
 
@@ -241,6 +245,10 @@ def _passes_on(network: nn.Module, layer: nn.Linear, inputs: Sequence[Tensor], v
     hook = layer.register_forward_hook(lambda _layer, _args, _out: put.clone())
     try:
         output = network(*inputs)
+    except Exception as error:  # whatever the user's own code raises for such values, which it then does read
+        if is_shortage(error):
+            raise
+        return False
     finally:
         hook.remove()
     return isinstance(output, Tensor) and torch.equal(output.flatten(), put.flatten())
@@ -262,8 +270,8 @@ def outputs_and_features(network: nn.Module, layer: nn.Linear, inputs: Sequence[
     read, own = kept[-1] if kept else (torch.zeros(()), torch.zeros(()))
     if not torch.equal(flat(output).flatten(), own.flatten()):
         raise UserError(
-            "laplace: the outputs of the base network are not those of its last linear layer for every sample: leave "
-            "laplace out of controls.fit and evaluate.rows"
+            "laplace: the outputs of the base network are not those of its last linear layer for every sample, or are "
+            "NaN: leave laplace out of controls.fit and evaluate.rows"
         )
     return output, read if layer.bias is None else F.pad(read, (0, 1), value=1.0)
 

@@ -228,6 +228,37 @@ def test_what_follows_the_last_layer_in_few_samples_is_seen() -> None:
         row.fit(run)
 
 
+class Twice(nn.Module):
+    """One linear layer for each of two vectors of a sample, and once more for their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x).sum(1))
+
+
+class Table(nn.Module):
+    """The layer's output says which row of a table is added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.table = nn.Linear(3, 1), nn.Embedding(2, 1)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.layer(x)
+        return out + self.table(out[:, 0].round().long())
+
+
+def test_networks_that_do_not_take_other_values_have_no_last_layer() -> None:
+    assert last_layer(Twice(), (torch.zeros(4, 2, 3),)) is None
+    assert last_layer(Table(), (torch.zeros(4, 3),)) is None
+
+
 def test_the_last_layer_is_found_behind_a_reshape() -> None:
     network = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1), nn.Flatten(0))
     assert last_layer(network, (torch.zeros(2, 3),)) is network[2]
