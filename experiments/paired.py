@@ -1,10 +1,12 @@
 """How one row of a task's table compares with every other row, paired over test samples and several seeds.
 
     python -m experiments.paired mnist3k --row ocd_tuned_ensemble --seeds 0,1,2
+    python -m experiments.paired california --row ocd_ensemble_20 --seeds 0,1,2 --metric crps --with-noise
 
 The tables of reports compare with the base network; this compares any row with the others. It reads what `evaluate`
-wrote of each sample in the first metric, after each row's temperature if asked (`--tempered`); for a root mean square
-that is the sample's own root, its absolute error. The seeds see the same test samples and do not count as samples of
+wrote of each sample in the first metric, or in another one (`--metric`): after each row's temperature if asked
+(`--tempered`), or with its noise (`--with-noise`). For a root mean square that is the sample's own root, its absolute
+error. The seeds see the same test samples and do not count as samples of
 their own: a sample's value is the mean over the seeds. z of each seed is beside it, and p is corrected after Holm over
 the rows.
 
@@ -12,6 +14,7 @@ Dims: N test samples.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -31,24 +34,44 @@ from ocd_core.samples import groups_of
 app = typer.Typer(add_completion=False)
 
 
-def row_values(run: Artifacts, tempered: bool = False) -> dict[str, Values]:
-    """{row: the first metric of each test sample, (N,)} of an evaluated run; `tempered`: after its own temperature.
+@dataclass(frozen=True)
+class Asked:
+    """Which values of the samples are compared. metric: None is the first of the table.
 
-    Raises:
-        UserError: the run has not been evaluated, or its rows have no temperatures.
+    tempered: after each row's temperature (of the first metric of classes). with_noise: with each row's noise (of
+    metrics of distributions of numbers).
     """
-    table = run.need(run.evaluation / "table.json", "evaluate")
-    metric = read_json(table)["metrics"][0]["name"]
-    end = f"_{metric}_tempered" if tempered else f"_{metric}"
-    found = {name.removesuffix(end): v for name, v in sample_columns(run).items() if name.endswith(end)}
-    if tempered and not found:
-        raise UserError(f"--tempered: the rows of {run.evaluation} have no temperatures, which only classes have")
-    return found
 
+    metric: str | None = None
+    tempered: bool = False
+    with_noise: bool = False
 
-def higher_is_better(run: Artifacts) -> bool:
-    """Of the first metric of an evaluated run."""
-    return bool(read_json(run.need(run.evaluation / "table.json", "evaluate"))["metrics"][0]["higher_is_better"])
+    def of(self, run: Artifacts) -> tuple[dict[str, Values], bool]:
+        """({row: the metric of each test sample, (N,)} of an evaluated run, whether higher values are better).
+
+        Raises:
+            UserError: the run has not been evaluated, or has no such values of single samples.
+        """
+        metrics = read_json(run.need(run.evaluation / "table.json", "evaluate"))["metrics"]
+        metric = self.metric or metrics[0]["name"]
+        higher = {m["name"]: bool(m["higher_is_better"]) for m in metrics}
+        if metric not in higher:
+            raise UserError(f"--metric: {run.evaluation} has no {metric}; there are {', '.join(higher)}")
+        end = f"_{metric}{'_tempered' if self.tempered else ''}{'_with_noise' if self.with_noise else ''}"
+        found = {name.removesuffix(end): v for name, v in sample_columns(run).items() if name.endswith(end)}
+        if not found and self.tempered:
+            raise UserError(
+                f"--tempered: the rows of {run.evaluation} have no {metric} after a temperature, which only the "
+                "loss of classes has"
+            )
+        if not found and self.with_noise:
+            raise UserError(
+                f"--with-noise: the rows of {run.evaluation} have no {metric} with noise, which only metrics of "
+                "distributions of numbers have, such as crps"
+            )
+        if not found:
+            raise UserError(f"--metric: {metric} has no value of a single sample")
+        return found, higher[metric]
 
 
 def compared(
@@ -101,17 +124,21 @@ def main(
     row: Annotated[str, typer.Option(help="The row that the others are compared with.")] = "ocd_tuned_ensemble",
     seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "0,1,2",
     rank: Annotated[int, typer.Option(min=1, help="Which layer moved.")] = 1,
+    metric: Annotated[str | None, typer.Option(help="Which metric; default: the first of the table.")] = None,
     tempered: Annotated[
         bool, typer.Option("--tempered", help="After the temperature that each row chose on validation.")
+    ] = False,
+    with_noise: Annotated[
+        bool, typer.Option("--with-noise", help="With the noise that each row chose on validation.")
     ] = False,
 ) -> None:
     """Compare one row with all others."""
     runs = [Artifacts(task, seed, rank, root=Path()) for seed in numbers("--seeds", seeds, least=0)]
-    values = [row_values(one, tempered) for one in runs]
+    found = [Asked(metric, tempered, with_noise).of(one) for one in runs]
     prepared = runs[0].prepared
     groups = groups_of(load_params(task).build_task(prepared).open(prepared, "test"))
-    lines = compared(values, row, None if groups is None else groups.numpy())
-    print(table(lines, row, higher_is_better(runs[0])))
+    lines = compared([values for values, _ in found], row, None if groups is None else groups.numpy())
+    print(table(lines, row, found[0][1]))
 
 
 if __name__ == "__main__":

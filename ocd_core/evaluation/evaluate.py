@@ -142,28 +142,32 @@ class Evaluation:
     def per_sample(self) -> list[dict[str, Any]]:
         """One entry per test sample, with every row's per-sample metrics as they are reported (the PSNR of a view).
 
-        And what metrics of the whole split keep of each sample (`Metric.sample_columns`), and the first metric after
-        the row's temperature, as `<row>_<metric>_tempered`.
+        And what metrics of the whole split keep of each sample (`Metric.sample_columns`); the first metric after the
+        row's temperature, as `<row>_<metric>_tempered`; and metrics that see draws with the row's noise, as
+        `<row>_<metric>_with_noise`.
         """
-        columns: dict[str, list[float]] = {
-            f"{row}_{m.name}": [m.finish(float(v)) for v in figure.values]
-            for row, figures in self.figures.items()
-            for m in self.metrics
-            if m.kind == "per_sample" and isinstance(figure := figures[m.name], MeanFigure)
-        }
+        columns = _sample_columns(self.figures)
         for row, figures in self.figures.items():
             kept = [figure.sample_columns() for figure in figures.values() if isinstance(figure, SplitFigure)]
             columns |= {f"{row}_{name}": values for found in kept for name, values in found.items()}
-        for row, figures in self.tempered.items():
-            first = figures.get(self.metrics[0].name)
-            if self.metrics[0].kind == "per_sample" and isinstance(first, MeanFigure):
-                finish = first.metric.finish
-                columns[f"{row}_{first.metric.name}_tempered"] = [finish(float(v)) for v in first.values]
+        first = self.metrics[0].name
+        tempered = {row: {first: figures[first]} for row, figures in self.tempered.items() if first in figures}
+        columns |= _sample_columns(tempered, "_tempered") | _sample_columns(self.widened, "_with_noise")
         rho = {} if self.rho is None else {"rho": self.rho.tolist()}
         return [
             {"sample_id": i, **{name: column[i] for name, column in (columns | rho).items()}}
             for i in range(self.samples)
         ]
+
+
+def _sample_columns(every: Figures, end: str = "") -> dict[str, list[float]]:
+    """{<row>_<metric><end>: the value of each sample} of the metrics that have one."""
+    return {
+        f"{row}_{name}{end}": [figure.metric.finish(float(v)) for v in figure.values]
+        for row, figures in every.items()
+        for name, figure in figures.items()
+        if isinstance(figure, MeanFigure) and figure.metric.kind == "per_sample"
+    }
 
 
 def _defined(figures: Mapping[str, Figure]) -> dict[str, float]:

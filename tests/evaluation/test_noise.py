@@ -13,6 +13,7 @@ from ocd_core.artifacts import Artifacts, read_json
 from ocd_core.evaluation.noise import POINTS, Noise, choose_noise
 from ocd_core.evaluation.result import Result
 from ocd_core.report.results import merged_results, run_tables
+from ocd_core.report.run_samples import sample_columns
 from ocd_core.report.run_tables import columns_and_rows, notes
 from ocd_core.rng import sample_normal
 from ocd_core.samples import Batch
@@ -120,6 +121,10 @@ def test_every_row_chooses_noise_and_is_scored_with_it(numbers: Artifacts) -> No
     metrics = read_json(numbers.evaluation / "metrics.json")
     assert metrics["ocd"]["crps_with_noise"] == found["ocd", "crps", True].mean
     assert metrics["ocd"]["noise"] == found["ocd", "crps", True].noise
+    columns = sample_columns(numbers)
+    for row in rows:
+        of_samples = columns[f"{row}_crps_with_noise"].mean()
+        assert of_samples == pytest.approx(found[row, "crps", True].mean, rel=1e-5)
 
 
 def test_the_table_has_columns_with_noise(numbers: Artifacts) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
-from experiments.paired import compared, higher_is_better, row_values, table
+from experiments.paired import Asked, compared, table
 from ocd_core.artifacts import Artifacts, write_json, write_table
 from ocd_core.errors import UserError
 
@@ -60,23 +60,26 @@ def test_what_cannot_be_paired_is_refused():
         compared([SEEDS[0], short], "ocd")
 
 
-def test_it_reads_the_first_metric_of_each_row(tmp_path):
+def test_it_reads_a_metric_of_each_row(tmp_path):
     run = Artifacts("toy", root=tmp_path)
     with pytest.raises(UserError, match="evaluate"):
-        row_values(run)
+        Asked().of(run)
     run.evaluation.mkdir(parents=True)
-    metrics = [{"name": "mse", "higher_is_better": False}, {"name": "psnr", "higher_is_better": True}]
+    metrics = [{"name": name, "higher_is_better": name == "psnr"} for name in ("mse", "psnr", "crps", "auc")]
     write_json(run.evaluation / "table.json", {"metrics": metrics})
-    write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, "base_mse": 0.5, "base_psnr": 3.0, "ocd_mse": 0.25}])
-    assert {name: values.tolist() for name, values in row_values(run).items()} == {"base": [0.5], "ocd": [0.25]}
-    assert not higher_is_better(run)
-    with pytest.raises(UserError, match=r"--tempered: the rows of .* have no temperatures"):
-        row_values(run, tempered=True)
+    columns = {"base_mse": 0.5, "ocd_mse": 0.25, "base_psnr": 3.0, "base_crps": 0.3, "base_crps_with_noise": 0.2}
+    write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, **columns}])
+    assert Asked().of(run) == ({"base": [0.5], "ocd": [0.25]}, False)
+    assert Asked("psnr").of(run) == ({"base": [3.0]}, True)
+    assert Asked("crps").of(run) == ({"base": [0.3]}, False)
+    assert Asked("crps", with_noise=True).of(run) == ({"base": [0.2]}, False)
+    for asked, words in (
+        (Asked(tempered=True), r"--tempered: the rows of .* have no mse after a temperature"),
+        (Asked(with_noise=True), r"--with-noise: the rows of .* have no mse with noise"),
+        (Asked("auc"), "auc has no value of a single sample"),
+        (Asked("rmse"), "no rmse; there are mse, psnr, crps, auc"),
+    ):
+        with pytest.raises(UserError, match=words):
+            asked.of(run)
     write_table(run.evaluation / "samples.tsv", [{"sample_id": 0, "base_mse": 0.5, "base_mse_tempered": 0.4}])
-    assert row_values(run) == {"base": [0.5]}
-    write_json(run.evaluation / "table.json", {"metrics": [{"name": "auc", "higher_is_better": True}]})
-    assert row_values(run) == {}  # a metric of the whole split keeps nothing of a sample
-    write_json(run.evaluation / "table.json", {"metrics": metrics})
-    assert row_values(run, tempered=True) == {"base": [0.4]}
-    write_json(run.evaluation / "table.json", {"metrics": metrics[::-1]})
-    assert higher_is_better(run)
+    assert Asked(tempered=True).of(run) == ({"base": [0.4]}, False)
