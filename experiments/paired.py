@@ -107,8 +107,8 @@ def table(
     cells = [
         [
             f"`{name}`",
-            f"{mean:.4f}",
-            f"{difference:+.4f}",
+            f"{mean:.4g}",
+            f"{difference:+.3g}",
             ", ".join(f"{z:+.1f}" for z in each),
             f"{z:+.1f}",
             p_text(p),

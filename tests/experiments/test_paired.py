@@ -44,6 +44,8 @@ def test_the_strongest_rival_comes_first():
     lines = table([("base", 1.0, -0.1, [-3.0, -2.0], -4.0, 1e-5), ("ridge", 0.9, 0.0, [0.1, 0.2], 0.2, 0.8)], "ocd")
     assert [line.split("|")[1].strip() for line in lines.splitlines()[2:]] == ["`ridge`", "`base`"]
     assert "| -3.0, -2.0 |" in lines
+    small = table([("base", 0.0034567, -0.000123456, [-3.0], -4.0, 1e-5)], "ocd")
+    assert "| 0.003457 | -0.000123 |" in " ".join(small.split()), small
 
 
 def test_the_strongest_rival_has_the_highest_mean_where_higher_is_better():
