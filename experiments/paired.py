@@ -6,9 +6,8 @@
 The tables of reports compare with the base network; this compares any row with the others. It reads what `evaluate`
 wrote of each sample in the first metric, or in another one (`--metric`): after each row's temperature if asked
 (`--tempered`), or with its noise (`--with-noise`). For a root mean square that is the sample's own root, its absolute
-error. The seeds see the same test samples and do not count as samples of
-their own: a sample's value is the mean over the seeds. z of each seed is beside it, and p is corrected after Holm over
-the rows.
+error. The seeds see the same test samples and do not count as samples of their own: a sample's value is the mean over
+the seeds. z of each seed is beside it, and p is corrected after Holm over the rows.
 
 Dims: N test samples.
 """

@@ -285,7 +285,8 @@ class RowBuilder:
 
 def _refuse_another_input(values: dict[str, Tensor], steps: "_StepInputs") -> None:
     (part,) = steps(0)
-    if not torch.equal(values["layer_input"], part.cut.x_NPI[:, 0]):
+    kept, read = values["layer_input"], part.cut.x_NPI[:, 0]
+    if kept.shape != read.shape or not bool(((kept == read) | (kept.isnan() & read.isnan())).all()):
         raise UserError(
             "overfit.layout: factored rebuilds Δ from the stored i_L, but this domain's condition() keeps something "
             "else in its place; use dense"
