@@ -371,7 +371,7 @@ class OCD:
 
     def _describe(self, train: Source, val: Source) -> tuple[GivenData, Batch]:
         """What stands in the params for the objects; the objects are tried and kept."""
-        inputs, target = _seen(train)
+        _, inputs, target = _seen(train)
         if len(train) < 2:
             raise UserError("train: at least two samples are needed")
         form = Form.of(inputs, target)
@@ -409,10 +409,9 @@ class OCD:
         """Compare some samples of a split with those of train, and try network and loss on them."""
         assert self._form is not None
         assert self._given is not None
-        inputs, target = _seen(source)
+        rows, inputs, target = _seen(source)
         self._form.refuse_others(inputs, target, source.what)
         if self._given.classes is not None:
-            rows = spread_rows(len(source), _SEEN).tolist()
             refuse_label(target.tensors[0].numpy(), self._given.classes, source.what, rows)
         batch = as_batch(inputs, target)
         try:
@@ -455,12 +454,13 @@ class OCD:
         return data
 
 
-def _seen(source: Source) -> tuple[Parts, Parts]:
-    """(inputs, targets) of some samples of a split."""
+def _seen(source: Source) -> tuple[list[int], Parts, Parts]:
+    """Some rows of a split, and their inputs and targets."""
     rows = spread_rows(len(source), _SEEN)
     inputs, target = source.rows(rows)
-    _refuse_nan(source.what, rows.tolist(), inputs, target)
-    return inputs, target
+    numbers: list[int] = rows.tolist()
+    _refuse_nan(source.what, numbers, inputs, target)
+    return numbers, inputs, target
 
 
 def _refuse_nan(what: str, rows: Sequence[int], *several: Parts) -> None:

@@ -189,7 +189,7 @@ class Clamped(nn.Module):
         return x.clamp(-50, 50)
 
 
-@pytest.mark.parametrize("after", [nn.ReLU(), nn.Hardshrink(), nn.Softmax(-1), Clamped()])
+@pytest.mark.parametrize("after", [nn.ReLU(), nn.ReLU(inplace=True), nn.Hardshrink(), nn.Softmax(-1), Clamped()])
 @pytest.mark.parametrize("outputs", [1, 2])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_what_follows_the_last_layer_is_seen_where_it_leaves_the_first_sample_unchanged(
